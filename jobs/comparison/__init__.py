@@ -1,0 +1,1 @@
+"""Reads reports and compares the runs behind them."""

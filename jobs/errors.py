@@ -1,0 +1,37 @@
+"""The errors a person sees: one line that says what failed, the value and the next step."""
+
+from __future__ import annotations
+
+from jobs.exit_codes import ExitCode
+
+
+class JobError(Exception):
+    """An expected failure. Its text is shown to the user as it is; its exit code ends the program."""
+
+    exit_code = ExitCode.INTERNAL_ERROR
+
+
+class BadInput(JobError):
+    exit_code = ExitCode.BAD_INPUT
+
+
+class NoUsableGpu(JobError):
+    exit_code = ExitCode.NO_USABLE_GPU
+
+
+class DatasetRefused(JobError):
+    exit_code = ExitCode.DATASET_REFUSED
+
+
+class NotWritable(JobError):
+    """A report, a comparison or exported weights could not be written."""
+
+    exit_code = ExitCode.REPORT_NOT_WRITABLE
+
+
+class FrameworkMissing(JobError):
+    exit_code = ExitCode.FRAMEWORK_MISSING
+
+
+class NotComparable(JobError):
+    exit_code = ExitCode.NOT_COMPARABLE

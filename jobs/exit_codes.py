@@ -1,0 +1,31 @@
+"""The one table of exit codes: what a shell, a CI job and a Kubernetes failure policy can rely on."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Self
+
+
+class ExitCode(IntEnum):
+    """Why a program of this project ended; :attr:`meaning` is the line the documentation prints."""
+
+    meaning: str
+
+    DONE = 0, "done"
+    INTERNAL_ERROR = 1, "an error of the program itself: please report it"
+    BAD_INPUT = 2, "bad input: an option, a file or a combination that cannot be used"
+    NO_USABLE_GPU = 3, "no usable GPU, and one was asked for"
+    BELOW_REFERENCE = 4, "trained, but the accuracy is below the recipe's reference"
+    DATASET_REFUSED = 5, "dataset refused: missing, damaged or not what its name says"
+    REPORT_NOT_WRITABLE = 6, "the report or another output could not be written"
+    FRAMEWORK_MISSING = 7, "the framework is not installed in this environment"
+    DIVERGED = 8, "training diverged: the loss is no longer finite"
+    NOT_COMPARABLE = 10, "reports that are not comparable were given to one comparison"
+    INTERRUPTED_BY_KEYBOARD = 130, "interrupted by SIGINT (Ctrl-C)"
+    INTERRUPTED = 143, "interrupted by SIGTERM, as Kubernetes and docker stop do"
+
+    def __new__(cls, value: int, meaning: str) -> Self:
+        member = int.__new__(cls, value)
+        member._value_ = value
+        member.meaning = meaning
+        return member

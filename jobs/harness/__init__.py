@@ -1,0 +1,1 @@
+"""What runs around a training job, whichever framework trains: no framework is imported here."""

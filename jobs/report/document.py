@@ -1,0 +1,141 @@
+"""Reports as files and as log lines: written whole or not at all, read with a clear refusal."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import ValidationError
+
+from jobs.errors import BadInput, NotWritable
+from jobs.report.schema import Report
+
+LINE_MARKER: Final = "MNIST_JOBS_REPORT "
+"""What a report line in a log starts with, after whatever prefix the log adds."""
+
+
+def write(report: Report, folder: Path) -> Path:
+    """Write ``report`` into ``folder`` (made if missing) and return the file's path.
+
+    The file appears whole under its final name or not at all, and an existing file is never replaced: a
+    second report of the same run and attempt gets the next free name.
+
+    Raises:
+        NotWritable: the folder cannot be made or written to, or the disk is full.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return _write_new(report.model_dump_json(indent=2) + "\n", folder, f"{report.run_id}-a{report.attempt}")
+    except OSError as error:
+        raise NotWritable(
+            f"report folder {str(folder)!r} cannot be written ({error.strerror or error}); "
+            "choose another with --report-dir, or fix its owner, mode or free space"
+        ) from error
+
+
+def check_writable(folder: Path) -> None:
+    """Refuse a report folder before hours are spent on a run that could not be saved.
+
+    Raises:
+        NotWritable: as :func:`write` would.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as probe:
+            probe.write(b"probe")
+            probe.flush()
+    except OSError as error:
+        raise NotWritable(
+            f"report folder {str(folder)!r} cannot be written ({error.strerror or error}); "
+            "choose another with --report-dir, or fix its owner, mode or free space"
+        ) from error
+
+
+def read(path: Path) -> Report:
+    """Read one report file.
+
+    Raises:
+        BadInput: the file cannot be read or is no report this release understands.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"{str(path)!r} cannot be read ({error}); give a report written by a job") from error
+    return parse(text, origin=str(path))
+
+
+def parse(text: str, *, origin: str) -> Report:
+    """Turn JSON text into a report; ``origin`` names the text in errors.
+
+    Raises:
+        BadInput: not JSON, not a report, or of a schema version this release cannot read.
+    """
+    try:
+        data: Any = json.loads(text)
+        return Report.model_validate(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the document"
+        raise BadInput(f"{origin!r} is no report of a job: {where}: {first['msg']}") from error
+    except (ValueError, RecursionError) as error:
+        raise BadInput(f"{origin!r} is no report of a job: not valid JSON ({error})") from error
+
+
+def to_line(report: Report) -> str:
+    """One marked line for a log. The time series stays in the file: a log is no place for thousands of samples."""
+    reasons = {**report.null_reasons, "timeseries": "kept in the report file only"}
+    slim = report.model_copy(update={"timeseries": None, "null_reasons": reasons})
+    return LINE_MARKER + slim.model_dump_json()
+
+
+def from_line(line: str, *, origin: str) -> Report | None:
+    """The report in a log line, whatever stands before the marker; ``None`` where the line carries none.
+
+    Raises:
+        BadInput: the marker is there but what follows is no report, for example cut short.
+    """
+    _, marker, payload = line.partition(LINE_MARKER)
+    return parse(payload.strip(), origin=origin) if marker else None
+
+
+def _write_new(text: str, folder: Path, stem: str) -> Path:
+    descriptor, name = tempfile.mkstemp(prefix=f".{stem}.", suffix=".part", dir=folder)
+    temporary = Path(name)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        # mkstemp makes the file 0600; a report is for whoever may read the folder.
+        temporary.chmod(0o644)
+        path = _link_free_name(temporary, folder, stem)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            temporary.unlink()
+    _sync_folder(folder)
+    return path
+
+
+def _link_free_name(temporary: Path, folder: Path, stem: str) -> Path:
+    copy = 1
+    while True:
+        path = folder / (f"{stem}.json" if copy == 1 else f"{stem}.{copy}.json")
+        try:
+            # A link, unlike a rename, fails where the name is taken: two writers can never replace each other.
+            os.link(temporary, path)
+        except FileExistsError:
+            copy += 1
+            continue
+        return path
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

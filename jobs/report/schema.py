@@ -1,0 +1,321 @@
+"""The report of one run: the contract between what trains and what compares.
+
+Names carry their SI unit (``_s``, ``_bytes``, ``_w``, ``_j``, ``_hz``); ratios end in ``_ratio`` and lie in
+0…1, percentages end in ``_percent``. A measurement that could not be taken is ``null``, and
+:attr:`Report.null_reasons` says why; it is never 0.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
+
+SCHEMA_VERSION: Final = "1.0"
+"""Major.minor: a minor adds fields, a major changes the meaning of one."""
+
+SCHEMA_MAJOR: Final = int(SCHEMA_VERSION.split(".")[0])
+
+Status = Literal["completed", "interrupted", "failed", "diverged", "below_reference"]
+PhaseName = Literal["startup", "dataset", "build", "first_step", "train", "evaluate", "export"]
+Quality = Literal["ok", "insufficient"]
+
+Ratio = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=0)]
+Amount = Annotated[float, Field(ge=0)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+RunId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
+
+
+def _readable_version(version: str) -> str:
+    major = version.split(".", maxsplit=1)[0]
+    if not major.isdigit() or int(major) != SCHEMA_MAJOR:
+        raise ValueError(
+            f"schema version {version!r} cannot be read: this release reads {SCHEMA_MAJOR}.x; "
+            "use the release that wrote it"
+        )
+    return version
+
+
+class Model(BaseModel):
+    """Base of every part: immutable, finite numbers only, fields of a later minor version are let pass."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
+
+
+class FrameworkVersion(Model):
+    name: Literal["tensorflow", "torch"]
+    version: str
+
+
+class Image(Model):
+    """The container image, as its build recorded it."""
+
+    ref: str | None
+    digest: str | None
+
+
+class Kubernetes(Model):
+    """Where the pod ran, from the downward API."""
+
+    node: str | None
+    namespace: str | None
+    pod: str | None
+    job: str | None
+    index: Count | None
+
+
+class Cpu(Model):
+    model: str | None
+    logical_cores: Count | None
+    quota_cores: Amount | None = Field(description="CPU the cgroup lets the process use; null where unlimited")
+
+
+class Environment(Model):
+    """Everything around the job that an upgrade could change."""
+
+    driver_version: str | None
+    cuda_driver_version: str | None = Field(description="CUDA version the driver supports")
+    cuda_runtime_version: str | None = Field(description="CUDA version the framework was built with")
+    cudnn_version: str | None
+    framework: FrameworkVersion
+    python_version: str
+    package_version: str = Field(description="version of mnist-jobs")
+    image: Image | None
+    git_sha: str | None
+    kubernetes: Kubernetes | None
+    cpu: Cpu
+    memory_total_bytes: Count | None
+    os: str
+
+
+class Device(Model):
+    """One accelerator the job used."""
+
+    framework_index: Count
+    uuid: str | None
+    mig_uuid: str | None
+    pci_bus_id: str | None
+    name: str
+    compute_capability: str | None
+    memory_total_bytes: Count | None
+    power_limit_w: Amount | None
+    mapping_method: str | None = Field(description="how the framework's device was matched to an NVML handle")
+
+
+class Dataset(Model):
+    name: str
+    sha256: Sha256 = Field(
+        description="SHA-256 of the four files' content hashes joined: train images, train labels, test images, labels"
+    )
+    train_examples: Count
+    test_examples: Count
+
+
+class Optimizer(Model):
+    name: Literal["sgd", "adam"]
+    momentum: Amount | None
+    beta_1: Amount | None
+    beta_2: Amount | None
+    epsilon: Amount | None
+    form: str = Field(description="whose arithmetic the update follows")
+
+
+class Numerics(Model):
+    """What is really in force, read back from the framework after it was set."""
+
+    compute_dtype: str
+    variable_dtype: str
+    tf32_matmul: bool
+    tf32_convolution: bool
+    deterministic: bool
+    intra_op_threads: Count | None
+    settings: dict[str, str] = Field(description="the framework's own switches, by its own names")
+
+
+class Config(Model):
+    recipe: str
+    protocol: Literal["matched", "published"]
+    framework: Literal["tensorflow", "torch"]
+    seed: Count
+    epochs: Count
+    batch_size: Count
+    learning_rate: Amount
+    dataset: Dataset
+    parameter_count: Count
+    precision: Literal["fp32", "tf32", "bf16", "fp64"]
+    execution: Literal["eager", "graph", "compiled"]
+    input: Literal["resident", "streamed"]
+    device: Literal["gpu", "cpu"]
+    dropout: bool
+    initializer: str
+    optimizer: Optimizer
+    numerics: Numerics
+
+
+class EpochResult(Model):
+    epoch: Annotated[int, Field(ge=1)]
+    wall_s: Amount = Field(description="training only, without the evaluation")
+    train_loss: float | None
+    test_loss: float | None
+    test_accuracy_ratio: Ratio | None
+
+
+class Results(Model):
+    test_accuracy_ratio: Ratio | None
+    test_loss: float | None
+    train_loss: float | None = Field(description="mean over the last epoch's examples, as training saw them")
+    train_wall_s: Amount | None = Field(description="all optimizer steps, the first included, evaluation excluded")
+    steady_images_per_s: Amount | None = Field(description="the train phases alone: no first step, which compiles")
+    time_to_accuracy_s: Amount | None = Field(
+        description="training time to the end of the first epoch that reached the target"
+    )
+    target_accuracy_ratio: Ratio | None
+    reference_accuracy_ratio: Ratio | None = Field(description="the accuracy under which the run is below_reference")
+    test_examples_evaluated: Count | None
+    model_flop_per_image: Count | None = Field(description="forward and backward of one image: 3 x 2 x multiply-adds")
+    achieved_flop_per_s: Amount | None
+    ceiling_flop_per_s: Amount | None
+    ceiling_share_ratio: Amount | None
+    epochs: list[EpochResult]
+
+
+class Aggregate(Model):
+    """Time-weighted figures of one metric inside one phase."""
+
+    mean: float
+    p50: float
+    p95: float
+    max: float
+    n: Count = Field(description="samples inside the phase")
+    coverage_ratio: Ratio = Field(description="share of the phase that samples stand for")
+    quality: Quality
+
+
+class GpuPhase(Model):
+    util_percent: Aggregate | None = Field(
+        description="share of time in which some kernel ran; not how full the GPU was"
+    )
+    sm_util_percent: Aggregate | None = Field(description="share of streaming multiprocessors with work (GPM)")
+    memory_util_percent: Aggregate | None = Field(description="share of time in which memory was read or written")
+    power_w: Aggregate | None
+    energy_j: Amount | None
+    energy_source: str | None
+    memory_used_peak_bytes: Count | None = Field(description="the whole device's, not this process's alone")
+    throttle_s: dict[str, Amount] | None
+
+
+class HostPhase(Model):
+    cpu_percent: Aggregate | None = Field(description="this process and its children; 100 is one core")
+    rss_peak_bytes: Count | None
+
+
+class Phase(Model):
+    name: PhaseName
+    epoch: Annotated[int, Field(ge=1)] | None = Field(description="null outside the epochs")
+    start_s: float = Field(description="seconds since the program started")
+    end_s: float
+    gpu: GpuPhase | None
+    host: HostPhase | None
+
+
+class ParityStep(Model):
+    loss: float
+    grad_norm: float = Field(description="Euclidean norm over all parameters")
+
+
+class Parity(Model):
+    """A trace for proving that both frameworks compute the same thing; dropout is off."""
+
+    steps: list[ParityStep]
+    initial_weights_sha256: Sha256
+    first_logits: list[list[float]] = Field(description="batch x 10, evaluation mode, before the first step")
+    weight_norms: dict[str, float] = Field(description="Euclidean norm of each weight after the last step")
+
+
+class Capability(Model):
+    supported: bool
+    source: str | None
+    error: str | None
+    window_s: Amount | None = Field(description="time one reading stands for; null for an instantaneous one")
+
+
+class Sampler(Model):
+    mode: Literal["process", "thread", "off"]
+    interval_s: Amount | None
+    taken: Count
+    missed: Count
+    lateness_p95_ms: Amount | None
+    cpu_s: Amount | None
+
+
+class Telemetry(Model):
+    available: bool
+    capabilities: dict[str, Capability]
+    sampler: Sampler
+
+
+class TimeSeries(Model):
+    """Every sample: ``values[c][i]`` is column ``c`` at ``t_s[i]``, null where that reading failed."""
+
+    columns: list[str]
+    units: list[str]
+    t_s: list[float] = Field(description="seconds since the program started, the phases' clock")
+    values: list[list[float | None]]
+
+
+class RunWarning(Model):
+    code: str
+    message: str
+
+
+class Report(Model):
+    """One run, whole."""
+
+    schema_version: Annotated[str, AfterValidator(_readable_version)]
+    run_id: RunId
+    attempt: Annotated[int, Field(ge=1)]
+    status: Status
+    status_reason: str | None = Field(description="one line; null for a completed run")
+    started_at_utc: AwareDatetime
+    finished_at_utc: AwareDatetime
+    environment: Environment
+    devices: list[Device]
+    config: Config
+    results: Results
+    phases: list[Phase]
+    parity: Parity | None
+    telemetry: Telemetry
+    timeseries: TimeSeries | None
+    warnings: list[RunWarning]
+    null_reasons: dict[str, str] = Field(
+        description="why a field is null, by path; list items as [], and a path speaks for everything below it"
+    )
+
+    def unexplained_nulls(self) -> list[str]:
+        """Paths of the nulls that no entry of ``null_reasons`` covers; empty in a well-formed report."""
+        found: list[str] = []
+        _collect_nulls(self.model_dump(mode="json", exclude={"null_reasons", "timeseries"}), "", found)
+        if self.timeseries is None:
+            found.append("timeseries")
+        return sorted({path for path in found if not self._explained(path)})
+
+    def _explained(self, path: str) -> bool:
+        return any(path == key or path.startswith((f"{key}.", f"{key}[]")) for key in self.null_reasons)
+
+
+def _collect_nulls(node: Any, path: str, found: list[str]) -> None:
+    if node is None:
+        found.append(path)
+    elif isinstance(node, dict):
+        for key, value in node.items():
+            _collect_nulls(value, f"{path}.{key}" if path else str(key), found)
+    elif isinstance(node, list):
+        for item in node:
+            _collect_nulls(item, f"{path}[]", found)
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema of :class:`Report` (draft 2020-12), as published beside this module."""
+    schema = Report.model_json_schema(mode="serialization")
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "mnist-jobs report", **schema}
