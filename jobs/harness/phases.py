@@ -29,12 +29,17 @@ class Span:
 
 
 class Clock:
-    """Seconds since the process started, monotonic: a wall clock that jumps back changes nothing."""
+    """Monotonic seconds since an origin: a wall clock that jumps changes nothing."""
 
-    def __init__(self) -> None:
-        # The interpreter was already up when this module was imported; start-up counts that time too.
-        already_up_s = max(0.0, time.time() - psutil.Process().create_time())
-        self._origin = time.monotonic() - min(already_up_s, 60.0)
+    def __init__(self, *, already_passed_s: float = 0.0) -> None:
+        self._origin = time.monotonic() - already_passed_s
+
+    @classmethod
+    def since_process_start(cls) -> Clock:
+        """Count from the start of the process, since the interpreter's own start-up is the job's too."""
+        passed_s = time.time() - psutil.Process().create_time()
+        # Both are wall clock; where that was set meanwhile, no start-up is better than a wrong one.
+        return cls(already_passed_s=passed_s if 0 <= passed_s < 60 else 0.0)
 
     def __call__(self) -> float:
         return time.monotonic() - self._origin
@@ -53,12 +58,11 @@ class PhaseRecorder:
         self._open: tuple[PhaseName, int | None, float] | None = None
         self.synchronize: Callable[[], None] | None = None
 
-    def enter(self, name: PhaseName, *, epoch: int | None = None, at_s: float | None = None) -> None:
-        now = self._end_open(at_s)
-        self._open = (name, epoch, now)
+    def enter(self, name: PhaseName, *, epoch: int | None = None) -> None:
+        self._open = (name, epoch, self._end_open())
 
     def finish(self) -> None:
-        self._end_open(None)
+        self._end_open()
         self._open = None
 
     @property
@@ -69,10 +73,10 @@ class PhaseRecorder:
         """Seconds spent in phases of these names, in one epoch or in all."""
         return sum(s.duration_s for s in self._spans if s.name in names and epoch in (None, s.epoch))
 
-    def _end_open(self, at_s: float | None) -> float:
+    def _end_open(self) -> float:
         if self.synchronize is not None:
             self.synchronize()
-        now = self._clock() if at_s is None else at_s
+        now = self._clock()
         if self._open is not None:
             name, epoch, start_s = self._open
             self._spans.append(Span(name=name, epoch=epoch, start_s=start_s, end_s=now))

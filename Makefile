@@ -1,0 +1,73 @@
+# The same targets for people and for CI. `make help` lists them.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+# TensorFlow has no wheels for Python 3.14 yet; uv takes the first fitting interpreter it finds.
+PYTHON ?= >=3.11,<3.14
+DEMO_EPOCHS ?= 3
+
+# An installed uv is used; otherwise one is put into .tools, which needs Python's venv module only.
+UV := $(shell command -v uv 2>/dev/null || echo .tools/bin/uv)
+SYNC = $(UV) sync --locked --quiet --python '$(PYTHON)'
+# Wheels are linked where the cache shares the disk, copied elsewhere, without a word about it.
+export UV_LINK_MODE ?= hardlink
+
+.PHONY: help
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+.tools/bin/uv:
+	python3 -m venv .tools
+	.tools/bin/python -m pip install --quiet 'uv>=0.9'
+
+.PHONY: envs
+envs: .venv/.synced .venv-tf/.synced .venv-torch/.synced ## the three environments: .venv, .venv-tf, .venv-torch
+
+.venv/.synced: pyproject.toml uv.lock | $(filter .tools/bin/uv,$(UV))
+	UV_PROJECT_ENVIRONMENT=.venv $(SYNC) --extra compare --group dev
+	@touch $@
+
+.venv-tf/.synced: pyproject.toml uv.lock | $(filter .tools/bin/uv,$(UV))
+	UV_PROJECT_ENVIRONMENT=.venv-tf $(SYNC) --extra tf --group test
+	@touch $@
+
+.venv-torch/.synced: pyproject.toml uv.lock | $(filter .tools/bin/uv,$(UV))
+	UV_PROJECT_ENVIRONMENT=.venv-torch $(SYNC) --extra torch --group test
+	@touch $@
+
+.PHONY: demo
+demo: envs ## train lenet in both frameworks, merge the reports, show the table
+	.venv/bin/python scripts/demo.py --epochs $(DEMO_EPOCHS)
+
+.PHONY: test
+test: envs ## every test: core, TensorFlow, torch
+	.venv/bin/python -m pytest tests --ignore tests/adapter --ignore tests/mnist_tf --ignore tests/mnist_torch $(PYTEST_ARGS)
+	.venv-tf/bin/python -m pytest tests/adapter tests/mnist_tf $(PYTEST_ARGS)
+	.venv-torch/bin/python -m pytest tests/adapter tests/mnist_torch $(PYTEST_ARGS)
+
+.PHONY: test-fast
+test-fast: ## the tests that take seconds
+	$(MAKE) test PYTEST_ARGS="-m 'not slow and not docker' $(PYTEST_ARGS)"
+
+.PHONY: check
+check: .venv/.synced ## lint, format, types, Dockerfile, and is the lock current
+	$(UV) lock --check --quiet
+	.venv/bin/ruff check
+	.venv/bin/ruff format --check
+	.venv/bin/mypy
+
+.PHONY: format
+format: .venv/.synced ## format the code and mend what can be mended
+	.venv/bin/ruff check --fix
+	.venv/bin/ruff format
+
+.PHONY: schema
+schema: .venv/.synced ## publish the JSON Schema of the report
+	.venv/bin/python -m jobs.report.publish
+
+.PHONY: clean
+clean: ## remove the environments and what was built
+	rm -rf .venv .venv-tf .venv-torch .tools build dist
+
+-include docker/images.mk

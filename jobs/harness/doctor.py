@@ -1,0 +1,84 @@
+"""``doctor``: can a job run here? Each line is ok or says what to do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from jobs.errors import JobError
+from jobs.exit_codes import ExitCode
+from jobs.harness import data as datasets
+from jobs.harness import telemetry
+from jobs.report import check_writable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from jobs.harness.trainer import DeviceChoice, Framework
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One line: ``note`` is worth knowing but stops no job."""
+
+    state: Literal["ok", "note", "fail"]
+    subject: str
+    text: str
+    exit_code: ExitCode = ExitCode.DONE
+
+
+def examine(
+    load_framework: Callable[[], Framework], *, device: DeviceChoice, dataset: str, report_dir: Path
+) -> Iterator[Finding]:
+    """Look at one thing after another; a failure does not hide what comes after it."""
+    yield _nvml()
+    yield from _framework(load_framework, device)
+    yield _attempt("dataset", lambda: _dataset_text(dataset))
+    yield _attempt("report folder", lambda: _report_dir_text(report_dir))
+
+
+def _nvml() -> Finding:
+    status = telemetry.probe()
+    if not status.available:
+        return Finding(state="note", subject="NVML", text=f"{status.error}; GPU figures will be null in the report")
+    names = ", ".join(f"{device.name} ({device.uuid})" for device in status.devices) or "no device"
+    return Finding(state="ok", subject="NVML", text=f"driver {status.driver_version}: {names}")
+
+
+def _framework(load_framework: Callable[[], Framework], device: DeviceChoice) -> Iterator[Finding]:
+    try:
+        framework = load_framework()
+    except JobError as error:
+        yield Finding(state="fail", subject="framework", text=str(error), exit_code=error.exit_code)
+        return
+    versions = framework.versions()
+    cuda = f"CUDA {versions.cuda_runtime}, cuDNN {versions.cudnn}" if versions.cuda_runtime else "no CUDA"
+    yield Finding(state="ok", subject="framework", text=f"{versions.name} {versions.version} ({cuda})")
+    try:
+        chosen = framework.select_device(device)
+    except JobError as error:
+        yield Finding(state="fail", subject="device", text=str(error), exit_code=error.exit_code)
+        return
+    if chosen.kind == "cpu" and device == "auto":
+        text = "no GPU is usable here, jobs run on the CPU; --device gpu says why"
+        yield Finding(state="note", subject="device", text=text)
+    else:
+        yield Finding(state="ok", subject="device", text=chosen.name)
+
+
+def _dataset_text(dataset: str) -> str:
+    data = datasets.load(dataset)
+    return f"{data.name}: {len(data.train_images)} + {len(data.test_images)} images from {data.location}, verified"
+
+
+def _report_dir_text(folder: Path) -> str:
+    check_writable(folder)
+    return f"{folder} can be written"
+
+
+def _attempt(subject: str, look: Callable[[], str]) -> Finding:
+    try:
+        return Finding(state="ok", subject=subject, text=look())
+    except JobError as error:
+        return Finding(state="fail", subject=subject, text=str(error), exit_code=error.exit_code)

@@ -1,0 +1,50 @@
+"""SIGTERM and SIGINT end a run between two steps, with its report; a second signal ends it at once."""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    from types import FrameType, TracebackType
+
+
+class Interrupted(Exception):
+    """A signal asked the run to end."""
+
+    def __init__(self, signal_number: int) -> None:
+        super().__init__(f"interrupted by {signal.Signals(signal_number).name}")
+        self.exit_code = 128 + signal_number
+
+
+class InterruptGuard:
+    """While entered, notes the first signal instead of dying of it; :meth:`check` raises it where it is safe.
+
+    Raising from the handler itself could tear the program out of a framework's callback, which would swallow it.
+    """
+
+    def __init__(self) -> None:
+        self._signal: int | None = None
+        self._previous: dict[int, object] = {}
+
+    def __enter__(self) -> Self:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._previous[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, previous in self._previous.items():
+            signal.signal(number, previous)  # type: ignore[arg-type]
+
+    def check(self) -> None:
+        """Raise :class:`Interrupted` if a signal has come."""
+        if self._signal is not None:
+            raise Interrupted(self._signal)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - the signature is Python's
+        if self._signal is not None:
+            os._exit(128 + number)
+        self._signal = number

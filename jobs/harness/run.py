@@ -1,0 +1,265 @@
+"""One run after another: decide, watch, train, report."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from jobs.errors import BadInput, NotWritable
+from jobs.exit_codes import ExitCode
+from jobs.harness import data as datasets
+from jobs.harness import telemetry
+from jobs.harness.assemble import assemble_report
+from jobs.harness.console import Console, print_report_line
+from jobs.harness.draw import initial_weights
+from jobs.harness.environment import read_environment
+from jobs.harness.interrupt import Interrupted, InterruptGuard
+from jobs.harness.parity import record_parity
+from jobs.harness.phases import Clock, PhaseRecorder
+from jobs.harness.trainer import RunSpec
+from jobs.harness.training import Outcome, train
+from jobs.harness.weights_file import write_weights_file
+from jobs.report import check_writable, to_line, write
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from jobs.harness.data import DigitSet
+    from jobs.harness.device import FrameworkDevice
+    from jobs.harness.recipe import Recipe
+    from jobs.harness.trainer import (
+        DeviceChoice,
+        Execution,
+        Framework,
+        InputPath,
+        Precision,
+        Trainer,
+        TrainingProtocol,
+    )
+    from jobs.report import Report
+    from jobs.report.schema import Parity
+
+EXIT_CODE_OF_STATUS = {
+    "completed": ExitCode.DONE,
+    "below_reference": ExitCode.BELOW_REFERENCE,
+    "diverged": ExitCode.DIVERGED,
+    "failed": ExitCode.INTERNAL_ERROR,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainRequest:
+    """What ``train`` was asked for; ``None`` leaves a choice to the recipe or to what is fastest."""
+
+    recipe: Recipe
+    protocol: TrainingProtocol
+    epochs: int | None
+    batch_size: int | None
+    learning_rate: float | None
+    seed: int | None
+    dataset: str
+    device: DeviceChoice
+    precision: Precision
+    execution: Execution | None
+    input: InputPath | None
+    trials: int
+    parity_steps: int | None
+    report_dir: Path
+    export_dir: Path | None
+
+
+def run_trials(request: TrainRequest, load_framework: Callable[[], Framework], console: Console) -> int:
+    """Run ``request.trials`` runs with seeds one apart, a report each, and return the program's exit code.
+
+    The first run that does not complete decides the code; an interruption ends the series.
+
+    Raises:
+        JobError: nothing could be trained, or a report could not be written.
+    """
+    _check_request(request)
+    check_writable(request.report_dir)
+    first_seed = request.recipe.seed if request.seed is None else request.seed
+    exit_code = int(ExitCode.DONE)
+    with InterruptGuard() as guard:
+        for trial in range(request.trials):
+            clock = Clock.since_process_start() if trial == 0 else Clock()
+            seeded = replace(request, seed=first_seed + trial)
+            try:
+                code = _Run(seeded, load_framework, console, guard, clock).execute()
+            except Interrupted as interruption:
+                console.line(f"{interruption} before training began: there is nothing to report")
+                return interruption.exit_code
+            exit_code = exit_code or code
+            if code in {ExitCode.INTERRUPTED, ExitCode.INTERRUPTED_BY_KEYBOARD}:
+                return code
+    return exit_code
+
+
+def _check_request(request: TrainRequest) -> None:
+    if request.epochs == 0 and request.parity_steps is None:
+        raise BadInput("--epochs 0 trains nothing; give at least 1, or --parity-steps to record a parity trace alone")
+    if request.parity_steps is not None and request.protocol != "matched":
+        raise BadInput("--parity-steps: only --protocol matched starts both frameworks from the same weights")
+
+
+class _Run:
+    """One run; a class only because its steps share so much."""
+
+    def __init__(
+        self,
+        request: TrainRequest,
+        load_framework: Callable[[], Framework],
+        console: Console,
+        guard: InterruptGuard,
+        clock: Clock,
+    ) -> None:
+        self._request = request
+        self._load_framework = load_framework
+        self._console = console
+        self._guard = guard
+        self._clock = clock
+        self._started_at = datetime.now(UTC)
+        self._recorder = PhaseRecorder(clock)
+
+    def execute(self) -> int:
+        recorder, request, guard = self._recorder, self._request, self._guard
+        watch = telemetry.watch(clock=self._clock)
+        try:
+            recorder.enter("startup")
+            framework = self._load_framework()
+            guard.check()
+            device = framework.select_device(request.device)
+            facts = watch.attach(device)
+
+            recorder.enter("dataset")
+            data = datasets.load(request.dataset)
+            guard.check()
+
+            recorder.enter("build")
+            spec = self._decide(framework, device)
+            run_id = self._run_id(framework, spec)
+            self._announce(framework, device, spec, data)
+            parity = self._parity(framework, spec, data)
+            trainer = framework.create_trainer(spec, data)
+            recorder.synchronize = trainer.synchronize
+            assert trainer.parameter_count == spec.recipe.parameter_count, "the model is not the recipe's"
+            if spec.protocol == "matched":
+                trainer.load_weights(initial_weights(spec.recipe, spec.seed))
+            guard.check()
+
+            failure = None
+            outcome = Outcome()
+            try:
+                outcome = train(
+                    trainer,
+                    spec,
+                    data,
+                    recorder=recorder,
+                    console=self._console,
+                    check_interrupt=guard.check,
+                    live=watch.latest,
+                )
+                self._export(trainer, spec, outcome, run_id)
+            except Exception as error:  # noqa: BLE001 - a run that failed is reported before its error goes on
+                failure = error
+                outcome.status, outcome.reason = "failed", f"{type(error).__name__}: {_first_line(error)}"
+                # The device may be the reason: it is not asked to finish anything more.
+                recorder.synchronize = None
+            recorder.finish()
+        finally:
+            observation = watch.stop(recorder.spans)
+        environment, environment_reasons = read_environment(framework.versions(), facts)
+        report = assemble_report(
+            run_id=run_id,
+            spec=spec,
+            data=data,
+            trainer=trainer,
+            outcome=outcome,
+            recorder=recorder,
+            observation=observation,
+            environment=environment,
+            device=device,
+            facts=facts,
+            parity=parity,
+            started_at=self._started_at,
+            finished_at=datetime.now(UTC),
+            null_reasons=environment_reasons,
+        )
+        self._publish(report)
+        if failure is not None:
+            raise failure
+        return outcome.exit_code or EXIT_CODE_OF_STATUS[report.status]
+
+    def _decide(self, framework: Framework, device: FrameworkDevice) -> RunSpec:
+        request, recipe = self._request, self._request.recipe
+        assert request.seed is not None
+        # The post's own loops read through a loader; ours keep the set on the device.
+        input_path = request.input or ("resident" if request.protocol == "matched" else "streamed")
+        return RunSpec(
+            recipe=recipe,
+            protocol=request.protocol,
+            seed=request.seed,
+            epochs=recipe.epochs if request.epochs is None else request.epochs,
+            batch_size=recipe.batch_size if request.batch_size is None else request.batch_size,
+            learning_rate=recipe.learning_rate if request.learning_rate is None else request.learning_rate,
+            precision=request.precision,
+            execution=request.execution or framework.default_execution(device.kind, input_path),
+            input=input_path,
+            device=device.kind,
+        )
+
+    def _run_id(self, framework: Framework, spec: RunSpec) -> str:
+        name = {"tensorflow": "tf", "torch": "torch"}[framework.versions().name]
+        stamp = self._started_at.strftime("%Y%m%dT%H%M%SZ")
+        return f"{stamp}-{name}-{spec.recipe.name}-{spec.protocol}-s{spec.seed}-{secrets.token_hex(3)}"
+
+    def _announce(self, framework: Framework, device: FrameworkDevice, spec: RunSpec, data: DigitSet) -> None:
+        versions = framework.versions()
+        self._console.line(
+            f"{versions.name} {versions.version} on {device.name}: {spec.recipe.name}, {spec.protocol}, "
+            f"seed {spec.seed}, {spec.epochs} epochs of {data.name} ({len(data.train_images)} images) "
+            f"in batches of {spec.batch_size}, {spec.precision}, {spec.execution}, {spec.input}"
+        )
+        if self._request.device == "auto" and device.kind == "cpu":
+            self._console.line("no GPU is usable here, so this runs on the CPU; --device gpu would refuse instead")
+
+    def _parity(self, framework: Framework, spec: RunSpec, data: DigitSet) -> Parity | None:
+        steps = self._request.parity_steps
+        if steps is None:
+            return None
+        still = spec.without_dropout()
+        trainer = framework.create_trainer(still, data)
+        trainer.load_weights(initial_weights(still.recipe, still.seed))
+        return record_parity(trainer, still, data, steps)
+
+    def _export(self, trainer: Trainer, spec: RunSpec, outcome: Outcome, run_id: str) -> None:
+        folder = self._request.export_dir
+        if folder is None or outcome.status != "completed":
+            return
+        self._recorder.enter("export")
+        dtype = trainer.numerics.variable_dtype
+        path = write_weights_file(folder, run_id=run_id, recipe=spec.recipe, weights=trainer.weights(), dtype=dtype)
+        self._console.line(f"weights: {path}")
+
+    def _publish(self, report: Report) -> None:
+        line = to_line(report)
+        try:
+            path = write(report, self._request.report_dir)
+        except NotWritable:
+            # Nothing is lost: what cannot be kept in a file is printed, on a terminal too.
+            print_report_line(line, always=True)
+            raise
+        print_report_line(line)
+        if report.status_reason is not None:
+            self._console.line(f"{report.status}: {report.status_reason}")
+        speed = report.results.steady_images_per_s
+        if speed is not None:
+            self._console.line(f"steady training: {speed:,.0f} images/s")
+        self._console.line(f"report: {path}")
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).splitlines()), "")

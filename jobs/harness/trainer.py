@@ -1,0 +1,134 @@
+"""What the harness asks of a framework: two protocols that the adapters satisfy without inheriting anything."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from jobs.harness.data import DigitSet
+    from jobs.harness.device import DeviceKind, FrameworkDevice
+    from jobs.harness.recipe import Recipe
+    from jobs.report.schema import Numerics
+
+TrainingProtocol = Literal["matched", "published"]
+Precision = Literal["fp32", "tf32", "bf16", "fp64"]
+Execution = Literal["eager", "graph", "compiled"]
+InputPath = Literal["resident", "streamed"]
+DeviceChoice = Literal["auto", "gpu", "cpu"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSpec:
+    """One run, decided: nothing is left to a default."""
+
+    recipe: Recipe
+    protocol: TrainingProtocol
+    seed: int
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    precision: Precision
+    execution: Execution
+    input: InputPath
+    device: DeviceKind
+
+    def without_dropout(self) -> RunSpec:
+        return replace(self, recipe=self.recipe.without_dropout())
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrameworkVersions:
+    name: Literal["tensorflow", "torch"]
+    version: str
+    cuda_runtime: str | None
+    """CUDA version the framework was built with."""
+    cudnn: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """Mean loss and number of right answers over ``examples`` images."""
+
+    loss: float
+    correct: int
+    examples: int
+
+    @property
+    def accuracy_ratio(self) -> float:
+        return self.correct / self.examples
+
+
+class Trainer(Protocol):
+    """A model on a device, with the training set at hand.
+
+    Weights pass in and out in the canonical layout and in float64, which holds every narrower value exactly.
+    """
+
+    @property
+    def parameter_count(self) -> int: ...
+
+    @property
+    def numerics(self) -> Numerics:
+        """The settings in force, read back from the framework."""
+        ...
+
+    def synchronize(self) -> None:
+        """Wait until the device has done all that was asked of it."""
+        ...
+
+    def weights(self) -> dict[str, NDArray[np.float64]]: ...
+
+    def load_weights(self, weights: Mapping[str, NDArray[np.float64]]) -> None: ...
+
+    def train_epoch(self, order: NDArray[np.int32] | None, on_step: Callable[[int], None]) -> float:
+        """Train one epoch and return the mean training loss of its examples.
+
+        ``order`` lists the examples in the order to take them; ``None`` leaves the shuffle to the framework.
+        ``on_step`` is called with the steps done so far, after the first step and often from then on; an
+        exception it raises ends the epoch between two steps.
+        """
+        ...
+
+    def evaluate(self, images: NDArray[np.uint8], labels: NDArray[np.uint8]) -> Evaluation:
+        """Evaluate all of ``images`` (n, 28, 28) with dropout off."""
+        ...
+
+    def logits(self, images: NDArray[np.uint8]) -> NDArray[np.float64]:
+        """The model's outputs (n, 10) for ``images`` (n, 28, 28) with dropout off."""
+        ...
+
+    def trace(self, batches: Iterable[NDArray[np.int32]]) -> list[tuple[float, float]]:
+        """Take one optimizer step a batch of example indices; return each step's loss and gradient norm."""
+        ...
+
+
+class Framework(Protocol):
+    """An adapter's ``framework`` module."""
+
+    def versions(self) -> FrameworkVersions: ...
+
+    def select_device(self, choice: DeviceChoice) -> FrameworkDevice:
+        """Choose the device.
+
+        Raises:
+            NoUsableGpu: a GPU was asked for and the framework cannot use one.
+        """
+        ...
+
+    def default_execution(self, device: DeviceKind, input_path: InputPath) -> Execution:
+        """The fastest execution measured for the device."""
+        ...
+
+    def create_trainer(self, spec: RunSpec, data: DigitSet) -> Trainer:
+        """Build model and optimizer and stage the data, with the framework's own initial weights.
+
+        Raises:
+            BadInput: the device cannot do what the spec asks for.
+        """
+        ...

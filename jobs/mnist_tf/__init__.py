@@ -1,0 +1,1 @@
+"""The TensorFlow adapter: the only place that imports TensorFlow and Keras."""

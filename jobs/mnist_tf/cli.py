@@ -1,0 +1,27 @@
+"""``mnist-tf``: the shared command line with TensorFlow behind it."""
+
+from __future__ import annotations
+
+import os
+from importlib import import_module
+from typing import TYPE_CHECKING, cast
+
+from jobs.harness.cli import Program, run_program
+
+if TYPE_CHECKING:
+    from jobs.harness.trainer import Framework
+
+
+def _load() -> Framework:
+    # Keras 3 would take whatever backend the user configured for something else.
+    os.environ["KERAS_BACKEND"] = "tensorflow"
+    # Start-up chatter of the C++ side; errors still show.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    return cast("Framework", import_module("jobs.mnist_tf.framework"))
+
+
+PROGRAM = Program(name="mnist-tf", framework="tensorflow", title="TensorFlow", extra="tf", load=_load)
+
+
+def main() -> None:
+    run_program(PROGRAM)

@@ -1,0 +1,87 @@
+"""TensorFlow as the harness sees it: versions, devices, trainers."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import tensorflow as tf
+
+from jobs.errors import BadInput, NoUsableGpu
+from jobs.harness.device import FrameworkDevice
+from jobs.harness.trainer import FrameworkVersions
+from jobs.mnist_tf.trainer import TensorFlowTrainer
+
+if TYPE_CHECKING:
+    from jobs.harness.data import DigitSet
+    from jobs.harness.device import DeviceKind
+    from jobs.harness.trainer import DeviceChoice, Execution, InputPath, RunSpec
+
+AMPERE = (8, 0)
+"""The first compute capability with TF32 and bfloat16 matrix units."""
+
+
+def versions() -> FrameworkVersions:
+    build = tf.sysconfig.get_build_info()
+    return FrameworkVersions(
+        name="tensorflow",
+        version=tf.__version__,
+        cuda_runtime=build.get("cuda_version"),
+        cudnn=build.get("cudnn_version"),
+    )
+
+
+def select_device(choice: DeviceChoice) -> FrameworkDevice:
+    gpus = tf.config.list_physical_devices("GPU") if choice != "cpu" else []
+    if choice == "gpu" and not gpus:
+        raise NoUsableGpu(f"--device gpu: {_why_no_gpu()}")
+    if not gpus:
+        # Hidden rather than unused, so that nothing is placed on a GPU behind the user's back.
+        tf.config.set_visible_devices([], "GPU")
+        return FrameworkDevice(kind="cpu", index=0, name="cpu")
+    tf.config.set_visible_devices(gpus[:1], "GPU")
+    # TensorFlow would otherwise take all of the GPU's memory, and the report could not say how much it needed.
+    tf.config.experimental.set_memory_growth(gpus[0], True)
+    details = tf.config.experimental.get_device_details(gpus[0])
+    capability = details.get("compute_capability")
+    return FrameworkDevice(
+        kind="gpu",
+        index=0,
+        name=details.get("device_name", "unknown GPU"),
+        pci_bus_id=_pci_bus_id(),
+        compute_capability=".".join(map(str, capability)) if capability else None,
+    )
+
+
+def _pci_bus_id() -> str | None:
+    # The public device details lack it; the description of the logical device carries it.
+    from tensorflow.python.client import device_lib  # noqa: PLC0415 - only with a GPU, since it opens the device
+
+    for device in device_lib.list_local_devices():
+        found = re.search(r"pci bus id: ([0-9a-fA-F:.]+)", device.physical_device_desc)
+        if device.device_type == "GPU" and found:
+            return found.group(1)
+    return None
+
+
+def _why_no_gpu() -> str:
+    if not tf.test.is_built_with_cuda():
+        return f"TensorFlow {tf.__version__} is built without CUDA; install the tf-cuda extra or use the image mnist-tf"
+    return (
+        f"TensorFlow {tf.__version__} finds no usable GPU; check nvidia-smi on the host, start the container with "
+        "--gpus all, install the tf-cuda extra (its CUDA libraries are not in the tf extra), or use --device cpu"
+    )
+
+
+def default_execution(device: DeviceKind, input_path: InputPath) -> Execution:  # noqa: ARG001 - one answer for all
+    return "graph"
+
+
+def create_trainer(spec: RunSpec, data: DigitSet) -> TensorFlowTrainer:
+    if spec.precision == "tf32" and spec.device == "cpu":
+        raise BadInput("--precision tf32: only NVIDIA GPUs have it; use fp32 or bf16")
+    if spec.precision in {"tf32", "bf16"} and spec.device == "gpu":
+        details = tf.config.experimental.get_device_details(tf.config.list_physical_devices("GPU")[0])
+        if details.get("compute_capability", AMPERE) < AMPERE:
+            raise BadInput(f"--precision {spec.precision}: needs compute capability 8.0 or later; use fp32")
+    return TensorFlowTrainer(spec, data)

@@ -1,0 +1,38 @@
+"""The streamed input path: ``tf.data`` from memory, batched, scaled and prefetched."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import tensorflow as tf
+
+from jobs.mnist_tf.numerics import variable_dtype
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from jobs.harness.data import DigitSet
+    from jobs.harness.recipe import Scaling
+    from jobs.harness.trainer import RunSpec
+
+
+def scale(pixels: Any, scaling: Scaling, dtype: Any) -> Any:
+    """Pixels (n, 28, 28) in 0...255 to images (n, 28, 28, 1) of ``dtype``."""
+    images = tf.cast(pixels[..., tf.newaxis], dtype) / 255
+    return (images - tf.constant(scaling.mean, dtype)) / tf.constant(scaling.std, dtype)
+
+
+def stream(data: DigitSet, spec: RunSpec, order: NDArray[np.int32] | None) -> Any:
+    """Batches of (images (n, 28, 28, 1), labels (n,)) in ``order``, or shuffled by tf.data where that is ``None``."""
+    dtype = variable_dtype(spec.precision)
+    if order is None:
+        examples = tf.data.Dataset.from_tensor_slices((data.train_images, data.train_labels))
+        batches = examples.shuffle(len(data.train_images)).batch(spec.batch_size)
+    else:
+        images, labels = tf.constant(data.train_images), tf.constant(data.train_labels)
+        indices = tf.data.Dataset.from_tensor_slices(order).batch(spec.batch_size)
+        batches = indices.map(lambda index: (tf.gather(images, index), tf.gather(labels, index)))
+    return batches.map(
+        lambda pixels, labels: (scale(pixels, spec.recipe.scaling, dtype), labels), num_parallel_calls=tf.data.AUTOTUNE
+    ).prefetch(tf.data.AUTOTUNE)

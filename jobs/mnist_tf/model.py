@@ -1,0 +1,52 @@
+"""A recipe as a Keras model, and its weights in and out of the canonical layout."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import keras
+import numpy as np
+
+from jobs.harness.recipe import IMAGE_SIDE, Convolution, Dense, Dropout, Flatten, MaxPool, Relu, weight_shapes
+from jobs.mnist_tf.numerics import POLICY
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+    from jobs.harness.recipe import Recipe
+    from jobs.harness.trainer import Precision
+
+
+def build_model(recipe: Recipe, precision: Precision) -> Any:
+    """The recipe's layers with Keras's own initial weights; images (n, 28, 28, 1) in, logits (n, 10) out."""
+    policy = keras.DTypePolicy(POLICY[precision])
+    layers: list[Any] = [keras.Input((IMAGE_SIDE, IMAGE_SIDE, 1), dtype=policy.compute_dtype)]
+    for layer in recipe.layers:
+        match layer:
+            case Convolution(filters=filters, kernel=kernel, padding=padding):
+                layers.append(keras.layers.Conv2D(filters, kernel, padding=padding, dtype=policy))
+            case Relu():
+                layers.append(keras.layers.ReLU(dtype=policy))
+            case MaxPool(size=size):
+                layers.append(keras.layers.MaxPooling2D(size, dtype=policy))
+            case Dropout(rate=rate):
+                layers.append(keras.layers.Dropout(rate, dtype=policy))
+            case Flatten():
+                layers.append(keras.layers.Flatten(dtype=policy))
+            case Dense(units=units):
+                layers.append(keras.layers.Dense(units, dtype=policy))
+    return keras.Sequential(layers)
+
+
+def read_weights(model: Any, recipe: Recipe) -> dict[str, NDArray[np.float64]]:
+    """All weights in the canonical layout, which is Keras's own."""
+    pairs = zip(weight_shapes(recipe), model.trainable_variables, strict=True)
+    return {shape.name: np.asarray(variable.numpy(), dtype=np.float64) for shape, variable in pairs}
+
+
+def write_weights(model: Any, recipe: Recipe, weights: Mapping[str, NDArray[np.float64]]) -> None:
+    """Load weights given in the canonical layout, in place."""
+    for shape, variable in zip(weight_shapes(recipe), model.trainable_variables, strict=True):
+        variable.assign(weights[shape.name].astype(variable.dtype))

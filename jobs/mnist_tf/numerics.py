@@ -1,0 +1,45 @@
+"""Precision in TensorFlow: set on purpose, since TF32 is on by default, and read back."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import keras
+import tensorflow as tf
+
+# TensorFlow has a public switch for op determinism but no public way to read it back.
+from tensorflow.python.framework.config import is_op_determinism_enabled
+
+from jobs.report.schema import Numerics
+
+if TYPE_CHECKING:
+    from jobs.harness.trainer import Precision
+
+POLICY = {"fp32": "float32", "tf32": "float32", "bf16": "mixed_bfloat16", "fp64": "float64"}
+
+
+def set_precision(precision: Precision) -> None:
+    """Allow TF32 exactly where it was asked for; it covers matrix products and convolutions at once."""
+    tf.config.experimental.enable_tensor_float_32_execution(precision == "tf32")
+
+
+def variable_dtype(precision: Precision) -> Any:
+    return tf.as_dtype(keras.DTypePolicy(POLICY[precision]).variable_dtype)
+
+
+def read_back(precision: Precision) -> Numerics:
+    policy = keras.DTypePolicy(POLICY[precision])
+    tf32 = bool(tf.config.experimental.tensor_float_32_execution_enabled())
+    return Numerics(
+        compute_dtype=policy.compute_dtype,
+        variable_dtype=policy.variable_dtype,
+        tf32_matmul=tf32,
+        tf32_convolution=tf32,
+        deterministic=bool(is_op_determinism_enabled()),
+        # 0 means that TensorFlow takes one thread a core, and it does not say how many that was.
+        intra_op_threads=tf.config.threading.get_intra_op_parallelism_threads() or None,
+        settings={
+            "tf.config.experimental.tensor_float_32_execution_enabled": str(tf32),
+            "keras.DTypePolicy": policy.name,
+        },
+    )

@@ -1,0 +1,180 @@
+"""Training and evaluation in TensorFlow."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from jobs.harness.draw import batches
+from jobs.harness.trainer import Evaluation
+from jobs.mnist_tf.input import scale, stream
+from jobs.mnist_tf.model import build_model, read_weights, write_weights
+from jobs.mnist_tf.numerics import read_back, set_precision, variable_dtype
+from jobs.mnist_tf.optimizer import build_optimizer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from numpy.typing import NDArray
+
+    from jobs.harness.data import DigitSet
+    from jobs.harness.trainer import RunSpec
+    from jobs.report.schema import Numerics
+
+EVALUATION_BATCH: Final = 1000
+LONGEST_CALL_S: Final = 0.25
+MOST_STEPS_A_CALL: Final = 256
+
+
+class TensorFlowTrainer:
+    """See :class:`jobs.harness.trainer.Trainer`."""
+
+    def __init__(self, spec: RunSpec, data: DigitSet) -> None:
+        self._spec = spec
+        set_precision(spec.precision)
+        keras.utils.set_random_seed(spec.seed)
+        self._dtype = variable_dtype(spec.precision)
+        self._device = "/GPU:0" if spec.device == "gpu" else "/CPU:0"
+        self._data = data
+        with tf.device(self._device):
+            self._model = build_model(spec.recipe, spec.precision)
+            self._optimizer = build_optimizer(spec)
+            self._optimizer.build(self._model.trainable_variables)
+            self._loss_total = tf.Variable(0.0, dtype=tf.float64)
+            if spec.input == "streamed":
+                self._compile_for_fit()
+            self._images = tf.constant(data.train_images)
+            self._labels = tf.constant(data.train_labels, dtype=tf.int32)
+        self._run_step = tf.function(self._step, jit_compile=True) if self._compiled else self._step
+        self._run_steps = self._loop if spec.execution == "eager" else tf.function(self._loop)
+        self._evaluate_batch = self._batch_sums if spec.execution == "eager" else tf.function(self._batch_sums)
+
+    @property
+    def _compiled(self) -> bool:
+        return self._spec.execution == "compiled"
+
+    def _compile_for_fit(self) -> None:
+        self._model.compile(
+            optimizer=self._optimizer,
+            loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+            run_eagerly=self._spec.execution == "eager",
+            jit_compile=self._compiled,
+        )
+
+    @property
+    def parameter_count(self) -> int:
+        return sum(int(np.prod(variable.shape)) for variable in self._model.trainable_variables)
+
+    @property
+    def numerics(self) -> Numerics:
+        return read_back(self._spec.precision)
+
+    def synchronize(self) -> None:
+        if self._spec.device == "gpu":
+            tf.test.experimental.sync_devices()
+
+    def weights(self) -> dict[str, NDArray[np.float64]]:
+        return read_weights(self._model, self._spec.recipe)
+
+    def load_weights(self, weights: Mapping[str, NDArray[np.float64]]) -> None:
+        write_weights(self._model, self._spec.recipe, weights)
+
+    def train_epoch(self, order: NDArray[np.int32] | None, on_step: Callable[[int], None]) -> float:
+        if self._spec.input == "streamed":
+            return self._train_streamed(order, on_step)
+        if order is None:
+            order = tf.random.shuffle(tf.range(len(self._images))).numpy()
+        return self._train_resident(order, on_step)
+
+    def _train_streamed(self, order: NDArray[np.int32] | None, on_step: Callable[[int], None]) -> float:
+        callback = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: on_step(batch + 1))  # noqa: ARG005
+        with tf.device(self._device):
+            history = self._model.fit(stream(self._data, self._spec, order), epochs=1, verbose=0, callbacks=[callback])
+        return float(history.history["loss"][0])
+
+    def _train_resident(self, order: NDArray[np.int32], on_step: Callable[[int], None]) -> float:
+        host_indices, host_counts = batches(order, self._spec.batch_size)
+        with tf.device(self._device):
+            indices, counts = tf.constant(host_indices), tf.constant(host_counts)
+            self._loss_total.assign(0.0)
+            step, stride = 0, 1
+            while step < len(host_counts):
+                stop = min(step + stride, len(host_counts))
+                started = time.monotonic()
+                self._run_steps(indices, counts, tf.constant(step), tf.constant(stop))
+                # Long calls keep Python out of the loop; short ones let a signal through and the bar move.
+                if step > 0 and time.monotonic() - started < LONGEST_CALL_S:
+                    stride = min(2 * stride, MOST_STEPS_A_CALL)
+                step = stop
+                on_step(step)
+        return float(self._loss_total.numpy()) / len(order)
+
+    def _loop(self, indices: Any, counts: Any, start: Any, stop: Any) -> None:
+        for step in tf.range(start, stop):
+            self._run_step(indices[step], counts[step])
+
+    def _step(self, indices: Any, count: Any) -> None:
+        """A step in one static shape, for graphs and compilers: only the first ``count`` examples weigh."""
+        with tf.GradientTape() as tape:
+            losses = self._pixel_losses(tf.gather(self._images, indices), tf.gather(self._labels, indices))
+            losses *= tf.cast(tf.range(tf.size(indices)) < count, self._dtype)
+            mean_loss = tf.reduce_sum(losses) / tf.cast(count, self._dtype)
+        self._descend(tape, losses, mean_loss)
+
+    def _descend(self, tape: Any, losses: Any, mean_loss: Any) -> list[Any]:
+        """One optimizer step down ``mean_loss``; ``losses`` (one an example) are added up on the device."""
+        gradients: list[Any] = tape.gradient(mean_loss, [v.value for v in self._model.trainable_variables])
+        self._optimizer.apply(gradients, self._model.trainable_variables)
+        self._loss_total.assign_add(tf.cast(tf.reduce_sum(losses), tf.float64))
+        return gradients
+
+    def _pixel_losses(self, pixels: Any, labels: Any) -> Any:
+        return self._losses_of(self._pixel_logits(pixels, training=True), labels)
+
+    def _pixel_logits(self, pixels: Any, *, training: bool) -> Any:
+        images = scale(pixels, self._spec.recipe.scaling, self._dtype)
+        return tf.cast(self._model(images, training=training), self._dtype)
+
+    def _losses_of(self, logits: Any, labels: Any) -> Any:
+        return tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
+
+    def evaluate(self, images: NDArray[np.uint8], labels: NDArray[np.uint8]) -> Evaluation:
+        loss, correct, examples = 0.0, 0, 0
+        with tf.device(self._device):
+            for start in range(0, len(images), EVALUATION_BATCH):
+                target = labels[start : start + EVALUATION_BATCH].astype(np.int32)
+                loss_sum, right = self._evaluate_batch(
+                    tf.constant(images[start : start + EVALUATION_BATCH]), tf.constant(target)
+                )
+                loss += float(loss_sum)
+                correct += int(right)
+                examples += len(target)
+        return Evaluation(loss=loss / examples, correct=correct, examples=examples)
+
+    def _batch_sums(self, pixels: Any, labels: Any) -> tuple[Any, Any]:
+        logits = self._pixel_logits(pixels, training=False)
+        right = tf.equal(tf.argmax(logits, axis=1, output_type=tf.int32), labels)
+        losses = tf.cast(self._losses_of(logits, labels), tf.float64)
+        return tf.reduce_sum(losses), tf.reduce_sum(tf.cast(right, tf.int32))
+
+    def logits(self, images: NDArray[np.uint8]) -> NDArray[np.float64]:
+        with tf.device(self._device):
+            logits = self._pixel_logits(tf.constant(images), training=False)
+        return np.asarray(logits.numpy(), dtype=np.float64)
+
+    def trace(self, batches: Iterable[NDArray[np.int32]]) -> list[tuple[float, float]]:
+        steps = []
+        with tf.device(self._device):
+            for batch in batches:
+                indices = tf.constant(batch)
+                with tf.GradientTape() as tape:
+                    losses = self._pixel_losses(tf.gather(self._images, indices), tf.gather(self._labels, indices))
+                    mean_loss = tf.reduce_mean(losses)
+                gradients = self._descend(tape, losses, mean_loss)
+                squares = [tf.reduce_sum(tf.square(tf.cast(gradient, tf.float64))) for gradient in gradients]
+                steps.append((float(mean_loss), float(tf.sqrt(tf.add_n(squares)))))
+        return steps

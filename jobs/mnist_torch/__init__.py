@@ -1,0 +1,1 @@
+"""The torch adapter: the only place that imports torch and torchvision."""

@@ -1,0 +1,62 @@
+"""The streamed input path: torchvision's transforms in a dataset behind a ``DataLoader``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader
+from torchvision.datasets import VisionDataset
+from torchvision.transforms import v2
+
+from jobs.mnist_torch.numerics import VARIABLE_DTYPE
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from jobs.harness.data import DigitSet
+    from jobs.harness.trainer import RunSpec
+
+
+class Digits(VisionDataset):
+    """The training images as PIL images, transformed one by one as torchvision's datasets do."""
+
+    def __init__(self, data: DigitSet, spec: RunSpec) -> None:
+        scaling = spec.recipe.scaling
+        transform = v2.Compose(
+            [
+                v2.PILToTensor(),
+                v2.ToDtype(VARIABLE_DTYPE[spec.precision], scale=True),
+                v2.Normalize((scaling.mean,), (scaling.std,)),
+            ]
+        )
+        super().__init__(root="", transform=transform)
+        self._images = data.train_images
+        self._labels = data.train_labels
+
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        return self.transform(Image.fromarray(self._images[index])), int(self._labels[index])
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+
+def stream(digits: Digits, spec: RunSpec, order: NDArray[np.int32] | None) -> DataLoader[Any]:
+    """Batches of (images (n, 1, 28, 28), labels (n,)) in ``order``, or shuffled by torch where that is ``None``."""
+    on_gpu = spec.device == "gpu"
+    return DataLoader(
+        digits,
+        batch_size=spec.batch_size,
+        shuffle=order is None,
+        sampler=None if order is None else order.tolist(),
+        num_workers=1 if on_gpu else 0,
+        pin_memory=on_gpu,
+        persistent_workers=False,
+    )
+
+
+def to_device(batch: list[torch.Tensor], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    images, labels = batch
+    return images.to(device, non_blocking=True), labels.to(device, non_blocking=True)

@@ -1,0 +1,80 @@
+"""A recipe as a torch module, and its weights in and out of the canonical layout."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import nn
+
+from jobs.harness.recipe import IMAGE_SIDE, Convolution, Dense, Dropout, Flatten, MaxPool, Relu, weight_shapes
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+    from jobs.harness.recipe import Recipe, WeightShape
+
+
+def build_model(recipe: Recipe) -> nn.Sequential:
+    """The recipe's layers with torch's own initial weights; images (n, 1, 28, 28) in, logits (n, 10) out."""
+    modules: list[nn.Module] = []
+    channels, side, features = 1, IMAGE_SIDE, 0
+    for layer in recipe.layers:
+        match layer:
+            case Convolution(filters=filters, kernel=kernel, padding=padding):
+                modules.append(nn.Conv2d(channels, filters, kernel, padding=padding))
+                channels, side = filters, side if padding == "same" else side - kernel + 1
+            case Relu():
+                modules.append(nn.ReLU())
+            case MaxPool(size=size):
+                modules.append(nn.MaxPool2d(size))
+                side //= size
+            case Dropout(rate=rate):
+                modules.append(nn.Dropout(rate))
+            case Flatten():
+                modules.append(nn.Flatten())
+                features = channels * side * side
+            case Dense(units=units):
+                modules.append(nn.Linear(features, units))
+                features = units
+    return nn.Sequential(*modules)
+
+
+def read_weights(model: nn.Module, recipe: Recipe) -> dict[str, NDArray[np.float64]]:
+    """All weights in the canonical layout."""
+    pairs = zip(weight_shapes(recipe), model.parameters(), strict=True)
+    return {
+        shape.name: _to_canonical(parameter.detach().cpu().to(torch.float64).numpy(), shape)
+        for shape, parameter in pairs
+    }
+
+
+@torch.no_grad()
+def write_weights(model: nn.Module, recipe: Recipe, weights: Mapping[str, NDArray[np.float64]]) -> None:
+    """Load weights given in the canonical layout, in place."""
+    for shape, parameter in zip(weight_shapes(recipe), model.parameters(), strict=True):
+        parameter.copy_(torch.tensor(_from_canonical(weights[shape.name], shape)))
+
+
+def _to_canonical(array: NDArray[np.float64], shape: WeightShape) -> NDArray[np.float64]:
+    if len(shape.shape) == 4:  # torch keeps (out, in, height, width)
+        array = array.transpose(2, 3, 1, 0)
+    elif shape.image is not None:  # torch flattens (channels, height, width)
+        height, width, channels = shape.image
+        array = array.reshape(-1, channels, height, width).transpose(2, 3, 1, 0).reshape(shape.shape)
+    elif len(shape.shape) == 2:  # torch keeps (out, in)
+        array = array.T
+    return np.ascontiguousarray(array)
+
+
+def _from_canonical(array: NDArray[np.float64], shape: WeightShape) -> NDArray[np.float64]:
+    if len(shape.shape) == 4:
+        array = array.transpose(3, 2, 0, 1)
+    elif shape.image is not None:
+        array = array.reshape(*shape.image, -1).transpose(3, 2, 0, 1).reshape(shape.shape[1], shape.shape[0])
+    elif len(shape.shape) == 2:
+        array = array.T
+    return np.ascontiguousarray(array)

@@ -1,0 +1,79 @@
+"""The recipe's optimizer: torch's own under ``published``, one written-down arithmetic under ``matched``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from jobs.harness.recipe import Sgd
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from jobs.harness.trainer import RunSpec
+
+
+class MatchedAdam(torch.optim.Optimizer):
+    """Adam in the form of Kingma and Ba 2015, section 2, last paragraph, which is also Keras's.
+
+    At step t, per weight: ``m += (1 - beta_1) (g - m)``, ``v += (1 - beta_2) (g² - v)``,
+    ``w -= lr sqrt(1 - beta_2^t) / (1 - beta_1^t) m / (sqrt(v) + epsilon)``: epsilon stands outside the
+    bias-corrected root, unlike in ``torch.optim.Adam``. The scalar factor is computed in float64.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[torch.nn.Parameter],
+        *,
+        learning_rate: float,
+        beta_1: float,
+        beta_2: float,
+        epsilon: float,
+    ) -> None:
+        super().__init__(
+            params, {"learning_rate": learning_rate, "beta_1": beta_1, "beta_2": beta_2, "epsilon": epsilon}
+        )
+        for group in self.param_groups:
+            weights = group["params"]
+            # A tensor on the device, so that a captured graph counts its own replays.
+            group["t"] = torch.zeros((), dtype=torch.float64, device=weights[0].device)
+            for weight in weights:
+                self.state[weight]["m"] = torch.zeros_like(weight)
+                self.state[weight]["v"] = torch.zeros_like(weight)
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:
+        assert closure is None
+        for group in self.param_groups:
+            beta_1, beta_2 = group["beta_1"], group["beta_2"]
+            t = group["t"].add_(1)
+            factor = group["learning_rate"] * torch.sqrt(1 - beta_2**t) / (1 - beta_1**t)
+            for weight in group["params"]:
+                state = self.state[weight]
+                m, v = state["m"], state["v"]
+                m.lerp_(weight.grad, 1 - beta_1)
+                v.lerp_(weight.grad.square(), 1 - beta_2)
+                weight.sub_(m * factor.to(m.dtype) / v.sqrt().add_(group["epsilon"]))
+
+
+def build_optimizer(spec: RunSpec, params: Iterable[torch.nn.Parameter]) -> torch.optim.Optimizer:
+    recipe = spec.recipe.optimizer
+    if isinstance(recipe, Sgd):
+        # torch's own SGD is the matched form: v = momentum v + g, w -= lr v.
+        return torch.optim.SGD(params, lr=spec.learning_rate, momentum=recipe.momentum)
+    if spec.protocol == "matched":
+        return MatchedAdam(
+            params,
+            learning_rate=spec.learning_rate,
+            beta_1=recipe.beta_1,
+            beta_2=recipe.beta_2,
+            epsilon=recipe.epsilon,
+        )
+    return torch.optim.Adam(
+        params,
+        lr=spec.learning_rate,
+        betas=(recipe.beta_1, recipe.beta_2),
+        eps=recipe.epsilon,
+        capturable=spec.execution == "graph",
+    )

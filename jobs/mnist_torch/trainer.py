@@ -1,0 +1,168 @@
+"""Training and evaluation in torch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from jobs.harness.draw import batches
+from jobs.harness.trainer import Evaluation
+from jobs.mnist_torch.graph import StepGraph
+from jobs.mnist_torch.input import Digits, stream, to_device
+from jobs.mnist_torch.model import build_model, read_weights, write_weights
+from jobs.mnist_torch.numerics import VARIABLE_DTYPE, autocast, read_back, set_precision
+from jobs.mnist_torch.optimizer import build_optimizer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from jobs.harness.data import DigitSet
+    from jobs.harness.trainer import RunSpec
+    from jobs.report.schema import Numerics
+
+EVALUATION_BATCH = 1000
+
+
+class TorchTrainer:
+    """See :class:`jobs.harness.trainer.Trainer`."""
+
+    def __init__(self, spec: RunSpec, data: DigitSet) -> None:
+        self._spec = spec
+        self._device = torch.device("cuda:0" if spec.device == "gpu" else "cpu")
+        self._dtype = VARIABLE_DTYPE[spec.precision]
+        set_precision(spec.precision)
+        torch.manual_seed(spec.seed)
+        layout = torch.channels_last if spec.input == "resident" else torch.preserve_format
+        self._model = build_model(spec.recipe).to(self._device, self._dtype, memory_format=layout)
+        self._optimizer = build_optimizer(spec, self._model.parameters())
+        self._loss_total = torch.zeros((), dtype=torch.float64, device=self._device)
+        losses = self._image_losses if spec.input == "streamed" else self._pixel_losses
+        self._losses = torch.compile(losses) if spec.execution == "compiled" else losses
+        self._graph: StepGraph | None = None
+        # The slow path streams from the host; everything else gathers its batches on the device.
+        self._digits = Digits(data, spec) if spec.input == "streamed" else None
+        self._images = torch.tensor(data.train_images, device=self._device)
+        self._labels = torch.tensor(data.train_labels, device=self._device, dtype=torch.int64)
+
+    @property
+    def parameter_count(self) -> int:
+        return sum(parameter.numel() for parameter in self._model.parameters())
+
+    @property
+    def numerics(self) -> Numerics:
+        return read_back(self._spec.precision)
+
+    def synchronize(self) -> None:
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+
+    def weights(self) -> dict[str, NDArray[np.float64]]:
+        return read_weights(self._model, self._spec.recipe)
+
+    def load_weights(self, weights: Mapping[str, NDArray[np.float64]]) -> None:
+        write_weights(self._model, self._spec.recipe, weights)
+
+    def train_epoch(self, order: NDArray[np.int32] | None, on_step: Callable[[int], None]) -> float:
+        self._model.train()
+        self._loss_total.zero_()
+        if self._digits is not None:
+            self._train_streamed(stream(self._digits, self._spec, order), on_step)
+        else:
+            if order is None:
+                order = torch.randperm(len(self._images)).numpy().astype(np.int32)
+            self._train_resident(order, on_step)
+        return float(self._loss_total) / len(self._images)
+
+    def _train_streamed(self, loader: Iterable[list[Tensor]], on_step: Callable[[int], None]) -> None:
+        for step, batch in enumerate(loader, start=1):
+            losses = self._losses(*to_device(batch, self._device))
+            self._descend(losses, losses.mean())
+            on_step(step)
+
+    def _train_resident(self, order: NDArray[np.int32], on_step: Callable[[int], None]) -> None:
+        host_indices, host_counts = batches(order, self._spec.batch_size)
+        indices = torch.tensor(host_indices, device=self._device)
+        counts = torch.tensor(host_counts, device=self._device)
+        if self._spec.execution == "graph":
+            if self._graph is None:
+                self._graph = StepGraph(self._masked_step, self._optimizer, indices, counts)
+                self._loss_total.zero_()
+            self._graph.start_epoch(indices, counts)
+        for step in range(len(host_counts)):
+            if self._graph is not None:
+                self._graph.replay()
+            elif self._spec.execution == "compiled":
+                self._masked_step(indices[step], counts[step])
+            else:
+                losses = self._losses(*self._gather(indices[step, : host_counts[step]]))
+                self._descend(losses, losses.mean())
+            on_step(step + 1)
+
+    def _masked_step(self, indices: Tensor, count: Tensor) -> None:
+        """A step in one static shape, for graphs and compilers: only the first ``count`` examples weigh."""
+        losses = self._losses(*self._gather(indices))
+        losses = losses * (torch.arange(len(indices), device=self._device) < count)
+        self._descend(losses, losses.sum() / count)
+
+    def _gather(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        return self._images.index_select(0, indices), self._labels.index_select(0, indices)
+
+    def _descend(self, losses: Tensor, mean_loss: Tensor) -> None:
+        """One optimizer step down ``mean_loss``; ``losses`` (one an example) are added up on the device."""
+        self._optimizer.zero_grad()
+        mean_loss.backward()
+        self._optimizer.step()
+        self._loss_total += losses.detach().sum()
+
+    def _pixel_losses(self, pixels: Tensor, labels: Tensor) -> Tensor:
+        return self._image_losses(self._scale(pixels), labels)
+
+    def _scale(self, pixels: Tensor) -> Tensor:
+        scaling = self._spec.recipe.scaling
+        return pixels.unsqueeze(1).to(self._dtype).div_(255).sub_(scaling.mean).div_(scaling.std)
+
+    def _image_losses(self, images: Tensor, labels: Tensor) -> Tensor:
+        return functional.cross_entropy(self._image_logits(images), labels, reduction="none")
+
+    def _image_logits(self, images: Tensor) -> Tensor:
+        with autocast(self._spec.precision, self._spec.device):
+            logits: Tensor = self._model(images)
+        return logits.to(self._dtype)
+
+    @torch.no_grad()
+    def evaluate(self, images: NDArray[np.uint8], labels: NDArray[np.uint8]) -> Evaluation:
+        self._model.eval()
+        loss = torch.zeros((), dtype=torch.float64, device=self._device)
+        correct = torch.zeros((), dtype=torch.int64, device=self._device)
+        examples = 0
+        for start in range(0, len(images), EVALUATION_BATCH):
+            logits = self._batch_logits(images[start : start + EVALUATION_BATCH])
+            target = torch.tensor(labels[start : start + EVALUATION_BATCH], device=self._device, dtype=torch.int64)
+            loss += functional.cross_entropy(logits, target, reduction="sum")
+            correct += (logits.argmax(dim=1) == target).sum()
+            examples += len(target)
+        return Evaluation(loss=float(loss) / examples, correct=int(correct), examples=examples)
+
+    @torch.no_grad()
+    def logits(self, images: NDArray[np.uint8]) -> NDArray[np.float64]:
+        self._model.eval()
+        return self._batch_logits(images).to(torch.float64).cpu().numpy()
+
+    def _batch_logits(self, images: NDArray[np.uint8]) -> Tensor:
+        return self._image_logits(self._scale(torch.tensor(images, device=self._device)))
+
+    def trace(self, batches: Iterable[NDArray[np.int32]]) -> list[tuple[float, float]]:
+        self._model.train()
+        steps = []
+        for batch in batches:
+            losses = self._pixel_losses(*self._gather(torch.tensor(batch, device=self._device)))
+            self._descend(losses, losses.mean())
+            squares = [parameter.grad.double().square().sum() for parameter in self._model.parameters()]
+            steps.append((float(losses.detach().mean()), float(torch.stack(squares).sum().sqrt())))
+        return steps

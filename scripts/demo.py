@@ -1,0 +1,57 @@
+"""Train the same recipe in both frameworks, merge the reports and show the table: what ``make demo`` runs."""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+DATASET_REFUSED = 5
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--epochs", type=int, default=3, help="epochs a job (default: 3)")
+    parser.add_argument("--recipe", default="lenet", help="lenet or basic-cnn (default: lenet)")
+    arguments = parser.parse_args()
+
+    started = time.monotonic()
+    output = ROOT / "reports" / time.strftime("demo-%Y%m%dT%H%M%SZ", time.gmtime())
+    dataset = choose_dataset()
+    for command in (".venv-torch/bin/mnist-torch", ".venv-tf/bin/mnist-tf"):
+        options = ["--recipe", arguments.recipe, "--epochs", str(arguments.epochs), "--dataset", dataset]
+        print(f"\n$ {command} train {' '.join(options)}", flush=True)
+        # The report's line would be long; the report file says the same.
+        done = subprocess.run(
+            [ROOT / command, "train", *options, "--report-dir", output], stdout=subprocess.DEVNULL, check=False
+        )
+        if done.returncode != 0:
+            return done.returncode
+    print("", flush=True)
+    merge = [sys.executable, ROOT / "scripts" / "merge_reports.py", output, "-o", output / "comparison"]
+    code = subprocess.run(merge, check=False).returncode
+    print(f"\nreports:    {output}\ncomparison: {output / 'comparison' / 'comparison.md'}")
+    print(f"took {time.monotonic() - started:.0f} s")
+    return code
+
+
+def choose_dataset() -> str:
+    """``mnist`` where it is at hand or can be fetched, else ``synthetic``, and never without saying so."""
+    fetch = subprocess.run(
+        [ROOT / ".venv/bin/mnist-torch", "dataset"], check=False, capture_output=True, text=True
+    )
+    if fetch.returncode == 0:
+        print(f"data: MNIST, verified\n{fetch.stdout.splitlines()[0]}")
+        return "mnist"
+    print(fetch.stderr.strip(), file=sys.stderr)
+    if fetch.returncode != DATASET_REFUSED:
+        raise SystemExit(fetch.returncode)
+    print("data: MNIST cannot be had here, so this demo trains on the embedded SYNTHETIC digits instead")
+    return "synthetic"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
