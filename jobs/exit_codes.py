@@ -18,7 +18,7 @@ class ExitCode(IntEnum):
     BELOW_REFERENCE = 4, "trained, but the accuracy is below the recipe's reference"
     DATASET_REFUSED = 5, "dataset refused: missing, damaged or not what its name says"
     REPORT_NOT_WRITABLE = 6, "the report or another output could not be written"
-    FRAMEWORK_MISSING = 7, "the framework is not installed in this environment"
+    FRAMEWORK_MISSING = 7, "not installed in this environment: the framework, or an extra that the command needs"
     DIVERGED = 8, "training diverged: the loss is no longer finite"
     NOT_COMPARABLE = 10, "reports that are not comparable were given to one comparison"
     INTERRUPTED_BY_KEYBOARD = 130, "interrupted by SIGINT (Ctrl-C)"

@@ -99,6 +99,12 @@ def _within(low: int, high: int) -> Callable[[int | None], int | None]:
     return check
 
 
+def _show_version(context: typer.Context, asked: bool) -> None:  # noqa: FBT001 - the signature is Typer's
+    if asked:
+        typer.echo(f"{context.info_name} {__version__}")
+        raise typer.Exit
+
+
 # What the commands share is written once.
 DatasetOption = Annotated[
     str, typer.Option(metavar="NAME|DIR", help="mnist, synthetic, or a folder of IDX files.", show_default=True)
@@ -133,11 +139,11 @@ def build_app(program: Program) -> typer.Typer:
 
     @app.callback()
     def common(
-        version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,  # noqa: FBT002
+        version: Annotated[  # noqa: ARG001 - its callback does the work
+            bool, typer.Option("--version", help="Print the version and exit.", callback=_show_version, is_eager=True)
+        ] = False,
     ) -> None:
-        if version:
-            typer.echo(f"{program.name} {__version__}")
-            raise typer.Exit
+        pass
 
     @app.command()
     def train(

@@ -60,7 +60,8 @@ class TensorFlowTrainer:
     def _compile_for_fit(self) -> None:
         self._model.compile(
             optimizer=self._optimizer,
-            loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+            # Keras would compute the loss in float32 whatever the model computes in.
+            loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True, dtype=self._dtype.name),
             run_eagerly=self._spec.execution == "eager",
             jit_compile=self._compiled,
         )
@@ -93,7 +94,9 @@ class TensorFlowTrainer:
     def _train_streamed(self, order: NDArray[np.int32] | None, on_step: Callable[[int], None]) -> float:
         callback = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: on_step(batch + 1))  # noqa: ARG005
         with tf.device(self._device):
-            history = self._model.fit(stream(self._data, self._spec, order), epochs=1, verbose=0, callbacks=[callback])
+            history = self._model.fit(
+                stream(self._data, self._spec, order), epochs=1, shuffle=False, verbose=0, callbacks=[callback]
+            )
         return float(history.history["loss"][0])
 
     def _train_resident(self, order: NDArray[np.int32], on_step: Callable[[int], None]) -> float:

@@ -29,7 +29,7 @@ RunId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
 
 def _readable_version(version: str) -> str:
     major = version.split(".", maxsplit=1)[0]
-    if not major.isdigit() or int(major) != SCHEMA_MAJOR:
+    if not major.isdecimal() or int(major) != SCHEMA_MAJOR:
         raise ValueError(
             f"schema version {version!r} cannot be read: this release reads {SCHEMA_MAJOR}.x; "
             "use the release that wrote it"
@@ -318,4 +318,4 @@ def _collect_nulls(node: Any, path: str, found: list[str]) -> None:
 def json_schema() -> dict[str, Any]:
     """The JSON Schema of :class:`Report` (draft 2020-12), as published beside this module."""
     schema = Report.model_json_schema(mode="serialization")
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "mnist-jobs report", **schema}
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "mnist-jobs report"}

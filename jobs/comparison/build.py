@@ -1,0 +1,208 @@
+"""Puts loaded, comparable runs together into one comparison."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+from jobs import __version__
+from jobs.comparison.comparability import group
+from jobs.comparison.metrics import METRICS, TRAINED_TO_THE_END, Metric, Missing
+from jobs.comparison.model import (
+    Comparison,
+    Data,
+    EpochAccuracy,
+    FieldDifference,
+    FrameworkName,
+    MetricRatio,
+    Observation,
+    RunRow,
+    RunWarnings,
+    Section,
+    Side,
+    SideMetric,
+    SkippedInput,
+    Unmeasured,
+)
+from jobs.comparison.statistics import CONFIDENCE, RESAMPLES, ratio_of_medians, summarise
+from jobs.comparison.verdict import reach
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from jobs.comparison.comparability import Group
+    from jobs.comparison.load import Loaded, Run
+
+
+def build(loaded: Loaded, *, allow: Iterable[str] = ()) -> Comparison:
+    """Compare the runs of ``loaded``; ``allow`` names fields that differ on purpose.
+
+    Raises:
+        BadInput: ``allow`` names a field that is not compared.
+        NotComparable: the runs differ in their data or, inside a recipe and protocol, in another field.
+    """
+    allowed = sorted(set(allow))
+    groups = group(loaded.runs, allow=allowed)
+    return Comparison(
+        package_version=__version__,
+        data=_data(loaded.runs),
+        confidence_ratio=CONFIDENCE,
+        bootstrap_resamples=RESAMPLES,
+        allowed=allowed,
+        sections=[_section(found) for found in groups],
+        skipped=[
+            SkippedInput(source=skipped.source, reason=skipped.reason, count=skipped.count)
+            for skipped in loaded.skipped
+        ],
+    )
+
+
+def _data(runs: Sequence[Run]) -> Data:
+    first = runs[0].report.config.dataset
+    return Data(
+        names=sorted({run.report.config.dataset.name for run in runs}),
+        sha256=first.sha256,
+        train_examples=first.train_examples,
+        test_examples=first.test_examples,
+    )
+
+
+def _section(found: Group) -> Section:
+    sides = {
+        framework: list(runs) for framework, runs in groupby(found.runs, key=lambda run: run.report.config.framework)
+    }
+    ratios = _ratios(sides)
+    headline = next((ratio for ratio in ratios if ratio.metric == METRICS[0].name), None)
+    return Section(
+        recipe=found.recipe,
+        protocol=found.runs[0].report.config.protocol,
+        verdict=reach(sides, headline),
+        sides=[_side(framework, runs) for framework, runs in sides.items()],
+        ratios=ratios,
+        held_equal=found.held_equal,
+        differences=[
+            FieldDifference(
+                field=difference.field,
+                why=difference.why,
+                values={framework: list(values) for framework, values in difference.values.items()},
+            )
+            for difference in found.differences
+        ],
+        runs=[_row(run) for run in found.runs],
+        warnings=[warning for framework, runs in sides.items() for warning in _warnings(framework, runs)],
+    )
+
+
+def _observed(metric: Metric, runs: Iterable[Run]) -> list[Observation]:
+    """Every value of ``metric`` that counts, smallest first."""
+    observations = [
+        Observation(run_id=run.report.run_id, attempt=run.report.attempt, value=value)
+        for run in runs
+        if metric.counts(run.report) and not isinstance(value := metric.measure(run.report), Missing)
+    ]
+    return sorted(observations, key=lambda one: (one.value, one.run_id, one.attempt))
+
+
+def _ratios(sides: Mapping[FrameworkName, Sequence[Run]]) -> list[MetricRatio]:
+    if len(sides) == 1:
+        return []
+    denominator, numerator = sides
+    ratios: list[MetricRatio] = []
+    for metric in METRICS:
+        if not metric.as_ratio:
+            continue
+        values = {
+            framework: [observation.value for observation in _observed(metric, runs)]
+            for framework, runs in sides.items()
+        }
+        found = ratio_of_medians(values[numerator], values[denominator])
+        if found is not None:
+            ratios.append(
+                MetricRatio(
+                    metric=metric.name,
+                    numerator=numerator,
+                    denominator=denominator,
+                    ratio=found.ratio,
+                    low=found.low,
+                    high=found.high,
+                )
+            )
+    return ratios
+
+
+def _side(framework: FrameworkName, runs: Sequence[Run]) -> Side:
+    return Side(
+        framework=framework,
+        framework_versions=sorted({run.report.environment.framework.version for run in runs}),
+        runs_by_status=dict(sorted(Counter(run.report.status for run in runs).items())),
+        metrics=[_side_metric(metric, runs) for metric in METRICS],
+        epochs=_epochs(runs),
+    )
+
+
+def _side_metric(metric: Metric, runs: Sequence[Run]) -> SideMetric:
+    observations = _observed(metric, runs)
+    summary = summarise([observation.value for observation in observations])
+    reasons = Counter(
+        value.reason
+        for run in runs
+        if metric.counts(run.report) and isinstance(value := metric.measure(run.report), Missing)
+    )
+    return SideMetric(
+        name=metric.name,
+        unit=metric.unit,
+        n=len(observations),
+        median=summary and summary.median,
+        q1=summary and summary.q1,
+        q3=summary and summary.q3,
+        minimum=summary and summary.minimum,
+        maximum=summary and summary.maximum,
+        observations=observations,
+        unmeasured=[Unmeasured(reason=reason, runs=count) for reason, count in sorted(reasons.items())],
+    )
+
+
+def _epochs(runs: Iterable[Run]) -> list[EpochAccuracy]:
+    reached: dict[int, list[float]] = defaultdict(list)
+    for run in runs:
+        if run.report.status not in TRAINED_TO_THE_END:
+            continue
+        for epoch in run.report.results.epochs:
+            if epoch.test_accuracy_ratio is not None:
+                reached[epoch.epoch].append(epoch.test_accuracy_ratio)
+    summaries = {epoch: summarise(values) for epoch, values in sorted(reached.items())}
+    return [
+        EpochAccuracy(epoch=epoch, n=summary.n, median=summary.median, minimum=summary.minimum, maximum=summary.maximum)
+        for epoch, summary in summaries.items()
+        if summary is not None
+    ]
+
+
+def _row(run: Run) -> RunRow:
+    report = run.report
+    measured = {metric.name: metric.measure(report) for metric in METRICS}
+    return RunRow(
+        framework=report.config.framework,
+        framework_version=report.environment.framework.version,
+        seed=report.config.seed,
+        run_id=report.run_id,
+        attempt=report.attempt,
+        status=report.status,
+        status_reason=report.status_reason,
+        started_at_utc=report.started_at_utc,
+        source=run.source,
+        metrics={name: None if isinstance(value, Missing) else value for name, value in measured.items()},
+        missing={name: value.reason for name, value in measured.items() if isinstance(value, Missing)},
+    )
+
+
+def _warnings(framework: FrameworkName, runs: Iterable[Run]) -> list[RunWarnings]:
+    # A run that gives one warning twice still counts once.
+    given = Counter(
+        warning for run in runs for warning in {(warning.code, warning.message) for warning in run.report.warnings}
+    )
+    return [
+        RunWarnings(framework=framework, code=code, message=message, runs=count)
+        for (code, message), count in sorted(given.items())
+    ]

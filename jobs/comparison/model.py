@@ -1,0 +1,177 @@
+"""comparison.json: what one merge found, with its own schema version.
+
+Names carry their SI unit as the report's do. Everything is in an order that the input's order has no part in,
+and nothing tells when or where the comparison was made: the same reports give the same bytes.
+"""
+
+from typing import Final, Literal
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict
+
+from jobs.comparison.comparability import Why
+from jobs.comparison.metrics import MetricName
+from jobs.comparison.statistics import VerdictKind
+from jobs.report.schema import Status
+
+SCHEMA_VERSION: Final = "1.0"
+"""Major.minor: a minor adds fields, a major changes the meaning of one."""
+
+FrameworkName = Literal["tensorflow", "torch"]
+
+
+class Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Data(Part):
+    """The one dataset all runs were trained on; ``names`` are what the reports call it."""
+
+    names: list[str]
+    sha256: str
+    train_examples: int
+    test_examples: int
+
+
+class Observation(Part):
+    """One run's value."""
+
+    run_id: str
+    attempt: int
+    value: float
+
+
+class Unmeasured(Part):
+    """``runs`` runs of a side lack a value for this reason."""
+
+    reason: str
+    runs: int
+
+
+class SideMetric(Part):
+    """One metric over one side's runs, ``null`` where no run has it; ``observations`` are every raw point."""
+
+    name: MetricName
+    unit: str
+    n: int
+    median: float | None
+    q1: float | None
+    q3: float | None
+    minimum: float | None
+    maximum: float | None
+    observations: list[Observation]
+    unmeasured: list[Unmeasured]
+
+
+class EpochAccuracy(Part):
+    """Test accuracy after an epoch, over the ``n`` runs of a side that measured it."""
+
+    epoch: int
+    n: int
+    median: float
+    minimum: float
+    maximum: float
+
+
+class Side(Part):
+    """One framework's runs in a section."""
+
+    framework: FrameworkName
+    framework_versions: list[str]
+    runs_by_status: dict[str, int]
+    metrics: list[SideMetric]
+    epochs: list[EpochAccuracy]
+
+
+class MetricRatio(Part):
+    """Ratio of the sides' medians; ``low`` and ``high`` are ``null`` with too few runs for an interval."""
+
+    metric: MetricName
+    numerator: FrameworkName
+    denominator: FrameworkName
+    ratio: float
+    low: float | None
+    high: float | None
+
+
+class LeftOut(Part):
+    """Runs of a side that the verdict does not count, and why."""
+
+    framework: FrameworkName
+    why: str
+    runs: int
+
+
+class Verdict(Part):
+    """``faster`` names the faster side, and is ``null`` unless the kind is ``faster``."""
+
+    kind: VerdictKind
+    metric: MetricName
+    faster: FrameworkName | None
+    text: str
+    left_out: list[LeftOut]
+
+
+class FieldDifference(Part):
+    """A field that differs between comparable runs: each framework's own, allowed by name, or environment."""
+
+    field: str
+    why: Why
+    values: dict[str, list[str]]
+
+
+class RunWarnings(Part):
+    """A warning that ``runs`` runs of a side carry."""
+
+    framework: FrameworkName
+    code: str
+    message: str
+    runs: int
+
+
+class RunRow(Part):
+    """One attempt of one run; a metric's value is ``null`` where the run has none."""
+
+    framework: FrameworkName
+    framework_version: str
+    seed: int
+    run_id: str
+    attempt: int
+    status: Status
+    status_reason: str | None
+    started_at_utc: AwareDatetime
+    source: str
+    metrics: dict[MetricName, float | None]
+    missing: dict[MetricName, str]
+
+
+class Section(Part):
+    """All runs of one recipe and protocol."""
+
+    recipe: str
+    protocol: Literal["matched", "published"]
+    verdict: Verdict
+    sides: list[Side]
+    ratios: list[MetricRatio]
+    held_equal: dict[str, str | int | float | bool | None]
+    differences: list[FieldDifference]
+    runs: list[RunRow]
+    warnings: list[RunWarnings]
+
+
+class SkippedInput(Part):
+    """Something among the input that could not be used; ``count`` lines of a log, or one file."""
+
+    source: str
+    reason: str
+    count: int
+
+
+class Comparison(Part):
+    schema_version: Literal["1.0"] = SCHEMA_VERSION
+    package_version: str
+    data: Data
+    confidence_ratio: float
+    bootstrap_resamples: int
+    allowed: list[str]
+    sections: list[Section]
+    skipped: list[SkippedInput]

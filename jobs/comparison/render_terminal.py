@@ -1,0 +1,45 @@
+"""The comparison on a terminal: one table a section, its verdict under it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+from rich.text import Text
+
+from jobs.comparison import tables
+from jobs.comparison.text import visible
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from jobs.comparison.model import Comparison, Section
+
+
+def render_terminal(comparison: Comparison, console: Console) -> None:
+    """Print ``comparison``; text out of reports reaches the terminal without markup or control characters."""
+    for section in comparison.sections:
+        console.print(_table(section))
+        console.print(_line(section.verdict.text, style="bold"))
+        differing = [difference.field for difference in section.differences]
+        if differing:
+            console.print(_line(f"differs, see comparison.md: {', '.join(differing)}"))
+        console.print()
+
+
+def _line(text: str, *, style: str = "") -> Text:
+    return Text(visible(text), style=style)
+
+
+def _table(section: Section) -> Table:
+    ratio = tables.ratio_heading(section)
+    table = Table(title=_line(f"{section.recipe}, {section.protocol}"), title_justify="left")
+    table.add_column("median (IQR)")
+    for side in section.sides:
+        table.add_column(_line(tables.side_heading(side)), justify="right")
+    if ratio is not None:
+        table.add_column(_line(ratio), justify="right")
+    table.add_row("runs", *(_line(cell) for cell in tables.runs_row(section)), *([] if ratio is None else [""]))
+    for cells in tables.metric_rows(section):
+        table.add_row(*(_line(cell) for cell in cells))
+    return table

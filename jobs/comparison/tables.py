@@ -1,0 +1,124 @@
+"""The comparison's tables as plain text cells, for whichever renderer shows them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from jobs.comparison.comparability import show_value
+from jobs.comparison.metrics import METRICS, Metric
+from jobs.comparison.text import ABSENT, counted
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from jobs.comparison.model import EpochAccuracy, RunRow, Section, Side, SideMetric
+
+
+def side_heading(side: Side) -> str:
+    return f"{side.framework} {', '.join(side.framework_versions)}"
+
+
+def ratio_heading(section: Section) -> str | None:
+    """``torch / tensorflow``; ``None`` where there is one side only."""
+    return f"{section.sides[1].framework} / {section.sides[0].framework}" if len(section.sides) == 2 else None
+
+
+def runs_row(section: Section) -> list[str]:
+    """How many runs each side has, and what became of them."""
+    return [", ".join(f"{count} {status}" for status, count in side.runs_by_status.items()) for side in section.sides]
+
+
+def metric_rows(section: Section) -> list[list[str]]:
+    """A row a metric: its label, a cell a side, and the sides' ratio or difference where there are two."""
+    return [[metric.heading, *_cells(metric, section)] for metric in METRICS]
+
+
+def _cells(metric: Metric, section: Section) -> list[str]:
+    sides = [next(found for found in side.metrics if found.name == metric.name) for side in section.sides]
+    cells = [_median_cell(metric, side) for side in sides]
+    return cells if len(sides) == 1 else [*cells, _versus_cell(metric, section, sides)]
+
+
+def _median_cell(metric: Metric, side: SideMetric) -> str:
+    if side.median is None or side.q1 is None or side.q3 is None:
+        reasons = "; ".join(unmeasured.reason for unmeasured in side.unmeasured)
+        return f"{ABSENT} ({reasons or 'no run that counts'})"
+    if side.n == 1:
+        return f"{metric.shown(side.median)}, n=1"
+    spread = f"{metric.shown(side.q1)}–{metric.shown(side.q3)}"  # noqa: RUF001
+    return f"{metric.shown(side.median)}, n={side.n} ({spread})"
+
+
+def _versus_cell(metric: Metric, section: Section, sides: Sequence[SideMetric]) -> str:
+    if metric.unit == "ratio":
+        below, above = (side.median for side in sides)
+        return ABSENT if below is None or above is None else f"{100 * (above - below):+.2f} points"
+    found = next((ratio for ratio in section.ratios if ratio.metric == metric.name), None)
+    if found is None:
+        return ABSENT
+    interval = "" if found.low is None or found.high is None else f" ({found.low:.3f}–{found.high:.3f})"  # noqa: RUF001
+    return f"{found.ratio:.3f}{interval}"
+
+
+def epoch_rows(section: Section) -> list[list[str]]:
+    """A row an epoch: its number and each side's median test accuracy, with the range of several runs."""
+    by_side = [{accuracy.epoch: accuracy for accuracy in side.epochs} for side in section.sides]
+    epochs = sorted({epoch for side in by_side for epoch in side})
+    return [[str(epoch), *(_accuracy_cell(side.get(epoch)) for side in by_side)] for epoch in epochs]
+
+
+def _accuracy_cell(accuracy: EpochAccuracy | None) -> str:
+    if accuracy is None:
+        return ABSENT
+    median = f"{100 * accuracy.median:.2f} %"
+    if accuracy.n == 1:
+        return median
+    return f"{median}, n={accuracy.n} ({100 * accuracy.minimum:.2f}–{100 * accuracy.maximum:.2f})"  # noqa: RUF001
+
+
+def run_cells(row: RunRow) -> list[str]:
+    """A run's cells: framework, seed, run, status with its reason, then every metric."""
+    name = row.run_id if row.attempt == 1 else f"{row.run_id}, attempt {row.attempt}"
+    status = row.status if row.status_reason is None else f"{row.status}: {row.status_reason}"
+    values = [ABSENT if (value := row.metrics[metric.name]) is None else metric.shown(value) for metric in METRICS]
+    return [row.framework, str(row.seed), name, status, *values]
+
+
+def run_headings() -> list[str]:
+    return ["framework", "seed", "run", "status", *(metric.heading for metric in METRICS)]
+
+
+def difference_rows(section: Section) -> list[list[str]]:
+    """A row a field that differs: its name, each side's values, and why it was let pass."""
+    why = {
+        "framework": "each framework's own",
+        "allowed": "allowed with --allow",
+        "environment": "environment",
+    }
+    return [
+        [
+            difference.field,
+            *(", ".join(difference.values.get(side.framework, [])) or ABSENT for side in section.sides),
+            why[difference.why],
+        ]
+        for difference in section.differences
+    ]
+
+
+def equal_rows(section: Section) -> list[list[str]]:
+    """A row a field that had to be equal and is, with its value; fields that no run has are beside the point."""
+    return [[field, show_value(value)] for field, value in section.held_equal.items() if value is not None]
+
+
+def unmeasured_rows(section: Section) -> list[list[str]]:
+    """A row a missing measurement: metric, framework, how many runs lack it, the reason."""
+    reasons: dict[tuple[str, str, str], int] = {}
+    for row in section.runs:
+        for metric in METRICS:
+            if metric.name in row.missing:
+                key = (metric.label, row.framework, row.missing[metric.name])
+                reasons[key] = reasons.get(key, 0) + 1
+    return [
+        [label, framework, counted(count, "run"), reason]
+        for (label, framework, reason), count in sorted(reasons.items())
+    ]

@@ -1,0 +1,42 @@
+"""Makes foreign text harmless on a terminal and in Markdown, and gives numbers one look."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+ABSENT: Final = "—"
+"""What stands where there is no measurement."""
+
+# An underscore or a hash inside a word starts nothing, and names stay readable without the backslash.
+_MARKDOWN: Final = re.compile(r"[\\`*\[\]|~$]|(?<![A-Za-z0-9])[_#]|_(?![A-Za-z0-9])")
+_ENTITIES: Final = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
+
+
+def visible(text: str) -> str:
+    """``text`` on one line, with every control, format and line-breaking character written as its escape."""
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
+        for character in text
+    )
+
+
+def markdown(text: str) -> str:
+    """``text`` as it is, read as Markdown: no markup, HTML, table cell, mention or bare link comes of it."""
+    escaped = _MARKDOWN.sub(lambda match: f"\\{match[0]}", visible(text))
+    escaped = re.sub("[&<>]", lambda match: _ENTITIES[match[0]], escaped)
+    # GitHub links bare addresses, which an entity breaks, and mentions, which only a zero-width joiner breaks.
+    return escaped.replace("://", ":&#47;&#47;").replace("www.", "www&#46;").replace("@", "@&#8205;")
+
+
+def number(value: float) -> str:
+    """``value`` with at least four significant digits and no more than it needs to be read."""
+    if value and not 1e-3 <= abs(value) < 1e9:
+        return f"{value:.3e}"
+    decimals = 0 if abs(value) >= 1000 else 1 if abs(value) >= 100 else 2 if abs(value) >= 10 else 3
+    return f"{value:,.{decimals}f}"
+
+
+def counted(count: int, noun: str) -> str:
+    """``1 run``, ``2 runs``."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

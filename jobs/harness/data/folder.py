@@ -1,0 +1,115 @@
+"""Four IDX files in a folder, read as one set."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from jobs.errors import DatasetRefused
+from jobs.harness.data import idx
+from jobs.harness.data.digests import MNIST_SHA256
+from jobs.harness.data.digit_set import FILE_NAMES_TEXT, ROLES, DigitSet, Role, assemble
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from jobs.harness.data.idx import IdxArray
+
+Contents = tuple["IdxArray", "IdxArray", "IdxArray", "IdxArray"]
+
+
+def load_folder(folder: Path) -> DigitSet:
+    """Any folder of IDX files: ``mnist`` if it holds MNIST, else ``idx:`` and the folder's name.
+
+    Raises:
+        DatasetRefused: a file is missing or damaged, or some of the four are MNIST's and others are not.
+    """
+    contents = read_folder(folder)
+    wrong = _not_mnist(contents)
+    if not wrong:
+        name = "mnist"
+    elif len(wrong) == len(ROLES):
+        name = f"idx:{folder.resolve().name}"
+    else:
+        raise damaged_copy(*wrong[0])
+    return assemble(name=name, location=idx.shown(folder), contents=contents)
+
+
+def load_mnist_folder(folder: Path) -> DigitSet:
+    """A folder that must hold MNIST.
+
+    Raises:
+        DatasetRefused: it does not.
+    """
+    contents = read_folder(folder)
+    for role, content in _not_mnist(contents):
+        raise damaged_copy(role, content)
+    return assemble(name="mnist", location=idx.shown(folder), contents=contents)
+
+
+def read_folder(folder: Path) -> Contents:
+    """The four files' contents, each checked alone, and images counted against labels."""
+    paths = [find(folder, role) for role in ROLES]
+    for role, path in zip(ROLES, paths, strict=True):
+        if path is None:
+            names = " or ".join(role.file_names)
+            raise DatasetRefused(
+                f"{idx.shown(folder)}: expected a file {names}, found none; a data set is a folder with the four "
+                f"files {FILE_NAMES_TEXT}"
+            )
+    train_images, train_labels, test_images, test_labels = (
+        idx.read(path, role) for role, path in zip(ROLES, paths, strict=True) if path is not None
+    )
+    _check_counts(train_images, train_labels)
+    _check_counts(test_images, test_labels)
+    return train_images, train_labels, test_images, test_labels
+
+
+def is_folder(path: Path) -> bool:
+    """Whether there is a folder that can be seen; no path is so odd that asking fails."""
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):
+        return False
+
+
+def find(folder: Path, role: Role) -> Path | None:
+    """The file that plays ``role`` in a folder, or ``None``.
+
+    Raises:
+        DatasetRefused: the folder is none or cannot be read.
+    """
+    try:
+        present = {entry.name for entry in folder.iterdir()}
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise DatasetRefused(
+            f"{idx.shown(folder)}: expected a folder with the files {FILE_NAMES_TEXT}, found none that can be read "
+            f"({reason}); check the path and its permissions"
+        ) from error
+    return next((folder / name for name in role.file_names if name in present), None)
+
+
+def damaged_copy(role: Role, content: IdxArray) -> DatasetRefused:
+    where = role.stem if content.path is None else idx.shown(content.path)
+    return DatasetRefused(
+        f"{where}: expected MNIST's {role.stem} (content sha256 {MNIST_SHA256[role.stem][:12]}…), found other content "
+        f"({content.sha256[:12]}…): a damaged copy of MNIST; copy the file again from its source"
+    )
+
+
+def _not_mnist(contents: Contents) -> list[tuple[Role, IdxArray]]:
+    return [
+        (role, content)
+        for role, content in zip(ROLES, contents, strict=True)
+        if content.sha256 != MNIST_SHA256[role.stem]
+    ]
+
+
+def _check_counts(images: IdxArray, labels: IdxArray) -> None:
+    if len(images.values) != len(labels.values):
+        where = "labels" if labels.path is None else idx.shown(labels.path)
+        beside = "the images" if images.path is None else images.path.name
+        raise DatasetRefused(
+            f"{where}: expected {len(images.values):,} labels, as many as there are images in {beside}, found "
+            f"{len(labels.values):,}; take both files from the same set"
+        )

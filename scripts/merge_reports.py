@@ -1,0 +1,85 @@
+"""Merge the reports of runs into one comparison: a table here, comparison.json and comparison.md in a folder."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from jobs.comparison.load import Loaded, load
+from jobs.comparison.text import counted, visible
+from jobs.comparison.write import output_files, write
+from jobs.errors import FrameworkMissing, JobError
+
+
+def merge(
+    paths: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="PATH...",
+            help="Report files, folders with reports and logs, *.log files, or - for a log on standard input.",
+        ),
+    ] = None,
+    output_dir: Annotated[
+        Path, typer.Option("--output-dir", "-o", metavar="DIR", help="Where comparison.json and comparison.md go.")
+    ] = Path("comparison"),
+    allow: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FIELD", help="A field that differs on purpose, by its path in the report; repeatable."),
+    ] = None,
+) -> None:
+    """Merge the reports of runs into one comparison.
+
+    Reports that are not comparable are refused, and the fields that differ are named.
+    """
+    try:
+        _merge(paths or [], output_dir, allow or [])
+    except JobError as error:
+        _say(f"error: {error}")
+        raise typer.Exit(error.exit_code) from error
+
+
+def _merge(paths: list[str], output_dir: Path, allow: list[str]) -> None:
+    loaded = load(paths, sys.stdin.buffer, leave_out=output_files(output_dir))
+    _warn(loaded)
+    try:
+        # SciPy takes a second to import, which bad input need not wait for, and may not be installed.
+        from jobs.comparison.build import build  # noqa: PLC0415
+        from jobs.comparison.render_markdown import render_markdown  # noqa: PLC0415
+        from jobs.comparison.render_terminal import render_terminal  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        raise FrameworkMissing(
+            f"the comparison needs {error.name}, which is not installed in this environment; "
+            "use the project's .venv (make envs), or install mnist-jobs[compare]"
+        ) from error
+    comparison = build(loaded, allow=allow)
+    written = write(comparison, render_markdown(comparison), output_dir)
+    render_terminal(comparison, Console())
+    typer.echo(f"{counted(len(loaded.runs), 'run')} merged into {' and '.join(visible(str(path)) for path in written)}")
+
+
+def _warn(loaded: Loaded) -> None:
+    for skipped in loaded.skipped:
+        what = f"{skipped.source}: {skipped.reason}"
+        if skipped.lines:
+            what += f" ({counted(skipped.count, 'line')}: {', '.join(map(str, skipped.lines))})"
+        _say(f"warning: skipped {what}")
+    if loaded.copies:
+        _say(f"note: {counted(loaded.copies, 'report')} found again, by run id and attempt; each run counts once")
+
+
+def _say(text: str) -> None:
+    # Line breaks are this program's own, in a refusal that lists fields; what reports brought is made visible.
+    typer.echo("\n".join(visible(line) for line in text.split("\n")), err=True)
+
+
+if __name__ == "__main__":
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal that lacks a character shows a question mark in its place rather than a traceback.
+        stream.reconfigure(errors="replace")  # type: ignore[union-attr]
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+    app.command()(merge)
+    app()

@@ -1,0 +1,82 @@
+"""The same tests for both adapters: run once in each environment, against the framework that is there."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.support.digits import small_digits, write_idx_folder
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from jobs.harness.cli import Program
+    from jobs.harness.data import DigitSet
+    from jobs.harness.trainer import Framework, RunSpec, Trainer
+
+
+@pytest.fixture(scope="session")
+def program() -> Program:
+    if find_spec("tensorflow") is not None:
+        from jobs.mnist_tf.cli import PROGRAM
+    else:
+        from jobs.mnist_torch.cli import PROGRAM
+    return PROGRAM
+
+
+@pytest.fixture(scope="session")
+def framework(program: Program) -> Framework:
+    framework = program.load_framework()
+    framework.select_device("cpu")
+    return framework
+
+
+@pytest.fixture(scope="session")
+def digits() -> DigitSet:
+    return small_digits()
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory, digits: DigitSet) -> Path:
+    return write_idx_folder(tmp_path_factory.mktemp("data") / "bars", digits)
+
+
+@pytest.fixture
+def spec(framework: Framework) -> Callable[..., RunSpec]:
+    """A spec of lenet on the CPU, of which a test changes what it is about."""
+    from jobs.harness.recipe import LENET
+    from jobs.harness.trainer import RunSpec
+
+    def make(**changes: Any) -> RunSpec:
+        recipe = changes.get("recipe", LENET)
+        defaults: dict[str, Any] = {
+            "recipe": recipe,
+            "protocol": "matched",
+            "seed": 1,
+            "epochs": 1,
+            "batch_size": 64,
+            "learning_rate": recipe.learning_rate,
+            "precision": "fp32",
+            "execution": framework.default_execution("cpu", changes.get("input", "resident")),
+            "input": "resident",
+            "device": "cpu",
+        }
+        return RunSpec(**{**defaults, **changes})
+
+    return make
+
+
+@pytest.fixture
+def matched_trainer(framework: Framework, digits: DigitSet) -> Callable[[RunSpec], Trainer]:
+    """A trainer with the weights that the matched protocol draws."""
+    from jobs.harness.draw import initial_weights
+
+    def make(spec: RunSpec) -> Trainer:
+        trainer = framework.create_trainer(spec, digits)
+        trainer.load_weights(initial_weights(spec.recipe, spec.seed))
+        return trainer
+
+    return make

@@ -1,0 +1,210 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from jobs.errors import BadInput, NoUsableGpu
+from jobs.harness.draw import epoch_order, initial_weights
+from jobs.harness.recipe import BASIC_CNN, LENET
+from tests.support import reference
+
+if TYPE_CHECKING:
+
+    from jobs.harness.data import DigitSet
+    from jobs.harness.recipe import Recipe
+    from jobs.harness.trainer import Framework, RunSpec, Trainer
+
+Spec = "Callable[..., RunSpec]"
+Make = "Callable[[RunSpec], Trainer]"
+
+RECIPES = pytest.mark.parametrize("recipe", [LENET, BASIC_CNN], ids=["lenet", "basic-cnn"])
+
+
+def train_one_epoch(trainer: Trainer, spec: RunSpec, digits: DigitSet) -> tuple[float, list[int]]:
+    steps: list[int] = []
+    order = epoch_order(spec.seed, 1, len(digits.train_images)) if spec.protocol == "matched" else None
+    return trainer.train_epoch(order, steps.append), steps
+
+
+@RECIPES
+def test_parameter_count(recipe: Recipe, spec: Spec, matched_trainer: Make) -> None:
+    assert matched_trainer(spec(recipe=recipe)).parameter_count == recipe.parameter_count
+
+
+@RECIPES
+def test_weights_come_back_as_they_went_in(recipe: Recipe, spec: Spec, matched_trainer: Make) -> None:
+    drawn = initial_weights(recipe, 1)
+    for precision, dtype in (("fp64", np.float64), ("fp32", np.float32)):
+        weights = matched_trainer(spec(recipe=recipe, precision=precision)).weights()
+        assert list(weights) == list(drawn)
+        for name, array in drawn.items():
+            assert (weights[name] == array.astype(dtype)).all()
+
+
+@RECIPES
+@pytest.mark.parametrize(("precision", "tolerance"), [("fp64", 1e-12), ("fp32", 1e-5)])
+def test_logits_are_those_of_plain_numpy(
+    recipe: Recipe, precision: str, tolerance: float, spec: Spec, matched_trainer: Make, digits: DigitSet
+) -> None:
+    images = digits.test_images[:16]
+    logits = matched_trainer(spec(recipe=recipe, precision=precision)).logits(images)
+    expected = reference.forward(recipe, initial_weights(recipe, 1), images)
+    assert np.abs(logits - expected).max() <= tolerance
+
+
+@RECIPES
+def test_evaluation_counts_every_image(recipe: Recipe, spec: Spec, matched_trainer: Make, digits: DigitSet) -> None:
+    trainer = matched_trainer(spec(recipe=recipe))
+    # More images than one evaluation batch holds, and not a multiple of it.
+    images, labels = np.tile(digits.test_images, (5, 1, 1))[:1203], np.tile(digits.test_labels, 5)[:1203]
+    evaluation = trainer.evaluate(images, labels)
+    logits = trainer.logits(images)
+    assert evaluation.examples == 1203
+    assert evaluation.correct == int((logits.argmax(axis=1) == labels).sum())
+    assert evaluation.loss == pytest.approx(reference.mean_loss(logits, labels), rel=1e-5)
+
+
+@pytest.mark.parametrize("protocol", ["matched", "published"])
+@pytest.mark.parametrize("input_path", ["resident", "streamed"])
+def test_an_epoch_takes_every_step_and_learns(
+    protocol: str, input_path: str, spec: Spec, framework: Framework, digits: DigitSet
+) -> None:
+    chosen = spec(recipe=BASIC_CNN.without_dropout(), protocol=protocol, input=input_path)
+    trainer = framework.create_trainer(chosen, digits)
+    first, steps = train_one_epoch(trainer, chosen, digits)
+    assert steps[0] == 1
+    assert steps == sorted(set(steps))
+    assert steps[-1] == 11
+    second, _ = train_one_epoch(trainer, chosen, digits)
+    assert second < first
+    assert trainer.evaluate(digits.test_images, digits.test_labels).accuracy_ratio > 0.8
+
+
+def _executions() -> list[tuple[str, str]]:
+    return [("eager", "resident"), ("graph", "resident"), ("compiled", "resident"), ("graph", "streamed")]
+
+
+@pytest.mark.slow
+@RECIPES
+@pytest.mark.parametrize(("execution", "input_path"), _executions())
+def test_every_path_computes_what_the_slow_one_does(
+    recipe: Recipe,
+    execution: str,
+    input_path: str,
+    spec: Spec,
+    matched_trainer: Make,
+    framework: Framework,
+    digits: DigitSet,
+) -> None:
+    if execution == "graph" and framework.versions().name == "torch":
+        pytest.skip("torch's graphs are CUDA graphs")
+    recipe = recipe.without_dropout()
+    slow = spec(recipe=recipe, precision="fp64", execution="eager", input="streamed")
+    fast = spec(recipe=recipe, precision="fp64", execution=execution, input=input_path)
+    slow_trainer, fast_trainer = matched_trainer(slow), matched_trainer(fast)
+    expected, _ = train_one_epoch(slow_trainer, slow, digits)
+    loss, _ = train_one_epoch(fast_trainer, fast, digits)
+    # Keras averages the epoch's loss in float32.
+    assert loss == pytest.approx(expected, rel=1e-6)
+    weights = fast_trainer.weights()
+    for name, array in slow_trainer.weights().items():
+        assert np.abs(weights[name] - array).max() <= 1e-10
+
+
+def test_the_trace_is_the_training(spec: Spec, matched_trainer: Make, digits: DigitSet) -> None:
+    chosen = spec(precision="fp64")
+    order = epoch_order(1, 1, len(digits.train_images))
+    rows = [order[start : start + 64] for start in range(0, len(order), 64)]
+    traced, trained = matched_trainer(chosen), matched_trainer(chosen)
+    steps = traced.trace(rows)
+    loss, _ = train_one_epoch(trained, chosen, digits)
+    assert np.average([step[0] for step in steps], weights=[len(row) for row in rows]) == pytest.approx(loss, rel=1e-9)
+    images, labels = digits.train_images[rows[0]], digits.train_labels[rows[0]]
+    logits = reference.forward(LENET, initial_weights(LENET, 1), images)
+    assert steps[0][0] == pytest.approx(reference.mean_loss(logits, labels), rel=1e-12)
+    for name, array in trained.weights().items():
+        assert np.abs(traced.weights()[name] - array).max() <= 1e-10
+
+
+def test_dropout_is_on_in_training_and_off_in_evaluation(spec: Spec, matched_trainer: Make, digits: DigitSet) -> None:
+    trainer = matched_trainer(spec(recipe=BASIC_CNN))
+    images = digits.test_images[:8]
+    assert (trainer.logits(images) == trainer.logits(images)).all()
+    with_dropout, _ = train_one_epoch(trainer, spec(recipe=BASIC_CNN), digits)
+    still = spec(recipe=BASIC_CNN.without_dropout())
+    without, _ = train_one_epoch(matched_trainer(still), still, digits)
+    assert with_dropout > without
+
+
+@pytest.mark.parametrize("protocol", ["matched", "published"])
+def test_the_seed_decides_the_run(protocol: str, spec: Spec, framework: Framework, digits: DigitSet) -> None:
+    losses = []
+    for seed in (1, 1, 2):
+        chosen = spec(protocol=protocol, seed=seed)
+        trainer = framework.create_trainer(chosen, digits)
+        losses.append(train_one_epoch(trainer, chosen, digits)[0])
+    assert losses[0] == losses[1]
+    assert losses[0] != losses[2]
+
+
+@pytest.mark.parametrize(
+    ("precision", "compute", "variable"),
+    [("fp32", "float32", "float32"), ("fp64", "float64", "float64"), ("bf16", "bfloat16", "float32")],
+)
+def test_precision_is_set_and_read_back(
+    precision: str, compute: str, variable: str, spec: Spec, matched_trainer: Make, digits: DigitSet
+) -> None:
+    chosen = spec(precision=precision)
+    trainer = matched_trainer(chosen)
+    numerics = trainer.numerics
+    assert (numerics.compute_dtype, numerics.variable_dtype) == (compute, variable)
+    assert not numerics.tf32_matmul
+    assert not numerics.tf32_convolution
+    loss, _ = train_one_epoch(trainer, chosen, digits)
+    assert np.isfinite(loss)
+
+
+def test_bf16_really_computes_in_bf16(spec: Spec, matched_trainer: Make, digits: DigitSet) -> None:
+    images = digits.test_images[:16]
+    error = np.abs(
+        matched_trainer(spec(precision="bf16")).logits(images) - matched_trainer(spec(precision="fp64")).logits(images)
+    ).max()
+    assert 1e-5 < error < 0.05
+
+
+def test_what_the_device_cannot_do_is_refused(spec: Spec, framework: Framework, digits: DigitSet) -> None:
+    with pytest.raises(BadInput, match="only NVIDIA GPUs have it"):
+        framework.create_trainer(spec(precision="tf32"), digits)
+
+
+def test_a_missing_gpu_is_never_a_silent_cpu_run(framework: Framework) -> None:
+    try:
+        device = framework.select_device("auto")
+    finally:
+        framework.select_device("cpu")
+    if device.kind == "gpu":
+        pytest.skip("a GPU is usable here")
+    with pytest.raises(NoUsableGpu, match=r"--device gpu: .* use --device cpu"):
+        framework.select_device("gpu")
+
+
+def test_an_exception_from_the_hook_ends_the_epoch(spec: Spec, matched_trainer: Make, digits: DigitSet) -> None:
+    class Stop(Exception):
+        pass
+
+    seen: list[int] = []
+
+    def stop_at_the_third(done: int) -> None:
+        seen.append(done)
+        if done >= 3:
+            raise Stop
+
+    for input_path in ("resident", "streamed"):
+        chosen = spec(input=input_path)
+        trainer = matched_trainer(chosen)
+        seen.clear()
+        with pytest.raises(Stop):
+            trainer.train_epoch(epoch_order(1, 1, len(digits.train_images)), stop_at_the_third)
+        assert seen[-1] < 11

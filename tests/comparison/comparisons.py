@@ -1,0 +1,52 @@
+"""Builds comparisons for tests through the same door as the program: log lines in, a comparison out."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from jobs.comparison.build import build
+from jobs.comparison.load import load
+from jobs.comparison.render_markdown import render_markdown
+from jobs.comparison.render_terminal import render_terminal
+from jobs.comparison.write import write
+from jobs.report import to_line
+from tests.support.reports import make_report
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from jobs.comparison.model import Comparison, Section
+    from jobs.report import Report
+
+TF_SPEEDS = (10_000.0, 10_100.0, 9_900.0, 10_050.0, 9_950.0)
+TORCH_SPEEDS = (12_000.0, 12_100.0, 11_900.0, 12_050.0, 11_950.0)
+
+
+def side(framework: str, speeds: tuple[float, ...]) -> list[Report]:
+    return [
+        make_report(framework=framework, seed=seed, images_per_s=speed)  # type: ignore[arg-type]
+        for seed, speed in enumerate(speeds, start=1)
+    ]
+
+
+def compare(*reports: Report, allow: tuple[str, ...] = ()) -> Comparison:
+    data = "\n".join(to_line(report) for report in reports).encode()
+    return build(load(["-"], io.BytesIO(data)), allow=allow)
+
+
+def only_section(*reports: Report) -> Section:
+    (section,) = compare(*reports).sections
+    return section
+
+
+def terminal(comparison: Comparison) -> str:
+    console = Console(file=io.StringIO(), width=100, force_terminal=True, color_system="truecolor")
+    render_terminal(comparison, console)
+    return console.file.getvalue()  # type: ignore[attr-defined, no-any-return]
+
+
+def write_both(comparison: Comparison, folder: Path) -> tuple[Path, Path]:
+    return write(comparison, render_markdown(comparison), folder)

@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import io
+import random
+from typing import TYPE_CHECKING
+
+import pytest
+
+from jobs.comparison.build import build
+from jobs.comparison.load import Loaded, Run, load
+from jobs.comparison.render_markdown import render_markdown
+from jobs.report import to_line
+from tests.comparison.comparisons import TF_SPEEDS, TORCH_SPEEDS, compare, only_section, side, terminal, write_both
+from tests.support.reports import make_report
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_one_side_alone_is_shown_without_a_verdict() -> None:
+    comparison = compare(*side("torch", TORCH_SPEEDS))
+    (section,) = comparison.sections
+    assert section.verdict.kind == "one_side_only"
+    assert section.ratios == []
+    assert "only torch was run" in render_markdown(comparison)
+    assert "only torch was run" in terminal(comparison)
+
+
+@pytest.mark.parametrize("status", ["failed", "interrupted", "diverged", "below_reference"])
+def test_runs_that_did_not_complete_stay_and_are_counted_and_do_not_change_the_speed(status: str) -> None:
+    bad = make_report(seed=6, status=status, images_per_s=1.0, accuracy=0.1)
+    comparison = compare(*side("tensorflow", TF_SPEEDS), *side("torch", TORCH_SPEEDS), bad)
+    (section,) = comparison.sections
+    torch = section.sides[1]
+    assert torch.runs_by_status == {"completed": 5, status: 1}
+    speed = torch.metrics[0]
+    assert (speed.name, speed.n, speed.median) == ("steady_images_per_s", 5, 12_000.0)
+    assert [(entry.framework, entry.why, entry.runs) for entry in section.verdict.left_out] == [("torch", status, 1)]
+    assert f"not counted: 1 torch run ({status})" in section.verdict.text
+    assert len(section.runs) == 11
+    assert f"{status}: the run is {status}" in render_markdown(comparison)
+    accuracy = torch.metrics[2]
+    assert (accuracy.name, accuracy.n) == ("test_accuracy_ratio", 6 if status == "below_reference" else 5)
+
+
+def test_nothing_completed_is_still_a_comparison() -> None:
+    failed = [
+        make_report(framework=framework, status="failed", images_per_s=None, accuracy=None)
+        for framework in ("tensorflow", "torch")
+    ]
+    comparison = compare(*failed)
+    assert comparison.sections[0].verdict.kind == "too_few_runs"
+    assert "— (no run that counts)" in render_markdown(comparison)
+
+
+def test_speeds_of_zero_give_no_ratio_and_no_crash() -> None:
+    section = only_section(*side("tensorflow", (0.0,) * 5), *side("torch", TORCH_SPEEDS))
+    assert section.verdict.kind == "inconclusive"
+    assert "steady_images_per_s" not in [ratio.metric for ratio in section.ratios]
+
+
+def test_every_raw_point_is_kept() -> None:
+    section = only_section(*side("tensorflow", TF_SPEEDS))
+    assert [one.value for one in section.sides[0].metrics[0].observations] == sorted(TF_SPEEDS)
+
+
+def test_accuracy_by_epoch() -> None:
+    (section,) = compare(*side("tensorflow", TF_SPEEDS)).sections
+    epochs = section.sides[0].epochs
+    assert [(one.epoch, one.n) for one in epochs] == [(1, 5), (2, 5)]
+    assert [one.median for one in epochs] == pytest.approx([0.94, 0.95])
+
+
+def test_the_order_of_the_input_has_no_part_in_the_output(tmp_path: Path) -> None:
+    warned = [{"code": "b", "message": "x"}, {"code": "a", "message": "y"}]
+    reports = [
+        *side("tensorflow", TF_SPEEDS),
+        *side("torch", TORCH_SPEEDS),
+        *(make_report(recipe="basic-cnn", seed=seed, changes={"warnings": warned}) for seed in (1, 2)),
+    ]
+    outputs = set()
+    for seed in range(4):
+        random.Random(seed).shuffle(reports)  # noqa: S311
+        comparison = compare(*reports)
+        json, markdown = write_both(comparison, tmp_path)
+        outputs.add((json.read_bytes(), markdown.read_bytes(), terminal(comparison)))
+    assert len(outputs) == 1
+
+
+def test_what_was_skipped_is_in_the_comparison() -> None:
+    data = f"{to_line(make_report())}\n{to_line(make_report(seed=2))[:80]}\n".encode()
+    comparison = build(load(["-"], io.BytesIO(data)))
+    assert [(skipped.source, skipped.count) for skipped in comparison.skipped] == [("standard input", 1)]
+    assert "- standard input: report line cut short or damaged\n" in render_markdown(comparison)
+
+
+def test_what_was_allowed_is_in_the_comparison() -> None:
+    reports = [make_report(framework="tensorflow"), make_report(changes={"config.batch_size": 128})]
+    comparison = compare(*reports, allow=("config.batch_size",))
+    assert comparison.allowed == ["config.batch_size"]
+    assert "| config.batch_size | 64 | 128 | allowed with --allow |" in render_markdown(comparison)
+
+
+def test_runs_are_independent_of_which_copy_was_read() -> None:
+    report = make_report()
+    loaded = Loaded(runs=(Run(report=report, source="a"),), skipped=(), copies=0)
+    assert build(loaded).sections == build(Loaded(runs=loaded.runs, skipped=(), copies=3)).sections

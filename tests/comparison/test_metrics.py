@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from jobs.comparison.metrics import METRICS, Missing, null_reason
+from tests.support.reports import make_report
+
+BY_NAME = {metric.name: metric for metric in METRICS}
+UTIL = BY_NAME["gpu_util_percent"]
+
+
+def aggregate(mean: float, *, coverage: float = 1.0, quality: str = "ok") -> dict[str, Any]:
+    return {
+        "mean": mean, "p50": mean, "p95": mean, "max": mean, "n": 9, "coverage_ratio": coverage, "quality": quality,
+    }  # fmt: skip
+
+
+def test_a_run_on_a_gpu_has_every_metric() -> None:
+    report = make_report(gpu=True)
+    assert {name: metric.measure(report) for name, metric in BY_NAME.items()} == {
+        "steady_images_per_s": 10_000.0,
+        "train_wall_s": 12.0,
+        "test_accuracy_ratio": 0.95,
+        "gpu_util_percent": pytest.approx(55.0),
+        "gpu_power_w": pytest.approx(250.0),
+    }
+
+
+def test_what_was_not_measured_says_why() -> None:
+    report = make_report(images_per_s=None)
+    assert BY_NAME["steady_images_per_s"].measure(report) == Missing(
+        reason="one step only, and the first is not steady"
+    )
+    assert UTIL.measure(report) == Missing(reason="no NVML on this machine")
+
+
+def test_train_phases_weigh_by_the_time_their_samples_stand_for() -> None:
+    report = make_report(
+        gpu=True,
+        changes={
+            "phases.2.start_s": 0.0,
+            "phases.2.end_s": 1.0,
+            "phases.2.gpu.util_percent": aggregate(100.0),
+            "phases.4.start_s": 10.0,
+            "phases.4.end_s": 16.0,
+            "phases.4.gpu.util_percent": aggregate(50.0, coverage=0.5),
+        },
+    )
+    assert [phase.name for phase in report.phases if phase.name == "train"] == ["train", "train"]
+    assert UTIL.measure(report) == pytest.approx((100 * 1 + 50 * 3) / 4)
+
+
+def test_a_phase_with_too_few_samples_does_not_count() -> None:
+    report = make_report(gpu=True, changes={"phases.2.gpu.util_percent": aggregate(1.0, quality="insufficient")})
+    assert UTIL.measure(report) == pytest.approx(55.0)
+
+
+def test_insufficient_everywhere_is_no_measurement() -> None:
+    short = aggregate(1.0, quality="insufficient")
+    report = make_report(gpu=True, changes={"phases.2.gpu.util_percent": short, "phases.4.gpu.util_percent": short})
+    assert UTIL.measure(report) == Missing(reason="the train phases are too short for the sampler")
+
+
+def test_a_run_that_never_trained() -> None:
+    assert UTIL.measure(make_report(status="failed", changes={"phases": []})) == Missing(
+        reason="the run has no train phase"
+    )
+
+
+@pytest.mark.parametrize(
+    ("reasons", "reason"),
+    [
+        ({"phases": "far", "phases[].gpu": "near"}, "near"),
+        ({"phases": "far"}, "far"),
+        ({"phases[].gpu.util_percent": "exact", "phases[].gpu": "near"}, "exact"),
+        ({"phase": "another"}, "the report gives no reason"),
+    ],
+)
+def test_the_nearest_reason_speaks(reasons: dict[str, str], reason: str) -> None:
+    report = make_report(changes={"null_reasons": reasons})
+    assert null_reason(report, "phases[].gpu.util_percent") == reason
+
+
+def test_speed_is_that_of_completed_runs_and_a_low_accuracy_still_counts() -> None:
+    low = make_report(status="below_reference")
+    assert not BY_NAME["steady_images_per_s"].counts(low)
+    assert BY_NAME["test_accuracy_ratio"].counts(low)
+    assert not BY_NAME["test_accuracy_ratio"].counts(make_report(status="interrupted"))
+
+
+@pytest.mark.parametrize("gpu", [False, True])
+@pytest.mark.parametrize("status", ["completed", "failed"])
+def test_the_reports_that_tests_use_explain_every_null(gpu: bool, status: str) -> None:  # noqa: FBT001
+    report = make_report(gpu=gpu, status=status, images_per_s=None, accuracy=None)
+    assert report.unexplained_nulls() == []

@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jobs.comparison.text import counted, markdown, number, visible
+
+
+@given(st.text())
+def test_visible_text_is_one_printable_line(text: str) -> None:
+    shown = visible(text)
+    assert shown.isprintable()
+    assert "\n" not in shown
+
+
+@given(st.text(st.characters(categories=["L", "N"])))
+def test_letters_and_digits_of_any_script_stay_as_they_are(text: str) -> None:
+    assert visible(text) == text
+    assert markdown(text).replace("&#46;", ".") == text
+
+
+@given(st.text())
+def test_markdown_opens_no_cell_and_no_tag(text: str) -> None:
+    shown = markdown(text)
+    assert not re.search(r"(?<!\\)(?:\\\\)*\|", shown)
+    assert "<" not in shown
+    assert ">" not in shown
+    assert "\n" not in shown
+    assert "://" not in shown
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("below_reference", "below_reference"),
+        ("_emphasis_", r"\_emphasis\_"),
+        ("devices[].name", r"devices\[\].name"),
+        ("a|b", r"a\|b"),
+        ("<script>", "&lt;script&gt;"),
+        ("one\ntwo", r"one\\ntwo"),
+        ("\x1b[31mred", r"\\x1b\[31mred"),
+        ("`rm`", r"\`rm\`"),
+        ("https://x.example", "https:&#47;&#47;x.example"),
+        ("@someone", "@&#8205;someone"),
+    ],
+)
+def test_markdown_keeps_what_is_harmless_readable(text: str, shown: str) -> None:
+    assert markdown(text) == shown
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(0.0, "0.000"), (0.5, "0.500"), (19.327, "19.33"), (250.04, "250.0"), (12_345.6, "12,346"), (2e-9, "2.000e-09")],
+)
+def test_numbers_keep_four_digits(value: float, shown: str) -> None:
+    assert number(value) == shown
+
+
+def test_counted() -> None:
+    assert [counted(count, "run") for count in (0, 1, 2)] == ["0 runs", "1 run", "2 runs"]

@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import pytest
+
+from tests.comparison.comparisons import TF_SPEEDS, TORCH_SPEEDS, only_section, side
+from tests.support.reports import make_report
+
+
+def test_a_clear_winner_is_named_with_its_interval() -> None:
+    section = only_section(*side("tensorflow", TF_SPEEDS), *side("torch", TORCH_SPEEDS))
+    assert section.verdict.kind == "faster"
+    assert section.verdict.faster == "torch"
+    assert section.verdict.text.startswith("torch is faster: 1.200 times the steady training speed of tensorflow (95 %")
+    ratio = section.ratios[0]
+    assert (ratio.metric, ratio.numerator, ratio.denominator) == ("steady_images_per_s", "torch", "tensorflow")
+    assert ratio.ratio == pytest.approx(1.2)
+
+
+def test_the_winner_can_be_the_other_side() -> None:
+    verdict = only_section(*side("tensorflow", TORCH_SPEEDS), *side("torch", TF_SPEEDS)).verdict
+    assert verdict.faster == "tensorflow"
+    assert "tensorflow is faster: 1.200 times" in verdict.text
+
+
+def test_equal_sides_are_equivalent() -> None:
+    verdict = only_section(*side("tensorflow", TF_SPEEDS), *side("torch", TF_SPEEDS)).verdict
+    assert (verdict.kind, verdict.faster) == ("equivalent", None)
+
+
+def test_noise_is_inconclusive_and_says_why() -> None:
+    noisy = (5_000.0, 20_000.0, 9_000.0, 14_000.0, 10_000.0)
+    verdict = only_section(*side("tensorflow", noisy), *side("torch", noisy[::-1])).verdict
+    assert verdict.kind == "inconclusive"
+    assert verdict.text.endswith("the interval includes 1")
+
+
+def test_a_small_sure_effect_is_inconclusive_and_says_so() -> None:
+    below = (1000.0, 1001.0, 999.0, 1000.5, 999.5)
+    above = (1020.0, 1040.0, 1019.0, 1041.0, 1021.0)
+    verdict = only_section(*side("tensorflow", below), *side("torch", above)).verdict
+    assert verdict.kind == "inconclusive"
+    assert verdict.text.endswith("the interval excludes 1, but the effect is under 3 %")
+
+
+def test_fewer_than_five_runs_have_no_verdict() -> None:
+    verdict = only_section(*side("tensorflow", TF_SPEEDS), *side("torch", TORCH_SPEEDS[:4])).verdict
+    assert verdict.kind == "too_few_runs"
+    assert "5 tensorflow and 4 torch" in verdict.text
+
+
+def test_one_run_a_side_is_a_single_observation() -> None:
+    verdict = only_section(*side("tensorflow", (100.0,)), *side("torch", (125.0,))).verdict
+    assert verdict.kind == "single_observation"
+    assert "torch / tensorflow is 1.250" in verdict.text
+
+
+def test_a_completed_run_without_the_measurement_is_left_out_by_name() -> None:
+    verdict = only_section(*side("tensorflow", TF_SPEEDS), make_report(seed=9, images_per_s=None)).verdict
+    assert [entry.why for entry in verdict.left_out] == ["completed without the measurement"]

@@ -1,0 +1,132 @@
+"""What can be said of the images without building them."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCKERFILE = ROOT / "docker/Dockerfile"
+TEXT = DOCKERFILE.read_text("utf-8")
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+IMAGES = ("mnist-tf", "mnist-torch")
+
+
+def stages() -> dict[str, str]:
+    """By stage: its text."""
+    parts = re.split(r"^FROM \S+ AS (\S+)$", TEXT, flags=re.MULTILINE)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+def test_hadolint_finds_nothing() -> None:
+    hadolint = shutil.which("hadolint", path=str(Path(sys.executable).parent)) or shutil.which("hadolint")
+    if hadolint is None:
+        pytest.skip("hadolint is not installed; it comes with the lint group")
+    command = [hadolint, "--config", str(ROOT / "docker/.hadolint.yaml"), str(DOCKERFILE)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stdout + result.stderr) == (0, "")
+
+
+def test_no_syntax_line() -> None:
+    assert not re.search(r"^#\s*syntax\s*=", TEXT, flags=re.MULTILINE | re.IGNORECASE)
+
+
+def test_targets_are_the_console_scripts() -> None:
+    assert tuple(name for name in stages() if name in PROJECT["scripts"]) == IMAGES
+    assert set(IMAGES) == set(PROJECT["scripts"])
+
+
+@pytest.mark.parametrize("image", IMAGES)
+def test_the_entry_point_is_the_console_script_as_process_1(image: str) -> None:
+    stage = stages()[image]
+    (entry,) = re.findall(r"^ENTRYPOINT (.*)$", stage, flags=re.MULTILINE)
+    assert json.loads(entry) == [image]
+    assert re.findall(r"^USER (\S+)$", stage, flags=re.MULTILINE) == ["65532:65532"]
+
+
+def test_stages_start_from_the_base_argument_or_from_each_other() -> None:
+    sources = re.findall(r"^FROM (\S+) AS", TEXT, flags=re.MULTILINE)
+    own = {*stages(), "${BASE}", "mnist-from-${MNIST_FROM}"}
+    assert set(sources) <= own
+    assert "ARG BASE=python:3.13-slim-trixie\n" in TEXT
+
+
+def test_environments_come_from_the_lock_and_from_extras_that_exist() -> None:
+    syncs = re.findall(r"uv sync.*", TEXT)
+    assert len(syncs) == 4
+    assert all("--locked" in sync and "--no-dev" in sync for sync in syncs)
+    extras = re.findall(r"--extra (\S+)", TEXT)
+    assert sorted(extras) == ["tf-cuda", "torch"]
+    assert set(extras) <= PROJECT["optional-dependencies"].keys()
+
+
+def test_the_build_context_is_an_allowlist() -> None:
+    lines = [line for line in (ROOT / ".dockerignore").read_text("utf-8").splitlines() if line and line[0] != "#"]
+    assert lines[0] == "*"
+    allowed = {line.removeprefix("!") for line in lines if line.startswith("!")}
+    copied = {
+        source.rstrip("/")
+        for line in re.findall(r"^COPY (?!--from)(.*)$", TEXT, flags=re.MULTILINE)
+        for source in line.split()[:-1]
+    }
+    mounted = set(re.findall(r"type=bind,source=([^,\s]+)", TEXT))
+    assert allowed == copied | mounted
+
+
+def test_nothing_of_the_machine_that_builds_is_in_the_dockerfile() -> None:
+    assert not re.search(r"_CERT|CA_BUNDLE|_PROXY|INDEX_URL", TEXT, flags=re.IGNORECASE)
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """As much of the project as ``docker/images.mk`` reads."""
+    folder = tmp_path / "checkout"
+    (folder / "jobs").mkdir(parents=True)
+    shutil.copy(ROOT / "jobs/__init__.py", folder / "jobs")
+    return folder
+
+
+def make(checkout: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    if shutil.which("make") is None:
+        pytest.skip("make is not installed")
+    command = ["make", "--no-print-directory", "-f", str(ROOT / "docker/images.mk"), "images", "DOCKER=echo"]
+    return subprocess.run([*command, *arguments], cwd=checkout, capture_output=True, text=True, check=False)
+
+
+def test_images_by_default_download_the_data(checkout: Path) -> None:
+    result = make(checkout)
+    assert result.returncode == 0, result.stderr
+    builds = [line for line in result.stdout.splitlines() if line.startswith("build ")]
+    assert len(builds) == 2
+    for image, line in zip(IMAGES, builds, strict=True):
+        assert f"--target {image} " in line
+        assert "MNIST_FROM=download" in line
+        assert f"--tag {image}:latest" in line
+
+
+def test_images_take_the_data_from_a_folder(checkout: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data of mine"
+    data.mkdir()
+    for name in ("train-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte", "notes.txt"):
+        (data / name).write_text("content")
+        (data / name).chmod(0o400)
+    result = make(checkout, f"DATA={data}")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("MNIST_FROM=folder") == 4  # two commands, and echo's word for it
+    staged = checkout / "build/mnist"
+    assert {path.name for path in staged.iterdir()} == {"train-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte"}
+    assert all(path.stat().st_mode & 0o444 == 0o444 for path in staged.iterdir())
+
+
+def test_images_refuse_a_folder_without_data(checkout: Path, tmp_path: Path) -> None:
+    result = make(checkout, f"DATA={tmp_path / 'nowhere'}")
+    assert result.returncode != 0
+    assert "holds no IDX files" in result.stderr
+    assert "build " not in result.stdout

@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import typer
+
+from jobs.exit_codes import ExitCode
+from jobs.harness.cli import build_app, exit_code_of
+from jobs.mnist_tf.cli import PROGRAM as TF
+from jobs.mnist_torch.cli import PROGRAM as TORCH
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from jobs.harness.cli import Program
+
+PROGRAMS = pytest.mark.parametrize("program", [TF, TORCH], ids=["tf", "torch"])
+
+TRAIN_OPTIONS = {
+    "--recipe", "--protocol", "--epochs", "--batch-size", "--learning-rate", "--seed", "--dataset", "--device",
+    "--precision", "--execution", "--input", "--trials", "--parity-steps", "--report-dir", "--export-dir", "--help",
+}  # fmt: skip
+
+
+def _options(program: Program) -> dict[str, list[dict[str, Any]]]:
+    """Every command's parameters with all that a user can see of them."""
+    group: Any = typer.main.get_command(build_app(program))
+    context = group.make_context(program.name, ["train"])
+    return {
+        name: [
+            {key: str(value) for key, value in parameter.to_info_dict().items()}
+            for parameter in command.get_params(context)
+        ]
+        for name, command in group.commands.items()
+    }
+
+
+def test_both_commands_take_the_same_options() -> None:
+    assert _options(TF) == _options(TORCH)
+
+
+def test_the_options_are_the_documented_ones() -> None:
+    train = _options(TF)["train"]
+    names = {name for option in train for name in ("--" + option["name"].replace("_", "-"),)}
+    assert {name.replace("--input-path", "--input") for name in names} == TRAIN_OPTIONS
+
+
+@PROGRAMS
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["train", "--recipe", "lennet"], "'lennet' is not one of 'lenet', 'basic-cnn'"),
+        (["train", "--batch-size", "0"], "0 is not between 1 and 60000"),
+        (["train", "--epochs", "-1"], "-1 is not between 0 and"),
+        (["train", "--epochs", "0"], "--epochs 0 trains nothing"),
+        (["train", "--learning-rate", "0"], "0.0 is not a finite number above 0"),
+        (["train", "--learning-rate", "nan"], "nan is not a finite number above 0"),
+        (["train", "--learning-rate", "fast"], "--learning-rate"),
+        (["train", "--seed", "-1"], "-1 is not between 0 and"),
+        (["train", "--trials", "0"], "0 is not between 1 and"),
+        (["train", "--protocol", "published", "--parity-steps", "3"], "only --protocol matched"),
+        (["train", "--no-such-option"], "--no-such-option"),
+        (["tarin"], "'tarin'"),
+        (["evaluate", "absent.safetensors"], "no weights file 'absent.safetensors'"),
+        (["dataset", "--dataset", "absent"], "'absent': no such data set or folder"),
+    ],
+)
+def test_bad_input_is_one_line_and_code_2(
+    program: Program, arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert exit_code_of(program, arguments) == ExitCode.BAD_INPUT
+    printed = capsys.readouterr()
+    assert words in printed.err
+    assert printed.err.startswith("error: ")
+    assert printed.err.count("\n") == 1
+    assert printed.out == ""
+
+
+@PROGRAMS
+def test_a_report_folder_that_cannot_be_written_is_refused_before_anything_else(
+    program: Program, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    arguments = ["train", "--report-dir", str(tmp_path / "file" / "reports")]
+    assert exit_code_of(program, arguments) == ExitCode.REPORT_NOT_WRITABLE
+    assert "choose another with --report-dir" in capsys.readouterr().err
+
+
+@PROGRAMS
+def test_without_its_framework_it_says_which_extra_or_image(
+    program: Program, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if find_spec(program.framework) is not None:
+        pytest.skip(f"{program.framework} is installed here")
+    arguments = ["train", "--dataset", "synthetic", "--report-dir", str(tmp_path)]
+    assert exit_code_of(program, arguments) == ExitCode.FRAMEWORK_MISSING
+    error = capsys.readouterr().err
+    assert f"--extra {program.extra}" in error
+    assert f"the image {program.name}" in error
+
+
+@PROGRAMS
+def test_doctor_looks_at_everything_and_leaves_with_the_first_failure(
+    program: Program, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if find_spec(program.framework) is not None:
+        pytest.skip(f"{program.framework} is installed here")
+    code = exit_code_of(program, ["doctor", "--dataset", str(tmp_path), "--report-dir", str(tmp_path / "reports")])
+    printed = capsys.readouterr().out.splitlines()
+    assert code == ExitCode.FRAMEWORK_MISSING
+    assert [line.split(":")[0].split(maxsplit=1)[1] for line in printed] == [
+        "NVML",
+        "framework",
+        "dataset",
+        "report folder",
+    ]
+    assert [line.split()[0] for line in printed][1:] == ["fail", "fail", "ok"]
+
+
+@PROGRAMS
+@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["--version"]])
+def test_help_needs_no_framework_and_no_number_cruncher(program: Program, arguments: list[str]) -> None:
+    probe = (
+        "import sys\n"
+        "from jobs.harness.cli import exit_code_of\n"
+        f"from jobs.{program.name.replace('-', '_')}.cli import PROGRAM\n"
+        f"code = exit_code_of(PROGRAM, {arguments!r})\n"
+        "loaded = {'torch', 'tensorflow', 'keras', 'numpy', 'scipy'} & set(sys.modules)\n"
+        "sys.exit(code or (f'loaded {loaded}' if loaded else 0))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@PROGRAMS
+def test_a_program_error_is_not_dressed_up_as_bad_input(
+    program: Program, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("a bug of ours")
+
+    monkeypatch.setattr("jobs.harness.data.load", broken)
+    assert exit_code_of(program, ["dataset"]) == ExitCode.INTERNAL_ERROR
+    error = capsys.readouterr().err
+    assert "Traceback" in error
+    assert error.splitlines()[-1].startswith("error: unexpected ZeroDivisionError")

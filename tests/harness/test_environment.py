@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from jobs import __version__
+from jobs.harness import telemetry
+from jobs.harness.device import FrameworkDevice
+from jobs.harness.environment import cpu_quota_cores, read_environment
+from jobs.harness.phases import Clock
+from jobs.harness.trainer import FrameworkVersions
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+VERSIONS = FrameworkVersions(name="torch", version="2.15.0", cuda_runtime="13.2", cudnn="9.26.0")
+
+
+@pytest.fixture(scope="module")
+def facts() -> telemetry.DeviceFacts:
+    watch = telemetry.watch(clock=Clock())
+    try:
+        return watch.attach(FrameworkDevice(kind="cpu", index=0, name="cpu"))
+    finally:
+        watch.stop(())
+
+
+def test_outside_a_container_there_is_no_image_and_no_pod(facts: telemetry.DeviceFacts) -> None:
+    environment, reasons = read_environment(VERSIONS, facts, variables={})
+    assert environment.image is None
+    assert environment.kubernetes is None
+    assert environment.package_version == __version__
+    assert environment.cpu.logical_cores is not None
+    assert {"environment.image", "environment.kubernetes"} <= reasons.keys()
+
+
+def test_the_pod_and_the_image_are_read_from_the_variables(facts: telemetry.DeviceFacts) -> None:
+    variables = {
+        "MNIST_JOBS_IMAGE_REF": "mnist-torch:1",
+        "MNIST_JOBS_GIT_SHA": "abc",
+        "MNIST_JOBS_NODE_NAME": "node-7",
+        "MNIST_JOBS_POD_NAME": "mnist-torch-x",
+        "MNIST_JOBS_POD_NAMESPACE": "mnist-jobs",
+        "MNIST_JOBS_JOB_NAME": "mnist-torch",
+        "JOB_COMPLETION_INDEX": "3",
+    }
+    environment, _ = read_environment(VERSIONS, facts, variables=variables)
+    assert environment.image is not None
+    assert environment.image.ref == "mnist-torch:1"
+    assert environment.git_sha == "abc"
+    assert environment.kubernetes is not None
+    assert environment.kubernetes.node == "node-7"
+    assert environment.kubernetes.index == 3
+
+
+@pytest.mark.parametrize(("text", "cores"), [("max 100000", None), ("150000 100000", 1.5), ("nonsense", None)])
+def test_quota_of_cgroup_version_2(tmp_path: Path, text: str, cores: float | None) -> None:
+    (tmp_path / "cpu.max").write_text(text)
+    assert cpu_quota_cores(tmp_path) == cores
+
+
+@pytest.mark.parametrize(("quota", "cores"), [("-1", None), ("50000", 0.5)])
+def test_quota_of_cgroup_version_1(tmp_path: Path, quota: str, cores: float | None) -> None:
+    (tmp_path / "cpu").mkdir()
+    (tmp_path / "cpu" / "cpu.cfs_quota_us").write_text(quota)
+    (tmp_path / "cpu" / "cpu.cfs_period_us").write_text("100000")
+    assert cpu_quota_cores(tmp_path) == cores
+
+
+def test_no_cgroup_is_no_quota(tmp_path: Path) -> None:
+    assert cpu_quota_cores(tmp_path) is None

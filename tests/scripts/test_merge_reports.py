@@ -1,0 +1,174 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobs.exit_codes import ExitCode
+from jobs.report import to_line
+from tests.support.reports import make_report, write_report
+
+ROOT = Path(__file__).resolve().parents[2]
+SCRIPT = ROOT / "scripts/merge_reports.py"
+
+
+def merge(*args: str | Path, cwd: Path, stdin: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
+    # The package may not be installed here; the folder it lies in stands for that.
+    variables = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8", **environment}
+    command = [sys.executable, str(SCRIPT), *map(str, args)]
+    return subprocess.run(
+        command, cwd=cwd, input=stdin, env=variables, capture_output=True, encoding="utf-8", check=False, timeout=120
+    )
+
+
+def assert_refused(result: subprocess.CompletedProcess[str], code: ExitCode, *parts: str) -> None:
+    """One clear line, the right exit code, no traceback and no output."""
+    assert result.returncode == code, result.stderr
+    lines = result.stderr.splitlines()
+    assert [line.split(":")[0] for line in lines] == ["error"]
+    for part in parts:
+        assert part in result.stderr
+    assert result.stdout == ""
+
+
+@pytest.fixture
+def matrix(tmp_path: Path) -> Path:
+    """Two recipes in two frameworks, five runs each."""
+    for recipe in ("lenet", "basic-cnn"):
+        for framework, speed in (("tensorflow", 10_000.0), ("torch", 12_000.0)):
+            for seed in range(1, 6):
+                report: Any = make_report(
+                    recipe=recipe,
+                    framework=framework,  # type: ignore[arg-type]
+                    seed=seed,
+                    images_per_s=speed + 10 * seed,
+                )
+                write_report(report, tmp_path / "reports" / f"{report.run_id}.json")
+    return tmp_path / "reports"
+
+
+def test_a_matrix_is_merged(matrix: Path, tmp_path: Path) -> None:
+    result = merge(matrix, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert result.stderr == ""
+    assert "torch is faster" in result.stdout
+    assert "20 runs merged into comparison/comparison.json and comparison/comparison.md" in result.stdout
+    comparison = json.loads((tmp_path / "comparison/comparison.json").read_text(encoding="utf-8"))
+    assert [(section["recipe"], section["verdict"]["kind"]) for section in comparison["sections"]] == [
+        ("basic-cnn", "faster"),
+        ("lenet", "faster"),
+    ]
+    text = (tmp_path / "comparison/comparison.md").read_text(encoding="utf-8")
+    assert text.startswith("# TensorFlow and PyTorch compared\n\n- **basic-cnn, matched**: torch is faster")
+
+
+def test_any_order_of_paths_gives_the_same_bytes(matrix: Path, tmp_path: Path) -> None:
+    files = sorted(matrix.iterdir())
+    merge(*files, "-o", "a", cwd=tmp_path)
+    merge(*reversed(files), "-o", "b", cwd=tmp_path)
+    for name in ("comparison.json", "comparison.md"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+def test_pod_logs_come_through_standard_input(tmp_path: Path) -> None:
+    lines = [
+        f"[pod/mnist-tf-x/train] {to_line(make_report(framework='tensorflow'))}",
+        "[pod/mnist-torch-y/train] epoch 1/2",
+        f"[pod/mnist-torch-y/train] {to_line(make_report(framework='torch'))}",
+        f"[pod/mnist-torch-z/train] {to_line(make_report(framework='torch', seed=2))[:200]}",
+    ]
+    result = merge("-", "--output-dir", "out", cwd=tmp_path, stdin="\n".join(lines))
+    assert result.returncode == 0, result.stderr
+    assert result.stderr == "warning: skipped standard input: report line cut short or damaged (1 line: 4)\n"
+    assert "single observation" in result.stdout.replace("\n", " ")
+
+
+def test_a_file_that_is_ignored_and_a_report_found_twice_are_said(matrix: Path, tmp_path: Path) -> None:
+    (matrix / "notes.json").write_text("{}")
+    result = merge(matrix, matrix / "torch-lenet-matched-1.json", cwd=tmp_path)
+    assert result.returncode == 0
+    warning, note = result.stderr.splitlines()
+    assert warning.startswith("warning: skipped ")
+    assert "notes.json" in warning
+    assert note == "note: 1 report found again, by run id and attempt; each run counts once"
+
+
+def test_nothing_to_merge(tmp_path: Path) -> None:
+    assert_refused(merge(cwd=tmp_path), ExitCode.BAD_INPUT, "nothing to merge")
+
+
+def test_a_missing_path(tmp_path: Path) -> None:
+    assert_refused(merge("nowhere", cwd=tmp_path), ExitCode.BAD_INPUT, "'nowhere'", "No such file")
+
+
+def test_a_file_that_is_no_report(tmp_path: Path) -> None:
+    (tmp_path / "x.json").write_text('{"hello": 1}')
+    assert_refused(merge("x.json", cwd=tmp_path), ExitCode.BAD_INPUT, "'x.json' is no report")
+
+
+def test_a_folder_without_reports(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    assert_refused(merge("empty", cwd=tmp_path), ExitCode.BAD_INPUT, "'empty' holds no report")
+
+
+def test_reports_on_different_data(tmp_path: Path) -> None:
+    write_report(make_report(framework="tensorflow"), tmp_path / "a.json")
+    other = {"config.dataset.sha256": "7b" * 32, "config.dataset.name": "synthetic"}
+    write_report(make_report(framework="torch", changes=other), tmp_path / "b.json")
+    result = merge("a.json", "b.json", cwd=tmp_path)
+    assert_refused(
+        result,
+        ExitCode.NOT_COMPARABLE,
+        f"mnist {'5a' * 32} (tensorflow: a.json)",
+        f"synthetic {'7b' * 32} (torch: b.json)",
+    )
+    assert not (tmp_path / "comparison").exists()
+
+
+def test_different_configurations_unless_allowed_by_name(tmp_path: Path) -> None:
+    write_report(make_report(framework="tensorflow"), tmp_path / "a.json")
+    write_report(make_report(framework="torch", changes={"config.batch_size": 128}), tmp_path / "b.json")
+    assert_refused(
+        merge("a.json", "b.json", cwd=tmp_path),
+        ExitCode.NOT_COMPARABLE,
+        "config.batch_size: 128 (torch: b.json) ≠ 64 (tensorflow: a.json)",
+        "--allow config.batch_size",
+    )
+    result = merge("a.json", "b.json", "--allow", "config.batch_size", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "config.batch_size" in result.stdout
+
+
+def test_an_unknown_field_to_allow(matrix: Path, tmp_path: Path) -> None:
+    assert_refused(merge(matrix, "--allow", "speed", cwd=tmp_path), ExitCode.BAD_INPUT, "--allow 'speed'")
+
+
+def test_an_output_folder_that_cannot_be_written(matrix: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    assert_refused(merge(matrix, "-o", "file/out", cwd=tmp_path), ExitCode.REPORT_NOT_WRITABLE, "'file/out'")
+
+
+def test_an_environment_without_the_extra_says_which_to_use(matrix: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken/scipy"
+    broken.mkdir(parents=True)
+    (broken / "__init__.py").write_text("raise ModuleNotFoundError(name='scipy')")
+    result = merge(matrix, cwd=tmp_path, PYTHONPATH=f"{broken.parent}{os.pathsep}{ROOT}")
+    assert_refused(result, ExitCode.FRAMEWORK_MISSING, "needs scipy", "mnist-jobs[compare]")
+
+
+def test_a_terminal_without_the_characters_gets_question_marks(tmp_path: Path) -> None:
+    write_report(make_report(), tmp_path / "a.json")
+    result = merge("a.json", cwd=tmp_path, PYTHONIOENCODING="ascii")
+    assert result.returncode == 0, result.stderr
+
+
+def test_help_names_the_options(tmp_path: Path) -> None:
+    result = merge("--help", cwd=tmp_path)
+    assert result.returncode == 0
+    for option in ("PATH", "--output-dir", "--allow"):
+        assert option in result.stdout

@@ -1,0 +1,62 @@
+"""Imports point one way: adapters to harness to report, and the comparison to the report."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+JOBS = Path(__file__).parents[1] / "jobs"
+FRAMEWORKS = {"tensorflow", "keras", "torch", "torchvision"}
+ALLOWED = {
+    "report": {"report"},
+    "harness": {"harness", "report"},
+    "comparison": {"comparison", "report"},
+    "mnist_tf": {"mnist_tf", "harness", "report"},
+    "mnist_torch": {"mnist_torch", "harness", "report"},
+}
+SHARED = {"errors", "exit_codes", "__version__"}
+FRAMEWORKS_OF = {"mnist_tf": {"tensorflow", "keras"}, "mnist_torch": {"torch", "torchvision"}}
+
+
+def _imports(path: Path) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports are absolute"
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+@pytest.mark.parametrize("room", ALLOWED)
+def test_a_room_imports_only_from_where_it_may(room: str) -> None:
+    files = sorted((JOBS / room).rglob("*.py"))
+    assert files
+    for path in files:
+        for name in _imports(path):
+            top, _, rest = name.partition(".")
+            if top == "jobs":
+                assert rest.partition(".")[0] in ALLOWED[room] | SHARED, f"{path} imports {name}"
+            if top in FRAMEWORKS:
+                assert top in FRAMEWORKS_OF.get(room, set()), f"{path} imports {name}"
+
+
+def test_the_two_adapters_mirror_each_other() -> None:
+    tf = {path.name for path in (JOBS / "mnist_tf").glob("*.py")}
+    torch = {path.name for path in (JOBS / "mnist_torch").glob("*.py")}
+    # A CUDA graph is captured by hand in torch; tf.function needs no file of its own.
+    assert tf == torch - {"graph.py"}
+    assert _functions("mnist_tf/framework.py") == _functions("mnist_torch/framework.py") - {"_cudnn_text"} | {
+        "_pci_bus_id"
+    }
+    for name in ("numerics.py", "model.py", "optimizer.py"):
+        public = [{f for f in _functions(f"{room}/{name}") if not f.startswith("_")} for room in FRAMEWORKS_OF]
+        assert public[0] & public[1], name
+
+
+def _functions(path: str) -> set[str]:
+    tree = ast.parse((JOBS / path).read_text(encoding="utf-8"))
+    return {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
