@@ -30,7 +30,7 @@ def main() -> int:
         )
         if done.returncode != 0:
             return done.returncode
-    print("", flush=True)
+    print(flush=True)
     merge = [sys.executable, ROOT / "scripts" / "merge_reports.py", output, "-o", output / "comparison"]
     code = subprocess.run(merge, check=False).returncode
     print(f"\nreports:    {output}\ncomparison: {output / 'comparison' / 'comparison.md'}")
@@ -40,9 +40,7 @@ def main() -> int:
 
 def choose_dataset() -> str:
     """``mnist`` where it is at hand or can be fetched, else ``synthetic``, and never without saying so."""
-    fetch = subprocess.run(
-        [ROOT / ".venv/bin/mnist-torch", "dataset"], check=False, capture_output=True, text=True
-    )
+    fetch = subprocess.run([ROOT / ".venv/bin/mnist-torch", "dataset"], check=False, capture_output=True, text=True)
     if fetch.returncode == 0:
         print(f"data: MNIST, verified\n{fetch.stdout.splitlines()[0]}")
         return "mnist"

@@ -75,7 +75,7 @@ def assemble_report(
         timeseries=observation.timeseries,
         warnings=list(observation.warnings),
         null_reasons=reasons,
-    )
+    ).without_idle_reasons()
 
 
 def _judge(outcome: Outcome, results: Results) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 from torchvision.datasets import VisionDataset
@@ -14,6 +13,7 @@ from jobs.mnist_torch.numerics import VARIABLE_DTYPE
 
 if TYPE_CHECKING:
     import numpy as np
+    import torch
     from numpy.typing import NDArray
 
     from jobs.harness.data import DigitSet

@@ -292,21 +292,36 @@ class Report(Model):
         description="why a field is null, by path; list items as [], and a path speaks for everything below it"
     )
 
+    def null_paths(self) -> set[str]:
+        """Paths of all nulls, list items as ``[]``; the points of a time series explain themselves."""
+        found: set[str] = set()
+        _collect_nulls(self.model_dump(mode="json", exclude={"null_reasons", "timeseries"}), "", found)
+        return found | ({"timeseries"} if self.timeseries is None else set())
+
     def unexplained_nulls(self) -> list[str]:
         """Paths of the nulls that no entry of ``null_reasons`` covers; empty in a well-formed report."""
-        found: list[str] = []
-        _collect_nulls(self.model_dump(mode="json", exclude={"null_reasons", "timeseries"}), "", found)
-        if self.timeseries is None:
-            found.append("timeseries")
-        return sorted({path for path in found if not self._explained(path)})
+        return sorted(
+            path for path in self.null_paths() if not any(_speaks_for(key, path) for key in self.null_reasons)
+        )
 
-    def _explained(self, path: str) -> bool:
-        return any(path == key or path.startswith((f"{key}.", f"{key}[]")) for key in self.null_reasons)
+    def without_idle_reasons(self) -> Report:
+        """The same report without the reasons that no null of it needs."""
+        nulls = self.null_paths()
+        needed = {
+            key: reason
+            for key, reason in sorted(self.null_reasons.items())
+            if any(_speaks_for(key, path) for path in nulls)
+        }
+        return self.model_copy(update={"null_reasons": needed})
 
 
-def _collect_nulls(node: Any, path: str, found: list[str]) -> None:
+def _speaks_for(key: str, path: str) -> bool:
+    return path == key or path.startswith((f"{key}.", f"{key}[]"))
+
+
+def _collect_nulls(node: Any, path: str, found: set[str]) -> None:
     if node is None:
-        found.append(path)
+        found.add(path)
     elif isinstance(node, dict):
         for key, value in node.items():
             _collect_nulls(value, f"{path}.{key}" if path else str(key), found)

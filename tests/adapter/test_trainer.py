@@ -11,7 +11,6 @@ from jobs.harness.recipe import BASIC_CNN, LENET
 from tests.support import reference
 
 if TYPE_CHECKING:
-
     from jobs.harness.data import DigitSet
     from jobs.harness.recipe import Recipe
     from jobs.harness.trainer import Framework, RunSpec, Trainer

@@ -26,13 +26,16 @@ TRAIN_OPTIONS = {
 }  # fmt: skip
 
 
+SHOWN = ("name", "opts", "help", "default", "required", "metavar", "envvar")
+
+
 def _options(program: Program) -> dict[str, list[dict[str, Any]]]:
     """Every command's parameters with all that a user can see of them."""
     group: Any = typer.main.get_command(build_app(program))
     context = group.make_context(program.name, ["train"])
     return {
         name: [
-            {key: str(value) for key, value in parameter.to_info_dict().items()}
+            {key: str(getattr(parameter, key, None)) for key in SHOWN} | {"type": parameter.type.name}
             for parameter in command.get_params(context)
         ]
         for name, command in group.commands.items()

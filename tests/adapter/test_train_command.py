@@ -1,0 +1,248 @@
+"""``train`` and its siblings as a user runs them: real process, real framework, small data."""
+
+from __future__ import annotations
+
+import json
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from jobs.exit_codes import ExitCode
+from jobs.report import LINE_MARKER, from_line, read
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from jobs.harness.cli import Program
+    from jobs.report import Report
+
+Done = subprocess.CompletedProcess[str]
+
+
+@pytest.fixture
+def run(program: Program, folder: Path, tmp_path: Path) -> Callable[..., Done]:
+    """Run the console script's program with the small data set, unless the arguments name another."""
+
+    def run_program(command: str, *arguments: str) -> Done:
+        return subprocess.run(
+            _command(program, folder, command, *arguments), cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+
+    return run_program
+
+
+def _command(program: Program, folder: Path, command: str, *arguments: str) -> list[str]:
+    module = f"jobs.{program.name.replace('-', '_')}.cli"
+    data = [] if "--dataset" in arguments else ["--dataset", str(folder)]
+    return [sys.executable, "-c", f"from {module} import main; main()", command, *arguments, *data]
+
+
+def _reports(folder: Path) -> list[Report]:
+    return [read(path) for path in sorted(folder.glob("*.json"))]
+
+
+def _error_line(done: Done) -> str:
+    assert "Traceback" not in done.stderr
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    return line
+
+
+def test_a_run_reports_itself_whole(run: Callable[..., Done], tmp_path: Path, program: Program) -> None:
+    done = run("train", "--epochs", "2", "--device", "cpu", "--seed", "7")
+    assert done.returncode == ExitCode.DONE, done.stderr
+    (report,) = _reports(tmp_path / "reports")
+    assert report.status == "completed"
+    assert report.unexplained_nulls() == []
+    assert report.environment.framework.name == program.framework
+    assert report.config.seed == 7
+    assert report.config.dataset.name == "idx:bars"
+    assert report.config.parameter_count == 431_080
+    assert report.results.test_examples_evaluated == 250
+    assert [epoch.epoch for epoch in report.results.epochs] == [1, 2]
+    assert report.results.test_loss == report.results.epochs[-1].test_loss
+    assert report.results.steady_images_per_s is not None
+    assert [(phase.name, phase.epoch) for phase in report.phases] == [
+        ("startup", None),
+        ("dataset", None),
+        ("build", None),
+        ("first_step", 1),
+        ("train", 1),
+        ("evaluate", 1),
+        ("train", 2),
+        ("evaluate", 2),
+    ]
+    training_s = sum(p.end_s - p.start_s for p in report.phases if p.name in {"first_step", "train"})
+    assert report.results.train_wall_s == pytest.approx(training_s)
+    assert report.devices == []
+    assert all(phase.host is None or phase.end_s > phase.start_s for phase in report.phases)
+
+
+def test_the_report_is_also_one_marked_line_on_standard_output(run: Callable[..., Done], tmp_path: Path) -> None:
+    done = run("train", "--epochs", "1", "--device", "cpu")
+    (line,) = done.stdout.splitlines()
+    assert line.startswith(LINE_MARKER)
+    report = from_line(line, origin="stdout")
+    (written,) = _reports(tmp_path / "reports")
+    assert report is not None
+    assert report.run_id == written.run_id
+    assert report.results == written.results
+
+
+def test_trials_are_runs_of_their_own_with_seeds_one_apart(run: Callable[..., Done], tmp_path: Path) -> None:
+    done = run("train", "--epochs", "1", "--trials", "3", "--seed", "5", "--report-dir", str(tmp_path / "trials"))
+    assert done.returncode == 0, done.stderr
+    reports = _reports(tmp_path / "trials")
+    assert sorted(report.config.seed for report in reports) == [5, 6, 7]
+    assert len({report.run_id for report in reports}) == 3
+    for report in reports:
+        assert report.phases[0].start_s >= 0
+        assert report.started_at_utc < report.finished_at_utc
+
+
+def test_the_published_protocol_streams_and_uses_the_framework_s_own(run: Callable[..., Done], tmp_path: Path) -> None:
+    done = run("train", "--protocol", "published", "--epochs", "1")
+    assert done.returncode == 0, done.stderr
+    (report,) = _reports(tmp_path / "reports")
+    assert report.config.input == "streamed"
+    assert report.config.optimizer.form.endswith("'s own")
+    assert report.unexplained_nulls() == []
+
+
+def test_exported_weights_evaluate_to_the_report_s_numbers(run: Callable[..., Done], tmp_path: Path) -> None:
+    assert run("train", "--epochs", "1", "--export-dir", "weights").returncode == 0
+    (report,) = _reports(tmp_path / "reports")
+    assert report.phases[-1].name == "export"
+    (weights,) = (tmp_path / "weights").iterdir()
+    assert weights.name == f"{report.run_id}.safetensors"
+    done = run("evaluate", str(weights))
+    assert done.returncode == 0, done.stderr
+    words = done.stdout.split()
+    assert float(words[2]) == pytest.approx(report.results.test_loss, abs=1e-5)
+    assert float(words[5]) == pytest.approx(report.results.test_accuracy_ratio, abs=1e-4)
+
+
+def test_parity_alone_trains_nothing(run: Callable[..., Done], tmp_path: Path) -> None:
+    done = run("train", "--recipe", "basic-cnn", "--parity-steps", "3", "--epochs", "0", "--precision", "fp64")
+    assert done.returncode == 0, done.stderr
+    (report,) = _reports(tmp_path / "reports")
+    assert report.parity is not None
+    assert len(report.parity.steps) == 3
+    assert len(report.parity.first_logits) == 64
+    assert report.results.test_accuracy_ratio is None
+    assert report.unexplained_nulls() == []
+
+
+def test_divergence_is_a_status_and_a_code(run: Callable[..., Done], tmp_path: Path) -> None:
+    done = run("train", "--learning-rate", "1e6", "--epochs", "3")
+    assert done.returncode == ExitCode.DIVERGED
+    (report,) = _reports(tmp_path / "reports")
+    assert report.status == "diverged"
+    assert report.results.train_loss is None
+    assert report.unexplained_nulls() == []
+    assert "--learning-rate" in (report.status_reason or "")
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_ends_the_run_with_a_report(
+    number: signal.Signals, code: int, program: Program, folder: Path, tmp_path: Path
+) -> None:
+    command = _command(program, folder, "train", "--epochs", "100000")
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        _wait_for(process, b"epoch 2/")
+        process.send_signal(number)
+        asked = time.monotonic()
+        process.communicate(timeout=60)
+        took_s = time.monotonic() - asked
+    assert process.returncode == code
+    assert took_s < 5
+    (report,) = _reports(tmp_path / "reports")
+    assert report.status == "interrupted"
+    assert len(report.results.epochs) >= 2
+    assert report.unexplained_nulls() == []
+
+
+def _wait_for(process: subprocess.Popen[bytes], text: bytes) -> None:
+    """Read standard error until ``text`` has come by."""
+    assert process.stderr is not None
+    seen = b""
+    with selectors.DefaultSelector() as selector:
+        selector.register(process.stderr, selectors.EVENT_READ)
+        while text not in seen:
+            assert selector.select(timeout=120), f"nothing more after {seen[-500:]!r}"
+            chunk = os.read(process.stderr.fileno(), 4096)
+            assert chunk, f"ended early: {seen[-500:]!r}"
+            seen += chunk
+
+
+def test_a_gpu_that_is_not_there_is_one_line(run: Callable[..., Done], tmp_path: Path) -> None:
+    done = run("train", "--device", "gpu")
+    assert done.returncode == ExitCode.NO_USABLE_GPU
+    assert "use --device cpu" in _error_line(done)
+    assert _reports(tmp_path / "reports") == []
+
+
+def test_precision_the_device_has_not_is_one_line(run: Callable[..., Done]) -> None:
+    done = run("train", "--device", "cpu", "--precision", "tf32")
+    assert done.returncode == ExitCode.BAD_INPUT
+    assert "only NVIDIA GPUs have it" in _error_line(done)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "missing"])
+def test_a_damaged_data_folder_is_one_line(damage: str, run: Callable[..., Done], folder: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for path in folder.iterdir():
+        (copy / path.name).write_bytes(path.read_bytes())
+    victim = copy / "t10k-images-idx3-ubyte"
+    if damage == "truncated":
+        victim.write_bytes(victim.read_bytes()[:-1])
+    else:
+        victim.unlink()
+    done = run("train", "--dataset", str(copy))
+    assert done.returncode == ExitCode.DATASET_REFUSED
+    assert "t10k-images-idx3-ubyte" in _error_line(done)
+
+
+def test_a_report_that_cannot_be_written_is_still_printed(program: Program, folder: Path, tmp_path: Path) -> None:
+    command = _command(program, folder, "train", "--epochs", "100000")
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        _wait_for(process, b"epoch 1/")
+        # The folder vanishes in mid-run and a file takes its place, as a volume that was unmounted would.
+        (tmp_path / "reports").rmdir()
+        (tmp_path / "reports").touch()
+        process.send_signal(signal.SIGTERM)
+        stdout, stderr = process.communicate(timeout=60)
+    assert process.returncode == ExitCode.REPORT_NOT_WRITABLE
+    assert b"error: report folder" in stderr
+    report = from_line(stdout.decode(), origin="stdout")
+    assert report is not None
+    assert report.status == "interrupted"
+
+
+def test_doctor_finds_this_place_fit(run: Callable[..., Done], program: Program) -> None:
+    done = run("doctor", "--device", "cpu")
+    assert done.returncode == ExitCode.DONE, done.stdout
+    states = {line.split()[1].rstrip(":"): line.split()[0] for line in done.stdout.splitlines()}
+    assert states["framework"] == states["device"] == states["dataset"] == states["report"] == "ok"
+    assert program.framework in done.stdout
+
+
+def test_dataset_says_what_the_data_is(run: Callable[..., Done]) -> None:
+    done = run("dataset")
+    assert done.returncode == 0
+    assert done.stdout.startswith("idx:bars  sha256 ")
+    assert "train 650" in done.stdout
+
+
+def test_the_written_report_is_plain_json_for_anyone(run: Callable[..., Done], tmp_path: Path) -> None:
+    run("train", "--epochs", "1")
+    (path,) = (tmp_path / "reports").glob("*.json")
+    document = json.loads(path.read_text(encoding="utf-8"), parse_constant=lambda text: pytest.fail(text))
+    assert document["schema_version"] == "1.0"

@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+
+from jobs.mnist_tf.optimizer import MatchedAdam, MatchedSgd
+from tests.support import reference
+
+RATES = {"beta_1": 0.9, "beta_2": 0.999, "epsilon": 1e-7}
+
+
+def _steps(optimizer: keras.optimizers.Optimizer, weight: np.ndarray, gradients: list[np.ndarray]) -> np.ndarray:
+    variable = keras.Variable(weight, dtype="float64")
+    optimizer.build([variable])
+    for gradient in gradients:
+        optimizer.apply([keras.ops.convert_to_tensor(gradient, dtype="float64")], [variable])
+    return np.asarray(variable)
+
+
+@pytest.fixture
+def case() -> tuple[np.ndarray, list[np.ndarray]]:
+    rng = np.random.default_rng(3)
+    return rng.normal(size=(5, 4)), [rng.normal(size=(5, 4)) * 10.0**-step for step in range(8)]
+
+
+def test_matched_adam_is_the_written_form(case: tuple[np.ndarray, list[np.ndarray]]) -> None:
+    weight, gradients = case
+    expected = reference.adam_steps(weight, gradients, learning_rate=0.001, **RATES)
+    found = _steps(MatchedAdam(exact_learning_rate=0.001, **RATES), weight, gradients)
+    assert np.abs(found - expected).max() <= 1e-15
+
+
+def test_matched_sgd_is_the_written_form(case: tuple[np.ndarray, list[np.ndarray]]) -> None:
+    weight, gradients = case
+    expected = reference.sgd_steps(weight, gradients, learning_rate=0.001, momentum=0.5)
+    found = _steps(MatchedSgd(exact_learning_rate=0.001, momentum=0.5), weight, gradients)
+    assert np.abs(found - expected).max() <= 1e-15
+
+
+def test_keras_s_own_adam_is_why_there_is_a_matched_one(case: tuple[np.ndarray, list[np.ndarray]]) -> None:
+    weight, gradients = case
+    expected = reference.adam_steps(weight, gradients, learning_rate=0.001, **RATES)
+    found = _steps(keras.optimizers.Adam(0.001, **RATES), weight, gradients)
+    assert np.abs(found - expected).max() > 1e-11

@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from jobs.mnist_torch.optimizer import MatchedAdam
+from tests.support import reference
+
+RATES = {"beta_1": 0.9, "beta_2": 0.999, "epsilon": 1e-7}
+
+
+def _steps(make: Any, weight: np.ndarray, gradients: list[np.ndarray]) -> np.ndarray:
+    parameter = torch.nn.Parameter(torch.tensor(weight))
+    optimizer = make([parameter])
+    for gradient in gradients:
+        parameter.grad = torch.tensor(gradient)
+        optimizer.step()
+    return parameter.detach().numpy()
+
+
+@pytest.fixture
+def case() -> tuple[np.ndarray, list[np.ndarray]]:
+    rng = np.random.default_rng(3)
+    return rng.normal(size=(5, 4)), [rng.normal(size=(5, 4)) * 10.0**-step for step in range(8)]
+
+
+def test_matched_adam_is_the_written_form(case: tuple[np.ndarray, list[np.ndarray]]) -> None:
+    weight, gradients = case
+    expected = reference.adam_steps(weight, gradients, learning_rate=0.001, **RATES)
+    found = _steps(lambda p: MatchedAdam(p, learning_rate=0.001, **RATES), weight, gradients)
+    assert np.abs(found - expected).max() <= 1e-15
+
+
+def test_torch_s_own_sgd_is_the_written_form(case: tuple[np.ndarray, list[np.ndarray]]) -> None:
+    weight, gradients = case
+    expected = reference.sgd_steps(weight, gradients, learning_rate=0.001, momentum=0.5)
+    found = _steps(lambda p: torch.optim.SGD(p, lr=0.001, momentum=0.5), weight, gradients)
+    assert np.abs(found - expected).max() <= 1e-15
+
+
+def test_torch_s_own_adam_is_why_there_is_a_matched_one(case: tuple[np.ndarray, list[np.ndarray]]) -> None:
+    weight, gradients = case
+    expected = reference.adam_steps(weight, gradients, learning_rate=0.001, **RATES)
+    found = _steps(lambda p: torch.optim.Adam(p, lr=0.001, betas=(0.9, 0.999), eps=1e-7), weight, gradients)
+    assert np.abs(found - expected).max() > 1e-9
