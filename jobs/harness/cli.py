@@ -139,7 +139,7 @@ def build_app(program: Program) -> typer.Typer:
 
     @app.callback()
     def common(
-        version: Annotated[
+        version: Annotated[  # noqa: FBT002 - a flag
             bool, typer.Option("--version", help="Print the version and exit.", callback=_show_version, is_eager=True)
         ] = False,
     ) -> None:

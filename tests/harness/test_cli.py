@@ -29,13 +29,18 @@ TRAIN_OPTIONS = {
 SHOWN = ("name", "opts", "help", "default", "required", "metavar", "envvar")
 
 
+def _type_text(kind: object) -> str:
+    """The type as help shows it; its repr would carry an address."""
+    return f"{type(kind).__name__} {getattr(kind, 'choices', '')}"
+
+
 def _options(program: Program) -> dict[str, list[dict[str, Any]]]:
     """Every command's parameters with all that a user can see of them."""
     group: Any = typer.main.get_command(build_app(program))
     context = group.make_context(program.name, ["train"])
     return {
         name: [
-            {key: str(getattr(parameter, key, None)) for key in SHOWN} | {"type": parameter.type.name}
+            {key: str(getattr(parameter, key, None)) for key in SHOWN} | {"type": _type_text(parameter.type)}
             for parameter in command.get_params(context)
         ]
         for name, command in group.commands.items()

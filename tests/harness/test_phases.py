@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 import time
+from typing import TYPE_CHECKING
 
-import pytest
 
 from jobs.harness.phases import Clock, PhaseRecorder
+
+if TYPE_CHECKING:
+    import pytest
 
 
 class Hand:
