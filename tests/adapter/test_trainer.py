@@ -11,12 +11,15 @@ from jobs.harness.recipe import BASIC_CNN, LENET
 from tests.support import reference
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from jobs.harness.data import DigitSet
     from jobs.harness.recipe import Recipe
     from jobs.harness.trainer import Framework, RunSpec, Trainer
 
-Spec = "Callable[..., RunSpec]"
-Make = "Callable[[RunSpec], Trainer]"
+    Spec = Callable[..., RunSpec]
+    Make = Callable[[RunSpec], Trainer]
+
 
 RECIPES = pytest.mark.parametrize("recipe", [LENET, BASIC_CNN], ids=["lenet", "basic-cnn"])
 

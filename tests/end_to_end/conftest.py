@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[2]
 SCRIPTS = {"tensorflow": ROOT / ".venv-tf/bin/mnist-tf", "torch": ROOT / ".venv-torch/bin/mnist-torch"}
 
-Job = "Callable[..., subprocess.CompletedProcess[str]]"
-
 
 @pytest.fixture(scope="session")
 def job() -> Callable[..., subprocess.CompletedProcess[str]]:
