@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, cast
 
 from jobs.harness.cli import Program, run_program
+from jobs.mnist_tf.quiet import quiet_start
 
 if TYPE_CHECKING:
     from jobs.harness.trainer import Framework
@@ -15,9 +16,10 @@ if TYPE_CHECKING:
 def _load() -> Framework:
     # Keras 3 would take whatever backend the user configured for something else.
     os.environ["KERAS_BACKEND"] = "tensorflow"
-    # Start-up chatter of the C++ side; errors still show.
+    # Warnings of the C++ side are off, errors still show.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    return cast("Framework", import_module("jobs.mnist_tf.framework"))
+    with quiet_start():
+        return cast("Framework", import_module("jobs.mnist_tf.framework"))
 
 
 PROGRAM = Program(name="mnist-tf", framework="tensorflow", title="TensorFlow", extra="tf", load=_load)

@@ -125,12 +125,23 @@ def _link_free_name(temporary: Path, folder: Path, stem: str) -> Path:
     while True:
         path = folder / (f"{stem}.json" if copy == 1 else f"{stem}.{copy}.json")
         try:
-            # A link, unlike a rename, fails where the name is taken: two writers can never replace each other.
-            os.link(temporary, path)
+            _link(temporary, path)
         except FileExistsError:
             copy += 1
             continue
         return path
+
+
+def _link(temporary: Path, path: Path) -> None:
+    try:
+        # A link, unlike a rename, fails where the name is taken: two writers can never replace each other.
+        os.link(temporary, path)
+    except FileExistsError:
+        raise
+    except OSError:
+        # Some volumes know no links. There the name is taken first, empty, and then replaced by its owner.
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+        temporary.replace(path)
 
 
 def _sync_folder(folder: Path) -> None:

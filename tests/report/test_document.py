@@ -40,6 +40,16 @@ def test_an_existing_report_is_never_replaced(tmp_path: Path) -> None:
     assert read(second).results.test_accuracy_ratio == 0.8
 
 
+def test_a_volume_without_links_keeps_every_report_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError("operation not permitted")
+
+    monkeypatch.setattr("os.link", refuse)
+    first, second = (write(make_report(seed=seed, run_id="same"), tmp_path) for seed in (1, 2))
+    assert [read(path).config.seed for path in (first, second)] == [1, 2]
+    assert sorted(tmp_path.iterdir()) == sorted([first, second])
+
+
 def test_writers_at_once_all_keep_their_report(tmp_path: Path) -> None:
     barrier = threading.Barrier(8)
 

@@ -1,0 +1,92 @@
+"""The documentation says what is so: exit codes, options, make targets, files."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from jobs.exit_codes import ExitCode
+from jobs.harness.cli import exit_code_of
+from jobs.harness.recipe import RECIPES, model_flop_per_image
+from jobs.mnist_torch.cli import PROGRAM
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def _commands(page: Path) -> list[str]:
+    """The lines of the console blocks that a reader would type."""
+    blocks = re.findall(r"```console\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    lines = "".join(blocks).replace("\\\n", " ").splitlines()
+    return [command.strip() for line in lines if line.startswith("$ ") for command in re.split(r"&&|\|", line[2:])]
+
+
+def test_the_readme_s_exit_codes_are_the_table() -> None:
+    rows = dict(re.findall(r"^\| (\d+) \| (.+) \|$", README, re.MULTILINE))
+    assert rows == {str(int(code)): code.meaning for code in ExitCode}
+
+
+def test_the_readme_names_every_option_of_train(capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code_of(PROGRAM, ["train", "--help"]) == 0
+    options = set(re.findall(r"^ +(--[a-z-]+)", capsys.readouterr().out, re.MULTILINE)) - {"--help"}
+    table = README.partition("## Options")[2].partition("## ")[0]
+    named = {name for row in re.findall(r"^\| `(--[^`]+)` \|", table, re.MULTILINE) for name in row.split()}
+    assert named == options
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_make_targets_that_are_named_exist(page: Path) -> None:
+    makefile = (ROOT / "Makefile").read_text() + (ROOT / "docker" / "images.mk").read_text()
+    for command in _commands(page):
+        found = re.match(r"make ([a-z-]+)", command)
+        if found:
+            assert re.search(rf"^{found[1]}( [a-z-]+)*:", makefile, re.MULTILINE), command
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_of_the_jobs_parse(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each is run up to its options: ``--help`` at its end stops it there, an unknown option stops it before."""
+    for command in _commands(page):
+        found = re.search(r"mnist-(?:tf|torch)(?::\S+)? +(train|evaluate|doctor|dataset)(.*)", command)
+        if found:
+            words = re.sub(r"[>2].*$", "", found[2]) if ">" in found[2] else found[2]
+            assert exit_code_of(PROGRAM, [found[1], *words.split(), "--help"]) == 0, (
+                f"{command}: {capsys.readouterr().err}"
+            )
+            named = set(re.findall(r"--[a-z-]+", words))
+            assert exit_code_of(PROGRAM, [found[1], "--help"]) == 0
+            assert named <= set(re.findall(r"--[a-z-]+", capsys.readouterr().out)), command
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
+        if "://" not in target:
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_the_recipes_page_has_the_recipes_numbers() -> None:
+    text = (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")
+    for recipe in RECIPES.values():
+        assert f"{recipe.parameter_count:,}" in text
+        assert f"{model_flop_per_image(recipe):,}" in text
+        for dataset, references in recipe.reference_accuracy.items():
+            name = {"mnist": "MNIST"}.get(dataset, dataset)
+            assert f"| `{recipe.name}` | {name} | {', '.join(map(str, references))} |" in text
+
+
+def test_the_merge_script_s_options_are_as_shown() -> None:
+    script = ROOT / "scripts" / "merge_reports.py"
+    shown = subprocess.run([sys.executable, script, "--help"], capture_output=True, text=True, check=True).stdout
+    assert "--allow" in shown
+    assert "-o" in shown
+
+
+def test_no_placeholder_is_left() -> None:
+    for page in PAGES:
+        assert not re.search(r"^[A-Z0-9]+_[A-Z0-9_]+$", page.read_text(encoding="utf-8"), re.MULTILINE), page
