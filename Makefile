@@ -10,8 +10,6 @@ DEMO_EPOCHS ?= 3
 # An installed uv is used; otherwise one is put into .tools, which needs Python's venv module only.
 UV := $(shell command -v uv 2>/dev/null || echo .tools/bin/uv)
 SYNC = $(UV) sync --locked --quiet --python '$(PYTHON)'
-# Wheels are linked where the cache shares the disk, copied elsewhere, without a word about it.
-export UV_LINK_MODE ?= hardlink
 
 .PHONY: help
 help: ## this list
@@ -41,8 +39,9 @@ demo: envs ## train lenet in both frameworks, merge the reports, show the table
 	.venv/bin/python scripts/demo.py --epochs $(DEMO_EPOCHS)
 
 .PHONY: test
-test: envs ## every test: core, TensorFlow, torch
-	.venv/bin/python -m pytest tests --ignore tests/adapter --ignore tests/mnist_tf --ignore tests/mnist_torch $(PYTEST_ARGS)
+test: envs ## every test: core, TensorFlow, torch (those of the images: make test-images)
+	.venv/bin/python -m pytest tests --ignore tests/adapter --ignore tests/mnist_tf --ignore tests/mnist_torch \
+		-m 'not docker' $(PYTEST_ARGS)
 	.venv-tf/bin/python -m pytest tests/adapter tests/mnist_tf $(PYTEST_ARGS)
 	.venv-torch/bin/python -m pytest tests/adapter tests/mnist_torch $(PYTEST_ARGS)
 
@@ -56,6 +55,7 @@ check: .venv/.synced ## lint, format, types, Dockerfile, and is the lock current
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
 	.venv/bin/mypy
+	.venv/bin/hadolint --config docker/.hadolint.yaml docker/Dockerfile
 
 .PHONY: format
 format: .venv/.synced ## format the code and mend what can be mended

@@ -153,10 +153,11 @@ class _Run:
             failure = None
             outcome = Outcome()
             try:
-                outcome = train(
+                train(
                     trainer,
                     spec,
                     data,
+                    outcome=outcome,
                     recorder=recorder,
                     console=self._console,
                     check_interrupt=guard.check,

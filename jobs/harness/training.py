@@ -46,13 +46,16 @@ def train(
     spec: RunSpec,
     data: DigitSet,
     *,
+    outcome: Outcome,
     recorder: PhaseRecorder,
     console: Console,
     check_interrupt: Callable[[], None],
     live: Callable[[], LiveReading],
-) -> Outcome:
-    """Train and evaluate ``spec.epochs`` epochs; an interruption or a divergence is an outcome, not an error."""
-    outcome = Outcome()
+) -> None:
+    """Train and evaluate ``spec.epochs`` epochs, and record each in ``outcome`` as soon as it is done.
+
+    An interruption or a divergence is an outcome, not an error; what an error leaves behind is still recorded.
+    """
     steps = -(-len(data.train_images) // spec.batch_size)
     try:
         for epoch in range(1, spec.epochs + 1):
@@ -87,7 +90,6 @@ def train(
         outcome.status = "interrupted"
         outcome.reason = f"{interruption} after {len(outcome.epochs)} of {spec.epochs} epochs"
         outcome.exit_code = interruption.exit_code
-    return outcome
 
 
 def _step_hook(

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 def _load() -> Framework:
     # Keras 3 would take whatever backend the user configured for something else.
     os.environ["KERAS_BACKEND"] = "tensorflow"
+    # Memory is taken as it is needed: otherwise the report could not say how much that was.
+    os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
     # Warnings of the C++ side are off, errors still show.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     with quiet_start():

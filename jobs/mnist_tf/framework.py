@@ -40,8 +40,6 @@ def select_device(choice: DeviceChoice) -> FrameworkDevice:
         tf.config.set_visible_devices([], "GPU")
         return FrameworkDevice(kind="cpu", index=0, name="cpu")
     tf.config.set_visible_devices(gpus[:1], "GPU")
-    # TensorFlow would otherwise take all of the GPU's memory, and the report could not say how much it needed.
-    tf.config.experimental.set_memory_growth(gpus[0], True)
     details = tf.config.experimental.get_device_details(gpus[0])
     capability = details.get("compute_capability")
     return FrameworkDevice(
