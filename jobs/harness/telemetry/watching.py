@@ -115,7 +115,7 @@ class Watch:
     def _no_gpu_reason(self, *, stopped: bool) -> str | None:
         record = self._sampler.record
         if self._device_kind == "cpu":
-            return "the job ran on the CPU" if record.nvml_error is None else record.nvml_error
+            return "the job ran on the CPU"
         if not stopped and not any(record.samples[metric.name] for metric in METRICS):
             return "NVML did not answer"
         return record.nvml_error or record.gpu_error
@@ -163,7 +163,7 @@ class Watch:
                 supported=bool(record.samples[metric.name]),
                 source=metric.source,
                 error=record.errors.get(metric.name)
-                or (None if record.samples[metric.name] else no_gpu or "no sample was taken"),
+                or (None if record.samples[metric.name] else record.nvml_error or no_gpu or "no sample was taken"),
                 window_s=metric.window_s,
             )
             for metric in METRICS
