@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import tensorflow as tf
 
 from jobs.errors import BadInput, NoUsableGpu
 from jobs.harness.device import FrameworkDevice
 from jobs.harness.trainer import FrameworkVersions
+from jobs.mnist_tf.quiet import quiet_start
 from jobs.mnist_tf.trainer import TensorFlowTrainer
 
 if TYPE_CHECKING:
@@ -32,7 +34,7 @@ def versions() -> FrameworkVersions:
 
 
 def select_device(choice: DeviceChoice) -> FrameworkDevice:
-    gpus = tf.config.list_physical_devices("GPU") if choice != "cpu" else []
+    gpus = _gpus(choice)
     if choice == "gpu" and not gpus:
         raise NoUsableGpu(f"--device gpu: {_why_no_gpu()}")
     if not gpus:
@@ -49,6 +51,14 @@ def select_device(choice: DeviceChoice) -> FrameworkDevice:
         pci_bus_id=_pci_bus_id(),
         compute_capability=".".join(map(str, capability)) if capability else None,
     )
+
+
+def _gpus(choice: DeviceChoice) -> list[Any]:
+    if choice == "cpu":
+        return []
+    # Where a GPU was asked for, CUDA's own complaint is worth reading; where any device will do, it is noise.
+    with contextlib.nullcontext() if choice == "gpu" else quiet_start():
+        return list(tf.config.list_physical_devices("GPU"))
 
 
 def _pci_bus_id() -> str | None:
