@@ -48,7 +48,9 @@ class TensorFlowTrainer:
             if spec.input == "streamed":
                 self._compile_for_fit()
             self._images = tf.constant(data.train_images)
-            self._labels = tf.constant(data.train_labels, dtype=tf.int32)
+            # TensorFlow keeps int32 tensors in host memory, also on a GPU: what is gathered there is int64.
+            self._labels = tf.constant(data.train_labels, dtype=tf.int64)
+            self._positions = tf.range(spec.batch_size, dtype=tf.int64)
         self._run_step = tf.function(self._step, jit_compile=True) if self._compiled else self._step
         self._run_steps = self._loop if spec.execution == "eager" else tf.function(self._loop)
         self._evaluate_batch = self._batch_sums if spec.execution == "eager" else tf.function(self._batch_sums)
@@ -102,7 +104,7 @@ class TensorFlowTrainer:
     def _train_resident(self, order: NDArray[np.int32], on_step: Callable[[int], None]) -> float:
         host_indices, host_counts = batches(order, self._spec.batch_size)
         with tf.device(self._device):
-            indices, counts = tf.constant(host_indices), tf.constant(host_counts)
+            indices, counts = tf.constant(host_indices, tf.int64), tf.constant(host_counts, tf.int64)
             self._loss_total.assign(0.0)
             step, stride = 0, 1
             while step < len(host_counts):
@@ -124,7 +126,7 @@ class TensorFlowTrainer:
         """A step in one static shape, for graphs and compilers: only the first ``count`` examples weigh."""
         with tf.GradientTape() as tape:
             losses = self._pixel_losses(tf.gather(self._images, indices), tf.gather(self._labels, indices))
-            losses *= tf.cast(tf.range(tf.size(indices)) < count, self._dtype)
+            losses *= tf.cast(self._positions < count, self._dtype)
             mean_loss = tf.reduce_sum(losses) / tf.cast(count, self._dtype)
         self._descend(tape, losses, mean_loss)
 
@@ -149,7 +151,7 @@ class TensorFlowTrainer:
         loss, correct, examples = 0.0, 0, 0
         with tf.device(self._device):
             for start in range(0, len(images), EVALUATION_BATCH):
-                target = labels[start : start + EVALUATION_BATCH].astype(np.int32)
+                target = labels[start : start + EVALUATION_BATCH].astype(np.int64)
                 loss_sum, right = self._evaluate_batch(
                     tf.constant(images[start : start + EVALUATION_BATCH]), tf.constant(target)
                 )
@@ -160,7 +162,7 @@ class TensorFlowTrainer:
 
     def _batch_sums(self, pixels: Any, labels: Any) -> tuple[Any, Any]:
         logits = self._pixel_logits(pixels, training=False)
-        right = tf.equal(tf.argmax(logits, axis=1, output_type=tf.int32), labels)
+        right = tf.equal(tf.argmax(logits, axis=1, output_type=tf.int64), labels)
         losses = tf.cast(self._losses_of(logits, labels), tf.float64)
         return tf.reduce_sum(losses), tf.reduce_sum(tf.cast(right, tf.int32))
 
@@ -173,7 +175,7 @@ class TensorFlowTrainer:
         steps = []
         with tf.device(self._device):
             for batch in batches:
-                indices = tf.constant(batch)
+                indices = tf.constant(batch, tf.int64)
                 with tf.GradientTape() as tape:
                     losses = self._pixel_losses(tf.gather(self._images, indices), tf.gather(self._labels, indices))
                     mean_loss = tf.reduce_mean(losses)
