@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from jobs.comparison.text import visible
 from jobs.errors import NotWritable
+from jobs.whole_file import part_file, sync_folder
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from jobs.comparison.model import Comparison
 
 JSON_NAME: Final = "comparison.json"
@@ -36,34 +36,13 @@ def write(comparison: Comparison, markdown: str, folder: Path) -> tuple[Path, Pa
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with contextlib.ExitStack() as unfinished:
-            parts = [_write_part(text, folder, unfinished) for text in texts]
+            parts = [unfinished.enter_context(part_file(text.encode(), folder, "comparison")) for text in texts]
             for part, path in zip(parts, paths, strict=True):
                 part.replace(path)
-        _sync(folder)
+        sync_folder(folder)
     except OSError as error:
         raise NotWritable(
             f"output folder {visible(str(folder))!r} cannot be written ({error.strerror or error}); "
             "choose another with --output-dir, or fix its owner, mode or free space"
         ) from error
     return paths
-
-
-def _write_part(text: str, folder: Path, unfinished: contextlib.ExitStack) -> Path:
-    descriptor, name = tempfile.mkstemp(prefix=".comparison.", suffix=".part", dir=folder)
-    part = Path(name)
-    unfinished.callback(part.unlink, missing_ok=True)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-    # mkstemp makes the file 0600; a comparison is for whoever may read the folder.
-    part.chmod(0o644)
-    return part
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -14,9 +11,11 @@ from safetensors.numpy import save
 
 from jobs.errors import BadInput, NotWritable
 from jobs.harness.recipe import RECIPES, weight_shapes
+from jobs.whole_file import part_file, sync_folder
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -45,20 +44,12 @@ def write_weights_file(
     metadata = {"format": FORMAT, "recipe": recipe.name, "run_id": run_id}
     content = save({name: array.astype(dtype) for name, array in weights.items()}, metadata=metadata)
     path = folder / f"{run_id}.safetensors"
-    temporary = None
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(prefix=f".{run_id}.", suffix=".part", dir=folder)
-        temporary = Path(name)
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.chmod(0o644)
-        temporary.replace(path)
+        with part_file(content, folder, run_id) as part:
+            part.replace(path)
+        sync_folder(folder)
     except OSError as error:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
         raise NotWritable(
             f"weights cannot be written to {str(folder)!r} ({error.strerror or error}); choose another --export-dir"
         ) from error

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import tempfile
-from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import ValidationError
 
 from jobs.errors import BadInput, NotWritable
 from jobs.report.schema import Report
+from jobs.whole_file import part_file, sync_folder
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 LINE_MARKER: Final = "MNIST_JOBS_REPORT "
 """What a report line in a log starts with, after whatever prefix the log adds."""
@@ -103,50 +105,31 @@ def from_line(line: str, *, origin: str) -> Report | None:
 
 
 def _write_new(text: str, folder: Path, stem: str) -> Path:
-    descriptor, name = tempfile.mkstemp(prefix=f".{stem}.", suffix=".part", dir=folder)
-    temporary = Path(name)
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        # mkstemp makes the file 0600; a report is for whoever may read the folder.
-        temporary.chmod(0o644)
-        path = _link_free_name(temporary, folder, stem)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            temporary.unlink()
-    _sync_folder(folder)
+    with part_file(text.encode(), folder, stem) as part:
+        path = _link_free_name(part, folder, stem)
+    sync_folder(folder)
     return path
 
 
-def _link_free_name(temporary: Path, folder: Path, stem: str) -> Path:
+def _link_free_name(part: Path, folder: Path, stem: str) -> Path:
     copy = 1
     while True:
         path = folder / (f"{stem}.json" if copy == 1 else f"{stem}.{copy}.json")
         try:
-            _link(temporary, path)
+            _link(part, path)
         except FileExistsError:
             copy += 1
             continue
         return path
 
 
-def _link(temporary: Path, path: Path) -> None:
+def _link(part: Path, path: Path) -> None:
     try:
         # A link, unlike a rename, fails where the name is taken: two writers can never replace each other.
-        os.link(temporary, path)
+        os.link(part, path)
     except FileExistsError:
         raise
     except OSError:
         # Some volumes know no links. There the name is taken first, empty, and then replaced by its owner.
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
-        temporary.replace(path)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        part.replace(path)

@@ -42,7 +42,7 @@ def test_a_failed_write_leaves_the_earlier_comparison_whole(tmp_path: Path, monk
     def full(_: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("jobs.comparison.write.os.fsync", full)
+    monkeypatch.setattr("os.fsync", full)
     with pytest.raises(NotWritable, match="No space left"):
         write_both(compare(make_report(seed=2)), tmp_path)
     assert markdown.read_bytes() == before

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from jobs.harness.data import DigitSet
-from jobs.harness.data.digit_set import ROLES
+from jobs.harness.data.roles import ROLES
 
 if TYPE_CHECKING:
     from pathlib import Path

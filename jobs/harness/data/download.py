@@ -13,8 +13,8 @@ import pooch
 from jobs.errors import BadInput, DatasetRefused
 from jobs.harness.data import idx
 from jobs.harness.data.digests import MNIST_SHA256
-from jobs.harness.data.digit_set import FILE_NAMES_TEXT, Role
 from jobs.harness.data.progress import DownloadProgress, progress_for
+from jobs.harness.data.roles import FILE_NAMES_TEXT, Role
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from jobs.errors import DatasetRefused
 from jobs.harness.data import idx
 from jobs.harness.data.digests import MNIST_SHA256
-from jobs.harness.data.digit_set import FILE_NAMES_TEXT, ROLES, DigitSet, Role, assemble
+from jobs.harness.data.digit_set import DigitSet, assemble
+from jobs.harness.data.roles import FILE_NAMES_TEXT, ROLES, Role
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from jobs.harness.data.digit_set import Role
+    from jobs.harness.data.roles import Role
 
 MAX_CONTENT_BYTES: Final = 2**30
 """More than any set of digits in use; a file that claims or unpacks to more is refused, not loaded."""

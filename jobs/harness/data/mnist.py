@@ -11,11 +11,13 @@ import platformdirs
 from jobs.errors import DatasetRefused
 from jobs.harness.data import idx
 from jobs.harness.data.digests import MNIST_SHA256
-from jobs.harness.data.digit_set import ROLES, DigitSet, Role
 from jobs.harness.data.folder import find, is_folder, load_mnist_folder
+from jobs.harness.data.roles import ROLES, Role
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from jobs.harness.data.digit_set import DigitSet
 
 DATA_DIR_VARIABLE: Final = "MNIST_DATA_DIR"
 CACHE_DIR_VARIABLE: Final = "MNIST_CACHE_DIR"

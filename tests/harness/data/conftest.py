@@ -9,7 +9,7 @@ import pytest
 
 from jobs.harness.data import idx
 from jobs.harness.data.digests import MNIST_SHA256
-from jobs.harness.data.digit_set import ROLES
+from jobs.harness.data.roles import ROLES
 
 REAL_MNIST = os.environ.get("MNIST_DATA_DIR")
 """Read before any test changes the environment."""

@@ -13,7 +13,7 @@ from jobs.errors import BadInput, DatasetRefused
 from jobs.exit_codes import ExitCode
 from jobs.harness import data
 from jobs.harness.data import download, progress
-from jobs.harness.data.digit_set import ROLES
+from jobs.harness.data.roles import ROLES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from jobs.errors import DatasetRefused
 from jobs.exit_codes import ExitCode
 from jobs.harness.data import idx
-from jobs.harness.data.digit_set import TRAIN_IMAGES, TRAIN_LABELS, Role
+from jobs.harness.data.roles import TRAIN_IMAGES, TRAIN_LABELS, Role
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

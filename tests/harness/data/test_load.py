@@ -12,7 +12,7 @@ from jobs.errors import BadInput, DatasetRefused
 from jobs.exit_codes import ExitCode
 from jobs.harness import data
 from jobs.harness.data.digests import MNIST_SHA256
-from jobs.harness.data.digit_set import ROLES, TRAIN_IMAGES
+from jobs.harness.data.roles import ROLES, TRAIN_IMAGES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
