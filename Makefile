@@ -57,6 +57,10 @@ check: .venv/.synced ## lint, format, types, Dockerfile, and is the lock current
 	.venv/bin/mypy
 	.venv/bin/hadolint --config docker/.hadolint.yaml docker/Dockerfile
 
+.PHONY: bench-telemetry
+bench-telemetry: envs ## what telemetry costs: epochs with and without it, in pairs; wants a quiet machine
+	.venv/bin/python scripts/bench_telemetry.py
+
 .PHONY: format
 format: .venv/.synced ## format the code and mend what can be mended
 	.venv/bin/ruff check --fix

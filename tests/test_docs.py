@@ -12,7 +12,9 @@ import pytest
 from jobs.exit_codes import ExitCode
 from jobs.harness.cli import exit_code_of
 from jobs.harness.recipe import RECIPES, model_flop_per_image
+from jobs.harness.telemetry.validity import SUSPECT
 from jobs.mnist_torch.cli import PROGRAM
+from jobs.report.schema import GpuPhase, HostPhase
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
@@ -78,6 +80,15 @@ def test_the_recipes_page_has_the_recipes_numbers() -> None:
         for dataset, references in recipe.reference_accuracy.items():
             name = {"mnist": "MNIST"}.get(dataset, dataset)
             assert f"| `{recipe.name}` | {name} | {', '.join(map(str, references))} |" in text
+
+
+def test_the_telemetry_page_has_every_metric_and_every_cause() -> None:
+    text = (ROOT / "docs" / "telemetry.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`([a-z0-9_.]+)`", text))
+    assert set(GpuPhase.model_fields) <= named
+    assert set(HostPhase.model_fields) <= named
+    causes = re.findall(r"^\| (`(?:gpu|cpu)_[^|]+) \|", text.partition("## When to believe")[2], re.MULTILINE)
+    assert {name for row in causes for name in re.findall(r"`([a-z_]+)`", row)} >= SUSPECT
 
 
 def test_the_merge_script_s_options_are_as_shown() -> None:

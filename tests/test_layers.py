@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -42,6 +44,13 @@ def test_a_room_imports_only_from_where_it_may(room: str) -> None:
                 assert rest.partition(".")[0] in ALLOWED[room] | SHARED, f"{path} imports {name}"
             if top in FRAMEWORKS:
                 assert top in FRAMEWORKS_OF.get(room, set()), f"{path} imports {name}"
+
+
+def test_the_sampler_s_process_imports_nothing_large() -> None:
+    """It starts in a fraction of a second and stays small beside the job."""
+    program = "import sys, jobs.harness.sampling.__main__; print(*{name.partition('.')[0] for name in sys.modules})"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert not {"numpy", "pydantic", "rich", "typer", "scipy"} & set(done.stdout.split())
 
 
 def test_the_two_adapters_mirror_each_other() -> None:

@@ -37,10 +37,12 @@ def assemble_report(
     parity: Parity | None,
     started_at: datetime,
     finished_at: datetime,
+    memory_peak_bytes: int | None,
     null_reasons: dict[str, str],
 ) -> Report:
     """The whole report. ``null_reasons`` are the environment's; the others are added here."""
     results, result_reasons = _results(spec, data, outcome, recorder)
+    results = results.model_copy(update={"framework_memory_peak_bytes": memory_peak_bytes})
     if results.reference_accuracy_ratio is not None and outcome.status == "completed":
         _judge(outcome, results)
     reasons = {
@@ -70,6 +72,8 @@ def assemble_report(
             Phase(name=span.name, epoch=span.epoch, start_s=span.start_s, end_s=span.end_s, gpu=gpu, host=host)
             for span, gpu, host in zip(recorder.spans, observation.gpu, observation.host, strict=True)
         ],
+        training=observation.training,
+        validity=observation.validity,
         parity=parity,
         telemetry=observation.telemetry,
         timeseries=observation.timeseries,
@@ -197,6 +201,7 @@ def _results(
         "results.target_accuracy_ratio": f"the post reports none for {data.name}",
         "results.reference_accuracy_ratio": "the recipe has one for its own settings on MNIST and synthetic only",
         "results.ceiling_flop_per_s": "a training job does not measure the machine's ceiling",
+        "results.framework_memory_peak_bytes": "the framework counts its allocations on GPUs only",
         "results.ceiling_share_ratio": "a training job does not measure the machine's ceiling",
     }
 

@@ -77,6 +77,12 @@ class ExecutionName(StrEnum):
     COMPILED = "compiled"
 
 
+class TelemetryName(StrEnum):
+    PROCESS = "process"
+    THREAD = "thread"
+    OFF = "off"
+
+
 class InputName(StrEnum):
     RESIDENT = "resident"
     STREAMED = "streamed"
@@ -177,11 +183,27 @@ def build_app(program: Program) -> typer.Typer:
         export_dir: Annotated[
             Path | None, typer.Option(metavar="DIR", help="Also write the trained weights (safetensors) here.")
         ] = None,
+        telemetry: Annotated[
+            TelemetryName, typer.Option(help="Where GPU and host are sampled: in a process of its own, or not at all.")
+        ] = TelemetryName.PROCESS,
+        sample_ms: Annotated[
+            int, typer.Option(metavar="MS", callback=_within(10, 60_000), help="Time between two GPU readings.")
+        ] = 100,
+        gpm_ms: Annotated[
+            int, typer.Option(metavar="MS", callback=_within(100, 60_000), help="The same for GPM's, Hopper and later.")
+        ] = 200,
+        slow_ms: Annotated[
+            int, typer.Option(metavar="MS", callback=_within(100, 60_000), help="The same for counters and the host.")
+        ] = 1000,
+        metrics_textfile: Annotated[
+            Path | None, typer.Option(metavar="FILE", help="Also write the results here in Prometheus text format.")
+        ] = None,
     ) -> None:
         """Train, evaluate after every epoch, and write one report a run."""
         from jobs.harness.console import Console  # noqa: PLC0415 - help and usage errors stay quick
         from jobs.harness.recipe import recipe_named  # noqa: PLC0415
         from jobs.harness.run import TrainRequest, run_trials  # noqa: PLC0415
+        from jobs.harness.telemetry import Options  # noqa: PLC0415
 
         request = TrainRequest(
             recipe=recipe_named(recipe.value),
@@ -199,6 +221,10 @@ def build_app(program: Program) -> typer.Typer:
             parity_steps=parity_steps,
             report_dir=report_dir,
             export_dir=export_dir,
+            telemetry=Options(
+                mode=telemetry.value, fast_s=sample_ms / 1000, gpm_s=gpm_ms / 1000, slow_s=slow_ms / 1000
+            ),
+            metrics_textfile=metrics_textfile,
         )
         raise typer.Exit(run_trials(request, program.load_framework, Console()))
 

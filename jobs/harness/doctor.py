@@ -12,9 +12,10 @@ from jobs.harness import telemetry
 from jobs.report import check_writable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator, Iterator
     from pathlib import Path
 
+    from jobs.harness.device import FrameworkDevice
     from jobs.harness.trainer import DeviceChoice, Framework
 
 
@@ -33,7 +34,9 @@ def examine(
 ) -> Iterator[Finding]:
     """Look at one thing after another; a failure does not hide what comes after it."""
     yield _nvml()
-    yield from _framework(load_framework, device)
+    chosen = yield from _framework(load_framework, device)
+    if chosen is not None:
+        yield from _metrics(chosen)
     yield _attempt("dataset", lambda: _dataset_text(dataset))
     yield _attempt("report folder", lambda: _report_dir_text(report_dir))
 
@@ -46,12 +49,14 @@ def _nvml() -> Finding:
     return Finding(state="ok", subject="NVML", text=f"driver {status.driver_version}: {names}")
 
 
-def _framework(load_framework: Callable[[], Framework], device: DeviceChoice) -> Iterator[Finding]:
+def _framework(
+    load_framework: Callable[[], Framework], device: DeviceChoice
+) -> Generator[Finding, None, FrameworkDevice | None]:
     try:
         framework = load_framework()
     except JobError as error:
         yield Finding(state="fail", subject="framework", text=str(error), exit_code=error.exit_code)
-        return
+        return None
     versions = framework.versions()
     cuda = f"CUDA {versions.cuda_runtime}, cuDNN {versions.cudnn}" if versions.cuda_runtime else "no CUDA"
     yield Finding(state="ok", subject="framework", text=f"{versions.name} {versions.version} ({cuda})")
@@ -59,12 +64,31 @@ def _framework(load_framework: Callable[[], Framework], device: DeviceChoice) ->
         chosen = framework.select_device(device)
     except JobError as error:
         yield Finding(state="fail", subject="device", text=str(error), exit_code=error.exit_code)
-        return
+        return None
     if chosen.kind == "cpu" and device == "auto":
         text = "no GPU is usable here, jobs run on the CPU; --device gpu says why"
         yield Finding(state="note", subject="device", text=text)
     else:
         yield Finding(state="ok", subject="device", text=chosen.name)
+    return chosen
+
+
+def _metrics(device: FrameworkDevice) -> Iterator[Finding]:
+    """What telemetry can read of the job's own GPU: what works by its source, what does not by its reason."""
+    status = telemetry.probe(device)
+    working: dict[str, list[str]] = {}
+    missing: dict[str, list[str]] = {}
+    for name, capability in status.capabilities.items():
+        if capability.supported:
+            # A line for each call; NVML's field values come by one.
+            source = str(capability.source)
+            working.setdefault("field values" if source.startswith("NVML_FI_") else source, []).append(name)
+        else:
+            missing.setdefault(str(capability.error), []).append(name)
+    for source, names in working.items():
+        yield Finding(state="ok", subject="metrics", text=f"{', '.join(names)} ({source})")
+    for reason, names in missing.items():
+        yield Finding(state="note", subject="metrics", text=f"no {', '.join(names)}: {reason}")
 
 
 def _dataset_text(dataset: str) -> str:

@@ -49,11 +49,12 @@ class PhaseRecorder:
     """Records one phase after another: entering the next ends the one before, so no time is lost between.
 
     ``synchronize`` is called before the clock is read, so that work still queued on the device is counted in
-    the phase that queued it. It may be set once a device exists.
+    the phase that queued it. It may be set once a device exists. ``on_boundary`` is called after it was read.
     """
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(self, clock: Callable[[], float], *, on_boundary: Callable[[], None] | None = None) -> None:
         self._clock = clock
+        self._on_boundary = on_boundary
         self._spans: list[Span] = []
         self._open: tuple[PhaseName, int | None, float] | None = None
         self.synchronize: Callable[[], None] | None = None
@@ -77,6 +78,8 @@ class PhaseRecorder:
         if self.synchronize is not None:
             self.synchronize()
         now = self._clock()
+        if self._on_boundary is not None:
+            self._on_boundary()
         if self._open is not None:
             name, epoch, start_s = self._open
             self._spans.append(Span(name=name, epoch=epoch, start_s=start_s, end_s=now))

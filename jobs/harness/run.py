@@ -18,6 +18,7 @@ from jobs.harness.environment import read_environment
 from jobs.harness.interrupt import Interrupted, InterruptGuard
 from jobs.harness.parity import record_parity
 from jobs.harness.phases import Clock, PhaseRecorder
+from jobs.harness.textfile import check_textfile_writable, write_textfile
 from jobs.harness.trainer import RunSpec
 from jobs.harness.training import Outcome, train
 from jobs.harness.weights_file import write_weights_file
@@ -69,6 +70,8 @@ class TrainRequest:
     parity_steps: int | None
     report_dir: Path
     export_dir: Path | None
+    telemetry: telemetry.Options
+    metrics_textfile: Path | None
 
 
 def run_trials(request: TrainRequest, load_framework: Callable[[], Framework], console: Console) -> int:
@@ -81,6 +84,8 @@ def run_trials(request: TrainRequest, load_framework: Callable[[], Framework], c
     """
     _check_request(request)
     check_writable(request.report_dir)
+    if request.metrics_textfile is not None:
+        check_textfile_writable(request.metrics_textfile)
     first_seed = request.recipe.seed if request.seed is None else request.seed
     exit_code = int(ExitCode.DONE)
     with InterruptGuard() as guard:
@@ -88,7 +93,7 @@ def run_trials(request: TrainRequest, load_framework: Callable[[], Framework], c
             clock = Clock.since_process_start() if trial == 0 else Clock()
             seeded = replace(request, seed=first_seed + trial)
             try:
-                code = _Run(seeded, load_framework, console, guard, clock).execute()
+                code = _Run(seeded, load_framework, console, guard, clock, first=trial == 0).execute()
             except Interrupted as interruption:
                 console.line(f"{interruption} before training began: there is nothing to report")
                 return interruption.exit_code
@@ -115,18 +120,20 @@ class _Run:
         console: Console,
         guard: InterruptGuard,
         clock: Clock,
+        *,
+        first: bool,
     ) -> None:
         self._request = request
         self._load_framework = load_framework
         self._console = console
         self._guard = guard
-        self._clock = clock
         self._started_at = datetime.now(UTC)
-        self._recorder = PhaseRecorder(clock)
+        # Memory that an earlier run of this process still holds on the GPU is not another's.
+        self._watch = telemetry.watch(clock=clock, options=request.telemetry, gpu_untouched=first)
+        self._recorder = PhaseRecorder(clock, on_boundary=self._watch.mark)
 
     def execute(self) -> int:
-        recorder, request, guard = self._recorder, self._request, self._guard
-        watch = telemetry.watch(clock=self._clock)
+        recorder, request, guard, watch = self._recorder, self._request, self._guard, self._watch
         try:
             recorder.enter("startup")
             framework = self._load_framework()
@@ -150,7 +157,7 @@ class _Run:
                 trainer.load_weights(initial_weights(spec.recipe, spec.seed))
             guard.check()
 
-            failure = None
+            failure, memory_peak_bytes = None, None
             outcome = Outcome()
             try:
                 train(
@@ -163,6 +170,7 @@ class _Run:
                     check_interrupt=guard.check,
                     live=watch.latest,
                 )
+                memory_peak_bytes = trainer.memory_peak_bytes()
                 self._export(trainer, spec, outcome, run_id)
             except Exception as error:  # noqa: BLE001 - a run that failed is reported before its error goes on
                 failure = error
@@ -187,6 +195,7 @@ class _Run:
             parity=parity,
             started_at=self._started_at,
             finished_at=datetime.now(UTC),
+            memory_peak_bytes=memory_peak_bytes,
             null_reasons=environment_reasons,
         )
         self._publish(report)
@@ -254,6 +263,8 @@ class _Run:
             print_report_line(line, always=True)
             raise
         print_report_line(line)
+        if self._request.metrics_textfile is not None:
+            write_textfile(report, self._request.metrics_textfile)
         if report.status_reason is not None:
             self._console.line(f"{report.status}: {report.status_reason}")
         speed = report.results.steady_images_per_s

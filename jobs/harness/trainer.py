@@ -82,6 +82,13 @@ class Trainer(Protocol):
         """Wait until the device has done all that was asked of it."""
         ...
 
+    def memory_peak_bytes(self) -> int | None:
+        """The most that the framework's allocator had in use on the device since this trainer was made.
+
+        ``None`` where it keeps no count, as on the CPU.
+        """
+        ...
+
     def weights(self) -> dict[str, NDArray[np.float64]]: ...
 
     def load_weights(self, weights: Mapping[str, NDArray[np.float64]]) -> None: ...

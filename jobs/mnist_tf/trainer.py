@@ -40,6 +40,8 @@ class TensorFlowTrainer:
         self._dtype = variable_dtype(spec.precision)
         self._device = "/GPU:0" if spec.device == "gpu" else "/CPU:0"
         self._data = data
+        if spec.device == "gpu":
+            tf.config.experimental.reset_memory_stats("GPU:0")
         with tf.device(self._device):
             self._model = build_model(spec.recipe, spec.precision)
             self._optimizer = build_optimizer(spec)
@@ -79,6 +81,9 @@ class TensorFlowTrainer:
     def synchronize(self) -> None:
         if self._spec.device == "gpu":
             tf.test.experimental.sync_devices()
+
+    def memory_peak_bytes(self) -> int | None:
+        return int(tf.config.experimental.get_memory_info("GPU:0")["peak"]) if self._spec.device == "gpu" else None
 
     def weights(self) -> dict[str, NDArray[np.float64]]:
         return read_weights(self._model, self._spec.recipe)

@@ -36,6 +36,8 @@ class TorchTrainer:
         self._spec = spec
         self._device = torch.device("cuda:0" if spec.device == "gpu" else "cpu")
         self._dtype = VARIABLE_DTYPE[spec.precision]
+        if self._device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self._device)
         set_precision(spec.precision)
         torch.manual_seed(spec.seed)
         layout = torch.channels_last if spec.input == "resident" else torch.preserve_format
@@ -61,6 +63,9 @@ class TorchTrainer:
     def synchronize(self) -> None:
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
+
+    def memory_peak_bytes(self) -> int | None:
+        return int(torch.cuda.max_memory_allocated(self._device)) if self._device.type == "cuda" else None
 
     def weights(self) -> dict[str, NDArray[np.float64]]:
         return read_weights(self._model, self._spec.recipe)

@@ -31,12 +31,19 @@ def write(report: Report, folder: Path) -> Path:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        return _write_new(report.model_dump_json(indent=2) + "\n", folder, f"{report.run_id}-a{report.attempt}")
+        return _write_new(_to_text(report), folder, f"{report.run_id}-a{report.attempt}")
     except OSError as error:
         raise NotWritable(
             f"report folder {str(folder)!r} cannot be written ({error.strerror or error}); "
             "choose another with --report-dir, or fix its owner, mode or free space"
         ) from error
+
+
+def _to_text(report: Report) -> str:
+    """Indented for people, but for the time series, which would fill a screen with each second."""
+    text = report.model_dump_json(indent=2, exclude={"timeseries"}).removesuffix("\n}")
+    series = "null" if report.timeseries is None else report.timeseries.model_dump_json()
+    return f'{text},\n  "timeseries": {series}\n}}\n'
 
 
 def check_writable(folder: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 
-SCHEMA_VERSION: Final = "1.0"
+SCHEMA_VERSION: Final = "1.1"
 """Major.minor: a minor adds fields, a major changes the meaning of one."""
 
 SCHEMA_MAJOR: Final = int(SCHEMA_VERSION.split(".")[0])
@@ -177,6 +177,9 @@ class Results(Model):
     achieved_flop_per_s: Amount | None
     ceiling_flop_per_s: Amount | None
     ceiling_share_ratio: Amount | None
+    framework_memory_peak_bytes: Count | None = Field(
+        default=None, description="the most the framework's allocator had in use on the device"
+    )
     epochs: list[EpochResult]
 
 
@@ -193,21 +196,80 @@ class Aggregate(Model):
 
 
 class GpuPhase(Model):
+    """What the GPU, or the MIG device, did in a stretch of time."""
+
     util_percent: Aggregate | None = Field(
         description="share of time in which some kernel ran; not how full the GPU was"
     )
+    graphics_util_percent: Aggregate | None = Field(
+        default=None, description="share of time in which a graphics or compute engine was busy (GPM)"
+    )
     sm_util_percent: Aggregate | None = Field(description="share of streaming multiprocessors with work (GPM)")
+    sm_occupancy_percent: Aggregate | None = Field(
+        default=None, description="active warps against the most there could be (GPM)"
+    )
+    tensor_util_percent: Aggregate | None = Field(default=None, description="share of time in tensor units (GPM)")
+    hmma_util_percent: Aggregate | None = Field(
+        default=None, description="share of time in half-precision tensor units (GPM)"
+    )
+    fp32_util_percent: Aggregate | None = Field(
+        default=None, description="share of time in FP32 arithmetic outside the tensor units (GPM)"
+    )
+    dram_bandwidth_util_percent: Aggregate | None = Field(
+        default=None, description="memory bandwidth against the most there could be (GPM)"
+    )
+    pcie_tx_bytes_per_s: Aggregate | None = Field(default=None, description="from the GPU (GPM)")
+    pcie_rx_bytes_per_s: Aggregate | None = Field(default=None, description="to the GPU (GPM)")
     memory_util_percent: Aggregate | None = Field(description="share of time in which memory was read or written")
     power_w: Aggregate | None
+    sm_clock_hz: Aggregate | None = None
+    memory_clock_hz: Aggregate | None = None
+    temperature_c: Aggregate | None = None
     energy_j: Amount | None
     energy_source: str | None
+    energy_from_power_j: Amount | None = Field(
+        default=None, description="mean power times duration: a check on energy_j, and its stand-in without a counter"
+    )
     memory_used_peak_bytes: Count | None = Field(description="the whole device's, not this process's alone")
-    throttle_s: dict[str, Amount] | None
+    memory_reserved_bytes: Count | None = Field(default=None, description="by the driver, not in what is used")
+    throttle_s: dict[str, Amount] | None = Field(description="time at lowered clocks by cause; causes may overlap")
+    pcie_tx_bytes: Count | None = None
+    pcie_rx_bytes: Count | None = None
+    ecc_corrected_errors: Count | None = None
+    ecc_uncorrected_errors: Count | None = None
+    row_remaps_corrected: Count | None = None
+    row_remaps_uncorrected: Count | None = None
+    xid_errors: list[Count] | None = Field(default=None, description="XID numbers the driver reported, in order")
 
 
 class HostPhase(Model):
-    cpu_percent: Aggregate | None = Field(description="this process and its children; 100 is one core")
+    """What the training process and its children took of the host."""
+
+    cpu_percent: Aggregate | None = Field(description="100 is one core")
+    main_thread_percent: Aggregate | None = Field(
+        default=None, description="the thread that feeds the device; near 100 it has no time left"
+    )
     rss_peak_bytes: Count | None
+    cgroup_throttled_s: Amount | None = Field(
+        default=None, description="time the cgroup's CPU quota held the container back, summed over its threads"
+    )
+
+
+class Pooled(Model):
+    """All phases of one name together: of ``train``, the headline."""
+
+    duration_s: Amount
+    gpu: GpuPhase | None
+    host: HostPhase | None
+
+
+class Validity(Model):
+    """Whether the measurements can be taken at face value; ``causes`` are codes of warnings."""
+
+    status: Literal["ok", "suspect", "unchecked"] = Field(
+        description="suspect: something disturbed the run; unchecked: on a GPU whose state could not be read"
+    )
+    causes: list[str]
 
 
 class Phase(Model):
@@ -240,13 +302,30 @@ class Capability(Model):
     window_s: Amount | None = Field(description="time one reading stands for; null for an instantaneous one")
 
 
-class Sampler(Model):
-    mode: Literal["process", "thread", "off"]
-    interval_s: Amount | None
+class SamplingRate(Model):
+    """How one kind of reading kept its times."""
+
+    interval_s: Amount
+    planned: Count
     taken: Count
     missed: Count
+    late: Count = Field(description="taken more than 10 ms after their time")
     lateness_p95_ms: Amount | None
-    cpu_s: Amount | None
+
+
+class Sampler(Model):
+    """Counts and lateness are those of the fast readings; ``rates`` has them all."""
+
+    mode: Literal["process", "thread", "off"]
+    interval_s: Amount | None
+    planned: Count | None = None
+    taken: Count
+    missed: Count
+    late: Count | None = None
+    lateness_p95_ms: Amount | None
+    cpu_s: Amount | None = Field(description="CPU time of sampling, the process's start apart")
+    startup_cpu_s: Amount | None = None
+    rates: dict[str, SamplingRate] = Field(default_factory=dict)
 
 
 class Telemetry(Model):
@@ -261,6 +340,7 @@ class TimeSeries(Model):
     columns: list[str]
     units: list[str]
     t_s: list[float] = Field(description="seconds since the program started, the phases' clock")
+    stride: Annotated[int, Field(ge=1)] = Field(default=1, description="every how many-th row of a long run is kept")
     values: list[list[float | None]]
 
 
@@ -284,6 +364,8 @@ class Report(Model):
     config: Config
     results: Results
     phases: list[Phase]
+    training: Pooled | None = Field(default=None, description="the train phases together: steady training")
+    validity: Validity | None = None
     parity: Parity | None
     telemetry: Telemetry
     timeseries: TimeSeries | None

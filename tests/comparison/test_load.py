@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from jobs.comparison.load import DAMAGED_LINE, Loaded, Skipped, load
 from jobs.errors import BadInput
-from jobs.report import LINE_MARKER, Report, to_line
+from jobs.report import LINE_MARKER, SCHEMA_VERSION, Report, to_line
 from tests.support.reports import make_report, write_report
 
 LINES = [
@@ -136,7 +136,7 @@ def test_a_log_without_a_report_is_refused() -> None:
 
 
 def test_a_newer_schema_in_a_log_is_named_and_not_called_damaged() -> None:
-    newer = to_line(make_report(seed=7)).replace('"schema_version":"1.0"', '"schema_version":"2.0"')
+    newer = to_line(make_report(seed=7)).replace(f'"schema_version":"{SCHEMA_VERSION}"', '"schema_version":"2.0"')
     loaded = load_stdin(f"{LINES[0]}\n{newer}\n".encode())
     (skipped,) = loaded.skipped
     assert "schema version '2.0' cannot be read" in skipped.reason

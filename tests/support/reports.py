@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
 from jobs.report import SCHEMA_VERSION, Report
+from jobs.report.schema import GpuPhase
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -165,6 +166,14 @@ def _document(
             "results.ceiling_share_ratio": "not known",
             "phases[].epoch": "outside the epochs",
             "parity": "not asked for",
+            "training": "not pooled",
+            "validity": "not judged",
+            "results.framework_memory_peak_bytes": "not counted",
+            "phases[].host.main_thread_percent": "not sampled",
+            "phases[].host.cgroup_throttled_s": "no cgroup",
+            "telemetry.sampler.planned": "not counted",
+            "telemetry.sampler.late": "not counted",
+            "telemetry.sampler.startup_cpu_s": "not counted",
         },
     }
     if not gpu:
@@ -173,7 +182,8 @@ def _document(
             data["null_reasons"][f"environment.{name}"] = "no GPU"
     else:
         data["null_reasons"]["devices[].mig_uuid"] = "MIG is off"
-        for name in ("sm_util_percent", "memory_util_percent", "throttle_s"):
+        given = {"util_percent", "power_w", "energy_j", "energy_source", "memory_used_peak_bytes"}
+        for name in GpuPhase.model_fields.keys() - given:
             data["null_reasons"][f"phases[].gpu.{name}"] = "not sampled"
     return data
 

@@ -1,46 +1,89 @@
-"""Samples to figures of a phase: time-weighted and clipped to the phase, so that a slow sampler tells no lies."""
+"""Readings to figures of a phase: time-weighted and clipped to the phase, so that a slow sampler tells no lies."""
 
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from jobs.report.schema import Aggregate
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from numpy.typing import NDArray
-
 LEAST_SAMPLES: Final = 20
 LEAST_DURATION_S: Final = 3.0
 LEAST_COVERAGE_RATIO: Final = 0.9
 
-Sample = tuple[float, float]
-"""(seconds on the phases' clock, value)"""
+Floats = NDArray[np.float64]
+Stretch = tuple[float, float]
+"""Start and end, seconds on the phases' clock."""
 
 
-def aggregate(samples: Sequence[Sample], start_s: float, end_s: float, *, hold_s: float) -> Aggregate | None:
-    """Figures of the samples between ``start_s`` and ``end_s``; ``None`` where none stands for any of that time.
+class Series(NamedTuple):
+    """Readings in order of time: ``times`` (n,) in seconds on the phases' clock, ``values`` (n,)."""
 
-    ``samples`` are in order of time. One stands for the time since the one before it, but for ``hold_s`` at the
-    most: a gap in the sampling is not covered by what came after it. Quantiles are of time, not of samples.
+    times: Floats
+    values: Floats
+
+
+class Reach(NamedTuple):
+    """What time a reading stands for.
+
+    ``hold_s`` is the longest: a gap in the sampling is not covered by what came after it. ``window_s`` is how far
+    back the device itself averaged, 0 for an instant. ``since_previous``: it averaged since the reading before.
     """
-    duration_s = end_s - start_s
-    if duration_s <= 0 or not samples:
+
+    hold_s: float
+    window_s: float = 0.0
+    since_previous: bool = False
+
+
+def aggregate(series: Series, stretches: Sequence[Stretch], reach: Reach) -> Aggregate | None:
+    """Figures of the readings over all ``stretches``; ``None`` where none stands for any of that time.
+
+    A reading stands for the time since the one before it. One that averages over a window counts only where the
+    whole window lies inside a stretch, so that nothing leaks in from before or after: of each stretch, its first
+    ``window_s`` are therefore nobody's, and duration and coverage are those of the rest. Quantiles are of time,
+    not of readings.
+    """
+    values, weights = [np.empty(0)], [np.empty(0)]
+    duration_s = 0.0
+    for start_s, end_s in stretches:
+        duration_s += max(0.0, end_s - start_s - reach.window_s)
+        chosen, weight = _inside(series.times, start_s, end_s, reach)
+        values.append(series.values[chosen])
+        weights.append(weight)
+    return _figures(np.concatenate(values), np.concatenate(weights), duration_s)
+
+
+def _inside(times: Floats, start_s: float, end_s: float, reach: Reach) -> tuple[slice, Floats]:
+    """The readings that stand for time inside the stretch, and for how much of it."""
+    first = int(np.searchsorted(times, start_s, side="right"))
+    # An instant stands for the time before it, also where it was read just after the end.
+    last = int(np.searchsorted(times, end_s, side="right")) + (reach.window_s == 0)
+    chosen = slice(first, min(last, len(times)))
+    at_s = times[chosen]
+    before_s = np.concatenate([[-np.inf], times])[chosen]
+    seen_from_s = before_s if reach.since_previous else at_s - reach.window_s
+    begins_s = np.maximum(np.maximum(before_s, at_s - reach.hold_s), start_s)
+    if reach.window_s and not reach.since_previous:
+        begins_s = np.maximum(begins_s, start_s + reach.window_s)
+    weights = np.minimum(at_s, end_s) - begins_s
+    if reach.window_s:
+        weights = np.where(seen_from_s >= start_s, weights, 0.0)
+    return chosen, np.maximum(weights, 0.0)
+
+
+def _figures(values: Floats, weights: Floats, duration_s: float) -> Aggregate | None:
+    known = (weights > 0) & np.isfinite(values)
+    values, weights = values[known], weights[known]
+    if not len(values) or duration_s <= 0:
         return None
-    times = np.array([sample[0] for sample in samples])
-    values = np.array([sample[1] for sample in samples])
-    begins = np.maximum(np.concatenate([[-np.inf], times[:-1]]), times - hold_s)
-    weights = np.minimum(times, end_s) - np.maximum(begins, start_s)
-    inside = weights > 0
-    if not inside.any():
-        return None
-    values, weights = values[inside], weights[inside]
     coverage = min(1.0, float(weights.sum() / duration_s))
-    count = int(inside.sum())
+    count = len(values)
     enough = count >= LEAST_SAMPLES and duration_s >= LEAST_DURATION_S and coverage >= LEAST_COVERAGE_RATIO
     # Rounding must not carry a mean past the values it is the mean of.
     mean = float(np.clip(np.average(values, weights=weights), values.min(), values.max()))
@@ -55,24 +98,52 @@ def aggregate(samples: Sequence[Sample], start_s: float, end_s: float, *, hold_s
     )
 
 
-def counted(samples: Sequence[Sample], start_s: float, end_s: float, *, hold_s: float) -> float | None:
-    """How far a counter went between two times, interpolated; ``None`` where no sample is within ``hold_s`` of both.
+def counted(series: Series, stretches: Sequence[Stretch], *, hold_s: float) -> float | None:
+    """How far a counter went over all ``stretches``, interpolated; ``None`` where that is not known.
 
-    A counter that went backwards was reset, and what it counted before is unknown: ``None`` too.
+    That is where no reading lies within ``hold_s`` of both ends of each stretch, or where the counter went
+    backwards: it was reset, and what it counted before is lost.
     """
-    times = [sample[0] for sample in samples]
-    values = [sample[1] for sample in samples]
-    if not times or end_s <= start_s or times[0] > start_s + hold_s or times[-1] < end_s - hold_s:
+    parts = [_counted_once(series, start_s, end_s, hold_s) for start_s, end_s in stretches]
+    known = [part for part in parts if part is not None]
+    return sum(known) if known and len(known) == len(parts) else None
+
+
+def _counted_once(series: Series, start_s: float, end_s: float, hold_s: float) -> float | None:
+    times, values = series
+    if not len(times) or end_s <= start_s or times[0] > start_s + hold_s or times[-1] < end_s - hold_s:
         return None
     first, last = np.interp([start_s, end_s], times, values)
-    between = [value for time, value in samples if start_s <= time <= end_s]
-    path = [first, *between, last]
+    inside = values[np.searchsorted(times, start_s) : np.searchsorted(times, end_s, side="right")]
+    path = [first, *inside, last]
     if any(later < earlier for earlier, later in pairwise(path)):
         return None
     return float(last - first)
 
 
-def _quantile(values: NDArray[np.float64], weights: NDArray[np.float64], share: float) -> float:
+def highest(series: Series, stretches: Sequence[Stretch]) -> float | None:
+    """The largest reading taken inside the stretches; ``None`` without one."""
+    inside = [
+        series.values[np.searchsorted(series.times, start_s) : np.searchsorted(series.times, end_s, side="right")]
+        for start_s, end_s in stretches
+    ]
+    found = np.concatenate(inside) if inside else np.empty(0)
+    return float(found.max()) if len(found) else None
+
+
+def rate_of(counter: Series, *, least_s: float) -> Series:
+    """Per second, between readings of a counter that are at least ``least_s`` apart; each stands for that time."""
+    kept: list[int] = []
+    for index, at_s in enumerate(counter.times):
+        if not kept or at_s - counter.times[kept[-1]] >= least_s:
+            kept.append(index)
+    times, values = counter.times[kept], counter.values[kept]
+    rates = np.maximum(np.diff(values), 0.0) / np.diff(times)
+    # The first has nothing before it; it is kept, as not a number, to bound the time of the second.
+    return Series(times, np.concatenate([[np.nan], rates]) if len(times) else rates)
+
+
+def _quantile(values: Floats, weights: Floats, share: float) -> float:
     order = np.argsort(values, kind="stable")
     reached = np.cumsum(weights[order])
     index = int(np.searchsorted(reached, share * reached[-1]))

@@ -1,12 +1,28 @@
-"""What telemetry hands out: the types on both sides of its door."""
+"""What telemetry takes and hands out: the types on both sides of its door."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from jobs.harness.sampling.facts import DeviceFacts, Settings
 
 if TYPE_CHECKING:
-    from jobs.report.schema import GpuPhase, HostPhase, RunWarning, Telemetry, TimeSeries
+    from jobs.report.schema import Capability, GpuPhase, HostPhase, Pooled, RunWarning, Telemetry, TimeSeries, Validity
+
+__all__ = ["DeviceFacts", "LiveReading", "NvmlDevice", "NvmlStatus", "Observation", "Options"]
+
+Mode = Literal["process", "thread", "off"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How to watch; the intervals are seconds between two readings of a kind."""
+
+    mode: Mode = "process"
+    fast_s: float = Settings.fast_s
+    gpm_s: float = Settings.gpm_s
+    slow_s: float = Settings.slow_s
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,29 +33,14 @@ class NvmlDevice:
 
 @dataclass(frozen=True, kw_only=True)
 class NvmlStatus:
-    """Whether NVML answers here, for ``doctor``; ``error`` says why not and what to do."""
+    """What NVML offers here, for ``doctor``; ``error`` says why it does not and what to do."""
 
     available: bool
     driver_version: str | None
     devices: tuple[NvmlDevice, ...]
     error: str | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class DeviceFacts:
-    """The job's device as NVML knows it; ``null_reasons`` has the report path of every ``None``."""
-
-    driver_version: str | None = None
-    cuda_driver_version: str | None = None
-    uuid: str | None = None
-    mig_uuid: str | None = None
-    pci_bus_id: str | None = None
-    name: str | None = None
-    compute_capability: str | None = None
-    memory_total_bytes: int | None = None
-    power_limit_w: float | None = None
-    mapping_method: str | None = None
-    null_reasons: dict[str, str] = field(default_factory=dict)
+    capabilities: dict[str, Capability]
+    """Of the one device that was asked about; empty without one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +59,8 @@ class Observation:
     telemetry: Telemetry
     gpu: tuple[GpuPhase | None, ...]
     host: tuple[HostPhase | None, ...]
+    training: Pooled | None
+    validity: Validity
     timeseries: TimeSeries | None
     null_reasons: dict[str, str]
     warnings: tuple[RunWarning, ...]

@@ -1,15 +1,19 @@
-"""The door: start watching, say which device, stop and get what was observed."""
+"""The door: start watching, say which device, mark the phases, stop and get what was observed."""
 
 from __future__ import annotations
 
+import os
+import time
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Final
 
-import numpy as np
-
-from jobs.harness.telemetry.aggregate import aggregate, counted
-from jobs.harness.telemetry.facts import DeviceFacts, LiveReading, NvmlStatus, Observation
-from jobs.harness.telemetry.nvml import METRICS, Nvml, NvmlUnavailable
-from jobs.harness.telemetry.sampler import HOST_INTERVAL_S, Sampler
+from jobs.harness.sampling.facts import DeviceFacts, Settings, Wanted, all_unknown
+from jobs.harness.telemetry.facts import LiveReading, NvmlDevice, NvmlStatus, Observation, Options
+from jobs.harness.telemetry.figures import Figures
+from jobs.harness.telemetry.launch import NoSampler, ProcessSampler, Sampler, ThreadSampler
+from jobs.harness.telemetry.record import Record
+from jobs.harness.telemetry.timeseries import to_time_series
+from jobs.harness.telemetry.validity import foreign_work_warnings, judge, training_warnings
 from jobs.report import schema
 
 if TYPE_CHECKING:
@@ -18,174 +22,219 @@ if TYPE_CHECKING:
     from jobs.harness.device import FrameworkDevice
     from jobs.harness.phases import Span
 
-ATTACH_TIMEOUT_S: Final = 5.0
-STOP_TIMEOUT_S: Final = 2.0
-NOT_IN_THIS_RELEASE: Final = "this release does not measure it"
-TOO_SHORT: Final = "no sample fell into a phase this short"
-UNITS: Final = {metric.name: metric.unit for metric in METRICS} | {"cpu_percent": "%", "rss_bytes": "B"}
+GREET_TIMEOUT_S: Final = 5.0
+STOP_TIMEOUT_S: Final = 1.5
+WATCH_GPU_VARIABLE: Final = "MNIST_JOBS_WATCH_GPU"
+"""UUID of a GPU to watch during a job on the CPU, which does not use it: to see, or to test, the telemetry."""
+OFF: Final = "telemetry is off (--telemetry off)"
+ON_CPU: Final = "the job ran on the CPU"
 
 
-def watch(*, clock: Callable[[], float], interval_s: float = 0.1) -> Watch:
-    """Start watching; ``clock`` is the phases' clock, ``interval_s`` the time between two samples."""
-    return Watch(Sampler(clock=clock, interval_s=interval_s))
+def watch(*, clock: Callable[[], float], options: Options | None = None, gpu_untouched: bool = True) -> Watch:
+    """Start watching.
 
-
-def probe() -> NvmlStatus:
-    """What NVML says here, for ``doctor``."""
-    try:
-        nvml = Nvml()
-    except NvmlUnavailable as error:
-        return NvmlStatus(available=False, driver_version=None, devices=(), error=str(error))
-    try:
-        return NvmlStatus(available=True, driver_version=nvml.driver_version(), devices=nvml.devices(), error=None)
-    except NvmlUnavailable as error:
-        return NvmlStatus(available=False, driver_version=None, devices=(), error=str(error))
-    finally:
-        nvml.close()
+    ``clock`` is the phases' clock, which must run as the monotonic clock does. ``gpu_untouched``: this process
+    has not used a GPU yet, so what is found in use there is another's.
+    """
+    return Watch(clock, options or Options(), gpu_untouched=gpu_untouched)
 
 
 class Watch:
     """One run's telemetry. Nothing here raises because of NVML, and nothing waits for it for long."""
 
-    def __init__(self, sampler: Sampler) -> None:
-        self._sampler = sampler
+    def __init__(self, clock: Callable[[], float], options: Options, *, gpu_untouched: bool) -> None:
+        self._options = options
+        self._offset_s = clock() - time.monotonic()
+        self._settings = Settings(
+            fast_s=options.fast_s,
+            gpm_s=options.gpm_s,
+            slow_s=options.slow_s,
+            process_id=os.getpid(),
+            gpu_untouched=gpu_untouched,
+        )
+        self._record = Record()
+        self._warnings: list[schema.RunWarning] = []
+        self._wanted: Wanted | None = None
+        self._on_gpu = False
+        self._no_facts = "the run ended before a device was chosen"
         self._observation: Observation | None = None
-        self._device_kind = "cpu"
-        sampler.start()
+        self._sampler = self._start()
+
+    def _start(self) -> Sampler:
+        if self._options.mode == "off":
+            return NoSampler(self._record)
+        if self._options.mode == "process":
+            try:
+                return ProcessSampler(self._settings, self._record)
+            except OSError as error:
+                self._warn("telemetry_in_thread", f"no process for the sampler could be started ({error})")
+        return ThreadSampler(self._settings, self._record)
 
     def attach(self, device: FrameworkDevice) -> DeviceFacts:
-        """Tell which device the job uses; what NVML knows of it comes back, found by UUID or PCI bus id."""
-        self._device_kind = device.kind
-        facts = self._sampler.attach(device, timeout_s=ATTACH_TIMEOUT_S)
-        if facts is not None:
-            return facts
-        reason = f"NVML did not answer within {ATTACH_TIMEOUT_S:.0f} s"
-        paths = ("environment.driver_version", "environment.cuda_driver_version", "devices[]")
-        return DeviceFacts(null_reasons=dict.fromkeys(paths, reason))
+        """Tell which device the job uses; what NVML knows of it comes back."""
+        self._on_gpu = device.kind == "gpu"
+        self._wanted = _wanted(device)
+        if self._wanted is not None and not self._on_gpu:
+            self._warn("watched_gpu_not_used", f"the job ran on the CPU; {self._wanted.uuid} was watched, not used")
+        self._ask()
+        ended = self._record.ended.is_set() and self._record.facts is None
+        if self._sampler.mode == "process" and ended and not self._sampler.crashed:
+            self._warn("telemetry_in_thread", f"the sampler's process ended at once ({self._failure()})")
+            self._record = Record()
+            self._sampler.stop(0.0)
+            self._sampler = ThreadSampler(self._settings, self._record)
+            self._ask()
+        if self._record.facts is not None:
+            return self._record.facts
+        self._no_facts = self._no_facts_reason()
+        return DeviceFacts(null_reasons=all_unknown(self._no_facts))
+
+    def _ask(self) -> None:
+        self._sampler.send({"kind": "attach", "wanted": self._wanted and asdict(self._wanted)})
+        self._record.attached.wait(GREET_TIMEOUT_S)
+
+    def _no_facts_reason(self) -> str:
+        if self._options.mode == "off":
+            return OFF
+        if self._record.ended.is_set():
+            return f"the sampler failed: {self._failure()}"
+        return f"NVML did not answer within {GREET_TIMEOUT_S:.0f} s"
+
+    def _failure(self) -> str:
+        return next(iter(self._record.failures), "it said nothing")
+
+    def mark(self) -> None:
+        """A phase ends and another begins: what counts up is read now."""
+        self._sampler.send({"kind": "mark"})
 
     def latest(self) -> LiveReading:
-        return self._sampler.latest
+        return self._record.latest()
 
     def stop(self, spans: Sequence[Span]) -> Observation:
         """Stop sampling and aggregate by phase. Takes at most 2 s; a second call answers the same."""
         if self._observation is None:
-            stopped = self._sampler.stop(timeout_s=STOP_TIMEOUT_S)
-            self._observation = self._observe(spans, stopped=stopped)
+            self._sampler.stop(STOP_TIMEOUT_S)
+            self._observation = self._observe(spans)
         return self._observation
 
-    def _observe(self, spans: Sequence[Span], *, stopped: bool) -> Observation:
-        record = self._sampler.record
+    def _observe(self, spans: Sequence[Span]) -> Observation:
+        record = self._record
+        self._warn_of_the_sampler()
         reasons: dict[str, str] = {}
-        no_gpu = self._no_gpu_reason(stopped=stopped)
-        if no_gpu is not None:
-            reasons["phases[].gpu"] = no_gpu
-        gpu = tuple(None if no_gpu is not None else self._gpu_phase(span, reasons) for span in spans)
-        host = tuple(self._host_phase(span) for span in spans)
-        reasons["phases[].host.cpu_percent"] = record.errors.get("cpu_percent", TOO_SHORT)
-        reasons["phases[].host.rss_peak_bytes"] = record.errors.get("rss_bytes", TOO_SHORT)
-        lateness = record.lateness_s
-        sampler = schema.Sampler(
-            mode="thread",
-            interval_s=self._sampler.interval_s,
-            taken=record.taken,
-            missed=record.missed,
-            lateness_p95_ms=float(np.percentile(lateness, 95)) * 1000 if lateness else None,
-            cpu_s=record.cpu_s,
-        )
-        reasons["telemetry.sampler.lateness_p95_ms"] = "no sample was taken"
-        reasons["telemetry.sampler.cpu_s"] = "the sampler did not end in time"
-        timeseries = self._timeseries()
-        if timeseries is None:
-            reasons["timeseries"] = "no sample was taken"
-        warnings = []
-        if not stopped:
-            message = f"the sampler did not stop within {STOP_TIMEOUT_S:.0f} s: an NVML call hangs"
-            warnings.append(schema.RunWarning(code="telemetry_hangs", message=message))
+        figures = Figures(record, self._options, self._offset_s, self._absent())
+        stretches = [(span.start_s, span.end_s) for span in spans]
+        train = [(span.start_s, span.end_s) for span in spans if span.name == "train"]
+        on = self._sampler.mode != "off"
+        reasons |= {} if on else {"phases[].host": OFF, "training.host": OFF}
+        training = self._training(figures, train, reasons) if train else None
+        reasons["training"] = "the run did not get as far as steady training"
+        if training is not None:
+            self._warnings += training_warnings(training)
+        if self._on_gpu:
+            self._warnings += foreign_work_warnings(record.baseline, record.foreign_processes)
+        timeseries = to_time_series(figures.columns())
+        reasons["timeseries"] = "no reading was taken" if on else OFF
         return Observation(
             telemetry=schema.Telemetry(
-                available=no_gpu is None, capabilities=self._capabilities(no_gpu, reasons), sampler=sampler
+                available=figures.absent is None,
+                capabilities=figures.capabilities(reasons),
+                sampler=self._sampler_account(reasons),
             ),
-            gpu=gpu,
-            host=host,
+            gpu=tuple(figures.gpu([stretch], "phases[].gpu", reasons) for stretch in stretches),
+            host=tuple(figures.host([stretch], "phases[].host", reasons) if on else None for stretch in stretches),
+            training=training,
+            validity=judge(on_gpu=self._on_gpu, checked=figures.absent is None, warnings=self._warnings),
             timeseries=timeseries,
             null_reasons=reasons,
-            warnings=tuple(warnings),
+            warnings=tuple(self._warnings),
         )
 
-    def _no_gpu_reason(self, *, stopped: bool) -> str | None:
-        record = self._sampler.record
-        if self._device_kind == "cpu":
-            return "the job ran on the CPU"
-        if not stopped and not any(record.samples[metric.name] for metric in METRICS):
-            return "NVML did not answer"
-        return record.nvml_error or record.gpu_error
-
-    def _gpu_phase(self, span: Span, reasons: dict[str, str]) -> schema.GpuPhase:
-        record = self._sampler.record
-
-        def figures(name: str, window_s: float) -> schema.Aggregate | None:
-            found = aggregate(record.samples[name], span.start_s, span.end_s, hold_s=window_s)
-            if found is None:
-                reasons[f"phases[].gpu.{name}"] = record.errors.get(name, TOO_SHORT)
-            return found
-
-        energy_j = counted(record.samples["energy_j"], span.start_s, span.end_s, hold_s=2 * self._sampler.interval_s)
-        if energy_j is None:
-            why = record.errors.get("energy_j", "not sampled at both ends of the phase, or the counter was reset")
-            reasons["phases[].gpu.energy_j"] = reasons["phases[].gpu.energy_source"] = why
-        used = [value for at_s, value in record.samples["memory_used_bytes"] if span.start_s <= at_s <= span.end_s]
-        if not used:
-            reasons["phases[].gpu.memory_used_peak_bytes"] = record.errors.get("memory_used_bytes", TOO_SHORT)
-        reasons["phases[].gpu.sm_util_percent"] = reasons["phases[].gpu.throttle_s"] = NOT_IN_THIS_RELEASE
-        return schema.GpuPhase(
-            util_percent=figures("util_percent", 1.0),
-            sm_util_percent=None,
-            memory_util_percent=figures("memory_util_percent", 1.0),
-            power_w=figures("power_w", 5 * self._sampler.interval_s),
-            energy_j=energy_j,
-            energy_source=None if energy_j is None else "nvmlDeviceGetTotalEnergyConsumption",
-            memory_used_peak_bytes=int(max(used)) if used else None,
-            throttle_s=None,
+    def _training(self, figures: Figures, train: list[tuple[float, float]], reasons: dict[str, str]) -> schema.Pooled:
+        return schema.Pooled(
+            duration_s=sum(end_s - start_s for start_s, end_s in train),
+            gpu=figures.gpu(train, "training.gpu", reasons),
+            host=figures.host(train, "training.host", reasons) if self._sampler.mode != "off" else None,
         )
 
-    def _host_phase(self, span: Span) -> schema.HostPhase:
-        samples = self._sampler.record.samples
-        memory = [value for at_s, value in samples["rss_bytes"] if span.start_s <= at_s <= span.end_s]
-        return schema.HostPhase(
-            cpu_percent=aggregate(samples["cpu_percent"], span.start_s, span.end_s, hold_s=3 * HOST_INTERVAL_S),
-            rss_peak_bytes=int(max(memory)) if memory else None,
+    def _absent(self) -> str | None:
+        """Why the GPU has no figures at all; ``None`` where it may have some."""
+        record = self._record
+        if self._sampler.mode == "off":
+            return OFF
+        if self._wanted is None:
+            return ON_CPU
+        if record.facts is None:
+            return record.nvml_error or self._no_facts
+        return record.gpu_error
+
+    def _warn_of_the_sampler(self) -> None:
+        record = self._record
+        if self._sampler.mode == "off":
+            return
+        if record.failures:
+            self._warn("telemetry_failed", f"the sampler failed: {self._failure()}")
+        elif record.ended.is_set() and record.cpu_s is None and self._sampler.mode == "process":
+            self._warn("telemetry_died", "the sampler's process ended before the run did; later figures are missing")
+        elif not record.gpu_ended:
+            self._warn("telemetry_hangs", "an NVML call hangs; figures after it are missing")
+
+    def _warn(self, code: str, message: str) -> None:
+        self._warnings.append(schema.RunWarning(code=code, message=message))
+
+    def _sampler_account(self, reasons: dict[str, str]) -> schema.Sampler:
+        record = self._record
+        rates = {name: schema.SamplingRate(**rate) for name, rate in record.rates.items()}
+        fast = rates.get("fast")
+        why = OFF if self._sampler.mode == "off" else self._absent() or "the sampler did not end in time"
+        path = "telemetry.sampler"
+        reasons |= {f"{path}.{name}": why for name in ("interval_s", "planned", "late", "lateness_p95_ms")}
+        reasons |= {f"{path}.{name}": "the sampler did not end in time" for name in ("cpu_s", "startup_cpu_s")}
+        reasons |= {f"{path}.rates.{name}.lateness_p95_ms": "no reading was taken" for name in rates}
+        return schema.Sampler(
+            mode=self._sampler.mode,
+            interval_s=None if fast is None else fast.interval_s,
+            planned=None if fast is None else fast.planned,
+            taken=0 if fast is None else fast.taken,
+            missed=0 if fast is None else fast.missed,
+            late=None if fast is None else fast.late,
+            lateness_p95_ms=None if fast is None else fast.lateness_p95_ms,
+            cpu_s=record.cpu_s,
+            startup_cpu_s=record.startup_cpu_s,
+            rates=rates,
         )
 
-    def _capabilities(self, no_gpu: str | None, reasons: dict[str, str]) -> dict[str, schema.Capability]:
-        record = self._sampler.record
-        capabilities = {
-            metric.name: schema.Capability(
-                supported=bool(record.samples[metric.name]),
-                source=metric.source,
-                error=record.errors.get(metric.name)
-                or (None if record.samples[metric.name] else record.nvml_error or no_gpu or "no sample was taken"),
-                window_s=metric.window_s,
-            )
-            for metric in METRICS
-        }
-        for name in ("sm_util_percent", "throttle_s"):
-            capabilities[name] = schema.Capability(
-                supported=False, source=None, error=NOT_IN_THIS_RELEASE, window_s=None
-            )
-        for name in capabilities:
-            reasons[f"telemetry.capabilities.{name}.source"] = NOT_IN_THIS_RELEASE
-            reasons[f"telemetry.capabilities.{name}.error"] = "no error"
-            reasons[f"telemetry.capabilities.{name}.window_s"] = "instantaneous, a counter, or not measured"
-        return capabilities
 
-    def _timeseries(self) -> schema.TimeSeries | None:
-        columns = {name: dict(samples) for name, samples in self._sampler.record.samples.items() if samples}
-        times = sorted({at_s for samples in columns.values() for at_s in samples})
-        if not times:
+def _wanted(device: FrameworkDevice) -> Wanted | None:
+    uuid, pci_bus_id = device.uuid, device.pci_bus_id
+    if device.kind == "cpu":
+        uuid, pci_bus_id = os.environ.get(WATCH_GPU_VARIABLE) or None, None
+        if uuid is None:
             return None
-        return schema.TimeSeries(
-            columns=list(columns),
-            units=[UNITS[name] for name in columns],
-            t_s=[round(at_s, 4) for at_s in times],
-            values=[[samples.get(at_s) for at_s in times] for samples in columns.values()],
-        )
+    return Wanted(
+        uuid=uuid,
+        pci_bus_id=pci_bus_id,
+        index=device.index,
+        visible_devices=os.environ.get("CUDA_VISIBLE_DEVICES"),
+        device_order=os.environ.get("CUDA_DEVICE_ORDER"),
+    )
+
+
+def probe(device: FrameworkDevice | None = None, *, seconds: float = 1.0) -> NvmlStatus:
+    """What NVML offers here, for ``doctor``; of ``device``, if it is a GPU, what each metric can do in ``seconds``."""
+    watching = Watch(time.monotonic, Options(), gpu_untouched=True)
+    record = watching._record  # noqa: SLF001 - the other half of this module
+    record.greeted.wait(GREET_TIMEOUT_S)
+    watched = device is not None and _wanted(device) is not None
+    if device is not None and watched:
+        watching.attach(device)
+        # GPM needs two readings; the end of the sampler, should it come first, ends the wait.
+        record.ended.wait(seconds)
+    observation = watching.stop([])
+    answered = record.greeted.is_set() and record.nvml_error is None and record.driver_version is not None
+    return NvmlStatus(
+        available=answered,
+        driver_version=record.driver_version,
+        devices=tuple(NvmlDevice(**device) for device in record.devices),
+        error=None if answered else record.nvml_error or "NVML did not answer",
+        capabilities=observation.telemetry.capabilities if watched else {},
+    )

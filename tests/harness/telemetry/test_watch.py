@@ -9,26 +9,57 @@ import pytest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     Watched = Callable[..., dict[str, Any]]
+
+GPM = {
+    "graphics_util_percent": 90,
+    "sm_util_percent": 12.5,
+    "sm_occupancy_percent": 6.25,
+    "tensor_util_percent": 2,
+    "hmma_util_percent": 1,
+    "fp32_util_percent": 3,
+    "dram_bandwidth_util_percent": 5,
+    "pcie_tx_bytes_per_s": 8 * 2**20,
+    "pcie_rx_bytes_per_s": 4 * 2**20,
+}
 
 
 def _fail(function: str, code: int, after: int = 0) -> str:
     return f"{function}:{code}:{after}"
 
 
-def test_steady_readings_come_out_as_they_are(watched: Watched) -> None:
-    seen = watched(rows=40)
-    (gpu,) = seen["gpu"]
+@pytest.mark.parametrize("mode", ["process", "thread"])
+def test_steady_readings_come_out_as_they_are(mode: str, watched: Watched) -> None:
+    seen = watched(rows=100, mode=mode)
+    gpu = seen["gpu"]
     assert gpu["util_percent"]["mean"] == gpu["util_percent"]["max"] == 40
     assert gpu["memory_util_percent"]["mean"] == 10
     assert gpu["power_w"]["mean"] == 100
+    assert gpu["sm_clock_hz"]["mean"] == 1.5e9
+    assert gpu["memory_clock_hz"]["mean"] == 2.6e9
+    assert gpu["temperature_c"]["mean"] == 50
     assert gpu["memory_used_peak_bytes"] == 2**30
+    assert gpu["memory_reserved_bytes"] == 2**28
+    assert {name: gpu[name]["mean"] for name in GPM} == GPM
     assert gpu["energy_j"] == pytest.approx(100 * seen["seconds"], rel=0.05)
+    assert gpu["energy_source"] == "NVML_FI_DEV_TOTAL_ENERGY_CONSUMPTION"
+    assert gpu["energy_from_power_j"] == pytest.approx(100 * seen["seconds"], rel=0.05)
+    assert gpu["pcie_tx_bytes"] == pytest.approx(1e6 * seen["seconds"], rel=0.05)
+    assert gpu["pcie_rx_bytes"] == pytest.approx(2e6 * seen["seconds"], rel=0.05)
+    assert gpu["throttle_s"]["thermal"] == 0
+    assert gpu["ecc_corrected_errors"] == gpu["row_remaps_corrected"] == 0
+    assert gpu["xid_errors"] == []
     assert seen["live"] == {"gpu_util_percent": 40, "power_w": 100, "memory_used_bytes": 2**30}
+    assert seen["training"]["gpu"]["power_w"]["mean"] == 100
+    assert seen["validity"] == {"status": "ok", "causes": []}
+    assert seen["warnings"] == {}
     assert seen["telemetry"]["available"]
-    assert set(seen["columns"]) >= {"util_percent", "power_w", "memory_used_bytes", "energy_j", "rss_bytes"}
-    assert seen["host"][0]["rss_peak_bytes"] > 10_000_000
+    assert seen["telemetry"]["sampler"]["mode"] == mode
+    assert all(capability["supported"] for capability in seen["telemetry"]["capabilities"].values())
+    assert set(seen["columns"]) >= {"util_percent", "sm_util_percent", "power_w", "energy_j", "rss_bytes"}
+    assert seen["host"]["rss_peak_bytes"] > 10_000_000
     facts = seen["facts"]
     assert facts["driver_version"] == "999.12.3"
     assert facts["cuda_driver_version"] == "13.2"
@@ -36,40 +67,131 @@ def test_steady_readings_come_out_as_they_are(watched: Watched) -> None:
     assert facts["memory_total_bytes"] == 16 * 2**30
 
 
-@pytest.mark.parametrize(
-    ("device", "method"),
-    [({"uuid": "GPU-fake-1"}, "uuid"), ({"pci_bus_id": "0000:01:00.0"}, "pci_bus_id")],
-    ids=["uuid", "pci"],
-)
-def test_of_two_gpus_the_job_s_own_is_read(device: dict[str, str], method: str, watched: Watched) -> None:
-    seen = watched(gpus="2", device={"kind": "gpu", "index": 0, "name": "Fake", **device})
-    assert seen["facts"]["mapping_method"] == method
-    assert seen["facts"]["uuid"] == "GPU-fake-1"
-    assert seen["gpu"][0]["util_percent"]["mean"] == 41
+def test_a_ramp_has_the_known_mean_of_its_time(watched: Watched) -> None:
+    """Utilization 5 %/s since an origin: the mean over a stretch is the value in its middle."""
+    probe = watched(rows=1)
+    origin_s = probe["origin_s"]
+    seen = watched(rows=120, ramp=f"{origin_s}:5", samples="epoch")
+    offset_s = seen["origin_s"] - origin_s
+    gpu = seen["gpu"]
+    middle_s = (seen["start_s"] + seen["middle_s"]) / 2 + offset_s
+    # An instant stands for the time since the one before it, half an interval late on average.
+    assert gpu["power_w"]["mean"] == pytest.approx(50 * middle_s, abs=50 * 0.1)
+    assert gpu["power_w"]["max"] <= 50 * (seen["middle_s"] + offset_s + 0.1)
+    # What the driver buffered lies inside the stretch, and so does what the polled average was made from.
+    assert gpu["util_percent"]["mean"] == pytest.approx(5 * middle_s, abs=2.0)
+    assert seen["telemetry"]["capabilities"]["util_percent"]["source"] == "nvmlDeviceGetSamples"
 
 
-def test_the_only_gpu_needs_no_name_but_among_two_none_is_guessed(watched: Watched) -> None:
-    nameless = {"kind": "gpu", "index": 0, "name": "Fake"}
-    assert watched(device=nameless)["facts"]["mapping_method"] == "only_gpu"
-    seen = watched(gpus="2", device=nameless)
-    assert seen["gpu"] == [None]
-    assert "which of 2 GPUs" in seen["reasons"]["phases[].gpu"]
-    assert not seen["telemetry"]["available"]
+@pytest.mark.parametrize("clock", ["epoch", "boot"])
+def test_the_driver_s_own_buffer_is_used_where_it_works(clock: str, watched: Watched) -> None:
+    seen = watched(rows=120, samples=clock)
+    capability = seen["telemetry"]["capabilities"]["util_percent"]
+    assert capability["source"] == "nvmlDeviceGetSamples"
+    assert capability["window_s"] == pytest.approx(1 / 6, abs=0.001)
+    assert seen["gpu"]["util_percent"]["mean"] == 40
+    # One sample every sixth of a second, and none of the idle time before the job.
+    assert seen["gpu"]["util_percent"]["n"] == pytest.approx(6 * seen["seconds"], abs=3)
+
+
+@pytest.mark.parametrize("samples", ["empty", "odd"])
+def test_a_buffer_that_does_not_work_leaves_polling(samples: str, watched: Watched) -> None:
+    seen = watched(rows=100, samples=samples)
+    assert seen["telemetry"]["capabilities"]["util_percent"]["source"] == "nvmlDeviceGetUtilizationRates"
+    assert seen["gpu"]["util_percent"]["mean"] == 40
+
+
+def test_an_average_over_a_second_needs_more_than_a_second(watched: Watched) -> None:
+    """The phase is shorter than the window of ``utilization.gpu``: whatever it says is partly about before."""
+    seen = watched(rows=20)
+    assert seen["seconds"] < 1
+    assert seen["gpu"]["util_percent"] is None
+    assert "short" in seen["reasons"]["phases[].gpu.util_percent"]
+    assert seen["gpu"]["power_w"]["quality"] == "insufficient"
+
+
+def test_on_an_ampere_there_is_no_gpm(watched: Watched) -> None:
+    seen = watched(gpm="0")
+    assert all(seen["gpu"][name] is None for name in GPM)
+    assert "this GPU does not offer it" in seen["reasons"]["phases[].gpu.sm_util_percent"]
+    assert not seen["telemetry"]["capabilities"]["sm_util_percent"]["supported"]
+    assert seen["gpu"]["power_w"]["mean"] == 100
+
+
+def test_what_gpm_cannot_tell_is_null_and_nothing_else(watched: Watched) -> None:
+    seen = watched(nan="1", rows=60)
+    assert seen["gpu"]["pcie_rx_bytes_per_s"] is None
+    assert "nan" in seen["reasons"]["phases[].gpu.pcie_rx_bytes_per_s"]
+    assert seen["gpu"]["pcie_tx_bytes_per_s"]["mean"] == 8 * 2**20
+
+
+def test_a_driver_of_2020_gives_what_it_has(old_nvml: Path, watched: Watched) -> None:
+    seen = watched(library=old_nvml, rows=120)
+    gpu = seen["gpu"]
+    # Its power is an average over a second, as its utilization is.
+    assert seen["telemetry"]["capabilities"]["power_w"]["source"] == "nvmlDeviceGetPowerUsage"
+    assert gpu["power_w"]["mean"] == 100
+    assert gpu["util_percent"]["mean"] == 40
+    assert gpu["energy_source"] == "nvmlDeviceGetTotalEnergyConsumption"
+    assert gpu["energy_j"] == pytest.approx(100 * seen["seconds"], rel=0.05)
+    assert gpu["temperature_c"]["mean"] == 50
+    assert gpu["memory_used_peak_bytes"] == 2**30
+    for name in ("memory_reserved_bytes", "throttle_s", "sm_util_percent", "xid_errors", "ecc_corrected_errors"):
+        assert gpu[name] is None
+        assert "the driver is too old" in seen["reasons"][f"phases[].gpu.{name}"]
+
+
+def test_with_power_alone_energy_is_power_times_time(watched: Watched) -> None:
+    names = ("UtilizationRates", "FieldValues", "TotalEnergyConsumption", "ClockInfo", "MemoryInfo", "MemoryInfo_v2")
+    seen = watched(fail=",".join(_fail(f"nvmlDeviceGet{name}", 3) for name in names), gpm="0", rows=120)
+    gpu = seen["gpu"]
+    assert gpu["power_w"]["mean"] == 100
+    assert gpu["energy_source"] == "power x time"
+    assert gpu["energy_j"] == pytest.approx(100 * seen["seconds"], rel=0.01)
+    for name in ("util_percent", "sm_clock_hz", "memory_used_peak_bytes", "throttle_s", "pcie_tx_bytes"):
+        assert gpu[name] is None
+        assert "this GPU does not offer it" in seen["reasons"][f"phases[].gpu.{name}"]
+
+
+def test_a_counter_of_32_bits_wraps(watched: Watched) -> None:
+    """It starts 50 J, half a second, before 2**32 mJ."""
+    seen = watched(rows=100, energy32=str(2**32 - 50_000))
+    assert seen["gpu"]["energy_j"] == pytest.approx(100 * seen["seconds"], rel=0.05)
 
 
 def test_a_cpu_job_reads_no_gpu(watched: Watched) -> None:
-    seen = watched(device={"kind": "cpu", "index": 0, "name": "cpu"})
-    assert seen["gpu"] == [None]
+    seen = watched(device={"kind": "cpu", "index": 0, "name": "cpu"}, until="rss_bytes", rows=5)
+    assert seen["gpu"] is None
     assert seen["reasons"]["phases[].gpu"] == "the job ran on the CPU"
     assert seen["facts"]["driver_version"] == "999.12.3"
+    assert seen["validity"]["status"] == "ok"
+
+
+def test_a_cpu_job_can_be_told_to_watch_a_gpu(watched: Watched) -> None:
+    device = {"kind": "cpu", "index": 0, "name": "cpu"}
+    seen = watched(device=device, variables={"MNIST_JOBS_WATCH_GPU": "GPU-fake-0"})
+    assert seen["gpu"]["power_w"]["mean"] == 100
+    assert "not used" in seen["warnings"]["watched_gpu_not_used"]
+
+
+def test_telemetry_can_be_off(watched: Watched) -> None:
+    seen = watched(mode="off", longest_s=0)
+    assert seen["gpu"] is None
+    assert seen["host"] is None
+    assert "--telemetry off" in seen["reasons"]["phases[].gpu"]
+    assert seen["telemetry"]["sampler"]["mode"] == "off"
+    assert seen["validity"]["status"] == "unchecked"
+    assert seen["warnings"] == {}
 
 
 def test_without_the_library_the_host_s_figures_are_there(watched: Watched) -> None:
-    seen = watched(library=False, rows=60)
-    assert seen["gpu"] == [None]
+    seen = watched(library=None, until="rss_bytes", rows=12)
+    assert seen["gpu"] is None
     assert "NVML Shared Library Not Found: no NVIDIA driver here" in seen["reasons"]["phases[].gpu"]
-    assert seen["host"][0]["rss_peak_bytes"] > 0
+    assert seen["host"]["rss_peak_bytes"] > 0
+    assert seen["host"]["cpu_percent"]["mean"] >= 0
     assert "--gpus all" in seen["facts"]["null_reasons"]["environment.driver_version"]
+    assert seen["validity"]["status"] == "unchecked"
 
 
 @pytest.mark.parametrize(
@@ -82,55 +204,99 @@ def test_without_the_library_the_host_s_figures_are_there(watched: Watched) -> N
     ],
 )
 def test_a_failed_start_says_what_to_do(code: int, words: str, watched: Watched) -> None:
-    seen = watched(fail=_fail("nvmlInitWithFlags", code) + "," + _fail("nvmlInit_v2", code))
-    assert seen["gpu"] == [None]
+    seen = watched(fail=_fail("nvmlInitWithFlags", code) + "," + _fail("nvmlInit_v2", code), longest_s=0.1)
+    assert seen["gpu"] is None
     assert words in seen["reasons"]["phases[].gpu"]
 
 
 def test_one_figure_that_is_not_supported_does_not_take_the_others_along(watched: Watched) -> None:
     seen = watched(fail=_fail("nvmlDeviceGetUtilizationRates", pynvml.NVML_ERROR_NOT_SUPPORTED))
-    (gpu,) = seen["gpu"]
-    assert gpu["util_percent"] is None
-    assert gpu["power_w"]["mean"] == 100
+    assert seen["gpu"]["util_percent"] is None
+    assert seen["gpu"]["power_w"]["mean"] == 100
     capability = seen["telemetry"]["capabilities"]["util_percent"]
     assert not capability["supported"]
     assert "this GPU does not offer it" in capability["error"]
     assert "this GPU does not offer it" in seen["reasons"]["phases[].gpu.util_percent"]
 
 
+def test_a_field_that_fails_leaves_the_other_fields(watched: Watched) -> None:
+    seen = watched(field_fail="75:3,83:4", rows=60)
+    assert "thermal" not in seen["gpu"]["throttle_s"]
+    assert seen["gpu"]["throttle_s"]["power_cap"] == 0
+    # It may be permitted again, so no other counter takes its place; power times time does.
+    assert seen["gpu"]["energy_source"] == "power x time"
+    assert "may not read it" in seen["telemetry"]["capabilities"]["energy_j"]["error"]
+
+
 def test_permission_lost_in_mid_run_leaves_what_was_read(watched: Watched) -> None:
-    seen = watched(rows=40, fail=_fail("nvmlDeviceGetPowerUsage", pynvml.NVML_ERROR_NO_PERMISSION, 10))
-    (gpu,) = seen["gpu"]
-    assert gpu["power_w"]["n"] <= 10
-    assert gpu["power_w"]["quality"] == "insufficient"
-    assert gpu["util_percent"]["n"] > 20
-    assert "may not read it" in seen["telemetry"]["capabilities"]["power_w"]["error"]
+    lost = _fail("nvmlDeviceGetClockInfo", pynvml.NVML_ERROR_NO_PERMISSION, 20)
+    seen = watched(rows=60, fail=lost)
+    gpu = seen["gpu"]
+    assert gpu["sm_clock_hz"]["n"] <= 10
+    assert gpu["sm_clock_hz"]["quality"] == "insufficient"
+    assert gpu["power_w"]["n"] > 50
+    assert "may not read it" in seen["telemetry"]["capabilities"]["sm_clock_hz"]["error"]
 
 
 def test_a_lost_gpu_leaves_what_was_read(watched: Watched) -> None:
     lost = pynvml.NVML_ERROR_GPU_IS_LOST
-    names = ("UtilizationRates", "PowerUsage", "TotalEnergyConsumption", "MemoryInfo", "MemoryInfo_v2")
-    seen = watched(rows=40, fail=",".join(_fail(f"nvmlDeviceGet{name}", lost, 12) for name in names))
-    (gpu,) = seen["gpu"]
-    assert gpu["util_percent"]["max"] == 40
+    names = ("UtilizationRates", "PowerUsage", "TotalEnergyConsumption", "MemoryInfo", "MemoryInfo_v2", "FieldValues")
+    rules = [_fail(f"nvmlDeviceGet{name}", lost, 30) for name in names] + [_fail("nvmlGpmSampleGet", lost, 2)]
+    seen = watched(rows=100, until="sm_clock_hz", fail=",".join(rules))
+    gpu = seen["gpu"]
+    assert gpu["power_w"]["max"] == 100
+    assert gpu["power_w"]["coverage_ratio"] < 0.6
     assert gpu["energy_j"] is None
+    assert gpu["energy_from_power_j"] is None
     assert "drain the node" in seen["reasons"]["phases[].gpu.energy_j"]
 
 
-def test_a_call_that_hangs_holds_up_neither_start_nor_stop(watched: Watched) -> None:
-    seen = watched(longest_s=1, hang="nvmlDeviceGetPowerUsage:3")
-    assert seen["stop_s"] < 2.5
-    assert seen["warnings"] == ["telemetry_hangs"]
-    assert seen["gpu"][0]["util_percent"]["max"] == 40
+@pytest.mark.parametrize("mode", ["process", "thread"])
+def test_a_call_that_hangs_holds_up_neither_start_nor_stop(mode: str, watched: Watched) -> None:
+    seen = watched(longest_s=1, hang="nvmlDeviceGetClockInfo:6", until="sm_clock_hz", mode=mode)
+    assert seen["stop_s"] < 2
+    assert "hangs" in seen["warnings"]["telemetry_hangs"]
+    assert seen["gpu"]["sm_clock_hz"]["max"] == 1.5e9
+    # The host is read by a loop of its own.
+    assert seen["host"]["cpu_percent"]["coverage_ratio"] > 0.7
+
+
+def test_a_start_that_hangs_is_not_waited_for(watched: Watched) -> None:
     stuck = watched(longest_s=1, hang="nvmlInitWithFlags:0")
-    assert stuck["gpu"] == [None]
-    assert stuck["reasons"]["phases[].gpu"] == "NVML did not answer"
+    assert stuck["stop_s"] < 2
+    assert stuck["gpu"] is None
+    assert "did not answer within 5 s" in stuck["reasons"]["phases[].gpu"]
     assert "did not answer within 5 s" in stuck["facts"]["null_reasons"]["environment.driver_version"]
+    assert stuck["host"]["rss_peak_bytes"] > 0
+
+
+def test_a_crash_in_nvml_ends_the_sampler_alone(watched: Watched) -> None:
+    seen = watched(crash="nvmlDeviceGetClockInfo:20", longest_s=1.5)
+    assert "ended before the run did" in seen["warnings"]["telemetry_died"]
+    assert seen["telemetry"]["sampler"]["mode"] == "process"
+
+
+def test_a_crash_at_the_start_is_not_repeated_in_the_training_process(watched: Watched) -> None:
+    seen = watched(crash="nvmlDeviceGetCount_v2:0", longest_s=0.2)
+    assert seen["telemetry"]["sampler"]["mode"] == "process"
+    assert seen["gpu"] is None
+
+
+@pytest.mark.parametrize("executable", ["", "/nowhere/python", "/bin/false"])
+def test_where_no_process_can_be_started_threads_do_it(executable: str, watched: Watched) -> None:
+    seen = watched(executable=executable, rows=30)
+    assert seen["gpu"]["power_w"]["mean"] == 100
+    assert seen["telemetry"]["sampler"]["mode"] == "thread"
+    assert "telemetry_in_thread" in seen["warnings"]
 
 
 def test_the_sampler_keeps_its_times(watched: Watched) -> None:
-    sampler = watched(rows=50)["telemetry"]["sampler"]
-    assert sampler["mode"] == "thread"
-    assert sampler["taken"] >= 50
-    assert sampler["cpu_s"] is not None
+    sampler = watched(rows=100)["telemetry"]["sampler"]
+    assert sampler["mode"] == "process"
+    assert sampler["taken"] >= 100
+    assert sampler["planned"] == sampler["taken"] + sampler["missed"]
     assert sampler["lateness_p95_ms"] is not None
+    assert set(sampler["rates"]) == {"fast", "gpm", "slow", "host"}
+    assert sampler["rates"]["slow"]["interval_s"] == 0.1
+    assert 0 < sampler["cpu_s"] < 2
+    assert sampler["startup_cpu_s"] > 0

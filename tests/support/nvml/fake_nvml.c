@@ -1,12 +1,29 @@
 /* A libnvidia-ml.so.1 for tests: the real binding loads it by name from LD_LIBRARY_PATH.
  *
- * What it says is set by environment variables:
- *   FAKE_NVML_GPUS=2                  how many GPUs there are (1)
- *   FAKE_NVML_FAIL=function:code:n    function returns code from its n-th call on (n from 0); several by ','
- *   FAKE_NVML_HANG=function:n         function never returns from its n-th call on
- * A GPU i reads: utilization 40+i %, memory utilization 10+i %, power 100+i W, memory used (1+i) GiB of 16 GiB, and
- * energy that grows at its power from a start of 5000 J.
+ * GPU i reads: utilization 40+i %, memory utilization 10+i %, power 100+i W, SM clock 1500+i MHz, memory clock
+ * 2600 MHz, 50+i °C, memory used (1+i) GiB of 16 GiB, energy that grows at its power from 5000 J; GPM: SM 12.5 %,
+ * occupancy 6.25 %, tensor 2 %, HMMA 1 %, FP32 3 %, DRAM 5 %, engine 90 %, PCIe 8 and 4 MiB/s. Before its power limit is asked
+ * for, which telemetry does when it attaches, a GPU is idle and empty.
+ *
+ * Environment variables change that:
+ *   FAKE_NVML_GPUS=2                   how many GPUs there are (1)
+ *   FAKE_NVML_FAIL=function:code:n     function returns code from its n-th call on (n from 0); several by ','
+ *   FAKE_NVML_HANG=function:n          function never returns from its n-th call on
+ *   FAKE_NVML_CRASH=function:n         function kills the process at its n-th call
+ *   FAKE_NVML_FIELD_FAIL=field:code    that field value holds an error; several by ','
+ *   FAKE_NVML_RAMP=origin:rate         utilization is rate * (CLOCK_MONOTONIC - origin), power ten times that
+ *   FAKE_NVML_MIG=k                    GPU 0 is split into k MIG devices
+ *   FAKE_NVML_GPM=0                    no GPM, as before Hopper
+ *   FAKE_NVML_SAMPLES=epoch|boot|odd|empty   the driver's buffer: its clock, or a probe that finds no rows (no buffer)
+ *   FAKE_NVML_ENERGY32=mJ              energy is a 32-bit count that starts there
+ *   FAKE_NVML_THROTTLE=share           share of time throttled thermally
+ *   FAKE_NVML_ECC=rate                 corrected memory errors a second
+ *   FAKE_NVML_XID=number               one XID event
+ *   FAKE_NVML_PROCESSES=n              compute processes on every GPU
+ *   FAKE_NVML_BUSY=1                   busy and full before the job, too
+ * Built with -DOLD_DRIVER it lacks the functions that came after driver 450.
  */
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,29 +31,52 @@
 #include <unistd.h>
 
 typedef int ret_t;
-typedef struct { int index; } gpu_t;
+typedef struct { int index, slice; } gpu_t; /* slice -1: the GPU itself */
 
-enum { OK = 0, INVALID = 2, NOT_FOUND = 6 };
+enum { OK = 0, INVALID = 2, NOT_SUPPORTED = 3, NOT_FOUND = 6, INSUFFICIENT_SIZE = 7, TIMEOUT = 10 };
 
-static gpu_t gpus[8] = {{0}, {1}, {2}, {3}, {4}, {5}, {6}, {7}};
+static gpu_t gpus[8] = {{0, -1}, {1, -1}, {2, -1}, {3, -1}, {4, -1}, {5, -1}, {6, -1}, {7, -1}};
+static gpu_t slices[7] = {{0, 0}, {0, 1}, {0, 2}, {0, 3}, {0, 4}, {0, 5}, {0, 6}};
+static int in_use[8];
 
-static int count_gpus(void) {
-    const char *text = getenv("FAKE_NVML_GPUS");
-    return text ? atoi(text) : 1;
+static double number(const char *name, double otherwise) {
+    const char *text = getenv(name);
+    return text ? atof(text) : otherwise;
 }
+static int count_gpus(void) { return (int)number("FAKE_NVML_GPUS", 1); }
+static int busy(const gpu_t *gpu) { return in_use[gpu->index] || getenv("FAKE_NVML_BUSY"); }
 
-static double now(void) {
+static double clock_s(clockid_t clock) {
     struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
+    clock_gettime(clock, &t);
     return t.tv_sec + t.tv_nsec * 1e-9;
 }
+static double now(void) { return clock_s(CLOCK_MONOTONIC); }
+static double since_start(void) {
+    static double start;
+    if (start == 0) start = now();
+    return now() - start;
+}
 
-/* The code this call of `function` is to return, and hangs where it is to hang. */
+static double utilization_at(const gpu_t *gpu, double at) {
+    double origin, rate;
+    const char *ramp = getenv("FAKE_NVML_RAMP");
+    if (ramp && sscanf(ramp, "%lf:%lf", &origin, &rate) == 2) return rate * (at - origin);
+    return busy(gpu) ? 40 + gpu->index : 0;
+}
+
+/* Whether `rules` has function:n with n at or below this call. */
+static int named(const char *rules, const char *function, int call) {
+    size_t length = strlen(function);
+    return rules && strncmp(rules, function, length) == 0 && rules[length] == ':' && call >= atoi(rules + length + 1);
+}
+
+/* The code this call of `function` is to return; hangs or dies where it is to. */
 static ret_t scripted(const char *function, int *calls) {
     int call = (*calls)++;
-    const char *hang = getenv("FAKE_NVML_HANG");
     size_t length = strlen(function);
-    if (hang && strncmp(hang, function, length) == 0 && hang[length] == ':' && call >= atoi(hang + length + 1))
+    if (named(getenv("FAKE_NVML_CRASH"), function, call)) abort();
+    if (named(getenv("FAKE_NVML_HANG"), function, call))
         for (;;) pause();
     for (const char *rule = getenv("FAKE_NVML_FAIL"); rule && *rule;) {
         int code = 0, from = 0;
@@ -53,7 +93,11 @@ static ret_t scripted(const char *function, int *calls) {
     ret_t code = scripted(__func__, &calls);           \
     if (code != OK) return code;
 
-ret_t nvmlInitWithFlags(unsigned flags) { (void)flags; SCRIPTED return OK; }
+/* What a MIG device has no reading of. */
+#define WHOLE_GPU_ONLY(gpu) \
+    if ((gpu)->slice >= 0) return NOT_SUPPORTED;
+
+ret_t nvmlInitWithFlags(unsigned flags) { (void)flags; SCRIPTED since_start(); return OK; }
 ret_t nvmlInit_v2(void) { SCRIPTED return OK; }
 ret_t nvmlShutdown(void) { SCRIPTED return OK; }
 const char *nvmlErrorString(ret_t code) {
@@ -64,6 +108,8 @@ const char *nvmlErrorString(ret_t code) {
 ret_t nvmlSystemGetDriverVersion(char *text, unsigned length) { SCRIPTED snprintf(text, length, "999.12.3"); return OK; }
 ret_t nvmlSystemGetCudaDriverVersion_v2(int *version) { SCRIPTED *version = 13020; return OK; }
 ret_t nvmlSystemGetCudaDriverVersion(int *version) { SCRIPTED *version = 13020; return OK; }
+
+/* Which device */
 ret_t nvmlDeviceGetCount_v2(unsigned *count) { SCRIPTED *count = count_gpus(); return OK; }
 ret_t nvmlDeviceGetHandleByIndex_v2(unsigned index, gpu_t **gpu) {
     SCRIPTED
@@ -73,8 +119,13 @@ ret_t nvmlDeviceGetHandleByIndex_v2(unsigned index, gpu_t **gpu) {
 }
 ret_t nvmlDeviceGetHandleByUUID(const char *uuid, gpu_t **gpu) {
     SCRIPTED
-    int index = -1;
-    if (sscanf(uuid, "GPU-fake-%d", &index) != 1 || index >= count_gpus()) return NOT_FOUND;
+    int index = -1, slice = -1;
+    if (sscanf(uuid, "MIG-fake-%d-%d", &index, &slice) == 2) {
+        if (index != 0 || slice >= (int)number("FAKE_NVML_MIG", 0)) return NOT_FOUND;
+        *gpu = &slices[slice];
+        return OK;
+    }
+    if (sscanf(uuid, "GPU-fake-%d", &index) != 1 || index >= count_gpus() || strlen(uuid) != 10) return NOT_FOUND;
     *gpu = &gpus[index];
     return OK;
 }
@@ -86,12 +137,16 @@ ret_t nvmlDeviceGetHandleByPciBusId_v2(const char *id, gpu_t **gpu) {
     return OK;
 }
 ret_t nvmlDeviceGetName(gpu_t *gpu, char *text, unsigned length) {
-    SCRIPTED snprintf(text, length, "Fake GPU %d", gpu->index); return OK;
+    SCRIPTED
+    snprintf(text, length, gpu->slice < 0 ? "Fake GPU %d" : "Fake GPU %d MIG 1g.10gb", gpu->index);
+    return OK;
 }
 ret_t nvmlDeviceGetUUID(gpu_t *gpu, char *text, unsigned length) {
-    SCRIPTED snprintf(text, length, "GPU-fake-%d", gpu->index); return OK;
+    SCRIPTED
+    if (gpu->slice < 0) snprintf(text, length, "GPU-fake-%d", gpu->index);
+    else snprintf(text, length, "MIG-fake-%d-%d", gpu->index, gpu->slice);
+    return OK;
 }
-
 typedef struct {
     char legacy[16];
     unsigned domain, bus, device, pci_device, pci_subsystem;
@@ -108,36 +163,234 @@ ret_t nvmlDeviceGetCudaComputeCapability(gpu_t *gpu, int *major, int *minor) {
     (void)gpu; SCRIPTED *major = 9; *minor = 0; return OK;
 }
 ret_t nvmlDeviceGetEnforcedPowerLimit(gpu_t *gpu, unsigned *milliwatts) {
-    (void)gpu; SCRIPTED *milliwatts = 700000; return OK;
-}
-
-typedef struct { unsigned gpu, memory; } utilization_t;
-ret_t nvmlDeviceGetUtilizationRates(gpu_t *gpu, utilization_t *rates) {
-    SCRIPTED rates->gpu = 40 + gpu->index; rates->memory = 10 + gpu->index; return OK;
-}
-ret_t nvmlDeviceGetPowerUsage(gpu_t *gpu, unsigned *milliwatts) { SCRIPTED *milliwatts = 1000 * (100 + gpu->index); return OK; }
-ret_t nvmlDeviceGetTotalEnergyConsumption(gpu_t *gpu, unsigned long long *millijoules) {
     SCRIPTED
-    static double start;
-    if (start == 0) start = now();
-    *millijoules = 5000000 + (unsigned long long)((now() - start) * 1000 * (100 + gpu->index));
+    in_use[gpu->index] = 1;
+    *milliwatts = 700000;
     return OK;
 }
 
+/* Gauges */
+typedef struct { unsigned gpu, memory; } utilization_t;
+ret_t nvmlDeviceGetUtilizationRates(gpu_t *gpu, utilization_t *rates) {
+    SCRIPTED
+    WHOLE_GPU_ONLY(gpu)
+    rates->gpu = (unsigned)lround(utilization_at(gpu, now()));
+    rates->memory = busy(gpu) ? 10 + gpu->index : 0;
+    return OK;
+}
+static double watts(const gpu_t *gpu) {
+    return getenv("FAKE_NVML_RAMP") ? 10 * utilization_at(gpu, now()) : 100 + gpu->index;
+}
+ret_t nvmlDeviceGetPowerUsage(gpu_t *gpu, unsigned *milliwatts) {
+    SCRIPTED
+    WHOLE_GPU_ONLY(gpu)
+    *milliwatts = (unsigned)lround(1000 * watts(gpu));
+    return OK;
+}
+static unsigned long long millijoules(const gpu_t *gpu) {
+    double start = number("FAKE_NVML_ENERGY32", 5000000);
+    return (unsigned long long)(start + since_start() * 1000 * (100 + gpu->index));
+}
+ret_t nvmlDeviceGetTotalEnergyConsumption(gpu_t *gpu, unsigned long long *energy) {
+    SCRIPTED
+    WHOLE_GPU_ONLY(gpu)
+    *energy = millijoules(gpu);
+    return OK;
+}
+ret_t nvmlDeviceGetClockInfo(gpu_t *gpu, int type, unsigned *mhz) {
+    SCRIPTED *mhz = type == 2 ? 2600 : 1500 + gpu->index; return OK;
+}
+ret_t nvmlDeviceGetTemperature(gpu_t *gpu, int sensor, unsigned *celsius) {
+    (void)sensor; SCRIPTED *celsius = 50 + gpu->index; return OK;
+}
 typedef struct { unsigned long long total, free, used; } memory_t;
+static unsigned long long used_bytes(const gpu_t *gpu) { return busy(gpu) ? (1ull + gpu->index) << 30 : 0; }
 ret_t nvmlDeviceGetMemoryInfo(gpu_t *gpu, memory_t *memory) {
     SCRIPTED
     memory->total = 16ull << 30;
-    memory->used = (1ull + gpu->index) << 30;
+    memory->used = used_bytes(gpu);
     memory->free = memory->total - memory->used;
     return OK;
 }
+
+#ifndef OLD_DRIVER
 typedef struct { unsigned version; unsigned long long total, reserved, free, used; } memory_v2_t;
 ret_t nvmlDeviceGetMemoryInfo_v2(gpu_t *gpu, memory_v2_t *memory) {
     SCRIPTED
     memory->total = 16ull << 30;
     memory->reserved = 1ull << 28;
-    memory->used = (1ull + gpu->index) << 30;
+    memory->used = used_bytes(gpu);
     memory->free = memory->total - memory->reserved - memory->used;
     return OK;
 }
+typedef struct { unsigned version, sensor; int celsius; } temperature_t;
+ret_t nvmlDeviceGetTemperatureV(gpu_t *gpu, temperature_t *temperature) {
+    SCRIPTED temperature->celsius = 50 + gpu->index; return OK;
+}
+
+/* The driver's buffer: a sample every sixth of a second, the last 20 s of them. */
+typedef union { double d; unsigned u; unsigned long ul; unsigned long long ull; } value_t;
+typedef struct { unsigned long long stamp; value_t value; } sample_t;
+ret_t nvmlDeviceGetSamples(gpu_t *gpu, int kind, unsigned long long last, int *type, unsigned *count, sample_t *samples) {
+    SCRIPTED
+    WHOLE_GPU_ONLY(gpu)
+    const char *mode = getenv("FAKE_NVML_SAMPLES");
+    if (!mode || kind < 1 || kind > 2) return NOT_SUPPORTED;
+    *type = 1;
+    if (!samples) {
+        *count = strcmp(mode, "empty") == 0 ? 0 : 120;
+        return OK;
+    }
+    if (*count == 0) return INVALID;
+    double shift = strcmp(mode, "epoch") == 0 ? clock_s(CLOCK_REALTIME) - now()
+                 : strcmp(mode, "boot") == 0 ? clock_s(CLOCK_BOOTTIME) - now() : 4e6;
+    long long newest = (long long)floor(now() * 6);
+    unsigned found = 0;
+    for (long long k = newest - 119; k <= newest && found < *count; k++) {
+        unsigned long long stamp = (unsigned long long)((k / 6.0 + shift) * 1e6);
+        if (stamp <= last + 1000) continue;
+        samples[found].stamp = stamp;
+        double value = kind == 1 ? utilization_at(gpu, k / 6.0) : 10 + gpu->index;
+        samples[found++].value.u = (unsigned)lround(value < 0 ? 0 : value);
+    }
+    *count = found;
+    return found ? OK : NOT_FOUND;
+}
+
+/* Field values */
+typedef struct { unsigned field, scope; long long stamp, latency; int type, code; value_t value; } field_t;
+enum { TYPE_UINT = 1, TYPE_ULL = 3 };
+static int field_code(unsigned field) {
+    for (const char *rule = getenv("FAKE_NVML_FIELD_FAIL"); rule && *rule;) {
+        unsigned named_field;
+        int code;
+        if (sscanf(rule, "%u:%d", &named_field, &code) == 2 && named_field == field) return code;
+        rule = strchr(rule, ',');
+        if (rule) rule++;
+    }
+    return OK;
+}
+ret_t nvmlDeviceGetFieldValues(gpu_t *gpu, int count, field_t *fields) {
+    SCRIPTED
+    WHOLE_GPU_ONLY(gpu)
+    unsigned long long ns = (unsigned long long)(since_start() * 1e9);
+    for (int i = 0; i < count; i++) {
+        field_t *f = &fields[i];
+        f->type = TYPE_ULL;
+        f->code = field_code(f->field);
+        switch (f->field) {
+        case 3: f->value.ull = (unsigned long long)(since_start() * number("FAKE_NVML_ECC", 0)); break;
+        case 4: case 142: case 143: f->value.ull = 0; break;
+        case 74: case 76: case 77: case 79: case 269: case 270: case 271: f->value.ull = 1000; break;
+        case 75: f->value.ull = (unsigned long long)(ns * number("FAKE_NVML_THROTTLE", 0)); break;
+        case 83:
+            f->value.ull = millijoules(gpu);
+            if (getenv("FAKE_NVML_ENERGY32")) {
+                f->type = TYPE_UINT;
+                f->value.u = (unsigned)millijoules(gpu);
+            }
+            break;
+        case 186: f->type = TYPE_UINT; f->value.u = (unsigned)lround(1000 * watts(gpu)); break;
+        case 197: f->value.ull = ns / 1000; break;     /* 1 MB/s */
+        case 198: f->value.ull = ns / 500; break;      /* 2 MB/s */
+        default: f->code = NOT_SUPPORTED;
+        }
+    }
+    return OK;
+}
+
+/* GPM */
+typedef struct { unsigned version, supported; } gpm_support_t;
+typedef struct { char *names[3]; } metric_info_t;
+typedef struct { unsigned id; int code; double value; metric_info_t info; } gpm_metric_t;
+typedef struct { unsigned version, count; void *first, *second; gpm_metric_t metrics[]; } gpm_request_t;
+typedef struct { double at; int slice; } gpm_sample_t;
+ret_t nvmlGpmQueryDeviceSupport(gpu_t *gpu, gpm_support_t *support) {
+    (void)gpu; SCRIPTED support->supported = (unsigned)number("FAKE_NVML_GPM", 1); return OK;
+}
+ret_t nvmlGpmSampleAlloc(gpm_sample_t **sample) { SCRIPTED *sample = calloc(1, sizeof **sample); return OK; }
+ret_t nvmlGpmSampleFree(gpm_sample_t *sample) { SCRIPTED free(sample); return OK; }
+ret_t nvmlGpmSampleGet(gpu_t *gpu, gpm_sample_t *sample) {
+    SCRIPTED
+    if (gpu->slice >= 0) return INVALID;
+    sample->at = now();
+    sample->slice = -1;
+    return OK;
+}
+ret_t nvmlGpmMigSampleGet(gpu_t *gpu, unsigned instance, gpm_sample_t *sample) {
+    SCRIPTED
+    if (gpu->slice >= 0) return INVALID;
+    sample->at = now();
+    sample->slice = (int)instance;
+    return OK;
+}
+ret_t nvmlGpmMetricsGet(gpm_request_t *request) {
+    SCRIPTED
+    gpm_sample_t *first = request->first, *second = request->second;
+    if (second->at <= first->at) return INVALID;
+    for (unsigned i = 0; i < request->count; i++) {
+        gpm_metric_t *m = &request->metrics[i];
+        m->code = OK;
+        switch (m->id) {
+        case 1: m->value = 90; break;
+        case 2: m->value = second->slice < 0 ? 12.5 : 50 + second->slice; break;
+        case 3: m->value = 6.25; break;
+        case 5: m->value = 2; break;
+        case 7: m->value = 1; break;
+        case 10: m->value = 5; break;
+        case 12: m->value = 3; break;
+        case 20: m->value = 8; break;
+        case 21: m->value = getenv("FAKE_NVML_NAN") ? NAN : 4; break;
+        default: m->code = NOT_SUPPORTED;
+        }
+    }
+    return OK;
+}
+
+/* MIG */
+ret_t nvmlDeviceGetMigMode(gpu_t *gpu, unsigned *current, unsigned *pending) {
+    SCRIPTED
+    *current = *pending = gpu->index == 0 && number("FAKE_NVML_MIG", 0) > 0;
+    return OK;
+}
+ret_t nvmlDeviceIsMigDeviceHandle(gpu_t *gpu, unsigned *is) { SCRIPTED *is = gpu->slice >= 0; return OK; }
+ret_t nvmlDeviceGetMaxMigDeviceCount(gpu_t *gpu, unsigned *count) { (void)gpu; SCRIPTED *count = 7; return OK; }
+ret_t nvmlDeviceGetMigDeviceHandleByIndex(gpu_t *gpu, unsigned index, gpu_t **slice) {
+    SCRIPTED
+    if (gpu->index != 0 || (int)index >= (int)number("FAKE_NVML_MIG", 0)) return NOT_FOUND;
+    *slice = &slices[index];
+    return OK;
+}
+ret_t nvmlDeviceGetDeviceHandleFromMigDeviceHandle(gpu_t *slice, gpu_t **gpu) {
+    SCRIPTED *gpu = &gpus[slice->index]; return OK;
+}
+ret_t nvmlDeviceGetGpuInstanceId(gpu_t *slice, unsigned *id) { SCRIPTED *id = (unsigned)slice->slice; return OK; }
+
+/* Processes and events */
+typedef struct { unsigned pid; unsigned long long memory; unsigned instance, compute; } process_t;
+ret_t nvmlDeviceGetComputeRunningProcesses_v3(gpu_t *gpu, unsigned *count, process_t *processes) {
+    (void)gpu;
+    SCRIPTED
+    unsigned there = (unsigned)number("FAKE_NVML_PROCESSES", 0);
+    if (there == 0) { *count = 0; return OK; }
+    if (!processes || *count < there) { *count = there; return INSUFFICIENT_SIZE; }
+    for (unsigned i = 0; i < there; i++) processes[i] = (process_t){1000 + i, 1 << 20, 0, 0};
+    *count = there;
+    return OK;
+}
+typedef struct { gpu_t *gpu; unsigned long long type, data; unsigned instance, compute; } event_t;
+ret_t nvmlEventSetCreate(void **set) { static int it; SCRIPTED *set = &it; return OK; }
+ret_t nvmlDeviceRegisterEvents(gpu_t *gpu, unsigned long long types, void *set) {
+    (void)gpu; (void)types; (void)set; SCRIPTED return OK;
+}
+ret_t nvmlEventSetWait_v2(void *set, event_t *event, unsigned timeout) {
+    (void)set; (void)timeout;
+    SCRIPTED
+    static int told;
+    /* Not at once, so that it falls into training. */
+    if (!getenv("FAKE_NVML_XID") || told || since_start() < 1.0) return TIMEOUT;
+    told = 1;
+    *event = (event_t){NULL, 8, (unsigned long long)number("FAKE_NVML_XID", 0), 0, 0};
+    return OK;
+}
+#endif

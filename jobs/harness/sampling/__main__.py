@@ -1,0 +1,60 @@
+"""The sampler as a process of its own: orders come in on standard input, readings leave on standard output.
+
+Both are lines of JSON. It ends when it is told to, or when the training process is gone and standard input ends;
+a call of NVML's that hangs cannot keep it, since it waits for its loops for a bounded time.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING, Final
+
+from jobs.harness.sampling.facts import Settings
+from jobs.harness.sampling.gpu_loop import GpuLoop
+from jobs.harness.sampling.host_loop import HostLoop
+from jobs.harness.sampling.outbox import Outbox, guarded
+
+if TYPE_CHECKING:
+    from jobs.harness.sampling.outbox import Message
+
+END_S: Final = 1.0
+"""Longer than any reading takes, shorter than the training process waits."""
+
+
+def main() -> None:
+    settings = Settings(**json.loads(sys.argv[1]))
+    begun_s = time.process_time()
+    outbox = Outbox(_print)
+    host, gpu = HostLoop(settings, outbox), GpuLoop(settings, outbox)
+    threads = [threading.Thread(target=guarded, args=(loop.run, outbox), daemon=True) for loop in (host, gpu)]
+    for thread in threads:
+        thread.start()
+    for line in sys.stdin:
+        message: Message = json.loads(line)
+        host.inbox.put(message)
+        gpu.inbox.put(message)
+        if message["kind"] == "stop":
+            break
+    deadline_s = time.monotonic() + END_S
+    for thread in threads:
+        thread.join(max(0.0, deadline_s - time.monotonic()))
+    outbox.say("end", startup_cpu_s=begun_s, cpu_s=time.process_time() - begun_s)
+
+
+def _print(message: Message) -> None:
+    try:
+        sys.stdout.write(json.dumps(message, separators=(",", ":"), allow_nan=False) + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Nobody listens any more.
+        os._exit(0)
+
+
+if __name__ == "__main__":
+    main()
+    # Not sys.exit: a thread that hangs in NVML must not hold up the interpreter's end.
+    os._exit(0)

@@ -1,0 +1,109 @@
+"""The GPU's loop: the only place where NVML is called, so that a call that hangs holds up nothing else."""
+
+from __future__ import annotations
+
+import queue
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import pynvml
+
+from jobs.harness.sampling.baseline import baselines
+from jobs.harness.sampling.facts import DeviceFacts, Wanted, all_unknown
+from jobs.harness.sampling.identity import describe, find
+from jobs.harness.sampling.nvml import NvmlUnavailable, Session, call, text, uuid_of
+from jobs.harness.sampling.schedule import next_message
+from jobs.harness.sampling.watched import WatchedDevice
+
+if TYPE_CHECKING:
+    from jobs.harness.sampling.facts import Baseline, Settings
+    from jobs.harness.sampling.outbox import Message, Outbox
+
+
+class GpuLoop:
+    """Opens NVML, finds the job's GPU once it is told which, and reads it at several rates until told to stop."""
+
+    def __init__(self, settings: Settings, outbox: Outbox) -> None:
+        self._settings = settings
+        self._outbox = outbox
+        self._baselines: dict[str, Baseline] = {}
+        self.inbox: queue.SimpleQueue[Message] = queue.SimpleQueue()
+
+    def run(self) -> None:
+        try:
+            session = Session()
+        except NvmlUnavailable as error:
+            self._hello(None, [], str(error))
+            self._answer_without_nvml(str(error))
+            return
+        try:
+            self._greet(session)
+            self._watch(session)
+        finally:
+            session.close()
+
+    def _hello(self, driver_version: str | None, devices: list[dict[str, str]], error: str | None) -> None:
+        self._outbox.say("hello", driver_version=driver_version, devices=devices, error=error)
+
+    def _greet(self, session: Session) -> None:
+        try:
+            names = [
+                {"name": text(call(pynvml.nvmlDeviceGetName, gpu)), "uuid": uuid_of(gpu)} for gpu in session.gpus()
+            ]
+            self._hello(session.driver_version(), names, None)
+        except NvmlUnavailable as error:
+            self._hello(None, [], str(error))
+        # Before the framework has touched a GPU, while it is still being imported.
+        if self._settings.gpu_untouched:
+            self._baselines = baselines(session)
+
+    def _answer_without_nvml(self, reason: str) -> None:
+        while True:
+            message = self.inbox.get()
+            if message["kind"] == "attach":
+                self._say_facts(DeviceFacts(null_reasons=all_unknown(reason)), error=reason)
+            elif message["kind"] == "stop":
+                self._outbox.say("gpu_end", rates={}, foreign_processes=None)
+                return
+
+    def _watch(self, session: Session) -> None:
+        device: WatchedDevice | None = None
+        while True:
+            message = next_message(self.inbox, device.schedule) if device is not None else self.inbox.get()
+            kind = message["kind"] if message is not None else None
+            if message is not None and kind == "attach":
+                device = self._attach(session, message["wanted"])
+            if device is not None:
+                device.read_due()
+                if kind == "mark":
+                    device.read_counters()
+                device.say_changes()
+            if kind == "stop":
+                rates, others = ({}, None) if device is None else device.finish()
+                self._outbox.say("gpu_end", rates=rates, foreign_processes=others)
+                return
+
+    def _attach(self, session: Session, wanted: dict[str, Any] | None) -> WatchedDevice | None:
+        if wanted is None:
+            self._say_facts(_system_facts(session), error="the job runs on the CPU")
+            return None
+        try:
+            handle, method = find(session, Wanted(**wanted))
+            facts = describe(session, handle, method)
+        except NvmlUnavailable as error:
+            self._say_facts(DeviceFacts(null_reasons=all_unknown(str(error))), error=str(error))
+            return None
+        self._say_facts(facts, error=None)
+        return WatchedDevice(handle, self._settings, self._outbox)
+
+    def _say_facts(self, facts: DeviceFacts, *, error: str | None) -> None:
+        baseline = self._baselines.get(facts.mig_uuid or facts.uuid or "")
+        self._outbox.say("facts", facts=asdict(facts), error=error, baseline=baseline and asdict(baseline))
+
+
+def _system_facts(session: Session) -> DeviceFacts:
+    try:
+        driver, cuda = session.driver_version(), session.cuda_driver_version()
+    except NvmlUnavailable as error:
+        return DeviceFacts(null_reasons=all_unknown(str(error)))
+    return DeviceFacts(driver_version=driver, cuda_driver_version=cuda)

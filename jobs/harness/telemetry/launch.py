@@ -1,0 +1,165 @@
+"""Starts the sampler: as a process of its own, or as threads of this one where no process can be started."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from jobs.harness.sampling.gpu_loop import GpuLoop
+from jobs.harness.sampling.host_loop import HostLoop
+from jobs.harness.sampling.outbox import Outbox, guarded
+
+if TYPE_CHECKING:
+    from jobs.harness.sampling.facts import Settings
+    from jobs.harness.sampling.outbox import Message
+    from jobs.harness.telemetry.facts import Mode
+    from jobs.harness.telemetry.record import Record
+
+MODULE: Final = "jobs.harness.sampling"
+
+
+class Sampler(Protocol):
+    """A sampler that runs."""
+
+    mode: Mode
+
+    @property
+    def crashed(self) -> bool:
+        """Whether a signal ended it, as after a fault inside NVML: that must not be tried in this process too."""
+        ...
+
+    def send(self, message: Message) -> None:
+        """Pass a message on; never waits, and never fails."""
+        ...
+
+    def stop(self, timeout_s: float) -> None:
+        """Stop, and wait for what is still to be said, but no longer than ``timeout_s``."""
+        ...
+
+
+class ProcessSampler:
+    """A process started anew, not forked: a fork would inherit CUDA's state, which must not be touched there."""
+
+    mode: Mode = "process"
+
+    def __init__(self, settings: Settings, record: Record) -> None:
+        """Start it.
+
+        Raises:
+            OSError: no process can be started here.
+        """
+        if not sys.executable:
+            raise OSError("the interpreter's own path is not known")
+        # Wherever this package was imported from, the other process finds the same.
+        paths = [str(Path(__file__).parents[3]), os.environ.get("PYTHONPATH", "")]
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", MODULE, json.dumps(asdict(settings))],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))},
+            # Ctrl-C on a terminal reaches the whole group; the sampler must outlive it to tell of the run.
+            process_group=0,
+        )
+        assert self._process.stdin is not None
+        self._orders = self._process.stdin.fileno()
+        os.set_blocking(self._orders, False)
+        self._reader = threading.Thread(target=self._read, args=(record,), name="telemetry", daemon=True)
+        self._reader.start()
+        self._record = record
+
+    @property
+    def crashed(self) -> bool:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return self._process.wait(0.2) < 0
+        return False
+
+    def send(self, message: Message) -> None:
+        # A sampler that has died or hangs reads nothing; what it is told then is of no use to it.
+        with contextlib.suppress(OSError):
+            os.write(self._orders, json.dumps(message).encode() + b"\n")
+
+    def stop(self, timeout_s: float) -> None:
+        self.send({"kind": "stop"})
+        self._record.ended.wait(timeout_s)
+        if self._process.poll() is None:
+            self._process.kill()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            # Even a killed process stays while the driver holds on to it; it is not waited for.
+            self._process.wait(0.2)
+        self._reader.join(0.2)
+        for stream in (self._process.stdin, self._process.stdout):
+            if stream is not None and not self._reader.is_alive():
+                with contextlib.suppress(OSError):
+                    stream.close()
+
+    def _read(self, record: Record) -> None:
+        assert self._process.stdout is not None
+        try:
+            for line in self._process.stdout:
+                record.take(json.loads(line))
+        except (OSError, ValueError) as error:
+            # A last line that was cut short when the process was killed.
+            record.failures.append(f"the sampler's messages broke off: {error}")
+        finally:
+            record.close()
+
+
+class ThreadSampler:
+    """The same loops as threads. They end by themselves unless NVML holds one; then they are left behind."""
+
+    mode: Mode = "thread"
+    crashed = False
+
+    def __init__(self, settings: Settings, record: Record) -> None:
+        outbox = Outbox(record.take)
+        self._record = record
+        self._loops: list[HostLoop | GpuLoop] = [HostLoop(settings, outbox), GpuLoop(settings, outbox)]
+        self._cpu_s: list[float] = []
+        self._threads = [
+            threading.Thread(target=self._run, args=(loop, outbox), name="telemetry", daemon=True)
+            for loop in self._loops
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def send(self, message: Message) -> None:
+        for loop in self._loops:
+            loop.inbox.put(message)
+
+    def stop(self, timeout_s: float) -> None:
+        self.send({"kind": "stop"})
+        deadline_s = time.monotonic() + timeout_s
+        for thread in self._threads:
+            thread.join(max(0.0, deadline_s - time.monotonic()))
+        complete = len(self._cpu_s) == len(self._threads)
+        end: dict[str, Any] = {"cpu_s": sum(self._cpu_s) if complete else None, "startup_cpu_s": 0.0}
+        self._record.take({"kind": "end", **end})
+
+    def _run(self, loop: HostLoop | GpuLoop, outbox: Outbox) -> None:
+        guarded(loop.run, outbox)
+        self._cpu_s.append(time.thread_time())
+
+
+class NoSampler:
+    """Telemetry switched off."""
+
+    mode: Mode = "off"
+    crashed = False
+
+    def __init__(self, record: Record) -> None:
+        record.close()
+
+    def send(self, message: Message) -> None:
+        pass
+
+    def stop(self, timeout_s: float) -> None:
+        pass

@@ -1,0 +1,40 @@
+"""All series on one list of times, as the report keeps them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from jobs.harness.telemetry.figures import UNITS
+from jobs.report.schema import TimeSeries
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from jobs.harness.telemetry.aggregate import Series
+
+MOST_ROWS: Final = 50_000
+"""A longer run keeps every second, third… row; the aggregates have seen them all."""
+
+
+def to_time_series(columns: Mapping[str, Series]) -> TimeSeries | None:
+    """``None`` where nothing was recorded."""
+    if not columns:
+        return None
+    # Readings a tenth of a millisecond apart share a row.
+    rounded = {name: np.round(series.times, 4) for name, series in columns.items()}
+    times = np.unique(np.concatenate(list(rounded.values())))
+    stride = -(-len(times) // MOST_ROWS)
+    kept = times[::stride]
+    values: list[list[float | None]] = []
+    for name, series in columns.items():
+        at = dict(zip(rounded[name].tolist(), series.values.tolist(), strict=True))
+        values.append([_known(at.get(time)) for time in kept.tolist()])
+    return TimeSeries(
+        columns=list(columns), units=[UNITS[name] for name in columns], t_s=kept.tolist(), values=values, stride=stride
+    )
+
+
+def _known(value: float | None) -> float | None:
+    return None if value is None or not np.isfinite(value) else value

@@ -1,0 +1,75 @@
+"""The part of ``bench_telemetry.py`` that runs in a framework's own environment; prints its pairs as JSON."""
+
+from __future__ import annotations
+
+import json
+import random
+import sys
+import time
+from importlib import import_module
+from typing import Any
+
+from jobs.harness import data, telemetry
+from jobs.harness.draw import epoch_order, initial_weights
+from jobs.harness.phases import Clock, Span
+from jobs.harness.recipe import recipe_named
+from jobs.harness.trainer import RunSpec
+
+
+def measure(module: str, recipe_name: str, dataset: str, pairs: int) -> list[dict[str, Any]]:
+    """Train epoch after epoch with one trainer, one of two watched; seconds and the sampler's own account."""
+    framework = import_module(module).PROGRAM.load_framework()
+    device = framework.select_device("cpu")
+    recipe = recipe_named(recipe_name)
+    spec = RunSpec(
+        recipe=recipe,
+        protocol="matched",
+        seed=1,
+        epochs=1,
+        batch_size=recipe.batch_size,
+        learning_rate=recipe.learning_rate,
+        precision="fp32",
+        execution=framework.default_execution("cpu", "resident"),
+        input="resident",
+        device="cpu",
+    )
+    digits = data.load(dataset)
+    trainer = framework.create_trainer(spec, digits)
+    trainer.load_weights(initial_weights(recipe, 1))
+    epochs = iter(range(1, 2 * pairs + 2))
+
+    def train_one() -> float:
+        order = epoch_order(1, next(epochs), len(digits.train_images))
+        begun_s = time.perf_counter()
+        trainer.train_epoch(order, lambda _: None)
+        trainer.synchronize()
+        return time.perf_counter() - begun_s
+
+    def train_watched() -> dict[str, Any]:
+        clock = Clock()
+        watch = telemetry.watch(clock=clock)
+        watch.attach(device)
+        watch.mark()
+        start_s = clock()
+        seconds = train_one()
+        watch.mark()
+        observation = watch.stop([Span(name="train", epoch=1, start_s=start_s, end_s=clock())])
+        sampler = observation.telemetry.sampler
+        rates = {name: rate.model_dump() for name, rate in sampler.rates.items()}
+        assert sampler.mode == "process"
+        return {"seconds": seconds, "cpu_s": sampler.cpu_s, "watched_s": clock(), "rates": rates}
+
+    train_one()
+    draw = random.Random(1)  # noqa: S311 - an order, not a secret
+    found = []
+    for _ in range(pairs):
+        if draw.random() < 0.5:
+            off, on = train_one(), train_watched()
+        else:
+            on, off = train_watched(), train_one()
+        found.append({"off_s": off, "on": on, "ratio": on["seconds"] / off})
+    return found
+
+
+if __name__ == "__main__":
+    print(json.dumps(measure(*sys.argv[1:4], int(sys.argv[4]))))

@@ -1,0 +1,149 @@
+"""Telemetry and training keep out of each other's way: whatever NVML does, the run ends as it would have."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from jobs.harness.cli import exit_code_of
+from jobs.report import read
+from tests.support import fake_nvml as library
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from jobs.harness.cli import Program
+    from jobs.harness.trainer import Framework
+    from jobs.report import Report
+
+ALL = ("UtilizationRates", "PowerUsage", "FieldValues", "ClockInfo", "MemoryInfo_v2", "MemoryInfo", "Temperature")
+LOST = ",".join(f"nvmlDeviceGet{name}:15:3" for name in ALL)
+
+SCENARIOS: dict[str, dict[str, str]] = {
+    "steady": {},
+    "two GPUs": {"GPUS": "2"},
+    "MIG": {"MIG": "2"},
+    "no GPM": {"GPM": "0"},
+    "the driver's buffer": {"SAMPLES": "boot"},
+    "an empty buffer": {"SAMPLES": "empty"},
+    "a counter that wraps": {"ENERGY32": str(2**32 - 20_000)},
+    "nothing but power": {"FAIL": ",".join(f"nvmlDeviceGet{name}:3:0" for name in ALL if name != "PowerUsage")},
+    "no permission in mid-run": {"FAIL": "nvmlDeviceGetFieldValues:4:2,nvmlGpmSampleGet:4:1"},
+    "a lost GPU": {"FAIL": LOST},
+    "driver and library differ": {"FAIL": "nvmlInitWithFlags:18:0"},
+    "an unknown error": {"FAIL": "nvmlInitWithFlags:999:0"},
+    "a call that hangs": {"HANG": "nvmlDeviceGetUtilizationRates:3"},
+    "a crash": {"CRASH": "nvmlDeviceGetClockInfo:5"},
+    "throttled, with errors": {"THROTTLE": "0.5", "ECC": "1000", "PROCESSES": "2"},
+}
+
+
+@pytest.fixture(scope="module")
+def nvml(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return library.build(tmp_path_factory.mktemp("nvml"))
+
+
+@pytest.fixture(scope="module")
+def old_nvml(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return library.build(tmp_path_factory.mktemp("old-nvml"), "-DOLD_DRIVER")
+
+
+@pytest.fixture
+def train(
+    program: Program,
+    framework: Framework,  # noqa: ARG001 - imported once, before the first run is timed
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Callable[..., Report]:
+    """Train two epochs in this process; the sampler's own finds ``nvml``, scripted by ``script``."""
+
+    def run(nvml: Path | None, script: dict[str, str], *arguments: str) -> Report:
+        monkeypatch.delenv("LD_LIBRARY_PATH", raising=False)
+        if nvml is not None:
+            monkeypatch.setenv("LD_LIBRARY_PATH", str(nvml))
+        uuid = "MIG-fake-0-1" if "MIG" in script else "GPU-fake-0"
+        monkeypatch.setenv("MNIST_JOBS_WATCH_GPU", uuid)
+        for name, value in script.items():
+            monkeypatch.setenv(f"FAKE_NVML_{name}", value)
+        common = ["train", "--device", "cpu", "--epochs", "2", "--dataset", str(folder), "--sample-ms", "10"]
+        reports = tmp_path / "reports"
+        assert exit_code_of(program, [*common, "--report-dir", str(reports), *arguments]) == 0
+        (path,) = reports.glob("*.json")
+        report = read(path)
+        assert json.loads(path.read_text())["telemetry"]["available"] is report.telemetry.available
+        assert report.unexplained_nulls() == []
+        return report
+
+    return run
+
+
+def _trained(report: Report) -> list[Any]:
+    """All that training decided, to the last bit."""
+    return [(epoch.train_loss, epoch.test_loss, epoch.test_accuracy_ratio) for epoch in report.results.epochs]
+
+
+@pytest.fixture(scope="module")
+def untouched(program: Program, folder: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
+    reports = tmp_path_factory.mktemp("untouched")
+    arguments = ["train", "--device", "cpu", "--epochs", "2", "--dataset", str(folder), "--telemetry", "off"]
+    assert exit_code_of(program, [*arguments, "--report-dir", str(reports)]) == 0
+    (path,) = reports.glob("*.json")
+    return _trained(read(path))
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_the_losses_are_the_same_to_the_last_bit(
+    name: str, nvml: Path, train: Callable[..., Report], untouched: list[Any]
+) -> None:
+    report = train(nvml, SCENARIOS[name])
+    assert report.status == "completed"
+    assert _trained(report) == untouched
+    for phase in report.phases:
+        if phase.gpu is not None and phase.gpu.power_w is not None:
+            assert phase.gpu.power_w.mean == pytest.approx(100)
+
+
+@pytest.mark.parametrize("arguments", [["--telemetry", "thread"], ["--telemetry", "off"], []])
+def test_so_they_are_without_a_library_and_in_any_mode(
+    arguments: list[str], train: Callable[..., Report], untouched: list[Any]
+) -> None:
+    report = train(None, {}, *arguments)
+    assert _trained(report) == untouched
+    assert not report.telemetry.available
+    assert report.telemetry.sampler.mode == (arguments[1] if arguments else "process")
+
+
+def test_a_driver_without_the_newer_functions(
+    old_nvml: Path, train: Callable[..., Report], untouched: list[Any]
+) -> None:
+    report = train(old_nvml, {})
+    assert _trained(report) == untouched
+    assert report.telemetry.available
+    assert not report.telemetry.capabilities["sm_util_percent"].supported
+
+
+def test_the_report_carries_what_was_seen(nvml: Path, train: Callable[..., Report], tmp_path: Path) -> None:
+    prometheus = tmp_path / "job.prom"
+    report = train(nvml, {}, "--metrics-textfile", str(prometheus), "--epochs", "8")
+    assert report.training is not None
+    assert report.training.gpu is not None
+    gpu, host = report.training.gpu, report.training.host
+    assert gpu.energy_j == pytest.approx(100 * report.training.duration_s, rel=0.1)
+    assert gpu.throttle_s is not None
+    assert host is not None
+    assert host.cpu_percent is not None
+    assert host.cpu_percent.mean > 20
+    assert host.main_thread_percent is not None
+    assert report.validity is not None
+    assert report.validity.status == "ok"
+    assert report.environment.driver_version == "999.12.3"
+    assert [warning.code for warning in report.warnings] == ["watched_gpu_not_used"]
+    assert "mnist_job_gpu_energy_joules" in prometheus.read_text()
+    # The phases' own energies make up that of the whole.
+    energies = [phase.gpu.energy_j for phase in report.phases if phase.name == "train" and phase.gpu is not None]
+    known = [energy for energy in energies if energy is not None]
+    assert sum(known) == pytest.approx(gpu.energy_j, rel=0.05)

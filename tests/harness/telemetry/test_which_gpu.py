@@ -1,0 +1,91 @@
+"""The framework's device and NVML's: matched by what identifies it, or not at all."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Watched = Callable[..., dict[str, Any]]
+
+NAMELESS = {"kind": "gpu", "index": 0, "name": "Fake"}
+
+
+@pytest.mark.parametrize(
+    ("device", "variables", "method"),
+    [
+        ({"uuid": "GPU-fake-1"}, {}, "uuid"),
+        ({"pci_bus_id": "0000:01:00.0"}, {}, "pci_bus_id"),
+        ({}, {"CUDA_VISIBLE_DEVICES": "GPU-fake-1"}, "visible_devices_uuid"),
+        ({"index": 1}, {"CUDA_VISIBLE_DEVICES": "GPU-fake-0, GPU-fake-1"}, "visible_devices_uuid"),
+        ({}, {"CUDA_VISIBLE_DEVICES": "1", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}, "visible_devices_index"),
+        ({"uuid": "GPU-unknown", "pci_bus_id": "0000:01:00.0"}, {}, "pci_bus_id"),
+    ],
+)
+def test_of_two_gpus_the_job_s_own_is_read(
+    device: dict[str, str], variables: dict[str, str], method: str, watched: Watched
+) -> None:
+    seen = watched(gpus="2", device=NAMELESS | device, variables=variables, rows=5)
+    assert seen["facts"]["mapping_method"] == method
+    assert seen["facts"]["uuid"] == "GPU-fake-1"
+    assert seen["gpu"]["power_w"]["mean"] == 101
+
+
+def test_the_only_gpu_needs_no_name(watched: Watched) -> None:
+    assert watched(device=NAMELESS, rows=5)["facts"]["mapping_method"] == "only_gpu"
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {},
+        # Without PCI_BUS_ID an index counts the fastest first, which NVML does not know.
+        {"CUDA_VISIBLE_DEVICES": "1"},
+        # Short for both.
+        {"CUDA_VISIBLE_DEVICES": "GPU-fake"},
+        {"CUDA_VISIBLE_DEVICES": "GPU-other"},
+    ],
+)
+def test_among_two_none_is_guessed(variables: dict[str, str], watched: Watched) -> None:
+    seen = watched(gpus="2", device=NAMELESS, variables=variables, longest_s=0.1)
+    assert seen["gpu"] is None
+    assert "which of 2 GPUs" in seen["reasons"]["phases[].gpu"]
+    assert not seen["telemetry"]["available"]
+    assert seen["validity"]["status"] == "unchecked"
+
+
+@pytest.mark.parametrize(
+    ("device", "variables", "mig", "method", "sm"),
+    [
+        ({"uuid": "MIG-fake-0-1"}, {}, "3", "uuid", 51),
+        # A framework prints a MIG device's UUID as a GPU's.
+        ({"uuid": "GPU-fake-0-1"}, {}, "3", "uuid", 51),
+        ({"pci_bus_id": "0:0:0"}, {"CUDA_VISIBLE_DEVICES": "MIG-fake-0-2"}, "3", "pci_bus_id+mig_uuid", 52),
+        ({"pci_bus_id": "0:0:0"}, {}, "1", "pci_bus_id+only_mig_device", 50),
+        ({}, {"CUDA_VISIBLE_DEVICES": "MIG-fake-0-1"}, "2", "visible_devices_uuid", 51),
+    ],
+)
+def test_a_mig_device_is_read_by_gpm(
+    device: dict[str, str], variables: dict[str, str], mig: str, method: str, sm: float, watched: Watched
+) -> None:
+    seen = watched(gpus="2", mig=mig, device=NAMELESS | device, variables=variables, rows=8, until="sm_util_percent")
+    facts = seen["facts"]
+    assert facts["mapping_method"] == method
+    assert facts["uuid"] == "GPU-fake-0"
+    assert facts["mig_uuid"] == f"MIG-fake-0-{sm - 50}"
+    gpu = seen["gpu"]
+    assert gpu["sm_util_percent"]["mean"] == sm
+    # What the whole GPU does is not the slice's.
+    for name in ("util_percent", "power_w", "energy_j", "throttle_s"):
+        assert gpu[name] is None
+        assert "does not offer it" in seen["reasons"][f"phases[].gpu.{name}"]
+    assert gpu["memory_used_peak_bytes"] is not None
+
+
+def test_among_mig_devices_none_is_guessed(watched: Watched) -> None:
+    seen = watched(mig="2", device=NAMELESS | {"pci_bus_id": "0:0:0"}, longest_s=0.1)
+    assert seen["gpu"] is None
+    assert "set CUDA_VISIBLE_DEVICES to one MIG UUID" in seen["reasons"]["phases[].gpu"]

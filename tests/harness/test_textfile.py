@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from jobs.errors import NotWritable
+from jobs.harness.textfile import check_textfile_writable, to_prometheus, write_textfile
+from jobs.report.schema import Aggregate, GpuPhase, HostPhase, Pooled, Validity
+from tests.support.reports import make_report
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from jobs.report import Report
+
+
+def _with_gpu() -> Report:
+    half = Aggregate(mean=50, p50=50, p95=50, max=50, n=30, coverage_ratio=1, quality="ok")
+    gpu = GpuPhase.model_validate(
+        dict.fromkeys(GpuPhase.model_fields)
+        | {"util_percent": half, "power_w": half, "energy_j": 500.0, "throttle_s": {"thermal": 1.5, "power_cap": 0.0}}
+    )
+    host = HostPhase(cpu_percent=half, rss_peak_bytes=2**30)
+    return make_report().model_copy(
+        update={
+            "training": Pooled(duration_s=10, gpu=gpu, host=host),
+            "validity": Validity(status="suspect", causes=["gpu_throttled"]),
+        }
+    )
+
+
+def _read(report: Report) -> dict[str, list[tuple[dict[str, str], float]]]:
+    families = text_string_to_metric_families(to_prometheus(report).decode())
+    return {family.name: [(sample.labels, sample.value) for sample in family.samples] for family in families}
+
+
+def test_prometheus_reads_what_is_written() -> None:
+    report = _with_gpu()
+    found = _read(report)
+    ((labels, accuracy),) = found["mnist_job_test_accuracy_ratio"]
+    assert accuracy == report.results.test_accuracy_ratio
+    assert labels["framework"] == report.config.framework
+    assert labels["recipe"] == report.config.recipe
+    assert found["mnist_job_gpu_utilization_ratio"][0][1] == 0.5
+    assert found["mnist_job_gpu_power_watts"][0][1] == 50
+    assert found["mnist_job_gpu_energy_joules"][0][1] == 500
+    assert found["mnist_job_cpu_cores"][0][1] == 0.5
+    assert found["mnist_job_valid"][0][1] == 0
+    assert {labels["cause"]: value for labels, value in found["mnist_job_gpu_throttled_seconds"]} == {
+        "thermal": 1.5,
+        "power_cap": 0.0,
+    }
+    phases = {labels["phase"]: value for labels, value in found["mnist_job_phase_seconds"]}
+    assert phases["train"] == pytest.approx(sum(p.end_s - p.start_s for p in report.phases if p.name == "train"))
+
+
+def test_what_is_not_known_has_no_sample() -> None:
+    found = _read(make_report(gpu=False))
+    assert not any("gpu" in name for name in found)
+    assert "mnist_job_valid" not in found
+
+
+def test_labels_are_escaped() -> None:
+    report = _with_gpu()
+    hostile = report.config.model_copy(update={"recipe": 'le"net\\\n'})
+    found = _read(report.model_copy(update={"config": hostile}))
+    assert found["mnist_job_test_accuracy_ratio"][0][0]["recipe"] == 'le"net\\\n'
+
+
+def test_the_file_is_whole_and_replaces_the_one_before(tmp_path: Path) -> None:
+    path = tmp_path / "mnist.prom"
+    for _ in range(2):
+        check_textfile_writable(path)
+        write_textfile(_with_gpu(), path)
+        assert path.read_bytes() == to_prometheus(_with_gpu())
+        assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_that_is_missing_is_refused(tmp_path: Path) -> None:
+    for attempt in (check_textfile_writable, lambda path: write_textfile(_with_gpu(), path)):
+        with pytest.raises(NotWritable, match="--metrics-textfile"):
+            attempt(tmp_path / "nowhere" / "mnist.prom")
