@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,7 @@ class GpuLoop:
         self._settings = settings
         self._outbox = outbox
         self._baselines: dict[str, Baseline] = {}
+        self._baseline_s = 0.0
         self.inbox: queue.SimpleQueue[Message] = queue.SimpleQueue()
 
     def run(self) -> None:
@@ -55,7 +57,7 @@ class GpuLoop:
             self._hello(None, [], str(error))
         # Before the framework has touched a GPU, while it is still being imported.
         if self._settings.gpu_untouched:
-            self._baselines = baselines(session)
+            self._baselines, self._baseline_s = baselines(session), time.monotonic()
 
     def _answer_without_nvml(self, reason: str) -> None:
         while True:
@@ -72,6 +74,9 @@ class GpuLoop:
             message = next_message(self.inbox, device.schedule) if device is not None else self.inbox.get()
             kind = message["kind"] if message is not None else None
             if message is not None and kind == "attach":
+                if self._baseline_s > message["asked_s"]:
+                    # NVML was so slow to start that the job may have been first: nothing can be said of before.
+                    self._baselines = {}
                 device = self._attach(session, message["wanted"])
             if device is not None:
                 device.read_due()

@@ -9,6 +9,7 @@ from typing import Final
 import psutil
 
 CGROUP_ROOT: Final = Path("/sys/fs/cgroup")
+PROC: Final = Path("/proc")
 
 
 class HostReader:
@@ -17,7 +18,7 @@ class HostReader:
     def __init__(self, process_id: int) -> None:
         """Raises psutil.NoSuchProcess where there is no such process."""
         self._process = psutil.Process(process_id)
-        self._stat = Path(f"/proc/{process_id}/task/{process_id}/stat")
+        self._stat = PROC / f"{process_id}/task/{process_id}/stat"
         self._cgroup = _cgroup_stat(process_id)
 
     def read(self) -> dict[str, float]:
@@ -69,7 +70,7 @@ class HostReader:
 def _cgroup_stat(process_id: int) -> Path | None:
     """The ``cpu.stat`` that counts the process's throttling: version 2's, else version 1's; ``None`` without one."""
     try:
-        lines = Path(f"/proc/{process_id}/cgroup").read_text().splitlines()
+        lines = (PROC / f"{process_id}/cgroup").read_text().splitlines()
     except OSError:
         return None
     paths = {controllers: path.lstrip("/") for _, controllers, path in (line.split(":", 2) for line in lines)}

@@ -90,7 +90,8 @@ class Watch:
         return DeviceFacts(null_reasons=all_unknown(self._no_facts))
 
     def _ask(self) -> None:
-        self._sampler.send({"kind": "attach", "wanted": self._wanted and asdict(self._wanted)})
+        wanted = self._wanted and asdict(self._wanted)
+        self._sampler.send({"kind": "attach", "wanted": wanted, "asked_s": time.monotonic()})
         self._record.attached.wait(GREET_TIMEOUT_S)
 
     def _no_facts_reason(self) -> str:

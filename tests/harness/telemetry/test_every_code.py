@@ -35,7 +35,7 @@ settings = Settings(fast_s=1e-6, gpm_s=1e-6, slow_s=1e-6)
 
 def from_the_start(said):
     loop = GpuLoop(settings, Outbox(said.append))
-    for order in ({"kind": "attach", "wanted": wanted}, {"kind": "mark"}, {"kind": "stop"}):
+    for order in ({"kind": "attach", "wanted": wanted, "asked_s": 1e12}, {"kind": "mark"}, {"kind": "stop"}):
         loop.inbox.put(order)
     loop.run()
 
