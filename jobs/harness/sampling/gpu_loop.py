@@ -48,6 +48,9 @@ class GpuLoop:
         self._outbox.say("hello", driver_version=driver_version, devices=devices, error=error)
 
     def _greet(self, session: Session) -> None:
+        # Before the framework has touched a GPU, while it is still being imported.
+        if self._settings.gpu_untouched:
+            self._baselines, self._baseline_s = baselines(session), time.monotonic()
         try:
             names = [
                 {"name": text(call(pynvml.nvmlDeviceGetName, gpu)), "uuid": uuid_of(gpu)} for gpu in session.gpus()
@@ -55,9 +58,6 @@ class GpuLoop:
             self._hello(session.driver_version(), names, None)
         except NvmlUnavailable as error:
             self._hello(None, [], str(error))
-        # Before the framework has touched a GPU, while it is still being imported.
-        if self._settings.gpu_untouched:
-            self._baselines, self._baseline_s = baselines(session), time.monotonic()
 
     def _answer_without_nvml(self, reason: str) -> None:
         while True:

@@ -39,6 +39,7 @@ clock = Clock()
 sys.executable = request["executable"]
 options = telemetry.Options(mode=request["mode"], fast_s=0.02, gpm_s=0.1, slow_s=0.1)
 watch = telemetry.watch(clock=clock, options=options)
+watch._record.greeted.wait(1)  # as it is while the framework is imported
 facts = watch.attach(FrameworkDevice(**request["device"]))
 def mark():
     watch.mark()
