@@ -57,6 +57,10 @@ check: .venv/.synced ## lint, format, types, Dockerfile, and is the lock current
 	.venv/bin/mypy
 	.venv/bin/hadolint --config docker/.hadolint.yaml docker/Dockerfile
 
+.PHONY: bench
+bench: envs ## speed against the idiomatic loop and the machine's limit; wants a quiet machine, takes 15 minutes
+	.venv/bin/python scripts/bench.py $(BENCH_ARGS)
+
 .PHONY: bench-telemetry
 bench-telemetry: envs ## what telemetry costs: epochs with and without it, in pairs; wants a quiet machine
 	.venv/bin/python scripts/bench_telemetry.py

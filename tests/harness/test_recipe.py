@@ -39,3 +39,12 @@ def test_an_unknown_recipe_names_the_choices() -> None:
 def test_more_epochs_than_measured_keep_the_last_reference() -> None:
     assert LENET.reference_for("mnist", 5) == LENET.reference_for("mnist", 50)
     assert LENET.reference_for("idx:other", 5) is None
+
+
+def test_pooling_first_swaps_only_a_relu_and_the_pool_behind_it() -> None:
+    names = [type(layer).__name__ for layer in RECIPES["lenet"].pooling_first().layers]
+    assert names[:6] == ["Convolution", "MaxPool", "Relu", "Convolution", "MaxPool", "Relu"]
+    for recipe in RECIPES.values():
+        moved = recipe.pooling_first()
+        assert sorted(map(repr, moved.layers)) == sorted(map(repr, recipe.layers))
+        assert moved.pooling_first() == moved
