@@ -124,9 +124,7 @@ def time_to_accuracy(name: str, recipe: str, arguments: argparse.Namespace) -> d
 
 def show(results: list[dict[str, Any]]) -> None:
     """A Markdown table, as the documentation shows it."""
-    print(
-        "\n| | idiomatic loop | ours | ratio (95 %) | traced fit, ratio | GFLOP/s | of the ceiling | to the post's accuracy |"
-    )
+    print("\n| | idiomatic loop | ours | ratio (95 %) | traced fit, ratio | GFLOP/s | of the ceiling | to accuracy |")
     print("|---|---|---|---|---|---|---|---|")
     for result in results:
         low, high = result["ratio_interval"]

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from jobs.errors import BadInput
-from jobs.harness.recipe import BASIC_CNN, LENET, Dropout, model_flop_per_image, recipe_named, weight_shapes
+from jobs.harness.recipe import BASIC_CNN, LENET, RECIPES, Dropout, model_flop_per_image, recipe_named, weight_shapes
 
 
 @pytest.mark.parametrize(("name", "parameters"), [("lenet", 431_080), ("basic-cnn", 1_676_266)])
