@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import sys
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
-from jobs.comparison.load import Loaded, load
 from jobs.comparison.text import counted, visible
 from jobs.comparison.write import output_files, write
 from jobs.errors import FrameworkMissing, JobError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from jobs.comparison.load import Loaded
 
 
 def merge(
@@ -43,29 +48,39 @@ def merge(
 
 
 def _merge(paths: list[str], output_dir: Path, allow: list[str]) -> None:
+    with _extra():
+        from jobs.comparison.load import load  # noqa: PLC0415
     loaded = load(paths, sys.stdin.buffer, leave_out=output_files(output_dir))
     _warn(loaded)
-    try:
-        # SciPy takes a second to import, which bad input need not wait for, and may not be installed.
+    with _extra():
+        # SciPy takes a second to import, which bad input need not wait for.
         from jobs.comparison.build import build  # noqa: PLC0415
         from jobs.comparison.render_markdown import render_markdown  # noqa: PLC0415
         from jobs.comparison.render_terminal import render_terminal  # noqa: PLC0415
-    except ModuleNotFoundError as error:
-        raise FrameworkMissing(
-            f"the comparison needs {error.name}, which is not installed in this environment; "
-            "use the project's .venv (make envs), or install mnist-jobs[compare]"
-        ) from error
     comparison = build(loaded, allow=allow)
     written = write(comparison, render_markdown(comparison), output_dir)
     render_terminal(comparison, Console())
     typer.echo(f"{counted(len(loaded.runs), 'run')} merged into {' and '.join(visible(str(path)) for path in written)}")
 
 
+@contextmanager
+def _extra() -> Iterator[None]:
+    """Say which environment has what an import inside lacks."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise FrameworkMissing(
+            f"the comparison needs {error.name}, which is not installed in this environment; "
+            "use the project's .venv (make envs), or install mnist-jobs[compare]"
+        ) from error
+
+
 def _warn(loaded: Loaded) -> None:
     for skipped in loaded.skipped:
         what = f"{skipped.source}: {skipped.reason}"
         if skipped.lines:
-            what += f" ({counted(skipped.count, 'line')}: {', '.join(map(str, skipped.lines))})"
+            more = ", …" if skipped.count > len(skipped.lines) else ""
+            what += f" ({counted(skipped.count, 'line')}: {', '.join(map(str, skipped.lines))}{more})"
         _say(f"warning: skipped {what}")
     if loaded.copies:
         _say(f"note: {counted(loaded.copies, 'report')} found again, by run id and attempt; each run counts once")

@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from jobs.comparison.comparability import Group
-    from jobs.comparison.load import Loaded, Run
+    from jobs.comparison.load import Loaded
+    from jobs.comparison.run import Run
 
 
 def build(loaded: Loaded, *, allow: Iterable[str] = ()) -> Comparison:
@@ -59,9 +60,9 @@ def build(loaded: Loaded, *, allow: Iterable[str] = ()) -> Comparison:
 
 
 def _data(runs: Sequence[Run]) -> Data:
-    first = runs[0].report.config.dataset
+    first = runs[0].dataset
     return Data(
-        names=sorted({run.report.config.dataset.name for run in runs}),
+        names=sorted({run.dataset.name for run in runs}),
         sha256=first.sha256,
         train_examples=first.train_examples,
         test_examples=first.test_examples,
@@ -69,14 +70,12 @@ def _data(runs: Sequence[Run]) -> Data:
 
 
 def _section(found: Group) -> Section:
-    sides = {
-        framework: list(runs) for framework, runs in groupby(found.runs, key=lambda run: run.report.config.framework)
-    }
+    sides = {framework: list(runs) for framework, runs in groupby(found.runs, key=lambda run: run.framework)}
     ratios = _ratios(sides)
     headline = next((ratio for ratio in ratios if ratio.metric == METRICS[0].name), None)
     return Section(
         recipe=found.recipe,
-        protocol=found.runs[0].report.config.protocol,
+        protocol=found.runs[0].protocol,
         verdict=reach(sides, headline),
         sides=[_side(framework, runs) for framework, runs in sides.items()],
         ratios=ratios,
@@ -97,9 +96,9 @@ def _section(found: Group) -> Section:
 def _observed(metric: Metric, runs: Iterable[Run]) -> list[Observation]:
     """Every value of ``metric`` that counts, smallest first."""
     observations = [
-        Observation(run_id=run.report.run_id, attempt=run.report.attempt, value=value)
+        Observation(run_id=run.run_id, attempt=run.attempt, value=value)
         for run in runs
-        if metric.counts(run.report) and not isinstance(value := metric.measure(run.report), Missing)
+        if metric.counts(run) and not isinstance(value := run.measured[metric.name], Missing)
     ]
     return sorted(observations, key=lambda one: (one.value, one.run_id, one.attempt))
 
@@ -134,8 +133,8 @@ def _ratios(sides: Mapping[FrameworkName, Sequence[Run]]) -> list[MetricRatio]:
 def _side(framework: FrameworkName, runs: Sequence[Run]) -> Side:
     return Side(
         framework=framework,
-        framework_versions=sorted({run.report.environment.framework.version for run in runs}),
-        runs_by_status=dict(sorted(Counter(run.report.status for run in runs).items())),
+        framework_versions=sorted({run.framework_version for run in runs}),
+        runs_by_status=dict(sorted(Counter(run.status for run in runs).items())),
         metrics=[_side_metric(metric, runs) for metric in METRICS],
         epochs=_epochs(runs),
     )
@@ -145,9 +144,7 @@ def _side_metric(metric: Metric, runs: Sequence[Run]) -> SideMetric:
     observations = _observed(metric, runs)
     summary = summarise([observation.value for observation in observations])
     reasons = Counter(
-        value.reason
-        for run in runs
-        if metric.counts(run.report) and isinstance(value := metric.measure(run.report), Missing)
+        value.reason for run in runs if metric.counts(run) and isinstance(value := run.measured[metric.name], Missing)
     )
     return SideMetric(
         name=metric.name,
@@ -166,11 +163,9 @@ def _side_metric(metric: Metric, runs: Sequence[Run]) -> SideMetric:
 def _epochs(runs: Iterable[Run]) -> list[EpochAccuracy]:
     reached: dict[int, list[float]] = defaultdict(list)
     for run in runs:
-        if run.report.status not in TRAINED_TO_THE_END:
-            continue
-        for epoch in run.report.results.epochs:
-            if epoch.test_accuracy_ratio is not None:
-                reached[epoch.epoch].append(epoch.test_accuracy_ratio)
+        if run.status in TRAINED_TO_THE_END:
+            for epoch, accuracy in run.epoch_accuracies:
+                reached[epoch].append(accuracy)
     summaries = {epoch: summarise(values) for epoch, values in sorted(reached.items())}
     return [
         EpochAccuracy(epoch=epoch, n=summary.n, median=summary.median, minimum=summary.minimum, maximum=summary.maximum)
@@ -180,28 +175,24 @@ def _epochs(runs: Iterable[Run]) -> list[EpochAccuracy]:
 
 
 def _row(run: Run) -> RunRow:
-    report = run.report
-    measured = {metric.name: metric.measure(report) for metric in METRICS}
     return RunRow(
-        framework=report.config.framework,
-        framework_version=report.environment.framework.version,
-        seed=report.config.seed,
-        run_id=report.run_id,
-        attempt=report.attempt,
-        status=report.status,
-        status_reason=report.status_reason,
-        started_at_utc=report.started_at_utc,
+        framework=run.framework,
+        framework_version=run.framework_version,
+        seed=run.seed,
+        run_id=run.run_id,
+        attempt=run.attempt,
+        status=run.status,
+        status_reason=run.status_reason,
+        started_at_utc=run.started_at_utc,
         source=run.source,
-        metrics={name: None if isinstance(value, Missing) else value for name, value in measured.items()},
-        missing={name: value.reason for name, value in measured.items() if isinstance(value, Missing)},
+        metrics={name: None if isinstance(value, Missing) else value for name, value in run.measured.items()},
+        missing={name: value.reason for name, value in run.measured.items() if isinstance(value, Missing)},
     )
 
 
 def _warnings(framework: FrameworkName, runs: Iterable[Run]) -> list[RunWarnings]:
     # A run that gives one warning twice still counts once.
-    given = Counter(
-        warning for run in runs for warning in {(warning.code, warning.message) for warning in run.report.warnings}
-    )
+    given = Counter(warning for run in runs for warning in set(run.warnings))
     return [
         RunWarnings(framework=framework, code=code, message=message, runs=count)
         for (code, message), count in sorted(given.items())

@@ -4,38 +4,22 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal, cast
+from typing import TYPE_CHECKING, Final, Literal
 
+from jobs.comparison.fields import ENVIRONMENT, FIELDS, show_value
 from jobs.comparison.text import visible
 from jobs.errors import BadInput, NotComparable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
-    from jobs.comparison.load import Run
-    from jobs.report.schema import Report
+    from jobs.comparison.fields import Value
+    from jobs.comparison.run import Run
 
-Value = str | int | float | bool | None
 Why = Literal["framework", "allowed", "environment"]
 
 DATA_FIELD: Final = "config.dataset.sha256"
 _FILES_NAMED: Final = 1
-
-_ALWAYS: Final = frozenset({"matched", "published"})
-_PUBLISHED: Final = frozenset({"published"})
-
-
-@dataclass(frozen=True, kw_only=True)
-class Field:
-    """One field that is compared, by its path in the report.
-
-    ``framework_bound`` are the protocols in which each framework decides the value for itself: the sides may
-    differ there, and the comparison says so, but the runs of one side may not.
-    """
-
-    path: str
-    read: Callable[[Report], Value]
-    framework_bound: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,92 +42,6 @@ class Group:
     differences: tuple[Difference, ...]
 
 
-def _at(path: str, *, framework_bound: frozenset[str] = frozenset()) -> Field:
-    def read(report: Report) -> Value:
-        node: object = report
-        for part in path.split("."):
-            node = None if node is None else getattr(node, part)
-        return cast("Value", node)
-
-    return Field(path=path, read=read, framework_bound=framework_bound)
-
-
-def _driver_major(report: Report) -> Value:
-    version = report.environment.driver_version
-    return None if version is None else f"{version.partition('.')[0]}.x"
-
-
-def _device_names(report: Report) -> Value:
-    return ", ".join(device.name for device in report.devices) or None
-
-
-def _power_limits(report: Report) -> Value:
-    limits = [device.power_limit_w for device in report.devices]
-    return ", ".join("unknown" if limit is None else f"{limit:g}" for limit in limits) or None
-
-
-def _on_cpu(path: str) -> Field:
-    """A field of the CPU, which is the device where training runs on it, and beside the point elsewhere."""
-    field = _at(path)
-    return Field(path=path, read=lambda report: field.read(report) if report.config.device == "cpu" else None)
-
-
-FIELDS: Final = (
-    _at("config.parameter_count"),
-    _at("config.epochs"),
-    _at("config.batch_size"),
-    _at("config.learning_rate"),
-    _at("config.dropout"),
-    _at("config.initializer", framework_bound=_PUBLISHED),
-    _at("config.optimizer.name"),
-    _at("config.optimizer.momentum"),
-    _at("config.optimizer.beta_1"),
-    _at("config.optimizer.beta_2"),
-    _at("config.optimizer.epsilon"),
-    _at("config.optimizer.form", framework_bound=_PUBLISHED),
-    _at("config.precision"),
-    _at("config.numerics.compute_dtype"),
-    _at("config.numerics.variable_dtype"),
-    _at("config.numerics.tf32_matmul"),
-    _at("config.numerics.tf32_convolution"),
-    _at("config.numerics.deterministic"),
-    # Its default is each framework's fastest, and the same word does not mean the same machinery in both.
-    _at("config.execution", framework_bound=_ALWAYS),
-    _at("config.input"),
-    _at("config.device"),
-    Field(path="devices[].name", read=_device_names),
-    Field(path="devices[].power_limit_w", read=_power_limits),
-    Field(path="environment.driver_version", read=_driver_major),
-    _on_cpu("environment.cpu.model"),
-    _on_cpu("environment.cpu.logical_cores"),
-    _on_cpu("environment.cpu.quota_cores"),
-)
-"""What must be equal inside a group, the framework's own choices aside."""
-
-ENVIRONMENT: Final = tuple(
-    _at(path)
-    for path in (
-        "environment.driver_version",
-        "environment.cuda_driver_version",
-        "environment.cuda_runtime_version",
-        "environment.cudnn_version",
-        "environment.python_version",
-        "environment.package_version",
-        "environment.image.ref",
-        "environment.image.digest",
-        "environment.git_sha",
-        "environment.kubernetes.node",
-        "environment.cpu.model",
-        "environment.cpu.logical_cores",
-        "environment.cpu.quota_cores",
-        "environment.memory_total_bytes",
-        "environment.os",
-        "config.numerics.intra_op_threads",
-    )
-)
-"""What may differ between comparable runs and is listed where it does."""
-
-
 def group(runs: Sequence[Run], *, allow: Iterable[str] = ()) -> tuple[Group, ...]:
     """Sort ``runs`` into groups of one recipe and protocol, each of which can be compared.
 
@@ -162,7 +60,7 @@ def group(runs: Sequence[Run], *, allow: Iterable[str] = ()) -> tuple[Group, ...
         )
     members: dict[tuple[str, str], list[Run]] = defaultdict(list)
     for run in runs:
-        members[run.report.config.recipe, run.report.config.protocol].append(run)
+        members[run.recipe, run.protocol].append(run)
     groups: list[Group] = []
     fields: set[str] = set()
     for (recipe, protocol), inside in sorted(members.items()):
@@ -194,8 +92,8 @@ def _allowed(allow: Iterable[str]) -> frozenset[str]:
 def _differing_data(runs: Iterable[Run]) -> list[str]:
     seen: dict[Value, list[Run]] = defaultdict(list)
     for run in runs:
-        seen[run.report.config.dataset.sha256].append(run)
-    named = {value: f"{visible(found[0].report.config.dataset.name)} {value}" for value, found in seen.items()}
+        seen[run.dataset.sha256].append(run)
+    named = {value: f"{visible(found[0].dataset.name)} {value}" for value, found in seen.items()}
     return [_difference_line(DATA_FIELD, seen, named)] if len(seen) > 1 else []
 
 
@@ -203,8 +101,8 @@ def _check(runs: list[Run], recipe: str, protocol: str, allowed: frozenset[str])
     held_equal: dict[str, Value] = {}
     differences: list[Difference] = []
     refused: dict[str, str] = {}
-    for field in FIELDS:
-        seen = _values(field, runs)
+    for at, field in enumerate(FIELDS):
+        seen = _values(runs, [run.compared[at] for run in runs])
         if len(seen) <= 1:
             held_equal[field.path] = next(iter(seen), None)
         elif field.path in allowed:
@@ -214,8 +112,8 @@ def _check(runs: list[Run], recipe: str, protocol: str, allowed: frozenset[str])
         else:
             refused[field.path] = _difference_line(field.path, seen)
     listed = {difference.field for difference in differences}
-    for field in ENVIRONMENT:
-        seen = _values(field, runs)
+    for at, field in enumerate(ENVIRONMENT):
+        seen = _values(runs, [run.environment[at] for run in runs])
         if len(seen) > 1 and field.path not in listed:
             differences.append(Difference(field=field.path, why="environment", values=_by_framework(seen)))
     found = Group(
@@ -228,12 +126,11 @@ def _check(runs: list[Run], recipe: str, protocol: str, allowed: frozenset[str])
     return found, refused
 
 
-def _values(field: Field, runs: Iterable[Run]) -> dict[Value, list[Run]]:
+def _values(runs: Iterable[Run], values: Iterable[Value]) -> dict[Value, list[Run]]:
     seen: dict[Value, list[Run]] = defaultdict(list)
-    for run in runs:
-        value = field.read(run.report)
+    for run, value in zip(runs, values, strict=True):
         # A run that ended early may not have come to know its device; what it does not know does not differ.
-        if value is not None or run.report.status in ("completed", "below_reference"):
+        if value is not None or run.status in ("completed", "below_reference"):
             seen[value].append(run)
     return seen
 
@@ -246,7 +143,7 @@ def _by_framework(seen: Mapping[Value, Iterable[Run]]) -> dict[str, tuple[str, .
     sides: dict[str, set[str]] = defaultdict(set)
     for value, runs in seen.items():
         for run in runs:
-            sides[run.report.config.framework].add(show_value(value))
+            sides[run.framework].add(show_value(value))
     return {framework: tuple(sorted(values)) for framework, values in sorted(sides.items())}
 
 
@@ -256,7 +153,7 @@ def _difference_line(field: str, seen: Mapping[Value, Iterable[Run]], named: Map
     for value, runs in seen.items():
         files: dict[str, set[str]] = defaultdict(set)
         for run in runs:
-            files[run.report.config.framework].add(run.source)
+            files[run.framework].add(run.source)
         places = "; ".join(f"{framework}: {_some(sorted(names))}" for framework, names in sorted(files.items()))
         parts.append(f"{named[value] if named else visible(show_value(value))} ({places})")
     return f"{field}: {' ≠ '.join(sorted(parts))}"
@@ -265,14 +162,3 @@ def _difference_line(field: str, seen: Mapping[Value, Iterable[Run]], named: Map
 def _some(names: Sequence[str]) -> str:
     rest = len(names) - _FILES_NAMED
     return ", ".join(names) if rest <= 0 else f"{', '.join(names[:_FILES_NAMED])} and {rest} more"
-
-
-def show_value(value: Value) -> str:
-    """``value`` as a comparison shows it: ``not given`` for null, ``yes`` and ``no``."""
-    match value:
-        case None:
-            return "not given"
-        case bool():
-            return "yes" if value else "no"
-        case _:
-            return str(value)

@@ -4,43 +4,22 @@ from __future__ import annotations
 
 import os
 import stat
-from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final
 
-from pydantic import ValidationError
-
+from jobs.comparison.found import Found, Skipped
+from jobs.comparison.logs import read_log
+from jobs.comparison.parse import Refused, parse, read_file
+from jobs.comparison.run import Place, Run
 from jobs.comparison.text import visible
 from jobs.errors import BadInput
-from jobs.report import LINE_MARKER, Report, document
+from jobs.report import LINE_MARKER
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
 STANDARD_INPUT: Final = "-"
-DAMAGED_LINE: Final = "report line cut short or damaged"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Run:
-    """One attempt of one run and the file or log it was read from."""
-
-    report: Report
-    source: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Skipped:
-    """Something that looked like a report and could not be used; ``lines`` are its line numbers in a log."""
-
-    source: str
-    reason: str
-    lines: tuple[int, ...] = ()
-
-    @property
-    def count(self) -> int:
-        return max(1, len(self.lines))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,16 +32,6 @@ class Loaded:
     runs: tuple[Run, ...]
     skipped: tuple[Skipped, ...]
     copies: int
-
-
-@dataclass
-class _Found:
-    runs: list[Run] = field(default_factory=list)
-    skipped: list[Skipped] = field(default_factory=list)
-
-    def add(self, other: _Found) -> None:
-        self.runs += other.runs
-        self.skipped += other.skipped
 
 
 def load(paths: Sequence[str], stdin: BinaryIO, *, leave_out: Iterable[Path] = ()) -> Loaded:
@@ -79,133 +48,93 @@ def load(paths: Sequence[str], stdin: BinaryIO, *, leave_out: Iterable[Path] = (
     """
     if not paths:
         raise BadInput("nothing to merge: no path was given; name report files, folders with reports, or - for a log")
-    own = {path.resolve() for path in leave_out}
-    everything = _Found()
+    own = {str(path.resolve()) for path in leave_out}
+    found = Found()
     for path in dict.fromkeys(paths):
-        found = _read_log(stdin, "standard input") if path == STANDARD_INPUT else _read_path(Path(path), own)
-        if not found.runs:
-            raise BadInput(_nothing_in(path, found))
-        everything.add(found)
-    runs = _one_per_attempt(everything.runs)
+        seen, skipped = found.reports, len(found.skipped)
+        if path == STANDARD_INPUT:
+            read_log(stdin, found, source="standard input", path=None)
+        else:
+            _read_path(Path(path), found, own)
+        if found.reports == seen:
+            raise BadInput(_nothing_in(path, list(found.skipped.values())[skipped:]))
     return Loaded(
-        runs=tuple(sorted(runs, key=_run_order)),
-        skipped=tuple(sorted(set(everything.skipped), key=lambda skipped: (skipped.source, skipped.reason))),
-        copies=len(everything.runs) - len(runs),
+        runs=tuple(sorted(found.runs.values(), key=_run_order)),
+        skipped=tuple(sorted(found.skipped.values(), key=lambda skipped: (skipped.source, skipped.reason))),
+        copies=found.copies,
     )
 
 
 def _run_order(run: Run) -> tuple[str, str, str, int, str, int]:
-    report, config = run.report, run.report.config
-    return (config.recipe, config.protocol, config.framework, config.seed, report.run_id, report.attempt)
+    return (run.recipe, run.protocol, run.framework, run.seed, run.run_id, run.attempt)
 
 
-def _nothing_in(path: str, found: _Found) -> str:
+def _nothing_in(path: str, skipped: Sequence[Skipped]) -> str:
     where = "standard input" if path == STANDARD_INPUT else repr(_name(Path(path)))
     text = f"{where} holds no report"
-    if found.skipped:
-        first = found.skipped[0]
-        count = sum(skipped.count for skipped in found.skipped)
-        text += f" ({count} skipped, the first: {first.source}: {first.reason})"
+    if skipped:
+        count = sum(one.count for one in skipped)
+        text += f" ({count} skipped, the first: {skipped[0].source}: {skipped[0].reason})"
     return f"{text}; a job writes reports to --report-dir and one line with {LINE_MARKER.strip()} to its log"
 
 
-def _read_path(path: Path, own: set[Path]) -> _Found:
+def _read_path(path: Path, found: Found, own: set[str]) -> None:
     try:
         mode = path.stat().st_mode
-    except OSError as error:
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
         raise BadInput(
-            f"{_name(path)!r} cannot be read ({error.strerror or error}); name a report, a folder with reports, or -"
+            f"{_name(path)!r} cannot be read ({reason}); name a report, a folder with reports, or -"
         ) from error
     if stat.S_ISDIR(mode):
-        return _read_folder(path, own)
-    if not stat.S_ISREG(mode):
+        _read_folder(path, found, own)
+    elif stat.S_ISREG(mode):
+        _read_file(path, found)
+    else:
         raise BadInput(f"{_name(path)!r} is neither a file nor a folder; to read a pipe, send it to - instead")
-    return _read_file(path)
 
 
-def _read_file(path: Path) -> _Found:
+def _read_file(path: Path, found: Found) -> None:
+    name = _name(path)
     if path.suffix != ".log":
-        return _Found(runs=[Run(report=document.read(path), source=_name(path))])
+        raw = read_file(path, origin=name)
+        found.add(parse(raw, origin=name), source=name, place=Place(path=path, size=len(raw)))
+        return
     try:
         with path.open("rb") as stream:
-            return _read_log(stream, _name(path))
+            read_log(stream, found, source=name, path=path)
     except OSError as error:
-        raise BadInput(f"{_name(path)!r} cannot be read ({error.strerror or error}); check its mode") from error
+        raise Refused(f"{name!r} cannot be read ({error.strerror or error}); check its mode") from error
 
 
-def _read_folder(folder: Path, own: set[Path]) -> _Found:
-    found = _Found()
-    for path in _candidates(folder, found.skipped):
-        if path.resolve() in own:
-            continue
+def _read_folder(folder: Path, found: Found, own: set[str]) -> None:
+    for path in _candidates(folder, found, own):
         if not path.is_file():
-            found.skipped.append(Skipped(source=_name(path), reason="not a regular file"))
+            found.skip(_name(path), "not a regular file")
             continue
+        seen, skipped = found.reports, len(found.skipped)
         try:
-            inside = _read_file(path)
-        except BadInput as error:
-            found.skipped.append(Skipped(source=_name(path), reason=visible(str(error))))
+            _read_file(path, found)
+        except Refused as error:
+            found.skip(_name(path), str(error))
             continue
-        if not inside.runs and not inside.skipped:
-            inside.skipped.append(Skipped(source=_name(path), reason="a log without a report line"))
-        found.add(inside)
-    return found
+        if (found.reports, len(found.skipped)) == (seen, skipped):
+            found.skip(_name(path), "a log without a report line")
 
 
-def _candidates(folder: Path, skipped: list[Skipped]) -> Iterator[Path]:
+def _candidates(folder: Path, found: Found, own: set[str]) -> Iterator[Path]:
     def unreadable(error: OSError) -> None:
-        reason = f"cannot be read ({error.strerror or error})"
-        skipped.append(Skipped(source=_name(Path(os.fsdecode(error.filename or folder))), reason=reason))
+        found.skip(_name(Path(os.fsdecode(error.filename or folder))), f"cannot be read ({error.strerror or error})")
 
     for parent, folders, files in os.walk(folder, onerror=unreadable):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        links = [Path(parent, name) for name in folders if Path(parent, name).is_symlink()]
-        skipped += [Skipped(source=_name(link), reason="a link to a folder is not followed") for link in links]
+        for name in folders:
+            if Path(parent, name).is_symlink():
+                found.skip(_name(Path(parent, name)), "a link to a folder is not followed")
+        real = os.path.realpath(parent)
         for name in sorted(files):
-            if name.endswith((".json", ".log")) and not name.startswith("."):
+            if name.endswith((".json", ".log")) and not name.startswith(".") and f"{real}/{name}" not in own:
                 yield Path(parent, name)
-
-
-def _read_log(stream: BinaryIO, source: str) -> _Found:
-    found = _Found()
-    refused: dict[str, list[int]] = defaultdict(list)
-    # Lines end at \n alone: a progress bar's \r belongs to what stands before the marker.
-    for number, raw in enumerate(stream, start=1):
-        try:
-            report = document.from_line(raw.decode("utf-8", errors="replace"), origin=source)
-        except BadInput as error:
-            # A whole report of another schema version is not a damaged one, and says so.
-            whole = isinstance(error.__cause__, ValidationError)
-            refused[visible(str(error)) if whole else DAMAGED_LINE].append(number)
-            continue
-        if report is not None:
-            found.runs.append(Run(report=report, source=source))
-    found.skipped += [Skipped(source=source, reason=reason, lines=tuple(lines)) for reason, lines in refused.items()]
-    return found
-
-
-def _one_per_attempt(found: Iterable[Run]) -> list[Run]:
-    attempts: dict[tuple[str, int], list[Run]] = defaultdict(list)
-    for run in found:
-        attempts[run.report.run_id, run.report.attempt].append(run)
-    return [_fullest(copies) for copies in attempts.values()]
-
-
-def _fullest(copies: list[Run]) -> Run:
-    """The copy with the time series, which a log line leaves to the file; the name decides among equals."""
-    first = copies[0]
-    for other in copies[1:]:
-        if _without_series(other.report) != _without_series(first.report):
-            raise BadInput(
-                f"{first.source!r} and {other.source!r} hold different reports of one run "
-                f"({first.report.run_id}, attempt {first.report.attempt}); give the right one only"
-            )
-    return min(copies, key=lambda run: (run.report.timeseries is None, run.source))
-
-
-def _without_series(report: Report) -> Report:
-    reasons = {path: reason for path, reason in report.null_reasons.items() if path != "timeseries"}
-    return report.model_copy(update={"timeseries": None, "null_reasons": reasons})
 
 
 def _name(path: Path) -> str:

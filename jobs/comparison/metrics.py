@@ -11,6 +11,7 @@ from jobs.comparison.text import number
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from jobs.comparison.run import Run
     from jobs.report.schema import Aggregate, GpuPhase, Report, Status
 
 MetricName = Literal["steady_images_per_s", "train_wall_s", "test_accuracy_ratio", "gpu_util_percent", "gpu_power_w"]
@@ -51,8 +52,8 @@ class Metric:
         """``value`` for people; ratios as percentages."""
         return f"{100 * value:.2f}" if self.unit == "ratio" else number(value)
 
-    def counts(self, report: Report) -> bool:
-        return report.status in self.statuses
+    def counts(self, run: Run) -> bool:
+        return run.status in self.statuses
 
 
 def null_reason(report: Report, path: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from jobs.comparison.comparability import show_value
+from jobs.comparison.fields import show_value
 from jobs.comparison.metrics import METRICS, Metric
 from jobs.comparison.text import ABSENT, counted
 

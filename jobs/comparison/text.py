@@ -21,6 +21,11 @@ def visible(text: str) -> str:
     )
 
 
+def shortened(text: str, limit: int) -> str:
+    """``text``, cut to ``limit`` characters where it is longer, which is then said at its end."""
+    return text if len(text) <= limit else f"{text[:limit]}… ({len(text):,} characters)"
+
+
 def markdown(text: str) -> str:
     """``text`` as it is, read as Markdown: no markup, HTML, table cell, mention or bare link comes of it."""
     escaped = _MARKDOWN.sub(lambda match: f"\\{match[0]}", visible(text))

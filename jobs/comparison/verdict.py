@@ -19,8 +19,8 @@ from jobs.comparison.text import counted
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from jobs.comparison.load import Run
     from jobs.comparison.model import FrameworkName
+    from jobs.comparison.run import Run
 
 _CONFIDENCE: Final = f"{100 * CONFIDENCE:.0f} %"
 _EFFECT: Final = f"{100 * (SMALLEST_EFFECT - 1):.0f} %"
@@ -47,15 +47,15 @@ def reach(sides: Mapping[FrameworkName, Sequence[Run]], ratio: MetricRatio | Non
 
 
 def _counted_runs(runs: Sequence[Run]) -> int:
-    return sum(HEADLINE.counts(run.report) and not isinstance(HEADLINE.measure(run.report), Missing) for run in runs)
+    return sum(HEADLINE.counts(run) and not isinstance(run.measured[HEADLINE.name], Missing) for run in runs)
 
 
 def _left_out(framework: FrameworkName, runs: Sequence[Run]) -> list[LeftOut]:
     reasons: dict[str, int] = {}
     for run in runs:
-        if not HEADLINE.counts(run.report):
-            why: str = run.report.status
-        elif isinstance(HEADLINE.measure(run.report), Missing):
+        if not HEADLINE.counts(run):
+            why: str = run.status
+        elif isinstance(run.measured[HEADLINE.name], Missing):
             why = "completed without the measurement"
         else:
             continue

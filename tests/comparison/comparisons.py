@@ -11,6 +11,7 @@ from jobs.comparison.build import build
 from jobs.comparison.load import load
 from jobs.comparison.render_markdown import render_markdown
 from jobs.comparison.render_terminal import render_terminal
+from jobs.comparison.run import Place, Reducer
 from jobs.comparison.write import write
 from jobs.report import to_line
 from tests.support.reports import make_report
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from jobs.comparison.model import Comparison, Section
+    from jobs.comparison.run import Run
     from jobs.report import Report
 
 TF_SPEEDS = (10_000.0, 10_100.0, 9_900.0, 10_050.0, 9_950.0)
@@ -30,6 +32,10 @@ def side(framework: str, speeds: tuple[float, ...]) -> list[Report]:
         make_report(framework=framework, seed=seed, images_per_s=speed)  # type: ignore[arg-type]
         for seed, speed in enumerate(speeds, start=1)
     ]
+
+
+def as_run(report: Report) -> Run:
+    return Reducer().reduce(report, source=f"{report.run_id}.json", place=Place())
 
 
 def compare(*reports: Report, allow: tuple[str, ...] = ()) -> Comparison:

@@ -7,10 +7,19 @@ from typing import TYPE_CHECKING
 import pytest
 
 from jobs.comparison.build import build
-from jobs.comparison.load import Loaded, Run, load
+from jobs.comparison.load import Loaded, load
 from jobs.comparison.render_markdown import render_markdown
 from jobs.report import to_line
-from tests.comparison.comparisons import TF_SPEEDS, TORCH_SPEEDS, compare, only_section, side, terminal, write_both
+from tests.comparison.comparisons import (
+    TF_SPEEDS,
+    TORCH_SPEEDS,
+    as_run,
+    compare,
+    only_section,
+    side,
+    terminal,
+    write_both,
+)
 from tests.support.reports import make_report
 
 if TYPE_CHECKING:
@@ -102,6 +111,5 @@ def test_what_was_allowed_is_in_the_comparison() -> None:
 
 
 def test_runs_are_independent_of_which_copy_was_read() -> None:
-    report = make_report()
-    loaded = Loaded(runs=(Run(report=report, source="a"),), skipped=(), copies=0)
+    loaded = Loaded(runs=(as_run(make_report()),), skipped=(), copies=0)
     assert build(loaded).sections == build(Loaded(runs=loaded.runs, skipped=(), copies=3)).sections

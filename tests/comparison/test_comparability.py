@@ -4,17 +4,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from jobs.comparison.comparability import ENVIRONMENT, FIELDS, group
-from jobs.comparison.load import Run
+from jobs.comparison.comparability import group
+from jobs.comparison.fields import ENVIRONMENT, FIELDS
 from jobs.errors import BadInput, NotComparable
+from tests.comparison.comparisons import as_run as run
 from tests.support.reports import make_report
 
 if TYPE_CHECKING:
-    from jobs.report import Report
-
-
-def run(report: Report) -> Run:
-    return Run(report=report, source=f"{report.run_id}.json")
+    from jobs.comparison.run import Run
 
 
 def pair(*, gpu: bool = True, protocol: Any = "matched", torch: dict[str, Any] | None = None) -> list[Run]:
@@ -37,7 +34,8 @@ def test_equal_runs_are_one_group() -> None:
     assert (found.recipe, found.protocol) == ("lenet", "matched")
     assert found.held_equal["config.batch_size"] == 64
     assert [(difference.field, difference.why) for difference in found.differences] == [
-        ("config.execution", "framework")
+        ("environment.framework.version", "framework"),
+        ("config.execution", "framework"),
     ]
 
 
@@ -157,13 +155,35 @@ def test_published_leaves_initializer_and_update_to_the_framework_and_says_so() 
     (found,) = group(pair(protocol="published"))
     listed = {difference.field: difference.values for difference in found.differences if difference.why == "framework"}
     assert listed["config.initializer"] == {"tensorflow": ("tensorflow's own",), "torch": ("torch's own",)}
-    assert set(listed) == {"config.initializer", "config.optimizer.form", "config.execution"}
+    assert set(listed) == {
+        "config.initializer",
+        "config.optimizer.form",
+        "config.execution",
+        "environment.framework.version",
+    }
 
 
-def test_one_side_may_not_differ_from_itself_even_in_what_the_framework_decides() -> None:
-    runs = [*pair(), run(make_report(seed=2, gpu=True, changes={"config.execution": "compiled"}))]
-    with pytest.raises(NotComparable, match=r"config\.execution: compiled .* ≠ eager .* ≠ graph"):
-        group(runs)
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"config.execution": "compiled"}, r"config\.execution: compiled .* ≠ eager .* ≠ graph"),
+        ({"environment.framework.version": "2.14.0"}, r"framework\.version: 2\.14\.0 .* ≠ 2\.15\.0 .* ≠ 2\.21\.0"),
+        ({"config.numerics.settings": {"benchmark": "True"}}, r"settings: benchmark=True .* ≠ not given"),
+    ],
+)
+def test_one_side_may_not_differ_from_itself_even_in_what_the_framework_decides(
+    changed: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(NotComparable, match=message):
+        group([*pair(), run(make_report(seed=2, gpu=True, changes=changed))])
+
+
+def test_threads_on_the_cpu_are_each_framework_s_own_and_equal_inside_a_side() -> None:
+    (found,) = group(pair(gpu=False, torch={"config.numerics.intra_op_threads": 8}))
+    assert ("config.numerics.intra_op_threads", "framework") in [(one.field, one.why) for one in found.differences]
+    other = run(make_report(seed=2, changes={"config.numerics.intra_op_threads": 8}))
+    with pytest.raises(NotComparable, match="intra_op_threads"):
+        group([*pair(gpu=False), other])
 
 
 def test_a_failed_run_that_never_knew_its_device_does_not_refuse_the_rest() -> None:

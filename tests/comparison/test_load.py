@@ -8,7 +8,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from jobs.comparison.load import DAMAGED_LINE, Loaded, Skipped, load
+from jobs.comparison.found import Skipped
+from jobs.comparison.load import Loaded, load
+from jobs.comparison.logs import DAMAGED_LINE
 from jobs.errors import BadInput
 from jobs.report import LINE_MARKER, SCHEMA_VERSION, Report, to_line
 from tests.support.reports import make_report, write_report
@@ -28,7 +30,7 @@ def load_paths(*paths: Path, leave_out: tuple[Path, ...] = ()) -> Loaded:
 
 
 def run_ids(loaded: Loaded) -> list[str]:
-    return [run.report.run_id for run in loaded.runs]
+    return [run.run_id for run in loaded.runs]
 
 
 def test_a_file_a_folder_and_a_log_are_read_together(tmp_path: Path) -> None:
@@ -36,7 +38,7 @@ def test_a_file_a_folder_and_a_log_are_read_together(tmp_path: Path) -> None:
     write_report(make_report(seed=2), tmp_path / "folder/deep/two.json")
     (tmp_path / "pod.log").write_text(f"hello\n2026-01-01T00:00:00Z {to_line(make_report(seed=3))}\nbye\n")
     loaded = load_paths(tmp_path / "one.json", tmp_path / "folder", tmp_path / "pod.log")
-    assert [run.report.config.seed for run in loaded.runs] == [1, 2, 3]
+    assert [run.seed for run in loaded.runs] == [1, 2, 3]
     assert loaded.skipped == ()
     assert loaded.copies == 0
 
@@ -85,14 +87,14 @@ def test_a_file_and_its_log_line_are_one_run_and_the_series_is_kept(tmp_path: Pa
     for paths in ((tmp_path / "a.log", tmp_path / "b.json"), (tmp_path / "b.json", tmp_path / "a.log")):
         loaded = load_paths(*paths)
         assert [run.source for run in loaded.runs] == [str(tmp_path / "b.json")]
-        assert loaded.runs[0].report.timeseries is not None
+        assert loaded.runs[0].whole() == report
         assert loaded.copies == 1
 
 
 def test_attempts_of_one_run_are_two(tmp_path: Path) -> None:
     write_report(make_report(status="interrupted"), tmp_path / "1.json")
     write_report(make_report(attempt=2), tmp_path / "2.json")
-    assert [run.report.attempt for run in load_paths(tmp_path).runs] == [1, 2]
+    assert [run.attempt for run in load_paths(tmp_path).runs] == [1, 2]
 
 
 def test_different_reports_of_one_run_are_refused(tmp_path: Path) -> None:
@@ -155,7 +157,7 @@ def test_a_line_cut_at_any_byte_is_counted_or_was_never_marked(cut: int, prefix:
         assert loaded.skipped == (Skipped(source="standard input", reason=DAMAGED_LINE, lines=(1,)),)
     else:
         assert loaded.skipped == ()
-    assert [run.report.config.seed for run in loaded.runs][-1] == 9
+    assert [run.seed for run in loaded.runs][-1] == 9
 
 
 def test_a_cut_inside_a_character_is_a_damaged_line_like_any_other() -> None:
@@ -188,4 +190,4 @@ def test_a_changed_byte_never_crashes(at: int, byte: int) -> None:
     changed = LINE[:at] + bytes([byte]) + LINE[at + 1 :]
     loaded = load_stdin(changed + b"\n" + LINES[1].encode() + b"\n")
     assert run_ids(loaded)[-1]
-    assert all(isinstance(run.report, Report) for run in loaded.runs)
+    assert all(isinstance(run.whole(), Report) for run in loaded.runs)

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from jobs.comparison.metrics import METRICS, Missing, null_reason
+from tests.comparison.comparisons import as_run
 from tests.support.reports import make_report
 
 BY_NAME = {metric.name: metric for metric in METRICS}
@@ -85,9 +86,9 @@ def test_the_nearest_reason_speaks(reasons: dict[str, str], reason: str) -> None
 
 def test_speed_is_that_of_completed_runs_and_a_low_accuracy_still_counts() -> None:
     low = make_report(status="below_reference")
-    assert not BY_NAME["steady_images_per_s"].counts(low)
-    assert BY_NAME["test_accuracy_ratio"].counts(low)
-    assert not BY_NAME["test_accuracy_ratio"].counts(make_report(status="interrupted"))
+    assert not BY_NAME["steady_images_per_s"].counts(as_run(low))
+    assert BY_NAME["test_accuracy_ratio"].counts(as_run(low))
+    assert not BY_NAME["test_accuracy_ratio"].counts(as_run(make_report(status="interrupted")))
 
 
 @pytest.mark.parametrize("gpu", [False, True])

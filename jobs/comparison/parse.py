@@ -1,0 +1,87 @@
+"""Reads what others wrote: bytes of bounded size, strict JSON, a report of a version that is understood."""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import TYPE_CHECKING, Final
+
+import jiter
+from pydantic import ValidationError
+
+from jobs.comparison.text import shortened, visible
+from jobs.errors import BadInput
+from jobs.report import Report
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+REPORT_LIMIT: Final = 16 * 1024 * 1024
+"""Bytes of one report at most: an hour of samples ten times a second is half of it."""
+
+_REASON_LIMIT: Final = 300
+
+
+class Refused(BadInput):
+    """What was given is no report that can be used; ``whole`` says that it is JSON all the same."""
+
+    def __init__(self, text: str, *, whole: bool = False) -> None:
+        super().__init__(text)
+        self.whole = whole
+
+
+def parse(raw: bytes, *, origin: str) -> Report:
+    """Turn JSON into a report; ``origin`` names it in errors.
+
+    Stricter than JSON readers use to be: NaN, infinities, a key given twice, lone surrogates and nesting beyond
+    200 levels are refused.
+
+    Raises:
+        Refused: not strict JSON, not a report, or of a schema version this release cannot read.
+    """
+    try:
+        data = jiter.from_json(raw, allow_inf_nan=False, catch_duplicate_keys=True)
+    except ValueError as error:
+        raise Refused(f"{origin!r} is no report of a job: not valid JSON ({_short(error)})") from error
+    try:
+        return Report.model_validate(data)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the document"
+        text = f"{origin!r} is no report of a job: {_short(where)}: {_short(first['msg'])}"
+        raise Refused(text, whole=True) from error
+
+
+def read_file(path: Path, *, origin: str) -> bytes:
+    """The whole of a regular file of at most :data:`REPORT_LIMIT` bytes.
+
+    Raises:
+        Refused: it cannot be read, is no regular file (a pipe, a device) or is larger.
+    """
+    raw = read_slice(path, 0, REPORT_LIMIT + 1, origin=origin)
+    if len(raw) > REPORT_LIMIT:
+        raise Refused(f"{origin!r} is no report of a job: larger than {REPORT_LIMIT // 1024**2} MiB")
+    return raw
+
+
+def read_slice(path: Path, offset: int, size: int, *, origin: str | None = None) -> bytes:
+    """At most ``size`` bytes of a regular file, from ``offset`` on.
+
+    Raises:
+        Refused: it cannot be read or is no regular file.
+    """
+    name = visible(str(path)) if origin is None else origin
+    try:
+        # Without O_NONBLOCK, opening a pipe would wait for its writer.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(descriptor, "rb") as stream:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise Refused(f"{name!r} is not a regular file")
+            stream.seek(offset)
+            return stream.read(size)
+    except OSError as error:
+        raise Refused(f"{name!r} cannot be read ({error.strerror or error}); check its mode") from error
+
+
+def _short(text: object) -> str:
+    return shortened(visible(str(text)), _REASON_LIMIT)

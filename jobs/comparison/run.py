@@ -1,0 +1,157 @@
+"""One run as the comparison keeps it: what is compared and shown of it, and where the whole report is.
+
+A report is tens of kilobytes, most of it samples; of ten thousand reports only what is needed stays in memory.
+"""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Literal
+
+from jobs.comparison.fields import ENVIRONMENT, FIELDS
+from jobs.comparison.metrics import METRICS, Missing
+from jobs.comparison.parse import parse, read_slice
+from jobs.comparison.text import shortened
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable
+    from datetime import datetime
+    from pathlib import Path
+    from typing import TypeVar
+
+    from jobs.comparison.fields import Value
+    from jobs.comparison.metrics import MetricName
+    from jobs.report import Report
+    from jobs.report.schema import Dataset, Parity, Status
+
+    Same = TypeVar("Same", bound=Hashable)
+
+TEXT_LIMIT: Final = 1000
+"""Characters kept of one text out of a report; what is longer is cut and says so."""
+
+WARNINGS_LIMIT: Final = 100
+"""Warnings kept of one run."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where a report's JSON is: ``size`` bytes at ``offset`` of the file ``path``, or ``kept``, compressed."""
+
+    path: Path | None = None
+    offset: int = 0
+    size: int = 0
+    kept: bytes = b""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """One attempt of one run.
+
+    ``compared`` and ``environment`` are the values of :data:`.fields.FIELDS` and :data:`.fields.ENVIRONMENT`, in
+    their order; ``measured`` has every metric's value or why there is none; ``epoch_accuracies`` are the epochs
+    whose test accuracy was measured; ``gpu_uuids`` are those of the devices that were used. ``source`` names
+    the file or log for people, ``place`` leads back to the whole report.
+    """
+
+    run_id: str
+    attempt: int
+    status: Status
+    status_reason: str | None
+    started_at_utc: datetime
+    recipe: str
+    protocol: Literal["matched", "published"]
+    framework: Literal["tensorflow", "torch"]
+    framework_version: str
+    seed: int
+    dataset: Dataset
+    compared: tuple[Value, ...]
+    environment: tuple[Value, ...]
+    node: str | None
+    gpu_uuids: tuple[str, ...]
+    measured: dict[MetricName, float | Missing]
+    epoch_accuracies: tuple[tuple[int, float], ...]
+    warnings: tuple[tuple[str, str], ...]
+    parity: Parity | None
+    has_series: bool
+    source: str
+    place: Place
+
+    def whole(self) -> Report:
+        """The whole report, read again.
+
+        Raises:
+            BadInput: its file has gone or changed meanwhile.
+        """
+        if self.place.path is None:
+            return parse(zlib.decompress(self.place.kept), origin=self.source)
+        return parse(read_slice(self.place.path, self.place.offset, self.place.size), origin=self.source)
+
+
+class Reducer:
+    """Turns reports into :class:`Run`; what many runs have in common is kept once."""
+
+    def __init__(self) -> None:
+        self._known: dict[Hashable, Hashable] = {}
+
+    def reduce(self, report: Report, *, source: str, place: Place) -> Run:
+        config, environment = report.config, report.environment
+        return Run(
+            run_id=report.run_id,
+            attempt=report.attempt,
+            status=report.status,
+            status_reason=None if report.status_reason is None else shortened(report.status_reason, TEXT_LIMIT),
+            started_at_utc=report.started_at_utc,
+            recipe=self._one(shortened(config.recipe, TEXT_LIMIT)),
+            protocol=config.protocol,
+            framework=config.framework,
+            framework_version=self._one(shortened(environment.framework.version, TEXT_LIMIT)),
+            seed=config.seed,
+            dataset=self._one(config.dataset),
+            compared=self._one(tuple(_cut(field.read(report)) for field in FIELDS)),
+            environment=self._one(tuple(_cut(field.read(report)) for field in ENVIRONMENT)),
+            node=self._node(report),
+            gpu_uuids=self._one(
+                tuple(
+                    shortened(uuid, TEXT_LIMIT) for device in report.devices if (uuid := device.mig_uuid or device.uuid)
+                )
+            ),
+            measured={metric.name: self._measured(metric.measure(report)) for metric in METRICS},
+            epoch_accuracies=tuple(
+                (epoch.epoch, epoch.test_accuracy_ratio)
+                for epoch in report.results.epochs
+                if epoch.test_accuracy_ratio is not None
+            ),
+            warnings=self._one(
+                tuple(
+                    (shortened(warning.code, TEXT_LIMIT), shortened(warning.message, TEXT_LIMIT))
+                    for warning in report.warnings[:WARNINGS_LIMIT]
+                )
+            ),
+            parity=report.parity,
+            has_series=report.timeseries is not None,
+            source=source,
+            place=place,
+        )
+
+    def _one(self, value: Same) -> Same:
+        # 1, 1.0 and True are equal and hash alike, but are not shown alike.
+        key = (value, tuple(map(type, value))) if isinstance(value, tuple) else value
+        return self._known.setdefault(key, value)  # type: ignore[return-value]
+
+    def _node(self, report: Report) -> str | None:
+        kubernetes = report.environment.kubernetes
+        node = None if kubernetes is None else kubernetes.node
+        return None if node is None else self._one(shortened(node, TEXT_LIMIT))
+
+    def _measured(self, value: float | Missing) -> float | Missing:
+        return self._one(Missing(reason=shortened(value.reason, TEXT_LIMIT))) if isinstance(value, Missing) else value
+
+
+def _uuids(report: Report) -> tuple[str, ...]:
+    uuids = (device.mig_uuid or device.uuid for device in report.devices)
+    return tuple(shortened(uuid, TEXT_LIMIT) for uuid in uuids if uuid is not None)
+
+
+def _cut(value: Value) -> Value:
+    return shortened(value, TEXT_LIMIT) if isinstance(value, str) else value
