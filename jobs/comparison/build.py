@@ -164,8 +164,8 @@ def _epochs(runs: Iterable[Run]) -> list[EpochAccuracy]:
     reached: dict[int, list[float]] = defaultdict(list)
     for run in runs:
         if run.status in TRAINED_TO_THE_END:
-            for epoch, accuracy in run.epoch_accuracies:
-                reached[epoch].append(accuracy)
+            for point in run.epoch_accuracies:
+                reached[point.epoch].append(point.accuracy)
     summaries = {epoch: summarise(values) for epoch, values in sorted(reached.items())}
     return [
         EpochAccuracy(epoch=epoch, n=summary.n, median=summary.median, minimum=summary.minimum, maximum=summary.maximum)

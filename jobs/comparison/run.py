@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import zlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal
+from math import isfinite
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from jobs.comparison.fields import ENVIRONMENT, FIELDS
 from jobs.comparison.metrics import METRICS, Missing
@@ -15,7 +16,7 @@ from jobs.comparison.parse import parse, read_slice
 from jobs.comparison.text import shortened
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable
+    from collections.abc import Hashable, Iterator
     from datetime import datetime
     from pathlib import Path
     from typing import TypeVar
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from jobs.comparison.fields import Value
     from jobs.comparison.metrics import MetricName
     from jobs.report import Report
-    from jobs.report.schema import Dataset, Parity, Status
+    from jobs.report.schema import Dataset, PhaseName, Status
 
     Same = TypeVar("Same", bound=Hashable)
 
@@ -44,13 +45,22 @@ class Place:
     kept: bytes = b""
 
 
+class EpochPoint(NamedTuple):
+    """Test accuracy after ``epoch``, and the training time up to there, evaluation excluded."""
+
+    epoch: int
+    train_s: float
+    accuracy: float
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
     """One attempt of one run.
 
     ``compared`` and ``environment`` are the values of :data:`.fields.FIELDS` and :data:`.fields.ENVIRONMENT`, in
-    their order; ``measured`` has every metric's value or why there is none; ``epoch_accuracies`` are the epochs
-    whose test accuracy was measured; ``gpu_uuids`` are those of the devices that were used. ``source`` names
+    their order; ``epochs`` is how many were asked for, ``epoch_accuracies`` those whose test accuracy was measured;
+    ``phases_s`` is the total time in each phase the run had; ``measured`` has every metric's value or why there is
+    none; ``gpu_uuids`` are those of the devices that were used. ``source`` names
     the file or log for people, ``place`` leads back to the whole report.
     """
 
@@ -70,9 +80,11 @@ class Run:
     node: str | None
     gpu_uuids: tuple[str, ...]
     measured: dict[MetricName, float | Missing]
-    epoch_accuracies: tuple[tuple[int, float], ...]
+    epochs: int
+    epoch_accuracies: tuple[EpochPoint, ...]
+    phases_s: dict[PhaseName, float]
     warnings: tuple[tuple[str, str], ...]
-    parity: Parity | None
+    has_parity: bool
     has_series: bool
     source: str
     place: Place
@@ -117,18 +129,16 @@ class Reducer:
                 )
             ),
             measured={metric.name: self._measured(metric.measure(report)) for metric in METRICS},
-            epoch_accuracies=tuple(
-                (epoch.epoch, epoch.test_accuracy_ratio)
-                for epoch in report.results.epochs
-                if epoch.test_accuracy_ratio is not None
-            ),
+            epochs=config.epochs,
+            epoch_accuracies=tuple(_epoch_points(report)),
+            phases_s=_phases_s(report),
             warnings=self._one(
                 tuple(
                     (shortened(warning.code, TEXT_LIMIT), shortened(warning.message, TEXT_LIMIT))
                     for warning in report.warnings[:WARNINGS_LIMIT]
                 )
             ),
-            parity=report.parity,
+            has_parity=report.parity is not None,
             has_series=report.timeseries is not None,
             source=source,
             place=place,
@@ -146,6 +156,22 @@ class Reducer:
 
     def _measured(self, value: float | Missing) -> float | Missing:
         return self._one(Missing(reason=shortened(value.reason, TEXT_LIMIT))) if isinstance(value, Missing) else value
+
+
+def _epoch_points(report: Report) -> Iterator[EpochPoint]:
+    train_s = 0.0
+    for epoch in report.results.epochs:
+        train_s += epoch.wall_s
+        if epoch.test_accuracy_ratio is not None and isfinite(train_s):
+            yield EpochPoint(epoch.epoch, train_s, epoch.test_accuracy_ratio)
+
+
+def _phases_s(report: Report) -> dict[PhaseName, float]:
+    totals: dict[PhaseName, float] = {}
+    for phase in report.phases:
+        total = totals.get(phase.name, 0.0) + max(0.0, phase.end_s - phase.start_s)
+        totals[phase.name] = total if isfinite(total) else 0.0
+    return totals
 
 
 def _uuids(report: Report) -> tuple[str, ...]:

@@ -29,7 +29,8 @@ def test_foreign_text_stays_text_everywhere() -> None:
     )
     comparison = compare(hostile, make_report(run_id="other", gpu=True, changes={
         "config.recipe": HOSTILE, "config.initializer": HOSTILE, "config.dataset.name": HOSTILE,
-        "devices.0.name": HOSTILE, "environment.framework.version": HOSTILE, "results.steady_images_per_s": None, "null_reasons": {"results": HOSTILE},
+        "devices.0.name": HOSTILE, "environment.framework.version": HOSTILE,
+        "results.steady_images_per_s": None, "null_reasons": {"results": HOSTILE},
     }))  # fmt: skip
     markdown = render_markdown(comparison)
     assert "<script>" not in markdown
