@@ -25,8 +25,15 @@ from jobs.comparison.model import (
     SkippedInput,
     Unmeasured,
 )
-from jobs.comparison.statistics import CONFIDENCE, RESAMPLES, ratio_of_medians, summarise
-from jobs.comparison.verdict import reach
+from jobs.comparison.statistics import (
+    CONFIDENCE,
+    RESAMPLES,
+    over_table,
+    permutation_p,
+    ratio_of_medians,
+    summarise,
+)
+from jobs.comparison.verdict import headline_values, reach
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -34,6 +41,7 @@ if TYPE_CHECKING:
     from jobs.comparison.comparability import Group
     from jobs.comparison.load import Loaded
     from jobs.comparison.run import Run
+    from jobs.comparison.statistics import Significance
 
 
 def build(loaded: Loaded, *, allow: Iterable[str] = ()) -> Comparison:
@@ -45,13 +53,14 @@ def build(loaded: Loaded, *, allow: Iterable[str] = ()) -> Comparison:
     """
     allowed = sorted(set(allow))
     groups = group(loaded.runs, allow=allowed)
+    tests = over_table([_p_value(_sides(found)) for found in groups])
     return Comparison(
         package_version=__version__,
         data=_data(loaded.runs),
         confidence_ratio=CONFIDENCE,
         bootstrap_resamples=RESAMPLES,
         allowed=allowed,
-        sections=[_section(found) for found in groups],
+        sections=[_section(found, test) for found, test in zip(groups, tests, strict=True)],
         skipped=[
             SkippedInput(source=skipped.source, reason=skipped.reason, count=skipped.count)
             for skipped in loaded.skipped
@@ -69,14 +78,22 @@ def _data(runs: Sequence[Run]) -> Data:
     )
 
 
-def _section(found: Group) -> Section:
-    sides = {framework: list(runs) for framework, runs in groupby(found.runs, key=lambda run: run.framework)}
+def _sides(found: Group) -> dict[FrameworkName, list[Run]]:
+    return {framework: list(runs) for framework, runs in groupby(found.runs, key=lambda run: run.framework)}
+
+
+def _p_value(sides: Mapping[FrameworkName, Sequence[Run]]) -> float | None:
+    return permutation_p(*map(headline_values, sides.values())) if len(sides) == 2 else None
+
+
+def _section(found: Group, significance: Significance | None) -> Section:
+    sides = _sides(found)
     ratios = _ratios(sides)
     headline = next((ratio for ratio in ratios if ratio.metric == METRICS[0].name), None)
     return Section(
         recipe=found.recipe,
         protocol=found.runs[0].protocol,
-        verdict=reach(sides, headline),
+        verdict=reach(sides, headline, significance),
         sides=[_side(framework, runs) for framework, runs in sides.items()],
         ratios=ratios,
         held_equal=found.held_equal,

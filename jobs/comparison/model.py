@@ -101,14 +101,28 @@ class LeftOut(Part):
     runs: int
 
 
+class Unstable(Part):
+    """A side whose interquartile range is a large share of its median."""
+
+    framework: FrameworkName
+    spread_ratio: float
+
+
 class Verdict(Part):
-    """``faster`` names the faster side, and is ``null`` unless the kind is ``faster``."""
+    """``faster`` names the faster side, and is ``null`` unless the kind is ``faster``.
+
+    ``p_value`` is the permutation test's, ``p_value_table`` the same with Holm's correction over all sections; both
+    are ``null`` with too few runs.
+    """
 
     kind: VerdictKind
     metric: MetricName
     faster: FrameworkName | None
+    p_value: float | None
+    p_value_table: float | None
     text: str
     left_out: list[LeftOut]
+    unstable: list[Unstable]
 
 
 class FieldDifference(Part):

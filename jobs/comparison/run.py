@@ -169,9 +169,8 @@ def _epoch_points(report: Report) -> Iterator[EpochPoint]:
 def _phases_s(report: Report) -> dict[PhaseName, float]:
     totals: dict[PhaseName, float] = {}
     for phase in report.phases:
-        total = totals.get(phase.name, 0.0) + max(0.0, phase.end_s - phase.start_s)
-        totals[phase.name] = total if isfinite(total) else 0.0
-    return totals
+        totals[phase.name] = totals.get(phase.name, 0.0) + max(0.0, phase.end_s - phase.start_s)
+    return {name: total for name, total in totals.items() if isfinite(total)}
 
 
 def _uuids(report: Report) -> tuple[str, ...]:

@@ -15,7 +15,18 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 RESAMPLES: Final = 10_000
-CONFIDENCE: Final = 0.95
+CONFIDENCE: Final = 0.90
+"""Of the interval. Equivalence at 5 % is a 90 % interval inside the margins: two one-sided tests (Schuirmann 1987)."""
+
+FALSE_CLAIMS: Final = 0.01
+"""How often two sides that are the same may be told apart: the level of the permutation test of one comparison."""
+
+FALSE_CLAIMS_IN_TABLE: Final = 0.05
+"""How often one table may tell apart any two sides that are the same: the level after Holm's correction."""
+
+UNSTABLE_SPREAD: Final = 0.10
+"""A side whose interquartile range is over this share of its median is called unstable."""
+
 RUNS_FOR_A_VERDICT: Final = 5
 SMALLEST_EFFECT: Final = 1.03
 """A side is called faster from 3 % on, and both are called equivalent within it, whichever is the numerator."""
@@ -23,6 +34,8 @@ SMALLEST_EFFECT: Final = 1.03
 _SEED: Final = 20_200_813
 _VALUES_AT_ONCE: Final = 2_000_000
 """Resampled values in memory at a time (8 bytes each)."""
+_MANY: Final = 200
+"""Values a side beyond which resampling one by one would cost seconds and change no digit that is shown."""
 
 VerdictKind = Literal["faster", "equivalent", "inconclusive", "too_few_runs", "single_observation", "one_side_only"]
 
@@ -48,6 +61,14 @@ class RatioOfMedians:
     high: float | None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Significance:
+    """``p`` of the permutation test, and ``p_table``, Holm's correction over all tests of a table."""
+
+    p: float
+    p_table: float
+
+
 def summarise(values: Sequence[float]) -> Summary | None:
     """The summary of ``values``, ``None`` where there are none."""
     if not values:
@@ -70,27 +91,54 @@ def ratio_of_medians(numerator: Sequence[float], denominator: Sequence[float]) -
         ratio = float(_ratio(above, below, axis=-1))
         if min(above.size, below.size) < RUNS_FOR_A_VERDICT:
             return RatioOfMedians(ratio=ratio, low=None, high=None) if isfinite(ratio) and ratio > 0 else None
-        interval = stats.bootstrap(
-            (above, below),
-            _ratio,
-            n_resamples=RESAMPLES,
-            batch=max(1, _VALUES_AT_ONCE // max(above.size, below.size)),
-            vectorized=True,
-            confidence_level=CONFIDENCE,
-            method="percentile",
-            rng=np.random.default_rng(_SEED),
-        ).confidence_interval
-    low, high = float(interval.low), float(interval.high)
+        low, high = _interval(above, below)
     if not all(isfinite(bound) and bound > 0 for bound in (ratio, low, high)):
         return None
     return RatioOfMedians(ratio=ratio, low=low, high=high)
 
 
-def judge(runs: tuple[int, int], comparison: RatioOfMedians | None) -> VerdictKind:
+def permutation_p(one: Sequence[float], other: Sequence[float]) -> float | None:
+    """The two-sided p of a permutation test on the difference of mean logarithms, which no unit has a part in.
+
+    Exact up to seven runs a side, from :data:`RESAMPLES` seeded permutations above; from 200 runs on a side by
+    Welch's t-test, which the permutation test approaches. ``None`` with too few observations for a verdict or with
+    one that is not positive.
+    """
+    if min(len(one), len(other)) < RUNS_FOR_A_VERDICT or min(*one, *other) <= 0:
+        return None
+    logs = [np.log(np.sort(np.asarray(values, float))) for values in (one, other)]
+    if np.ptp(np.concatenate(logs)) == 0:
+        return 1.0
+    if max(map(len, logs)) > _MANY:
+        return float(stats.ttest_ind(*logs, equal_var=False).pvalue)
+    result = stats.permutation_test(
+        logs,
+        lambda above, below, axis: np.mean(above, axis=axis) - np.mean(below, axis=axis),
+        vectorized=True,
+        n_resamples=RESAMPLES,
+        batch=max(1, _VALUES_AT_ONCE // sum(map(len, logs))),
+        rng=np.random.default_rng(_SEED),
+    )
+    return float(result.pvalue)
+
+
+def over_table(p_values: Sequence[float | None]) -> list[Significance | None]:
+    """Each p with Holm's (1979) correction over all that are there: no table is more sure than its weakest claim."""
+    ranked = sorted((p, at) for at, p in enumerate(p_values) if p is not None)
+    corrected: list[Significance | None] = [None] * len(p_values)
+    highest = 0.0
+    for rank, (p, at) in enumerate(ranked):
+        highest = max(highest, min(1.0, (len(ranked) - rank) * p))
+        corrected[at] = Significance(p=p, p_table=highest)
+    return corrected
+
+
+def judge(runs: tuple[int, int], comparison: RatioOfMedians | None, significance: Significance | None) -> VerdictKind:
     """The verdict on two sides with ``runs`` observations each.
 
-    *faster* (or slower: the ratio says which) needs an interval without 1 and an effect of 3 %, *equivalent* an
-    interval inside 3 % either way; anything else is *inconclusive*.
+    *faster* (or slower: the ratio says which) needs an interval without 1, an effect of 3 %, and a permutation test
+    that says so by itself and in its table; *equivalent* needs an interval inside 3 % either way; anything else is
+    *inconclusive*.
     """
     if runs == (1, 1):
         return "single_observation"
@@ -101,9 +149,56 @@ def judge(runs: tuple[int, int], comparison: RatioOfMedians | None) -> VerdictKi
     if comparison.low >= 1 / SMALLEST_EFFECT and comparison.high <= SMALLEST_EFFECT:
         return "equivalent"
     excludes_one = comparison.low > 1 or comparison.high < 1
-    if excludes_one and max(comparison.ratio, 1 / comparison.ratio) >= SMALLEST_EFFECT:
-        return "faster"
-    return "inconclusive"
+    large = max(comparison.ratio, 1 / comparison.ratio) >= SMALLEST_EFFECT
+    return "faster" if excludes_one and large and significant(significance) else "inconclusive"
+
+
+def significant(significance: Significance | None) -> bool:
+    """Whether a permutation test tells two sides apart, by itself and among all tests of its table."""
+    return significance is not None and significance.p <= FALSE_CLAIMS and significance.p_table <= FALSE_CLAIMS_IN_TABLE
+
+
+def spread(summary: Summary) -> float | None:
+    """The interquartile range as a share of the median; ``None`` where that says nothing."""
+    if summary.n < RUNS_FOR_A_VERDICT or summary.median <= 0:
+        return None
+    return (summary.q3 - summary.q1) / summary.median
+
+
+def _interval(above: NDArray[Any], below: NDArray[Any]) -> tuple[float, float]:
+    random = np.random.default_rng(_SEED)
+    if max(above.size, below.size) > _MANY:
+        ratios = _resampled_medians(above, random) / _resampled_medians(below, random)
+        low, high = np.quantile(ratios, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+        return float(low), float(high)
+    interval = stats.bootstrap(
+        (above, below),
+        _ratio,
+        n_resamples=RESAMPLES,
+        batch=max(1, _VALUES_AT_ONCE // max(above.size, below.size)),
+        vectorized=True,
+        confidence_level=CONFIDENCE,
+        method="percentile",
+        rng=random,
+    ).confidence_interval
+    return float(interval.low), float(interval.high)
+
+
+def _resampled_medians(ordered: NDArray[Any], random: np.random.Generator) -> NDArray[Any]:
+    """Medians of :data:`RESAMPLES` bootstrap resamples, without drawing each resample.
+
+    The ranks in a resample are those of ``n`` uniform draws, of whose order statistics the middle one or two are
+    drawn by themselves: the k-th is Beta(k, n-k+1), and the next lies above it like the least of the n-k others.
+    """
+    n = ordered.size
+    middle = (n + 1) // 2
+    first = random.beta(middle, n - middle + 1, RESAMPLES)
+    lower = ordered[np.minimum((first * n).astype(int), n - 1)]
+    if n % 2:
+        return np.asarray(lower)
+    second = first + (1 - first) * random.beta(1, n - middle, RESAMPLES)
+    upper = ordered[np.minimum((second * n).astype(int), n - 1)]
+    return np.asarray(lower + (upper - lower) / 2)
 
 
 def _ratio(numerator: NDArray[Any], denominator: NDArray[Any], axis: int) -> NDArray[Any]:

@@ -5,14 +5,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from jobs.comparison.metrics import HEADLINE, Missing
-from jobs.comparison.model import LeftOut, MetricRatio, Verdict
+from jobs.comparison.model import LeftOut, MetricRatio, Unstable, Verdict
 from jobs.comparison.statistics import (
     CONFIDENCE,
+    FALSE_CLAIMS,
+    FALSE_CLAIMS_IN_TABLE,
     RUNS_FOR_A_VERDICT,
     SMALLEST_EFFECT,
+    UNSTABLE_SPREAD,
     RatioOfMedians,
+    Significance,
     VerdictKind,
     judge,
+    spread,
+    summarise,
 )
 from jobs.comparison.text import counted
 
@@ -22,32 +28,77 @@ if TYPE_CHECKING:
     from jobs.comparison.model import FrameworkName
     from jobs.comparison.run import Run
 
+    Sides = Mapping[FrameworkName, Sequence[Run]]
+
+MOST_LOST: Final = 0.10
+"""How much larger a share of its runs the faster side may lose than the other: no speed is bought with failures."""
+
 _CONFIDENCE: Final = f"{100 * CONFIDENCE:.0f} %"
 _EFFECT: Final = f"{100 * (SMALLEST_EFFECT - 1):.0f} %"
 
 
-def reach(sides: Mapping[FrameworkName, Sequence[Run]], ratio: MetricRatio | None) -> Verdict:
+def headline_values(runs: Sequence[Run]) -> list[float]:
+    """The headline of every run whose headline counts."""
+    return [
+        value for run in runs if HEADLINE.counts(run) and not isinstance(value := run.measured[HEADLINE.name], Missing)
+    ]
+
+
+def reach(sides: Sides, ratio: MetricRatio | None, significance: Significance | None) -> Verdict:
     """The verdict on the headline metric of ``sides``, whose ratio of medians is ``ratio``."""
     left_out = [entry for framework, runs in sides.items() for entry in _left_out(framework, runs)]
-    if len(sides) == 1:
-        (only,) = sides
-        text = f"only {only} was run: there is nothing to compare it with"
-        return Verdict(kind="one_side_only", metric=HEADLINE.name, faster=None, text=text, left_out=left_out)
-    below, above = sides
-    counts = {framework: _counted_runs(runs) for framework, runs in sides.items()}
-    comparison = None if ratio is None else RatioOfMedians(ratio=ratio.ratio, low=ratio.low, high=ratio.high)
-    kind = judge((counts[below], counts[above]), comparison)
-    faster = (above if ratio.ratio > 1 else below) if kind == "faster" and ratio is not None else None
-    text = _sentence(kind, ratio, counts)
+    values = {framework: headline_values(runs) for framework, runs in sides.items()}
+    unstable = [entry for framework, side in values.items() for entry in _unstable(framework, side)]
+    kind, faster, text = _claim(sides, values, ratio, significance)
+    if unstable:
+        text += "; unstable: " + ", ".join(
+            f"{entry.framework}'s runs spread over {100 * entry.spread_ratio:.0f} % of their median"
+            for entry in unstable
+        )
     if left_out:
         text += "; not counted: " + ", ".join(
             f"{counted(entry.runs, f'{entry.framework} run')} ({entry.why})" for entry in left_out
         )
-    return Verdict(kind=kind, metric=HEADLINE.name, faster=faster, text=text, left_out=left_out)
+    return Verdict(
+        kind=kind,
+        metric=HEADLINE.name,
+        faster=faster,
+        p_value=None if significance is None else significance.p,
+        p_value_table=None if significance is None else significance.p_table,
+        text=text,
+        left_out=left_out,
+        unstable=unstable,
+    )
 
 
-def _counted_runs(runs: Sequence[Run]) -> int:
-    return sum(HEADLINE.counts(run) and not isinstance(run.measured[HEADLINE.name], Missing) for run in runs)
+def _claim(
+    sides: Sides,
+    values: Mapping[FrameworkName, Sequence[float]],
+    ratio: MetricRatio | None,
+    significance: Significance | None,
+) -> tuple[VerdictKind, FrameworkName | None, str]:
+    if len(sides) == 1:
+        (only,) = sides
+        return "one_side_only", None, f"only {only} was run: there is nothing to compare it with"
+    below, above = sides
+    counts = {framework: len(side) for framework, side in values.items()}
+    comparison = None if ratio is None else RatioOfMedians(ratio=ratio.ratio, low=ratio.low, high=ratio.high)
+    kind = judge((counts[below], counts[above]), comparison, significance)
+    text = _sentence(kind, ratio, counts, significance)
+    lost = {framework: 1 - counts[framework] / len(runs) for framework, runs in sides.items()}
+    faster = (above if ratio.ratio > 1 else below) if kind == "faster" and ratio is not None else None
+    suspects = [faster] if faster is not None else [below, above] if kind == "equivalent" else []
+    for side in suspects:
+        other = above if side == below else below
+        if lost[side] - lost[other] > MOST_LOST:
+            runs = f"{len(sides[side]) - counts[side]} of {side}'s {len(sides[side])} runs"
+            theirs = f"{len(sides[other]) - counts[other]} of {other}'s {len(sides[other])}"
+            return (
+                "inconclusive",
+                None,
+                f"inconclusive: {runs} did not complete, against {theirs}; counting only those that did, {text}",
+            )
+    return kind, faster, text
 
 
 def _left_out(framework: FrameworkName, runs: Sequence[Run]) -> list[LeftOut]:
@@ -63,7 +114,18 @@ def _left_out(framework: FrameworkName, runs: Sequence[Run]) -> list[LeftOut]:
     return [LeftOut(framework=framework, why=why, runs=count) for why, count in sorted(reasons.items())]
 
 
-def _sentence(kind: VerdictKind, ratio: MetricRatio | None, counts: Mapping[FrameworkName, int]) -> str:
+def _unstable(framework: FrameworkName, values: Sequence[float]) -> list[Unstable]:
+    summary = summarise(values)
+    found = None if summary is None else spread(summary)
+    return [] if found is None or found <= UNSTABLE_SPREAD else [Unstable(framework=framework, spread_ratio=found)]
+
+
+def _sentence(
+    kind: VerdictKind,
+    ratio: MetricRatio | None,
+    counts: Mapping[FrameworkName, int],
+    significance: Significance | None,
+) -> str:
     runs = " and ".join(f"{count} {framework}" for framework, count in counts.items())
     if kind == "single_observation":
         return f"single observation, one run a side{_ratio_clause(ratio)}; a verdict needs {RUNS_FOR_A_VERDICT} a side"
@@ -82,18 +144,36 @@ def _sentence(kind: VerdictKind, ratio: MetricRatio | None, counts: Mapping[Fram
             factor, low, high = 1 / ratio.ratio, 1 / ratio.high, 1 / ratio.low
         return (
             f"{winner} is faster: {factor:.3f} times the steady training speed of {loser} "
-            f"({_CONFIDENCE} interval {low:.3f} to {high:.3f}; {runs} runs)"
+            f"({_CONFIDENCE} interval {low:.3f} to {high:.3f}; {runs} runs{_p_clause(significance)})"
         )
-    spread = f"{_CONFIDENCE} interval {ratio.low:.3f} to {ratio.high:.3f}; {runs} runs"
+    numbers = f"{_CONFIDENCE} interval {ratio.low:.3f} to {ratio.high:.3f}; {runs} runs{_p_clause(significance)}"
     medians = f"{ratio.numerator} / {ratio.denominator} is {ratio.ratio:.3f}"
     if kind == "equivalent":
-        return f"equivalent in steady training speed: {medians} ({spread}), within {_EFFECT}"
-    # Each of the two ways to miss a verdict has its own remedy, so they are told apart.
+        return f"equivalent in steady training speed: {medians} ({numbers}), within {_EFFECT}"
+    return f"inconclusive: {medians} ({numbers}); {_why_inconclusive(ratio, significance)}"
+
+
+def _why_inconclusive(ratio: MetricRatio, significance: Significance | None) -> str:
+    # Each of the ways to miss a verdict has its own remedy, so they are told apart.
+    assert ratio.low is not None
+    assert ratio.high is not None
     if ratio.low <= 1 <= ratio.high:
-        why = "the interval includes 1"
-    else:
-        why = f"the interval excludes 1, but the effect is under {_EFFECT}"
-    return f"inconclusive: {medians} ({spread}); {why}"
+        return "the interval includes 1"
+    if max(ratio.ratio, 1 / ratio.ratio) < SMALLEST_EFFECT:
+        return f"the interval excludes 1, but the effect is under {_EFFECT}"
+    if significance is not None and significance.p <= FALSE_CLAIMS:
+        return (
+            f"one of so many comparisons shows as much by chance: p over this table exceeds {FALSE_CLAIMS_IN_TABLE:g}"
+        )
+    return f"the interval excludes 1, but runs like these show as much by chance: p exceeds {FALSE_CLAIMS:g}"
+
+
+def _p_clause(significance: Significance | None) -> str:
+    if significance is None:
+        return ""
+    if significance.p == significance.p_table:
+        return f"; p {significance.p:.2g}"
+    return f"; p {significance.p:.2g}, {significance.p_table:.2g} over this table"
 
 
 def _ratio_clause(ratio: MetricRatio | None) -> str:

@@ -12,7 +12,10 @@ from jobs.comparison.statistics import (
     RUNS_FOR_A_VERDICT,
     SMALLEST_EFFECT,
     RatioOfMedians,
+    Significance,
     judge,
+    over_table,
+    permutation_p,
     ratio_of_medians,
     summarise,
 )
@@ -20,6 +23,9 @@ from jobs.comparison.statistics import (
 speeds = st.floats(1.0, 1e7)
 samples = st.lists(speeds, min_size=1, max_size=12)
 enough = st.lists(speeds, min_size=RUNS_FOR_A_VERDICT, max_size=12)
+
+
+SURE = Significance(p=0.001, p_table=0.001)
 
 
 def ratio(low: float, middle: float, high: float) -> RatioOfMedians:
@@ -126,7 +132,7 @@ def test_extreme_values_give_a_finite_ratio_or_none(above: list[float], below: l
     ],
 )
 def test_verdicts(runs: tuple[int, int], comparison: RatioOfMedians | None, verdict: str) -> None:
-    assert judge(runs, comparison) == verdict
+    assert judge(runs, comparison, SURE) == verdict
 
 
 @given(st.tuples(st.floats(0.5, 2), st.floats(0.5, 2), st.floats(0.5, 2)).map(sorted))
@@ -136,16 +142,69 @@ def test_the_choice_of_numerator_decides_nothing(bounds: list[float]) -> None:
     edges = (1.0, SMALLEST_EFFECT, 1 / SMALLEST_EFFECT)
     if any(math.isclose(bound, edge, rel_tol=1e-9) for bound in bounds for edge in edges):
         return
-    assert judge((5, 5), ratio(low, middle, high)) == judge((5, 5), ratio(1 / high, 1 / middle, 1 / low))
+    assert judge((5, 5), ratio(low, middle, high), SURE) == judge((5, 5), ratio(1 / high, 1 / middle, 1 / low), SURE)
 
 
-def test_a_true_effect_is_found_and_none_is_not_invented() -> None:
-    random = np.random.default_rng(7)
-    kinds = {1.0: [], 1.2: []}  # type: dict[float, list[str]]
-    for effect, found in kinds.items():
-        for _ in range(40):
-            below = list(random.normal(1000, 20, 10))
-            above = list(random.normal(1000 * effect, 20, 10))
-            found.append(judge((10, 10), ratio_of_medians(above, below)))
-    assert set(kinds[1.2]) == {"faster"}
-    assert kinds[1.0].count("faster") <= 1
+@pytest.mark.parametrize(
+    ("significance", "verdict"),
+    [
+        (Significance(p=0.01, p_table=0.05), "faster"),
+        (Significance(p=0.011, p_table=0.011), "inconclusive"),
+        (Significance(p=0.009, p_table=0.051), "inconclusive"),
+        (None, "inconclusive"),
+    ],
+)
+def test_faster_needs_the_permutation_test_by_itself_and_in_its_table(
+    significance: Significance | None, verdict: str
+) -> None:
+    assert judge((5, 5), ratio(1.05, 1.1, 1.2), significance) == verdict
+
+
+def test_a_permutation_test_by_hand() -> None:
+    # Of the 252 ways to halve ten runs, the two that part them are as far apart as what was seen.
+    assert permutation_p([1.0, 1.1, 1.2, 1.3, 1.4], [2.0, 2.1, 2.2, 2.3, 2.4]) == pytest.approx(2 / 252)
+    assert permutation_p([1.0, 2.0, 3.0, 4.0, 5.0], [1.0, 2.0, 3.0, 4.0, 5.0]) == 1.0
+    assert permutation_p([1.0] * 5, [1.0] * 5) == 1.0
+    assert permutation_p([1.0] * 4, [2.0] * 9) is None
+    assert permutation_p([0.0, 1.0, 1.0, 1.0, 1.0], [2.0] * 9) is None
+
+
+@settings(max_examples=15, deadline=None)
+@given(enough, enough, st.randoms())
+def test_a_permutation_test_is_blind_to_order(one: list[float], other: list[float], random: object) -> None:
+    p = permutation_p(one, other)
+    assert p is not None
+    assert 0 < p <= 1
+    for values in (one, other):
+        random.shuffle(values)  # type: ignore[attr-defined]
+    assert permutation_p(one, other) == p
+
+
+def test_holm_by_hand() -> None:
+    found = over_table([0.01, None, 0.04, 0.03])
+    assert [None if one is None else pytest.approx(one.p_table) for one in found] == [0.03, None, 0.06, 0.06]
+    assert [one and one.p for one in found] == [0.01, None, 0.04, 0.03]
+
+
+@given(st.lists(st.floats(0, 1), max_size=8))
+def test_holm_never_lowers_a_p_and_keeps_their_order(p_values: list[float]) -> None:
+    found = sorted((one.p, one.p_table) for one in over_table(p_values) if one is not None)
+    assert len(found) == len(p_values)
+    assert all(p <= p_table <= 1 for p, p_table in found)
+    assert [p_table for _, p_table in found] == sorted(p_table for _, p_table in found)
+
+
+@pytest.mark.parametrize("n", [201, 400])
+def test_many_runs_are_resampled_by_rank_with_the_same_result(n: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    random = np.random.default_rng(n)
+    above, below = list(random.normal(110, 5, n)), list(random.normal(100, 5, n))
+    by_rank, welch = ratio_of_medians(above, below), permutation_p(above, below[:20])
+    monkeypatch.setattr("jobs.comparison.statistics._MANY", n)
+    one_by_one, permuted = ratio_of_medians(above, below), permutation_p(above, below[:20])
+    assert by_rank is not None
+    assert one_by_one is not None
+    assert by_rank.low != one_by_one.low
+    assert (by_rank.low, by_rank.high) == pytest.approx((one_by_one.low, one_by_one.high), rel=1e-3)
+    assert welch is not None
+    assert permuted is not None
+    assert max(welch, permuted) < 0.001

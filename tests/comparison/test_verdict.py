@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.comparison.comparisons import TF_SPEEDS, TORCH_SPEEDS, only_section, side
+from tests.comparison.comparisons import TF_SPEEDS, TORCH_SPEEDS, compare, only_section, side
 from tests.support.reports import make_report
 
 
@@ -10,7 +10,7 @@ def test_a_clear_winner_is_named_with_its_interval() -> None:
     section = only_section(*side("tensorflow", TF_SPEEDS), *side("torch", TORCH_SPEEDS))
     assert section.verdict.kind == "faster"
     assert section.verdict.faster == "torch"
-    assert section.verdict.text.startswith("torch is faster: 1.200 times the steady training speed of tensorflow (95 %")
+    assert section.verdict.text.startswith("torch is faster: 1.200 times the steady training speed of tensorflow (90 %")
     ratio = section.ratios[0]
     assert (ratio.metric, ratio.numerator, ratio.denominator) == ("steady_images_per_s", "torch", "tensorflow")
     assert ratio.ratio == pytest.approx(1.2)
@@ -31,7 +31,11 @@ def test_noise_is_inconclusive_and_says_why() -> None:
     noisy = (5_000.0, 20_000.0, 9_000.0, 14_000.0, 10_000.0)
     verdict = only_section(*side("tensorflow", noisy), *side("torch", noisy[::-1])).verdict
     assert verdict.kind == "inconclusive"
-    assert verdict.text.endswith("the interval includes 1")
+    assert "; the interval includes 1; unstable: tensorflow's runs spread over 50 %" in verdict.text
+    assert [(entry.framework, entry.spread_ratio) for entry in verdict.unstable] == [
+        ("tensorflow", 0.5),
+        ("torch", 0.5),
+    ]
 
 
 def test_a_small_sure_effect_is_inconclusive_and_says_so() -> None:
@@ -57,3 +61,43 @@ def test_one_run_a_side_is_a_single_observation() -> None:
 def test_a_completed_run_without_the_measurement_is_left_out_by_name() -> None:
     verdict = only_section(*side("tensorflow", TF_SPEEDS), make_report(seed=9, images_per_s=None)).verdict
     assert [entry.why for entry in verdict.left_out] == ["completed without the measurement"]
+
+
+def test_a_difference_that_chance_could_make_is_inconclusive_and_says_so() -> None:
+    below = (1000.0, 1001.0, 1002.0, 1003.0, 1061.0)
+    above = (1040.0, 1060.0, 1070.0, 1080.0, 1090.0)
+    verdict = only_section(*side("tensorflow", below), *side("torch", above)).verdict
+    assert verdict.kind == "inconclusive"
+    assert verdict.p_value is not None
+    assert verdict.p_value > 0.01
+    assert "by chance: p exceeds 0.01" in verdict.text
+
+
+def test_the_p_values_of_all_sections_are_corrected_together() -> None:
+    reports = [
+        make_report(framework=framework, recipe=recipe, seed=seed, images_per_s=speed + seed)  # type: ignore[arg-type]
+        for recipe in ("lenet", "basic-cnn")
+        for framework, speed in (("tensorflow", 1000.0), ("torch", 1200.0))
+        for seed in range(1, 6)
+    ]
+    for section in compare(*reports).sections:
+        assert section.verdict.kind == "faster"
+        assert section.verdict.p_value == pytest.approx(2 / 252)
+        assert section.verdict.p_value_table == pytest.approx(4 / 252)
+        assert "p 0.0079, 0.016 over this table" in section.verdict.text
+
+
+@pytest.mark.parametrize("status", ["failed", "interrupted", "diverged", "below_reference"])
+def test_speed_is_not_bought_with_runs_that_did_not_complete(status: str) -> None:
+    bad = make_report(seed=6, status=status)
+    slow, fast = side("tensorflow", TF_SPEEDS), side("torch", TORCH_SPEEDS)
+    verdict = only_section(*slow, *fast, bad).verdict
+    assert (verdict.kind, verdict.faster) == ("inconclusive", None)
+    assert verdict.text.startswith("inconclusive: 1 of torch's 6 runs did not complete, against 0 of tensorflow's 5; ")
+    assert "torch is faster: 1.200 times" in verdict.text
+    # The slower side's losses do not take the other's lead away, and one run of ten may be lost.
+    lost = make_report(framework="tensorflow", seed=6, status=status)
+    assert only_section(*slow, *fast, lost).verdict.faster == "torch"
+    many = [*fast, *side("torch", TORCH_SPEEDS)]
+    ten = [report.model_copy(update={"run_id": f"run-{at}"}) for at, report in enumerate(many)]
+    assert only_section(*slow, *ten, bad).verdict.faster == "torch"

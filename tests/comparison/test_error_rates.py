@@ -1,0 +1,50 @@
+"""How often a verdict is wrong: on sides that are the same, and on sides that truly differ. Seeded."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from jobs.comparison.statistics import judge, over_table, permutation_p, ratio_of_medians
+
+COMPARISONS = 1000
+RUNS = 10
+NOISE = 0.05
+
+
+def verdicts(speed: float, seed: int) -> list[str]:
+    """What is said of :data:`COMPARISONS` pairs of sides, the first ``speed`` times as fast as the second."""
+    random = np.random.default_rng(seed)
+    said: list[str] = []
+    for _ in range(COMPARISONS):
+        above, below = ((level * random.normal(1000, 1000 * NOISE, RUNS)).tolist() for level in (speed, 1.0))
+        found = ratio_of_medians(above, below)
+        (significance,) = over_table([permutation_p(above, below)])
+        kind = judge((RUNS, RUNS), found, significance)
+        assert found is not None
+        said.append(kind if kind != "faster" else "first" if found.ratio > 1 else "second")
+    return said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_of_sides_that_are_the_same_at_most_one_in_a_hundred_is_called_faster(seed: int) -> None:
+    said = verdicts(1.0, seed)
+    assert said.count("first") + said.count("second") <= 0.01 * COMPARISONS
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_ten_percent_less_speed_is_found_in_at_least_95_of_a_hundred(seed: int) -> None:
+    said = verdicts(0.9, seed)
+    assert said.count("second") >= 0.95 * COMPARISONS
+    assert said.count("first") == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("speed", [1.1, 1 / 1.1])
+def test_no_true_difference_is_ever_turned_round(speed: float) -> None:
+    said = verdicts(speed, 4)
+    right, wrong = ("first", "second") if speed > 1 else ("second", "first")
+    assert said.count(wrong) == 0
+    assert said.count(right) >= 0.87 * COMPARISONS
