@@ -21,6 +21,7 @@ class ExitCode(IntEnum):
     FRAMEWORK_MISSING = 7, "not installed in this environment: the framework, or an extra that the command needs"
     DIVERGED = 8, "training diverged: the loss is no longer finite"
     NOT_COMPARABLE = 10, "reports that are not comparable were given to one comparison"
+    REGRESSION = 11, "slower, less accurate or failing more often than the baseline"
     INTERRUPTED_BY_KEYBOARD = 130, "interrupted by SIGINT (Ctrl-C)"
     INTERRUPTED = 143, "interrupted by SIGTERM, as Kubernetes and docker stop do"
 

@@ -1,4 +1,4 @@
-"""Merge the reports of runs into one comparison: a table here, comparison.json and comparison.md in a folder."""
+"""Merge the reports of runs into one comparison: a table here, comparison.json, comparison.md and more in a folder."""
 
 from __future__ import annotations
 
@@ -13,11 +13,15 @@ from rich.console import Console
 from jobs.comparison.text import counted, visible
 from jobs.comparison.write import output_files, write
 from jobs.errors import FrameworkMissing, JobError
+from jobs.exit_codes import ExitCode
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from jobs.comparison.load import Loaded
+
+WARNINGS_SHOWN = 20
+GATE_CODES = {"regression": ExitCode.REGRESSION, "incomparable": ExitCode.NOT_COMPARABLE}
 
 
 def merge(
@@ -29,38 +33,52 @@ def merge(
         ),
     ] = None,
     output_dir: Annotated[
-        Path, typer.Option("--output-dir", "-o", metavar="DIR", help="Where comparison.json and comparison.md go.")
+        Path, typer.Option("--output-dir", "-o", metavar="DIR", help="Where comparison.json, .md and runs.csv go.")
     ] = Path("comparison"),
     allow: Annotated[
         list[str] | None,
         typer.Option(metavar="FIELD", help="A field that differs on purpose, by its path in the report; repeatable."),
     ] = None,
+    baseline: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PATH", help="Earlier reports to hold these against, as a gate; repeatable."),
+    ] = None,
 ) -> None:
     """Merge the reports of runs into one comparison.
 
-    Reports that are not comparable are refused, and the fields that differ are named.
+    Reports that are not comparable are refused, and the fields that differ are named. With --baseline the exit code
+    says whether these runs are worse than the earlier ones, or not comparable with them.
     """
     try:
-        _merge(paths or [], output_dir, allow or [])
+        _merge(paths or [], output_dir, allow or [], baseline or [])
     except JobError as error:
         _say(f"error: {error}")
         raise typer.Exit(error.exit_code) from error
 
 
-def _merge(paths: list[str], output_dir: Path, allow: list[str]) -> None:
+def _merge(paths: list[str], output_dir: Path, allow: list[str], earlier: list[str]) -> None:
     with _extra():
         from jobs.comparison.load import load  # noqa: PLC0415
-    loaded = load(paths, sys.stdin.buffer, leave_out=output_files(output_dir))
+    own = output_files(output_dir)
+    loaded = load(paths, sys.stdin.buffer, leave_out=own)
     _warn(loaded)
+    baseline = load(earlier, sys.stdin.buffer, leave_out=own) if earlier else None
+    if baseline is not None:
+        _warn(baseline)
     with _extra():
         # SciPy takes a second to import, which bad input need not wait for.
         from jobs.comparison.build import build  # noqa: PLC0415
         from jobs.comparison.render_markdown import render_markdown  # noqa: PLC0415
         from jobs.comparison.render_terminal import render_terminal  # noqa: PLC0415
-    comparison = build(loaded, allow=allow)
+    comparison = build(loaded, allow=allow, baseline=baseline)
     written = write(comparison, render_markdown(comparison), output_dir)
     render_terminal(comparison, Console())
-    typer.echo(f"{counted(len(loaded.runs), 'run')} merged into {' and '.join(visible(str(path)) for path in written)}")
+    *first, last = (visible(str(path)) for path in written)
+    typer.echo(f"{counted(len(loaded.runs), 'run')} merged into {', '.join(first)} and {last}")
+    if comparison.gate is not None:
+        code = GATE_CODES.get(comparison.gate.outcome, ExitCode.DONE)
+        if code != ExitCode.DONE:
+            raise typer.Exit(code)
 
 
 @contextmanager
@@ -76,12 +94,14 @@ def _extra() -> Iterator[None]:
 
 
 def _warn(loaded: Loaded) -> None:
-    for skipped in loaded.skipped:
+    for skipped in loaded.skipped[:WARNINGS_SHOWN]:
         what = f"{skipped.source}: {skipped.reason}"
         if skipped.lines:
             more = ", …" if skipped.count > len(skipped.lines) else ""
             what += f" ({counted(skipped.count, 'line')}: {', '.join(map(str, skipped.lines))}{more})"
         _say(f"warning: skipped {what}")
+    if len(loaded.skipped) > WARNINGS_SHOWN:
+        _say(f"warning: skipped {len(loaded.skipped) - WARNINGS_SHOWN} more; comparison.json lists all")
     if loaded.copies:
         _say(f"note: {counted(loaded.copies, 'report')} found again, by run id and attempt; each run counts once")
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from dataclasses import asdict
 from itertools import groupby
 from typing import TYPE_CHECKING
 
 from jobs import __version__
 from jobs.comparison.comparability import group
+from jobs.comparison.fleet import by_node
+from jobs.comparison.gate import gate
 from jobs.comparison.metrics import METRICS, TRAINED_TO_THE_END, Metric, Missing
 from jobs.comparison.model import (
     Comparison,
@@ -16,6 +19,7 @@ from jobs.comparison.model import (
     FieldDifference,
     FrameworkName,
     MetricRatio,
+    Node,
     Observation,
     RunRow,
     RunWarnings,
@@ -44,8 +48,10 @@ if TYPE_CHECKING:
     from jobs.comparison.statistics import Significance
 
 
-def build(loaded: Loaded, *, allow: Iterable[str] = ()) -> Comparison:
+def build(loaded: Loaded, *, allow: Iterable[str] = (), baseline: Loaded | None = None) -> Comparison:
     """Compare the runs of ``loaded``; ``allow`` names fields that differ on purpose.
+
+    With a ``baseline`` of earlier runs the comparison also says what became of each framework since.
 
     Raises:
         BadInput: ``allow`` names a field that is not compared.
@@ -61,6 +67,7 @@ def build(loaded: Loaded, *, allow: Iterable[str] = ()) -> Comparison:
         bootstrap_resamples=RESAMPLES,
         allowed=allowed,
         sections=[_section(found, test) for found, test in zip(groups, tests, strict=True)],
+        gate=None if baseline is None else gate(loaded.runs, baseline.runs, allow=allowed),
         skipped=[
             SkippedInput(source=skipped.source, reason=skipped.reason, count=skipped.count)
             for skipped in loaded.skipped
@@ -154,6 +161,7 @@ def _side(framework: FrameworkName, runs: Sequence[Run]) -> Side:
         runs_by_status=dict(sorted(Counter(run.status for run in runs).items())),
         metrics=[_side_metric(metric, runs) for metric in METRICS],
         epochs=_epochs(runs),
+        nodes=[Node.model_validate(asdict(node)) for node in by_node(runs)],
     )
 
 
@@ -201,6 +209,8 @@ def _row(run: Run) -> RunRow:
         status=run.status,
         status_reason=run.status_reason,
         started_at_utc=run.started_at_utc,
+        node=run.node,
+        gpu_uuids=list(run.gpu_uuids),
         source=run.source,
         metrics={name: None if isinstance(value, Missing) else value for name, value in run.measured.items()},
         missing={name: value.reason for name, value in run.measured.items() if isinstance(value, Missing)},

@@ -17,6 +17,7 @@ SCHEMA_VERSION: Final = "1.0"
 """Major.minor: a minor adds fields, a major changes the meaning of one."""
 
 FrameworkName = Literal["tensorflow", "torch"]
+GateOutcome = Literal["regression", "incomparable", "improvement", "unchanged"]
 
 
 class Part(BaseModel):
@@ -72,14 +73,31 @@ class EpochAccuracy(Part):
     maximum: float
 
 
+class Node(Part):
+    """One node and its GPU: median steady training speed of the ``n`` of its runs that count.
+
+    ``score`` is the modified z-score among the side's nodes, ``null`` with fewer than five nodes; ``outlier`` says
+    that the node stands apart from the others, or has no speed at all.
+    """
+
+    node: str | None
+    gpu_uuids: list[str]
+    runs: int
+    n: int
+    median: float | None
+    score: float | None
+    outlier: Literal["slow", "fast", "no_speed"] | None
+
+
 class Side(Part):
-    """One framework's runs in a section."""
+    """One framework's runs in a section; ``nodes`` is empty where fewer than two nodes or GPUs are named."""
 
     framework: FrameworkName
     framework_versions: list[str]
     runs_by_status: dict[str, int]
     metrics: list[SideMetric]
     epochs: list[EpochAccuracy]
+    nodes: list[Node]
 
 
 class MetricRatio(Part):
@@ -153,6 +171,8 @@ class RunRow(Part):
     status: Status
     status_reason: str | None
     started_at_utc: AwareDatetime
+    node: str | None
+    gpu_uuids: list[str]
     source: str
     metrics: dict[MetricName, float | None]
     missing: dict[MetricName, str]
@@ -180,6 +200,55 @@ class SkippedInput(Part):
     count: int
 
 
+class EnvironmentChange(Part):
+    """Something around a framework's runs that was other before."""
+
+    field: str
+    before: list[str]
+    now: list[str]
+
+
+class GateMetric(Part):
+    """One metric now against the baseline.
+
+    ``change`` and ``tolerated`` are shares of the baseline's median, or differences where ``unit`` is ``ratio``;
+    both are ``null`` where there is too little to compare.
+    """
+
+    name: MetricName
+    unit: str
+    n_before: int
+    n_now: int
+    median_before: float | None
+    median_now: float | None
+    change: float | None
+    tolerated: float | None
+    outcome: Literal["worse", "better", "within", "not_measured"]
+
+
+class GateSide(Part):
+    """One framework's runs of a recipe and protocol, now against the baseline."""
+
+    recipe: str
+    protocol: Literal["matched", "published"]
+    framework: FrameworkName
+    outcome: GateOutcome
+    text: str
+    runs_before: int
+    runs_now: int
+    metrics: list[GateMetric]
+    changes: list[EnvironmentChange]
+
+
+class Gate(Part):
+    """Now against the baseline; the outcome is the worst of the sides', ``triage`` says where to look first."""
+
+    outcome: GateOutcome
+    false_alarms_ratio: float
+    sides: list[GateSide]
+    triage: list[str]
+
+
 class Comparison(Part):
     schema_version: Literal["1.0"] = SCHEMA_VERSION
     package_version: str
@@ -188,4 +257,5 @@ class Comparison(Part):
     bootstrap_resamples: int
     allowed: list[str]
     sections: list[Section]
+    gate: Gate | None
     skipped: list[SkippedInput]

@@ -8,8 +8,15 @@ from typing import TYPE_CHECKING, Final
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from jobs.comparison import tables
-from jobs.comparison.statistics import RUNS_FOR_A_VERDICT, SMALLEST_EFFECT
+from jobs.comparison.statistics import (
+    FALSE_CLAIMS,
+    FALSE_CLAIMS_IN_TABLE,
+    RUNS_FOR_A_VERDICT,
+    SMALLEST_EFFECT,
+    UNSTABLE_SPREAD,
+)
 from jobs.comparison.text import counted, markdown
+from jobs.comparison.verdict import MOST_LOST
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,6 +38,11 @@ def render_markdown(comparison: Comparison) -> str:
         comparison=comparison,
         effect_percent=100 * (SMALLEST_EFFECT - 1),
         runs_for_a_verdict=RUNS_FOR_A_VERDICT,
+        false_claims=FALSE_CLAIMS,
+        false_claims_in_table=FALSE_CLAIMS_IN_TABLE,
+        unstable_spread=UNSTABLE_SPREAD,
+        most_lost=MOST_LOST,
+        rows_shown=tables.ROWS_SHOWN,
     )
 
 

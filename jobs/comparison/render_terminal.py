@@ -13,7 +13,7 @@ from jobs.comparison.text import visible
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from jobs.comparison.model import Comparison, Section
+    from jobs.comparison.model import Comparison, Gate, Section
 
 
 def render_terminal(comparison: Comparison, console: Console) -> None:
@@ -24,7 +24,20 @@ def render_terminal(comparison: Comparison, console: Console) -> None:
         differing = [difference.field for difference in section.differences]
         if differing:
             console.print(_line(f"differs, see comparison.md: {', '.join(differing)}"))
+        for line in tables.fleet_lines(section):
+            console.print(_line(line))
         console.print()
+    if comparison.gate is not None:
+        _print_gate(comparison.gate, console)
+
+
+def _print_gate(gate: Gate, console: Console) -> None:
+    console.print(_line(f"against the baseline: {gate.outcome}", style="bold"))
+    for side in gate.sides:
+        console.print(_line(f"{side.recipe}, {side.protocol}, {side.framework}: {side.text}"))
+    for line in gate.triage:
+        console.print(_line(line))
+    console.print()
 
 
 def _line(text: str, *, style: str = "") -> Text:

@@ -34,6 +34,8 @@ SMALLEST_EFFECT: Final = 1.03
 _SEED: Final = 20_200_813
 _VALUES_AT_ONCE: Final = 2_000_000
 """Resampled values in memory at a time (8 bytes each)."""
+_PERMUTATIONS_NEAR: Final = 200_000
+"""Permutations where p is near its level, and 10,000 might fall on either side: all there are of ten runs a side."""
 _MANY: Final = 200
 """Values a side beyond which resampling one by one would cost seconds and change no digit that is shown."""
 
@@ -100,8 +102,8 @@ def ratio_of_medians(numerator: Sequence[float], denominator: Sequence[float]) -
 def permutation_p(one: Sequence[float], other: Sequence[float]) -> float | None:
     """The two-sided p of a permutation test on the difference of mean logarithms, which no unit has a part in.
 
-    Exact up to seven runs a side, from :data:`RESAMPLES` seeded permutations above; from 200 runs on a side by
-    Welch's t-test, which the permutation test approaches. ``None`` with too few observations for a verdict or with
+    Exact up to seven runs a side, and up to ten where the verdict hangs on it; from :data:`RESAMPLES` seeded
+    permutations beyond, and from 200 runs on a side by Welch's t-test, which the permutation test approaches. ``None`` with too few observations for a verdict or with
     one that is not positive.
     """
     if min(len(one), len(other)) < RUNS_FOR_A_VERDICT or min(*one, *other) <= 0:
@@ -111,15 +113,8 @@ def permutation_p(one: Sequence[float], other: Sequence[float]) -> float | None:
         return 1.0
     if max(map(len, logs)) > _MANY:
         return float(stats.ttest_ind(*logs, equal_var=False).pvalue)
-    result = stats.permutation_test(
-        logs,
-        lambda above, below, axis: np.mean(above, axis=axis) - np.mean(below, axis=axis),
-        vectorized=True,
-        n_resamples=RESAMPLES,
-        batch=max(1, _VALUES_AT_ONCE // sum(map(len, logs))),
-        rng=np.random.default_rng(_SEED),
-    )
-    return float(result.pvalue)
+    p = _permuted(logs, RESAMPLES)
+    return _permuted(logs, _PERMUTATIONS_NEAR) if FALSE_CLAIMS / 2 <= p <= FALSE_CLAIMS * 2 else p
 
 
 def over_table(p_values: Sequence[float | None]) -> list[Significance | None]:
@@ -163,6 +158,18 @@ def spread(summary: Summary) -> float | None:
     if summary.n < RUNS_FOR_A_VERDICT or summary.median <= 0:
         return None
     return (summary.q3 - summary.q1) / summary.median
+
+
+def _permuted(logs: Sequence[NDArray[Any]], permutations: int) -> float:
+    result = stats.permutation_test(
+        logs,
+        lambda one, other, axis: np.mean(one, axis=axis) - np.mean(other, axis=axis),
+        vectorized=True,
+        n_resamples=permutations,
+        batch=max(1, _VALUES_AT_ONCE // sum(map(len, logs))),
+        rng=np.random.default_rng(_SEED),
+    )
+    return float(result.pvalue)
 
 
 def _interval(above: NDArray[Any], below: NDArray[Any]) -> tuple[float, float]:

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from jobs.comparison.fields import show_value
+from jobs.comparison.fleet import NODES_FOR_OUTLIERS
 from jobs.comparison.metrics import METRICS, Metric
-from jobs.comparison.text import ABSENT, counted
+from jobs.comparison.text import ABSENT, counted, number
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from jobs.comparison.model import EpochAccuracy, RunRow, Section, Side, SideMetric
+    from jobs.comparison.model import EpochAccuracy, Node, RunRow, Section, Side, SideMetric
+
+ROWS_SHOWN: Final = 50
+"""Rows of one table at most in what people read; comparison.json and runs.csv have all."""
+
+NODES_NAMED: Final = 10
+"""Nodes named in one sentence at most."""
+
+_APART: Final = {"slow": "slow", "fast": "fast", "no_speed": "no run that counts", None: ""}
 
 
 def side_heading(side: Side) -> str:
@@ -63,7 +72,7 @@ def _versus_cell(metric: Metric, section: Section, sides: Sequence[SideMetric]) 
 def epoch_rows(section: Section) -> list[list[str]]:
     """A row an epoch: its number and each side's median test accuracy, with the range of several runs."""
     by_side = [{accuracy.epoch: accuracy for accuracy in side.epochs} for side in section.sides]
-    epochs = sorted({epoch for side in by_side for epoch in side})
+    epochs = sorted({epoch for side in by_side for epoch in side})[:ROWS_SHOWN]
     return [[str(epoch), *(_accuracy_cell(side.get(epoch)) for side in by_side)] for epoch in epochs]
 
 
@@ -74,6 +83,54 @@ def _accuracy_cell(accuracy: EpochAccuracy | None) -> str:
     if accuracy.n == 1:
         return median
     return f"{median}, n={accuracy.n} ({100 * accuracy.minimum:.2f}–{100 * accuracy.maximum:.2f})"  # noqa: RUF001
+
+
+def node_rows(section: Section) -> list[list[str]]:
+    """A row a node that stands apart: framework, node, GPU, median speed, runs, how far from the others."""
+    return [
+        [
+            side.framework,
+            node.node or ABSENT,
+            ", ".join(node.gpu_uuids) or ABSENT,
+            ABSENT if node.median is None else number(node.median),
+            f"{node.n} of {node.runs}",
+            _APART[node.outlier] if node.score is None else f"{_APART[node.outlier]}, score {node.score:+.1f}",
+        ]
+        for side in section.sides
+        for node in side.nodes
+        if node.outlier is not None
+    ]
+
+
+def fleet_lines(section: Section) -> list[str]:
+    """A sentence a side that ran on several nodes."""
+    lines: list[str] = []
+    for side in section.sides:
+        if not side.nodes:
+            continue
+        apart = [node for node in side.nodes if node.outlier is not None]
+        text = f"{side.framework} ran on {counted(len(side.nodes), 'node')}"
+        if len(side.nodes) < NODES_FOR_OUTLIERS:
+            text += f"; {NODES_FOR_OUTLIERS} are needed to tell which stands apart"
+        elif not apart:
+            text += ", none of which stands apart"
+        if apart:
+            named = ", ".join(_node_text(node) for node in apart[:NODES_NAMED])
+            more = f" and {len(apart) - NODES_NAMED} more" if len(apart) > NODES_NAMED else ""
+            text += f"; apart from the others: {named}{more}"
+        lines.append(text)
+    return lines
+
+
+def _node_text(node: Node) -> str:
+    where = " ".join(part for part in (node.node, ", ".join(node.gpu_uuids)) if part)
+    speed = "" if node.median is None else f", {number(node.median)} images/s"
+    return f"{where} ({_APART[node.outlier]}{speed})"
+
+
+def shown_runs(section: Section) -> list[RunRow]:
+    """The runs that a page for people lists; beyond :data:`ROWS_SHOWN` the files have the rest."""
+    return section.runs[:ROWS_SHOWN]
 
 
 def run_cells(row: RunRow) -> list[str]:

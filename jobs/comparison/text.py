@@ -10,6 +10,8 @@ ABSENT: Final = "—"
 
 # An underscore or a hash inside a word starts nothing, and names stay readable without the backslash.
 _MARKDOWN: Final = re.compile(r"[\\`*\[\]|~$]|(?<![A-Za-z0-9])[_#]|_(?![A-Za-z0-9])")
+# Wide forms too, which some spreadsheets take for the plain ones.
+_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")  # noqa: RUF001
 _ENTITIES: Final = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 
 
@@ -32,6 +34,13 @@ def markdown(text: str) -> str:
     escaped = re.sub("[&<>]", lambda match: _ENTITIES[match[0]], escaped)
     # GitHub links bare addresses, which an entity breaks, and mentions, which only a zero-width joiner breaks.
     return escaped.replace("://", ":&#47;&#47;").replace("www.", "www&#46;").replace("@", "@&#8205;")
+
+
+def csv_cell(text: str) -> str:
+    """``text`` on one line that no spreadsheet takes for a formula (OWASP, CSV injection)."""
+    shown = visible(text)
+    # The characters as they came count too: what is escaped now may have begun with a tab or a line break.
+    return f"'{shown}" if text.startswith(_FORMULA) or shown.startswith(_FORMULA) else shown
 
 
 def number(value: float) -> str:

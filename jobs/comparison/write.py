@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, Final
 
+from jobs.comparison.render_csv import runs_csv
 from jobs.comparison.text import visible
 from jobs.errors import NotWritable
 from jobs.whole_file import part_file, sync_folder
@@ -16,22 +17,23 @@ if TYPE_CHECKING:
 
 JSON_NAME: Final = "comparison.json"
 MARKDOWN_NAME: Final = "comparison.md"
+CSV_NAME: Final = "runs.csv"
 
 
-def output_files(folder: Path) -> tuple[Path, Path]:
+def output_files(folder: Path) -> tuple[Path, ...]:
     """Where :func:`write` puts the comparison."""
-    return folder / JSON_NAME, folder / MARKDOWN_NAME
+    return folder / JSON_NAME, folder / MARKDOWN_NAME, folder / CSV_NAME
 
 
-def write(comparison: Comparison, markdown: str, folder: Path) -> tuple[Path, Path]:
-    """Write comparison.json and, holding ``markdown``, comparison.md, and return their paths.
+def write(comparison: Comparison, markdown: str, folder: Path) -> tuple[Path, ...]:
+    """Write comparison.json, comparison.md, which holds ``markdown``, and runs.csv, and return their paths.
 
-    ``folder`` is made if missing. Earlier files are replaced, and only when both new ones are wholly on the disk.
+    ``folder`` is made if missing. Earlier files are replaced, and only when all new ones are wholly on the disk.
 
     Raises:
         NotWritable: the folder cannot be made or written to, or the disk is full.
     """
-    texts = (comparison.model_dump_json(indent=2) + "\n", markdown)
+    texts = (comparison.model_dump_json(indent=2) + "\n", markdown, runs_csv(comparison))
     paths = output_files(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -54,5 +54,5 @@ def terminal(comparison: Comparison) -> str:
     return console.file.getvalue()  # type: ignore[attr-defined, no-any-return]
 
 
-def write_both(comparison: Comparison, folder: Path) -> tuple[Path, Path]:
+def write_all(comparison: Comparison, folder: Path) -> tuple[Path, ...]:
     return write(comparison, render_markdown(comparison), folder)

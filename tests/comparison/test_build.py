@@ -18,7 +18,7 @@ from tests.comparison.comparisons import (
     only_section,
     side,
     terminal,
-    write_both,
+    write_all,
 )
 from tests.support.reports import make_report
 
@@ -91,8 +91,8 @@ def test_the_order_of_the_input_has_no_part_in_the_output(tmp_path: Path) -> Non
     for seed in range(4):
         random.Random(seed).shuffle(reports)  # noqa: S311
         comparison = compare(*reports)
-        json, markdown = write_both(comparison, tmp_path)
-        outputs.add((json.read_bytes(), markdown.read_bytes(), terminal(comparison)))
+        written = write_all(comparison, tmp_path)
+        outputs.add((*(path.read_bytes() for path in written), terminal(comparison)))
     assert len(outputs) == 1
 
 

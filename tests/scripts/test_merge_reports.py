@@ -57,7 +57,10 @@ def test_a_matrix_is_merged(matrix: Path, tmp_path: Path) -> None:
     assert result.returncode == 0, result.stderr
     assert result.stderr == ""
     assert "torch is faster" in result.stdout
-    assert "20 runs merged into comparison/comparison.json and comparison/comparison.md" in result.stdout
+    assert (
+        "20 runs merged into comparison/comparison.json, comparison/comparison.md and comparison/runs.csv"
+        in result.stdout
+    )
     comparison = json.loads((tmp_path / "comparison/comparison.json").read_text(encoding="utf-8"))
     assert [(section["recipe"], section["verdict"]["kind"]) for section in comparison["sections"]] == [
         ("basic-cnn", "faster"),
@@ -71,7 +74,7 @@ def test_any_order_of_paths_gives_the_same_bytes(matrix: Path, tmp_path: Path) -
     files = sorted(matrix.iterdir())
     merge(*files, "-o", "a", cwd=tmp_path)
     merge(*reversed(files), "-o", "b", cwd=tmp_path)
-    for name in ("comparison.json", "comparison.md"):
+    for name in ("comparison.json", "comparison.md", "runs.csv"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
 
@@ -148,6 +151,40 @@ def test_an_unknown_field_to_allow(matrix: Path, tmp_path: Path) -> None:
     assert_refused(merge(matrix, "--allow", "speed", cwd=tmp_path), ExitCode.BAD_INPUT, "--allow 'speed'")
 
 
+def write_side(folder: Path, framework: Any, speed: float, *, first_seed: int = 1, **changes: Any) -> None:
+    for seed in range(first_seed, first_seed + 6):
+        report = make_report(framework=framework, seed=seed, gpu=True, images_per_s=speed + 5 * seed, changes=changes)
+        write_report(report, folder / f"{framework}-{seed}.json")
+
+
+@pytest.mark.parametrize(
+    ("speed", "code", "said"),
+    [
+        (10_000.0, ExitCode.DONE, "against the baseline: unchanged"),
+        (9_000.0, ExitCode.REGRESSION, "only the driver changed: 550.54 → 570.12"),
+        (11_000.0, ExitCode.DONE, "against the baseline: improvement"),
+    ],
+)
+def test_the_gate_says_by_its_exit_code_what_became_of_the_speed(
+    tmp_path: Path, speed: float, code: ExitCode, said: str
+) -> None:
+    write_side(tmp_path / "then", "torch", 10_000.0, **{"environment.driver_version": "550.54"})
+    write_side(tmp_path / "now", "torch", speed, first_seed=11, **{"environment.driver_version": "570.12"})
+    result = merge("now", "--baseline", "then", cwd=tmp_path, COLUMNS="400")
+    assert result.returncode == code, result.stderr
+    assert said in result.stdout
+    assert json.loads((tmp_path / "comparison/comparison.json").read_text(encoding="utf-8"))["gate"] is not None
+
+
+def test_a_baseline_of_another_configuration_is_not_comparable(tmp_path: Path) -> None:
+    write_side(tmp_path / "then", "torch", 10_000.0)
+    write_side(tmp_path / "now", "torch", 10_000.0, first_seed=11, **{"config.batch_size": 128})
+    result = merge("now", "--baseline", "then", cwd=tmp_path, COLUMNS="400")
+    assert result.returncode == ExitCode.NOT_COMPARABLE
+    assert "incomparable: these differ: config.batch_size (64 → 128)" in result.stdout
+    assert merge("now", "--baseline", "then", "--allow", "config.batch_size", cwd=tmp_path).returncode == 0
+
+
 def test_an_output_folder_that_cannot_be_written(matrix: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     assert_refused(merge(matrix, "-o", "file/out", cwd=tmp_path), ExitCode.REPORT_NOT_WRITABLE, "'file/out'")
@@ -170,5 +207,5 @@ def test_a_terminal_without_the_characters_gets_question_marks(tmp_path: Path) -
 def test_help_names_the_options(tmp_path: Path) -> None:
     result = merge("--help", cwd=tmp_path)
     assert result.returncode == 0
-    for option in ("PATH", "--output-dir", "--allow"):
+    for option in ("PATH", "--output-dir", "--allow", "--baseline"):
         assert option in result.stdout
