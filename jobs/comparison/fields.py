@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import TYPE_CHECKING, Final, cast
 
 if TYPE_CHECKING:
@@ -30,11 +31,16 @@ class Field:
 
 
 def _at(path: str, *, framework_bound: frozenset[str] = frozenset()) -> Field:
+    *parents, name = path.split(".")
+    parent, value = attrgetter(".".join(parents)), attrgetter(name)
+
     def read(report: Report) -> Value:
-        node: object = report
-        for part in path.split("."):
-            node = None if node is None else getattr(node, part)
-        return cast("Value", node)
+        try:
+            found = parent(report)
+        except AttributeError:
+            # Of its parents only a part that may be null, as the image's, is without the next one.
+            return None
+        return None if found is None else cast("Value", value(found))
 
     return Field(path=path, read=read, framework_bound=framework_bound)
 

@@ -75,10 +75,12 @@ def read_slice(path: Path, offset: int, size: int, *, origin: str | None = None)
         # Without O_NONBLOCK, opening a pipe would wait for its writer.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         with os.fdopen(descriptor, "rb") as stream:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
                 raise Refused(f"{name!r} is not a regular file")
             stream.seek(offset)
-            return stream.read(size)
+            # A buffer of the limit's size would be made anew for each of thousands of small files.
+            return stream.read(max(0, min(size, status.st_size - offset)))
     except OSError as error:
         raise Refused(f"{name!r} cannot be read ({error.strerror or error}); check its mode") from error
 

@@ -103,8 +103,8 @@ def permutation_p(one: Sequence[float], other: Sequence[float]) -> float | None:
     """The two-sided p of a permutation test on the difference of mean logarithms, which no unit has a part in.
 
     Exact up to seven runs a side, and up to ten where the verdict hangs on it; from :data:`RESAMPLES` seeded
-    permutations beyond, and from 200 runs on a side by Welch's t-test, which the permutation test approaches. ``None`` with too few observations for a verdict or with
-    one that is not positive.
+    permutations beyond, and from 200 runs on a side by Welch's t-test, which the permutation test approaches.
+    ``None`` with too few observations for a verdict or with one that is not positive.
     """
     if min(len(one), len(other)) < RUNS_FOR_A_VERDICT or min(*one, *other) <= 0:
         return None

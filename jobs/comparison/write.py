@@ -33,7 +33,8 @@ def write(comparison: Comparison, markdown: str, folder: Path) -> tuple[Path, ..
     Raises:
         NotWritable: the folder cannot be made or written to, or the disk is full.
     """
-    texts = (comparison.model_dump_json(indent=2) + "\n", markdown, runs_csv(comparison))
+    # ASCII, since whoever prints the file to a terminal would else print what reports brought.
+    texts = (comparison.model_dump_json(indent=2, ensure_ascii=True) + "\n", markdown, runs_csv(comparison))
     paths = output_files(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
