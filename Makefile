@@ -6,6 +6,7 @@ SHELL := /bin/bash
 # TensorFlow has no wheels for Python 3.14 yet; uv takes the first fitting interpreter it finds.
 PYTHON ?= >=3.11,<3.14
 DEMO_EPOCHS ?= 3
+BENCH_REPORTS ?= 1000 10000
 
 # An installed uv is used; otherwise one is put into .tools, which needs Python's venv module only.
 UV := $(shell command -v uv 2>/dev/null || echo .tools/bin/uv)
@@ -71,8 +72,13 @@ format: .venv/.synced ## format the code and mend what can be mended
 	.venv/bin/ruff format
 
 .PHONY: schema
-schema: .venv/.synced ## publish the JSON Schema of the report
+schema: .venv/.synced ## publish the JSON Schemas of the report and of the comparison
 	.venv/bin/python -m jobs.report.publish
+	.venv/bin/python -m jobs.comparison.publish
+
+.PHONY: bench-merge
+bench-merge: .venv/.synced ## measure merges of thousands of generated reports: seconds and peak memory
+	.venv/bin/python scripts/bench_merge.py --reports $(BENCH_REPORTS)
 
 .PHONY: clean
 clean: ## remove the environments and what was built

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from jobs.comparison import fields, fleet, gate, parse, statistics, verdict
 from jobs.exit_codes import ExitCode
 from jobs.harness.cli import exit_code_of
 from jobs.harness.recipe import RECIPES, model_flop_per_image
@@ -94,8 +95,32 @@ def test_the_telemetry_page_has_every_metric_and_every_cause() -> None:
 def test_the_merge_script_s_options_are_as_shown() -> None:
     script = ROOT / "scripts" / "merge_reports.py"
     shown = subprocess.run([sys.executable, script, "--help"], capture_output=True, text=True, check=True).stdout
-    assert "--allow" in shown
-    assert "-o" in shown
+    for option in ("--allow", "--baseline", "--output-dir", "-o"):
+        assert option in shown
+    for page in PAGES:
+        for command in _commands(page):
+            if "merge_reports.py" in command:
+                assert set(re.findall(r"--[a-z-]+", command)) <= set(re.findall(r"--[a-z-]+", shown)), command
+
+
+def test_the_comparison_page_has_the_code_s_figures() -> None:
+    text = " ".join((ROOT / "docs" / "comparison.md").read_text(encoding="utf-8").split())
+    for figure in (
+        f"{100 * (statistics.SMALLEST_EFFECT - 1):.0f} %",
+        f"{100 * statistics.CONFIDENCE:.0f} % interval",
+        f"{statistics.RESAMPLES:,} resamples",
+        f"p of at most {statistics.FALSE_CLAIMS:g}",
+        f"at most {statistics.FALSE_CLAIMS_IN_TABLE:g} after Holm",
+        f"over {100 * statistics.UNSTABLE_SPREAD:.0f} % of its median",
+        f"{100 * verdict.MOST_LOST:.0f} points",
+        f"{100 * gate.FALSE_ALARMS:.1f} %",
+        f"{100 * gate.ACCURACY_FLOOR:.1f} points",
+        f"beyond {fleet.OUTLIER_SCORE:g}",
+        f"{parse.REPORT_LIMIT // 1024**2} MiB",
+    ):
+        assert figure in text, figure
+    for field in fields.FIELDS:
+        assert f"`{field.path}`" in text
 
 
 def test_no_placeholder_is_left() -> None:

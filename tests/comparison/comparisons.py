@@ -19,6 +19,7 @@ from tests.support.reports import make_report
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from jobs.comparison.load import Loaded
     from jobs.comparison.model import Comparison, Section
     from jobs.comparison.run import Run
     from jobs.report import Report
@@ -38,9 +39,12 @@ def as_run(report: Report) -> Run:
     return Reducer().reduce(report, source=f"{report.run_id}.json", place=Place())
 
 
+def loaded_from(*reports: Report) -> Loaded:
+    return load(["-"], io.BytesIO("\n".join(to_line(report) for report in reports).encode()))
+
+
 def compare(*reports: Report, allow: tuple[str, ...] = ()) -> Comparison:
-    data = "\n".join(to_line(report) for report in reports).encode()
-    return build(load(["-"], io.BytesIO(data)), allow=allow)
+    return build(loaded_from(*reports), allow=allow)
 
 
 def only_section(*reports: Report) -> Section:
