@@ -24,6 +24,9 @@ def render_terminal(comparison: Comparison, console: Console) -> None:
         differing = [difference.field for difference in section.differences]
         if differing:
             console.print(_line(f"differs, see comparison.md: {', '.join(differing)}"))
+        absent = tables.unmeasured(section)
+        if absent:
+            console.print(_line(f"not measured, see comparison.md: {', '.join(absent)}"))
         for line in tables.fleet_lines(section):
             console.print(_line(line))
         console.print()

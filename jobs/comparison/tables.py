@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from jobs.comparison.fields import show_value
 from jobs.comparison.fleet import NODES_FOR_OUTLIERS
-from jobs.comparison.metrics import METRICS, Metric
+from jobs.comparison.metrics import HEADLINE, METRICS, Metric
 from jobs.comparison.text import ABSENT, counted, number
 
 if TYPE_CHECKING:
@@ -38,8 +38,21 @@ def runs_row(section: Section) -> list[str]:
 
 
 def metric_rows(section: Section) -> list[list[str]]:
-    """A row a metric: its label, a cell a side, and the sides' ratio or difference where there are two."""
-    return [[metric.heading, *_cells(metric, section)] for metric in METRICS]
+    """A row a metric that some side has: its label, a cell a side, and the sides' ratio or difference if two.
+
+    The headline has its row in any case; what no side has is :func:`unmeasured`.
+    """
+    return [
+        [metric.heading, *_cells(metric, section)]
+        for metric in METRICS
+        if metric is HEADLINE or metric.label not in unmeasured(section)
+    ]
+
+
+def unmeasured(section: Section) -> list[str]:
+    """Labels of the metrics that no side has."""
+    measured = {found.name for side in section.sides for found in side.metrics if found.n}
+    return [metric.label for metric in METRICS if metric.name not in measured]
 
 
 def _cells(metric: Metric, section: Section) -> list[str]:

@@ -65,3 +65,18 @@ def test_tables_stand_apart_from_the_text_before_them() -> None:
             assert before == "" or before.startswith("|")
         if line.startswith("#"):
             assert before == ""
+
+
+def test_what_no_side_measured_takes_no_row_and_is_said() -> None:
+    comparison = compare(*side("tensorflow", TF_SPEEDS), *side("torch", TORCH_SPEEDS))
+    table = render_markdown(comparison).partition("## lenet")[2].partition("###")[0]
+    assert "GPU" not in table
+    assert "| GPU power in training | torch | 5 runs | no NVML on this machine |" in render_markdown(comparison)
+    assert "not measured, see comparison.md: GPU utilization in training, GPU power in training" in terminal(comparison)
+
+
+def test_a_page_for_people_stays_short_and_says_where_the_rest_is() -> None:
+    reports = [make_report(seed=seed) for seed in range(1, 82)]
+    markdown = render_markdown(compare(*reports))
+    assert markdown.count("torch-lenet-matched-") == 50
+    assert "31 more are in comparison.json and runs.csv." in markdown
