@@ -132,7 +132,7 @@ def look_at(comparison: Comparison) -> None:
     for row in csv.reader(io.StringIO(text)):
         for cell in row:
             assert not cell.startswith(("=", "+", "@", "\t", "\r", "＝", "＋", "＠"))  # noqa: RUF001
-            assert not cell.startswith(("-", "－")) or float(cell) < 0  # noqa: RUF001
+            assert not cell.startswith(("-", "－")) or float(cell) <= 0  # noqa: RUF001
     assert comparison.model_dump_json(ensure_ascii=True).isascii()
 
 
