@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from jobs.comparison.fields import ENVIRONMENT, FIELDS, show_value
+from jobs.comparison.text import listed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -37,7 +38,7 @@ class Change:
 
     @property
     def text(self) -> str:
-        return f"{_some(self.before)} → {_some(self.now)}"
+        return f"{listed(self.before, VALUES_NAMED)} → {listed(self.now, VALUES_NAMED)}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,9 +135,3 @@ def _values(runs: Iterable[Run], read: Callable[[Run], Value]) -> tuple[str, ...
     values = {read(run) for run in runs}
     # A run that ended early knows less than the others; that is no change.
     return tuple(sorted(show_value(value) for value in values if value is not None or len(values) == 1))
-
-
-def _some(values: Sequence[str]) -> str:
-    rest = len(values) - VALUES_NAMED
-    named = ", ".join(values[:VALUES_NAMED])
-    return named if rest <= 0 else f"{named} and {rest} more"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
 from jobs.comparison.fields import ENVIRONMENT, FIELDS, show_value
-from jobs.comparison.text import visible
+from jobs.comparison.text import listed, visible
 from jobs.errors import BadInput, NotComparable
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ Why = Literal["framework", "allowed", "environment"]
 
 DATA_FIELD: Final = "config.dataset.sha256"
 _FILES_NAMED: Final = 1
+_VALUES_NAMED: Final = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,11 +155,8 @@ def _difference_line(field: str, seen: Mapping[Value, Iterable[Run]], named: Map
         files: dict[str, set[str]] = defaultdict(set)
         for run in runs:
             files[run.framework].add(run.source)
-        places = "; ".join(f"{framework}: {_some(sorted(names))}" for framework, names in sorted(files.items()))
+        places = "; ".join(
+            f"{framework}: {listed(sorted(names), _FILES_NAMED)}" for framework, names in sorted(files.items())
+        )
         parts.append(f"{named[value] if named else visible(show_value(value))} ({places})")
-    return f"{field}: {' ≠ '.join(sorted(parts))}"
-
-
-def _some(names: Sequence[str]) -> str:
-    rest = len(names) - _FILES_NAMED
-    return ", ".join(names) if rest <= 0 else f"{', '.join(names[:_FILES_NAMED])} and {rest} more"
+    return f"{field}: {listed(sorted(parts), _VALUES_NAMED, ' ≠ ')}"

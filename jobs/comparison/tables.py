@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 from jobs.comparison.fields import show_value
 from jobs.comparison.fleet import NODES_FOR_OUTLIERS
 from jobs.comparison.metrics import HEADLINE, METRICS, Metric
-from jobs.comparison.text import ABSENT, counted, number
+from jobs.comparison.text import ABSENT, counted, listed, number
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 ROWS_SHOWN: Final = 50
 """Rows of one table at most in what people read; comparison.json and runs.csv have all."""
 
-NODES_NAMED: Final = 10
-"""Nodes named in one sentence at most."""
+VALUES_NAMED: Final = 10
+"""Nodes or values named in one sentence or cell at most."""
 
 _APART: Final = {"slow": "slow", "fast": "fast", "no_speed": "no run that counts", None: ""}
 
@@ -128,9 +128,7 @@ def fleet_lines(section: Section) -> list[str]:
         elif not apart:
             text += ", none of which stands apart"
         if apart:
-            named = ", ".join(_node_text(node) for node in apart[:NODES_NAMED])
-            more = f" and {len(apart) - NODES_NAMED} more" if len(apart) > NODES_NAMED else ""
-            text += f"; apart from the others: {named}{more}"
+            text += f"; apart from the others: {listed([_node_text(node) for node in apart], VALUES_NAMED)}"
         lines.append(text)
     return lines
 
@@ -168,7 +166,7 @@ def difference_rows(section: Section) -> list[list[str]]:
     return [
         [
             difference.field,
-            *(", ".join(difference.values.get(side.framework, [])) or ABSENT for side in section.sides),
+            *(listed(difference.values.get(side.framework, []), VALUES_NAMED) or ABSENT for side in section.sides),
             why[difference.why],
         ]
         for difference in section.differences

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 ABSENT: Final = "—"
 """What stands where there is no measurement."""
@@ -51,6 +54,12 @@ def number(value: float) -> str:
         return f"{value:.3e}"
     decimals = 0 if abs(value) >= 1000 else 1 if abs(value) >= 100 else 2 if abs(value) >= 10 else 3
     return f"{value:,.{decimals}f}"
+
+
+def listed(texts: Sequence[str], limit: int, separator: str = ", ") -> str:
+    """``texts`` joined; beyond ``limit`` the rest is counted."""
+    rest = len(texts) - limit
+    return separator.join(texts) if rest <= 0 else f"{separator.join(texts[:limit])} and {rest} more"
 
 
 def counted(count: int, noun: str) -> str:

@@ -220,3 +220,9 @@ def test_control_characters_do_not_reach_the_refusal() -> None:
         group(pair(torch={"devices.0.name": "evil\x1b[2J\nerror: forged"}))
     assert "\x1b" not in str(refusal.value)
     assert "\n" not in str(refusal.value)
+
+
+def test_a_refusal_stays_short_however_many_values_there_are() -> None:
+    runs = [run(make_report(seed=seed, gpu=True, changes={"config.epochs": seed})) for seed in range(1, 40)]
+    with pytest.raises(NotComparable, match=r"and 29 more; merge equal runs"):
+        group(runs)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.comparison.text import counted, markdown, number, visible
+from jobs.comparison.text import counted, listed, markdown, number, shortened, visible
 
 
 @given(st.text())
@@ -61,3 +61,10 @@ def test_numbers_keep_four_digits(value: float, shown: str) -> None:
 
 def test_counted() -> None:
     assert [counted(count, "run") for count in (0, 1, 2)] == ["0 runs", "1 run", "2 runs"]
+
+
+def test_what_is_too_long_is_cut_and_says_so() -> None:
+    assert listed(["a", "b"], 2) == "a, b"
+    assert listed(["a", "b", "c", "d"], 2, "; ") == "a; b and 2 more"
+    assert shortened("abc", 3) == "abc"
+    assert shortened("x" * 1500, 3) == "xxx… (1,500 characters)"
