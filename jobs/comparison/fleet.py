@@ -53,7 +53,7 @@ def by_node(runs: Iterable[Run]) -> list[NodeSpeed]:
     medians = {place: _median(found) for place, found in places.items()}
     known = [median for median in medians.values() if median is not None]
     scores = _scores(known) if len(known) >= NODES_FOR_OUTLIERS else None
-    middle = float(np.median(known)) if known else 0.0
+    middle = float(np.quantile(known, 0.5)) if known else 0.0
     by_median = {} if scores is None else dict(zip(known, scores.tolist(), strict=True))
     speeds = [
         NodeSpeed(
@@ -86,7 +86,8 @@ def _scores(medians: Sequence[float]) -> NDArray[np.float64]:
     The deviation is the scaled median absolute one; where more than half of the nodes are equal that is 0, and the
     scaled mean absolute one stands in, as Iglewicz and Hoaglin have it.
     """
-    values = np.asarray(medians, float)
+    # The unit has no part in a score; without it no sum leaves a float's range.
+    values = np.asarray(medians, float) / (max(medians) or 1.0)
     away = values - np.median(values)
     deviation = float(stats.median_abs_deviation(values, scale="normal"))
     if deviation == 0:

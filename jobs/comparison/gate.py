@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from math import exp, log, pi, sqrt
+from math import expm1, log, pi, sqrt
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -38,6 +38,9 @@ ACCURACY_FLOOR: Final = 0.002
 
 _BETTER: Final = {"steady_images_per_s": 1, "train_wall_s": -1, "test_accuracy_ratio": 1}
 """The metrics that are gated, and whether more is better (1) or worse (-1)."""
+
+_LARGEST: Final = 700.0
+"""The largest power of e that is a float."""
 
 _MEDIAN: Final = sqrt(pi / 2)
 """The standard error of a median over that of a mean, in normal noise."""
@@ -145,7 +148,7 @@ def _metric(metric: Metric, now: Sequence[Run], before: Sequence[Run]) -> GateMe
         good = change * _BETTER[metric.name]
         outcome = "worse" if good < -tolerance else "better" if good > tolerance else "within"
         if as_ratio:
-            change, tolerance = exp(change) - 1, exp(tolerance) - 1
+            change, tolerance = _share(change), _share(tolerance)
     return GateMetric.model_validate(
         {
             "name": metric.name,
@@ -159,6 +162,11 @@ def _metric(metric: Metric, now: Sequence[Run], before: Sequence[Run]) -> GateMe
             "outcome": outcome,
         }
     )
+
+
+def _share(logarithm: float) -> float:
+    """The change that ``logarithm`` of a ratio is, within a float's range."""
+    return expm1(min(logarithm, _LARGEST))
 
 
 def _tolerance(then: Sequence[float], n_now: int) -> float:

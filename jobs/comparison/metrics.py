@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import fsum
+from math import fsum, inf, isfinite
 from typing import TYPE_CHECKING, Final, Literal
 
 from jobs.comparison.text import number
@@ -51,6 +51,15 @@ class Metric:
     def shown(self, value: float) -> str:
         """``value`` for people; ratios as percentages."""
         return f"{100 * value:.2f}" if self.unit == "ratio" else number(value)
+
+    def of(self, report: Report) -> float | Missing:
+        """The figure of one run, finite, or why there is none."""
+        try:
+            value = self.measure(report)
+        except (OverflowError, ValueError):
+            # What fsum says to sums past a float's range; only a damaged report has such.
+            value = inf
+        return value if isinstance(value, Missing) or isfinite(value) else Missing(reason="past the range of a float")
 
     def counts(self, run: Run) -> bool:
         return run.status in self.statuses

@@ -128,7 +128,7 @@ class Reducer:
                     shortened(uuid, TEXT_LIMIT) for device in report.devices if (uuid := device.mig_uuid or device.uuid)
                 )
             ),
-            measured={metric.name: self._measured(metric.measure(report)) for metric in METRICS},
+            measured={metric.name: self._measured(metric.of(report)) for metric in METRICS},
             epochs=config.epochs,
             epoch_accuracies=tuple(_epoch_points(report)),
             phases_s=_phases_s(report),

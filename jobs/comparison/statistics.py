@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from math import isfinite
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -34,6 +35,7 @@ SMALLEST_EFFECT: Final = 1.03
 _SEED: Final = 20_200_813
 _VALUES_AT_ONCE: Final = 2_000_000
 """Resampled values in memory at a time (8 bytes each)."""
+_LARGEST_SPREAD: Final = 1e6
 _PERMUTATIONS_NEAR: Final = 200_000
 """Permutations where p is near its level, and 10,000 might fall on either side: all there are of ten runs a side."""
 _MANY: Final = 200
@@ -112,7 +114,10 @@ def permutation_p(one: Sequence[float], other: Sequence[float]) -> float | None:
     if np.ptp(np.concatenate(logs)) == 0:
         return 1.0
     if max(map(len, logs)) > _MANY:
-        return float(stats.ttest_ind(*logs, equal_var=False).pvalue)
+        with warnings.catch_warnings():
+            # Of sides without any scatter it says that it lost precision, and gives the right 0 all the same.
+            warnings.simplefilter("ignore", RuntimeWarning)
+            return float(stats.ttest_ind(*logs, equal_var=False).pvalue)
     p = _permuted(logs, RESAMPLES)
     return _permuted(logs, _PERMUTATIONS_NEAR) if FALSE_CLAIMS / 2 <= p <= FALSE_CLAIMS * 2 else p
 
@@ -157,7 +162,7 @@ def spread(summary: Summary) -> float | None:
     """The interquartile range as a share of the median; ``None`` where that says nothing."""
     if summary.n < RUNS_FOR_A_VERDICT or summary.median <= 0:
         return None
-    return (summary.q3 - summary.q1) / summary.median
+    return min((summary.q3 - summary.q1) / summary.median, _LARGEST_SPREAD)
 
 
 def _permuted(logs: Sequence[NDArray[Any]], permutations: int) -> float:

@@ -83,6 +83,8 @@ def test_the_unit_has_no_part_in_who_stands_apart(speeds: list[float], factor: f
     assert sorted(found[0], key=str) == sorted(found[1], key=str)
 
 
-@pytest.mark.parametrize("speeds", [(0.0,) * 6, (0.0, 1.0, 1.0, 1.0, 1.0, 1.0)])
-def test_speeds_of_zero_do_no_harm(speeds: tuple[float, ...]) -> None:
+@pytest.mark.parametrize(
+    "speeds", [(0.0,) * 6, (0.0, 1.0, 1.0, 1.0, 1.0, 1.0), (1e308,) * 6, (1e308, 1e-300, 1.0, 2.0, 1.7e308, 1e308)]
+)
+def test_extreme_speeds_do_no_harm(speeds: tuple[float, ...]) -> None:
     assert len(by_node(as_run(on_node(at, speed)) for at, speed in enumerate(speeds))) == 6

@@ -187,3 +187,9 @@ def test_runs_like_the_baseline_s_rarely_raise_an_alarm(noise: float, n_now: int
         speed = only(gate(runs(now), runs(then))).metrics[0]
         alarms += speed.outcome == "worse"
     assert alarms <= 3 * FALSE_ALARMS * trials
+
+
+@pytest.mark.parametrize("speeds", [(1e-300, 1e300, 1.0, 2.0, 3.0), (0.0,) * 5, (1e308,) * 5, (1e-300,) * 5])
+def test_extreme_speeds_do_no_harm(speeds: tuple[float, ...]) -> None:
+    for now, before in ((speeds, STEADY), (STEADY, speeds), (speeds, speeds)):
+        assert gate(runs(now), runs(before)).sides[0].text

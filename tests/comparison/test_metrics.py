@@ -96,3 +96,10 @@ def test_speed_is_that_of_completed_runs_and_a_low_accuracy_still_counts() -> No
 def test_the_reports_that_tests_use_explain_every_null(gpu: bool, status: str) -> None:  # noqa: FBT001
     report = make_report(gpu=gpu, status=status, images_per_s=None, accuracy=None)
     assert report.unexplained_nulls() == []
+
+
+@pytest.mark.parametrize("mean", [1e308, -1e308])
+def test_a_figure_past_a_float_s_range_is_no_measurement(mean: float) -> None:
+    far = {f"phases.{at}.{end}": value for at in (2, 4) for end, value in (("start_s", -1e308), ("end_s", 1e308))}
+    report = make_report(gpu=True, changes={**far, "phases.2.gpu.util_percent": aggregate(mean)})
+    assert UTIL.of(report) == Missing(reason="past the range of a float")

@@ -17,6 +17,7 @@ from jobs.comparison.statistics import (
     over_table,
     permutation_p,
     ratio_of_medians,
+    spread,
     summarise,
 )
 
@@ -107,6 +108,9 @@ def test_extreme_values_give_a_finite_ratio_or_none(above: list[float], below: l
     summary = summarise(above)
     assert summary is not None
     assert math.isfinite(summary.median)
+    assert spread(summary) is None or math.isfinite(spread(summary) or 0.0)
+    p = permutation_p(above, below)
+    assert p is None or 0 <= p <= 1
     if found is not None:
         assert all(
             bound is None or (math.isfinite(bound) and bound > 0) for bound in (found.ratio, found.low, found.high)

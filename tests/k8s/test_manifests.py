@@ -155,7 +155,7 @@ FAIL_AT_ONCE = [
     ExitCode.DIVERGED,
 ]
 ANOTHER_ATTEMPT_MAY_HELP = {ExitCode.INTERNAL_ERROR, ExitCode.INTERRUPTED, ExitCode.INTERRUPTED_BY_KEYBOARD}
-NOT_A_JOB_S = {ExitCode.DONE, ExitCode.NOT_COMPARABLE}
+NOT_A_JOB_S = {ExitCode.DONE, ExitCode.NOT_COMPARABLE, ExitCode.REGRESSION}
 
 
 def test_every_exit_code_is_decided_upon() -> None:
