@@ -12,11 +12,11 @@ RUNS = 10
 NOISE = 0.05
 
 
-def verdicts(speed: float, seed: int) -> list[str]:
-    """What is said of :data:`COMPARISONS` pairs of sides, the first ``speed`` times as fast as the second."""
+def verdicts(speed: float, seed: int, comparisons: int = COMPARISONS) -> list[str]:
+    """What is said of ``comparisons`` pairs of sides, the first ``speed`` times as fast as the second."""
     random = np.random.default_rng(seed)
     said: list[str] = []
-    for _ in range(COMPARISONS):
+    for _ in range(comparisons):
         above, below = ((level * random.normal(1000, 1000 * NOISE, RUNS)).tolist() for level in (speed, 1.0))
         found = ratio_of_medians(above, below)
         (significance,) = over_table([permutation_p(above, below)])
@@ -41,6 +41,6 @@ def test_ten_percent_less_speed_is_found_in_at_least_95_of_a_hundred() -> None:
 
 @pytest.mark.slow
 def test_ten_percent_more_speed_which_is_less_of_a_difference_is_never_turned_round() -> None:
-    said = verdicts(1.1, seed=1)
-    assert said.count("first") >= 0.88 * COMPARISONS
+    said = verdicts(1.1, seed=1, comparisons=200)
+    assert said.count("first") >= 0.85 * 200
     assert said.count("second") == 0
