@@ -37,7 +37,10 @@ class Clock:
     @classmethod
     def since_process_start(cls) -> Clock:
         """Count from the start of the process, since the interpreter's own start-up is the job's too."""
-        passed_s = time.time() - psutil.Process().create_time()
+        try:
+            passed_s = time.time() - psutil.Process().create_time()
+        except (psutil.Error, OSError):
+            return cls()
         # Both are wall clock; where that was set meanwhile, no start-up is better than a wrong one.
         return cls(already_passed_s=passed_s if 0 <= passed_s < 60 else 0.0)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import time
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -138,8 +139,9 @@ class _Run:
             recorder.enter("startup")
             framework = self._load_framework()
             guard.check()
+            untouched_until_s = time.monotonic()
             device = framework.select_device(request.device)
-            facts = watch.attach(device)
+            facts = watch.attach(device, untouched_until_s=untouched_until_s)
 
             recorder.enter("dataset")
             data = datasets.load(request.dataset)

@@ -270,6 +270,7 @@ class Validity(Model):
         description="suspect: something disturbed the run; unchecked: on a GPU whose state could not be read"
     )
     causes: list[str]
+    not_checked: list[str] = Field(default_factory=list, description="what could not be read of the GPU, in words")
 
 
 class Phase(Model):
@@ -340,7 +341,9 @@ class TimeSeries(Model):
     columns: list[str]
     units: list[str]
     t_s: list[float] = Field(description="seconds since the program started, the phases' clock")
-    stride: Annotated[int, Field(ge=1)] = Field(default=1, description="every how many-th row of a long run is kept")
+    stride: Annotated[int, Field(ge=1)] = Field(
+        default=1, description="every how many-th reading of each column of a long run is kept"
+    )
     values: list[list[float | None]]
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import threading
 import time
@@ -25,8 +26,11 @@ END_S: Final = 1.0
 """Longer than any reading takes, shorter than the training process waits."""
 
 
-def main() -> None:
-    settings = Settings(**json.loads(sys.argv[1]))
+def main(settings_text: str) -> None:
+    # What stops the job may reach the whole group; its last readings are still wanted. Standard input's end is heard.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    settings = Settings(**json.loads(settings_text))
     begun_s = time.process_time()
     outbox = Outbox(_print)
     host, gpu = HostLoop(settings, outbox), GpuLoop(settings, outbox)
@@ -54,7 +58,11 @@ def _print(message: Message) -> None:
         os._exit(0)
 
 
-if __name__ == "__main__":
-    main()
-    # Not sys.exit: a thread that hangs in NVML must not hold up the interpreter's end.
+def run_to_the_end(settings_text: str) -> None:
+    """Sample until told to stop, then leave at once: a thread that hangs in NVML must not hold up the end."""
+    main(settings_text)
     os._exit(0)
+
+
+if __name__ == "__main__":
+    run_to_the_end(sys.argv[1])

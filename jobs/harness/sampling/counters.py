@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import pynvml
 
+from jobs.harness.sampling.identity import parent_of
 from jobs.harness.sampling.nvml import VALUE_FIELD, NvmlUnavailable, call, field_value
 
 if TYPE_CHECKING:
@@ -66,6 +68,12 @@ FALLBACKS: Final[dict[str, tuple[str, Callable[[Any], float]]]] = {
 
 UINT32_RANGE: Final = 2.0**32
 
+MOST_EVENTS: Final = 100
+"""A GPU that reports without end must not keep the loop."""
+
+WHOLE_GPU: Final = 0xFFFF_FFFF
+"""An event's GPU instance where it is about no MIG device alone (``nvmlEventData_t``)."""
+
 
 class CounterReader:
     """Reads all counters in one call; a 32-bit one that wraps goes on counting here."""
@@ -109,7 +117,8 @@ class CounterReader:
         self._status.works(counter.name, source=counter.source, window_s=None)
 
     def _unwrapped(self, name: str, raw: float) -> float:
-        if raw < self._last_raw.get(name, 0.0):
+        # A fall from the lower half is a reset, which stays a fall: what was counted before is lost.
+        if raw < self._last_raw.get(name, 0.0) and self._last_raw[name] > UINT32_RANGE / 2:
             self._wrapped[name] = self._wrapped.get(name, 0.0) + UINT32_RANGE
         self._last_raw[name] = raw
         return raw + self._wrapped.get(name, 0.0)
@@ -132,14 +141,19 @@ class CounterReader:
 
 
 class XidReader:
-    """The driver's reports of critical errors on the GPU, as they come in."""
+    """The driver's reports of critical errors on the GPU, or on one MIG device of it, as they come in."""
 
     def __init__(self, handle: Any, status: StatusBoard) -> None:
         self._status = status
         self._events: Any = None
+        self._instance: int | None = None
         try:
+            # Events are the whole GPU's, and say which MIG device they are about.
+            gpu = parent_of(handle)
+            if gpu is not None:
+                self._instance = int(call(pynvml.nvmlDeviceGetGpuInstanceId, handle))
             events = call(pynvml.nvmlEventSetCreate)
-            call(pynvml.nvmlDeviceRegisterEvents, handle, pynvml.nvmlEventTypeXidCriticalError, events)
+            call(pynvml.nvmlDeviceRegisterEvents, gpu or handle, pynvml.nvmlEventTypeXidCriticalError, events)
         except NvmlUnavailable as error:
             status.failed("xid_errors", str(error))
             return
@@ -158,8 +172,17 @@ class XidReader:
                     self._status.failed("xid_errors", str(error))
                     self._events = None if error.final else self._events
                 break
-            if event.eventType == pynvml.nvmlEventTypeXidCriticalError:
+            if event.eventType == pynvml.nvmlEventTypeXidCriticalError and self._is_ours(event.gpuInstanceId):
                 found.append(int(event.eventData))
-            if len(found) >= 100:
+            if len(found) >= MOST_EVENTS:
                 break
         return found
+
+    def _is_ours(self, instance: int) -> bool:
+        return self._instance is None or instance in {self._instance, WHOLE_GPU}
+
+    def close(self) -> None:
+        if self._events is not None:
+            with contextlib.suppress(NvmlUnavailable):
+                call(pynvml.nvmlEventSetFree, self._events)
+        self._events = None

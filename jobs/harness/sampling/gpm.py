@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from typing import TYPE_CHECKING, Any, Final
 
@@ -38,8 +39,8 @@ class GpmReader:
         self._status = status
         self._gpu = handle
         self._instance: int | None = None
-        self._previous: Any = None
-        self._spare: Any = None
+        self._samples: list[Any] = []
+        self._begun = False
         self._offered = True
         try:
             self._prepare()
@@ -55,31 +56,40 @@ class GpmReader:
         support = call(pynvml.nvmlGpmQueryDeviceSupport, self._gpu)
         if not support.isSupportedDevice:
             raise NvmlUnavailable(pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED))
-        self._spare = call(pynvml.nvmlGpmSampleAlloc)
+        while len(self._samples) < 2:
+            self._samples.append(call(pynvml.nvmlGpmSampleAlloc))
 
     def read(self) -> dict[str, float]:
         """Means since the last call; empty the first time, and after a call that failed."""
         if not self._offered:
             return {}
         try:
-            sample = self._spare if self._spare is not None else call(pynvml.nvmlGpmSampleAlloc)
+            previous, sample = self._samples
             if self._instance is None:
                 call(pynvml.nvmlGpmSampleGet, self._gpu, sample)
             else:
                 call(pynvml.nvmlGpmMigSampleGet, self._gpu, self._instance, sample)
-            previous, self._previous, self._spare = self._previous, sample, None
-            if previous is None:
+            self._samples = [sample, previous]
+            if not self._begun:
+                self._begun = True
                 return {}
-            self._spare = previous
             return self._between(previous, sample)
         except NvmlUnavailable as error:
             # The time until the next good sample is not covered by it: it would hide the hole.
-            self._previous = None
+            self._begun = False
             if error.final:
                 self._refuse(str(error))
             else:
                 self._fail(str(error))
             return {}
+
+    def close(self) -> None:
+        """Give the driver's samples back."""
+        self._offered = False
+        for sample in self._samples:
+            with contextlib.suppress(NvmlUnavailable):
+                call(pynvml.nvmlGpmSampleFree, sample)
+        self._samples = []
 
     def _between(self, earlier: Any, later: Any) -> dict[str, float]:
         request = pynvml.c_nvmlGpmMetricsGet_t()

@@ -74,7 +74,7 @@ class GpuLoop:
             message = next_message(self.inbox, device.schedule) if device is not None else self.inbox.get()
             kind = message["kind"] if message is not None else None
             if message is not None and kind == "attach":
-                if self._baseline_s > message["asked_s"]:
+                if self._baseline_s > message["untouched_until_s"]:
                     # NVML was so slow to start that the job may have been first: nothing can be said of before.
                     self._baselines = {}
                 device = self._attach(session, message["wanted"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 from typing import Final
 
@@ -10,6 +11,8 @@ import psutil
 
 CGROUP_ROOT: Final = Path("/sys/fs/cgroup")
 PROC: Final = Path("/proc")
+CHILDREN_S: Final = 10.0
+"""How often children are looked for."""
 
 
 class HostReader:
@@ -20,6 +23,8 @@ class HostReader:
         self._process = psutil.Process(process_id)
         self._stat = PROC / f"{process_id}/task/{process_id}/stat"
         self._cgroup = _cgroup_stat(process_id)
+        self._children: list[psutil.Process] = []
+        self._listed_s = -CHILDREN_S
 
     def read(self) -> dict[str, float]:
         """Seconds of CPU used so far, resident bytes, seconds the cgroup held it back.
@@ -31,9 +36,11 @@ class HostReader:
         # Children that have ended are already in the parent's account.
         cpu_s = own.user + own.system + own.children_user + own.children_system
         rss_bytes = self._process.memory_info().rss
-        for child in self._process.children(recursive=True):
-            if child.pid == os.getpid():
-                continue
+        if time.monotonic() - self._listed_s >= CHILDREN_S:
+            # Finding them reads every process's parent: too much for each time on a busy node.
+            self._listed_s = time.monotonic()
+            self._children = [child for child in self._process.children(recursive=True) if child.pid != os.getpid()]
+        for child in self._children:
             try:
                 times = child.cpu_times()
                 rss_bytes += child.memory_info().rss

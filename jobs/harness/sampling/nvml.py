@@ -117,8 +117,18 @@ class Session:
         return f"{number // 1000}.{number % 1000 // 10}"
 
     def gpus(self) -> list[Any]:
-        """Handles of the GPUs this process may see, in NVML's order, which is the PCI bus's."""
-        return [call(pynvml.nvmlDeviceGetHandleByIndex, index) for index in range(call(pynvml.nvmlDeviceGetCount))]
+        """Handles of the GPUs this process may use, in NVML's order, which is the PCI bus's.
+
+        NVML counts those, too, that a cgroup keeps from the process; they are left out.
+        """
+        found = []
+        for index in range(call(pynvml.nvmlDeviceGetCount)):
+            try:
+                found.append(call(pynvml.nvmlDeviceGetHandleByIndex, index))
+            except NvmlUnavailable as error:
+                if error.code != pynvml.NVML_ERROR_NO_PERMISSION:
+                    raise
+        return found
 
 
 def is_split(gpu: Any) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from typing import TYPE_CHECKING, Any, Final
@@ -26,8 +27,9 @@ class Outbox:
     def row(self, at_s: float, values: dict[str, float]) -> None:
         """Add readings taken at ``at_s`` on the monotonic clock."""
         with self._lock:
-            if values:
-                self._rows.append((at_s, values))
+            finite = {name: value for name, value in values.items() if math.isfinite(value)}
+            if finite:
+                self._rows.append((at_s, finite))
             if self._rows and time.monotonic() - self._flushed_s >= FLUSH_S:
                 self._flush()
 
@@ -38,9 +40,9 @@ class Outbox:
             self._send({"kind": kind, **content})
 
     def _flush(self) -> None:
-        if self._rows:
-            self._send({"kind": "rows", "rows": self._rows})
-        self._rows = []
+        rows, self._rows = self._rows, []
+        if rows:
+            self._send({"kind": "rows", "rows": rows})
         self._flushed_s = time.monotonic()
 
 

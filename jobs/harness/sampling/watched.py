@@ -31,6 +31,7 @@ class WatchedDevice:
         self._counters = CounterReader(handle, status)
         self._counted_s = 0.0
         self._xids = XidReader(handle, status)
+        self._looked_s = time.monotonic()
         self._buffer = BufferReader(handle, status)
         self.schedule = Schedule({"fast": settings.fast_s, "gpm": settings.gpm_s, "slow": settings.slow_s})
 
@@ -44,11 +45,12 @@ class WatchedDevice:
                 rate.end(time.monotonic())
 
     def read_counters(self) -> None:
-        """At the ends of phases, so that each phase has its own count."""
+        """At the ends of phases, so that each phase has its own count; critical errors too."""
         now_s = time.monotonic()
         if now_s - self._counted_s >= MARKS_APART_S:
             self._counted_s = now_s
             self._outbox.row(now_s, self._counters.read())
+            self._read_xids()
 
     def say_changes(self) -> None:
         changes = self._status.changes()
@@ -58,18 +60,24 @@ class WatchedDevice:
     def finish(self) -> tuple[dict[str, dict[str, Any]], int | None]:
         """Read once more what counts up; the account of the rates, and the number of other processes."""
         self.read_counters()
-        self._read_events()
+        self._read_xids()
+        self._read_buffer()
+        self._gpm.close()
+        self._xids.close()
         self.say_changes()
         return self.schedule.account(), foreign_processes(self._handle)
 
     def _read_slow(self) -> dict[str, float]:
         self.read_counters()
-        self._read_events()
+        self._read_buffer()
         return self._slow.read()
 
-    def _read_events(self) -> None:
+    def _read_buffer(self) -> None:
         for at_s, name, value in self._buffer.read():
             self._outbox.row(at_s, {name: value})
+
+    def _read_xids(self) -> None:
+        since_s, self._looked_s = self._looked_s, time.monotonic()
         xids = self._xids.read()
         if xids:
-            self._outbox.say("xids", at_s=time.monotonic(), xids=xids)
+            self._outbox.say("xids", since_s=since_s, at_s=time.monotonic(), xids=xids)

@@ -17,6 +17,9 @@ LEAST_SAMPLES: Final = 20
 LEAST_DURATION_S: Final = 3.0
 LEAST_COVERAGE_RATIO: Final = 0.9
 
+AT_ONCE_S: Final = 0.03
+"""A counter that is read at a phase's end is read this soon after it, or was read this short before."""
+
 Floats = NDArray[np.float64]
 Stretch = tuple[float, float]
 """Start and end, seconds on the phases' clock."""
@@ -101,8 +104,8 @@ def _figures(values: Floats, weights: Floats, duration_s: float) -> Aggregate | 
 def counted(series: Series, stretches: Sequence[Stretch], *, hold_s: float) -> float | None:
     """How far a counter went over all ``stretches``, interpolated; ``None`` where that is not known.
 
-    That is where no reading lies within ``hold_s`` of both ends of each stretch, or where the counter went
-    backwards: it was reset, and what it counted before is lost.
+    That is where an end of a stretch does not lie between two readings at most ``hold_s`` apart, or where the
+    counter went backwards: it was reset, and what it counted before is lost.
     """
     parts = [_counted_once(series, start_s, end_s, hold_s) for start_s, end_s in stretches]
     known = [part for part in parts if part is not None]
@@ -111,7 +114,7 @@ def counted(series: Series, stretches: Sequence[Stretch], *, hold_s: float) -> f
 
 def _counted_once(series: Series, start_s: float, end_s: float, hold_s: float) -> float | None:
     times, values = series
-    if not len(times) or end_s <= start_s or times[0] > start_s + hold_s or times[-1] < end_s - hold_s:
+    if end_s <= start_s or not all(_is_between(times, at_s, hold_s) for at_s in (start_s, end_s)):
         return None
     first, last = np.interp([start_s, end_s], times, values)
     inside = values[np.searchsorted(times, start_s) : np.searchsorted(times, end_s, side="right")]
@@ -119,6 +122,15 @@ def _counted_once(series: Series, start_s: float, end_s: float, hold_s: float) -
     if any(later < earlier for earlier, later in pairwise(path)):
         return None
     return float(last - first)
+
+
+def _is_between(times: Floats, at_s: float, hold_s: float) -> bool:
+    """Whether there is a reading at ``at_s``, give or take the time it takes, or one before and one after it."""
+    before, after = (
+        np.searchsorted(times, at_s + AT_ONCE_S, side="right") - 1,
+        np.searchsorted(times, at_s - AT_ONCE_S),
+    )
+    return bool(before >= 0 and after < len(times) and times[after] - times[before] <= hold_s)
 
 
 def highest(series: Series, stretches: Sequence[Stretch]) -> float | None:

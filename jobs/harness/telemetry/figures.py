@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-import numpy as np
-
 from jobs.harness.sampling.status import Status
 from jobs.harness.telemetry.aggregate import Reach, Series, aggregate, counted, highest, rate_of
 from jobs.report import schema
@@ -110,7 +108,7 @@ class Figures:
             "rss_bytes": record.series("rss_bytes", offset_s),
             "cgroup_throttled_s": record.series("cgroup_throttled_s", offset_s),
         }
-        self._xids = [(at_s + offset_s, xid) for at_s, xid in record.xids]
+        self._xids = [(since_s + offset_s, at_s + offset_s, xid) for since_s, at_s, xid in record.xids]
 
     def _source(self, name: str) -> Source:
         status = self._record.status
@@ -124,8 +122,8 @@ class Figures:
         mine = status.get(name, Status())
         interval_s = self._options.slow_s if name == "temperature_c" else self._options.fast_s
         if mine.source == "GPM":
-            # One reading covers all the time since the one before, however late it came.
-            return Source(polled, Reach(hold_s=np.inf, window_s=self._options.gpm_s, since_previous=True), "GPM")
+            gpm_s = self._options.gpm_s
+            return Source(polled, Reach(hold_s=3 * gpm_s, window_s=gpm_s, since_previous=True), "GPM")
         window_s = mine.window_s or 0.0
         return Source(polled, Reach(hold_s=max(window_s, 3 * interval_s), window_s=window_s), mine.source)
 
@@ -195,7 +193,12 @@ class Figures:
         status = self._record.status.get("xid_errors", Status())
         if status.source is None:
             return None
-        return [xid for at_s, xid in self._xids if any(start_s <= at_s <= end_s for start_s, end_s in stretches)]
+        # It happened at some time since the look before: every stretch that this may have been in has it.
+        return [
+            xid
+            for since_s, at_s, xid in self._xids
+            if any(since_s < end_s and at_s >= start_s for start_s, end_s in stretches)
+        ]
 
     def host(self, stretches: Sequence[Stretch], path: str, reasons: dict[str, str]) -> schema.HostPhase:
         """The host's figures over ``stretches``; they are there with or without a GPU."""

@@ -23,7 +23,15 @@ if TYPE_CHECKING:
     from jobs.harness.telemetry.facts import Mode
     from jobs.harness.telemetry.record import Record
 
-MODULE: Final = "jobs.harness.sampling"
+# The package is found where this process found it, behind the standard library, whatever lies in the current folder.
+PROGRAM: Final = """
+import sys
+own, settings = sys.argv[1:]
+places = [at for at, path in enumerate(sys.path) if path.endswith(("site-packages", "dist-packages"))]
+sys.path.insert(min(places, default=len(sys.path)), own)
+from jobs.harness.sampling.__main__ import run_to_the_end
+run_to_the_end(settings)
+"""
 
 
 class Sampler(Protocol):
@@ -58,23 +66,25 @@ class ProcessSampler:
         """
         if not sys.executable:
             raise OSError("the interpreter's own path is not known")
-        # Wherever this package was imported from, the other process finds the same.
-        paths = [str(Path(__file__).parents[3]), os.environ.get("PYTHONPATH", "")]
         self._process = subprocess.Popen(
-            [sys.executable, "-m", MODULE, json.dumps(asdict(settings))],
+            [sys.executable, "-P", "-c", PROGRAM, str(Path(__file__).parents[3]), json.dumps(asdict(settings))],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))},
             # Ctrl-C on a terminal reaches the whole group; the sampler must outlive it to tell of the run.
             process_group=0,
         )
         assert self._process.stdin is not None
-        self._orders = self._process.stdin.fileno()
+        self._orders: int | None = self._process.stdin.fileno()
         os.set_blocking(self._orders, False)
         self._reader = threading.Thread(target=self._read, args=(record,), name="telemetry", daemon=True)
-        self._reader.start()
         self._record = record
+        try:
+            self._reader.start()
+        except RuntimeError as error:
+            self._process.kill()
+            self._close()
+            raise OSError(str(error)) from error
 
     @property
     def crashed(self) -> bool:
@@ -83,6 +93,8 @@ class ProcessSampler:
         return False
 
     def send(self, message: Message) -> None:
+        if self._orders is None:
+            return
         # A sampler that has died or hangs reads nothing; what it is told then is of no use to it.
         with contextlib.suppress(OSError):
             os.write(self._orders, json.dumps(message).encode() + b"\n")
@@ -96,8 +108,14 @@ class ProcessSampler:
             # Even a killed process stays while the driver holds on to it; it is not waited for.
             self._process.wait(0.2)
         self._reader.join(0.2)
+        if not self._reader.is_alive():
+            self._close()
+
+    def _close(self) -> None:
+        # The number of a closed file may be another's soon.
+        self._orders = None
         for stream in (self._process.stdin, self._process.stdout):
-            if stream is not None and not self._reader.is_alive():
+            if stream is not None:
                 with contextlib.suppress(OSError):
                     stream.close()
 
@@ -105,10 +123,11 @@ class ProcessSampler:
         assert self._process.stdout is not None
         try:
             for line in self._process.stdout:
-                record.take(json.loads(line))
-        except (OSError, ValueError) as error:
-            # A last line that was cut short when the process was killed.
-            record.failures.append(f"the sampler's messages broke off: {error}")
+                # Not ours: what some other module printed, or a last line cut short when the process was killed.
+                with contextlib.suppress(ValueError):
+                    record.take(json.loads(line))
+        except (OSError, KeyError, TypeError) as error:
+            record.failures.append(f"the sampler's messages broke off: {error!r}")
         finally:
             record.close()
 
@@ -120,6 +139,11 @@ class ThreadSampler:
     crashed = False
 
     def __init__(self, settings: Settings, record: Record) -> None:
+        """Start them.
+
+        Raises:
+            RuntimeError: no thread can be started here.
+        """
         outbox = Outbox(record.take)
         self._record = record
         self._loops: list[HostLoop | GpuLoop] = [HostLoop(settings, outbox), GpuLoop(settings, outbox)]
@@ -150,7 +174,7 @@ class ThreadSampler:
 
 
 class NoSampler:
-    """Telemetry switched off."""
+    """Nothing is read."""
 
     mode: Mode = "off"
     crashed = False

@@ -28,7 +28,8 @@ class Record:
         self.gpu_error: str | None = None
         self.baseline: Baseline | None = None
         self.status: dict[str, Status] = {}
-        self.xids: list[tuple[float, int]] = []
+        self.xids: list[tuple[float, float, int]] = []
+        """(after, at the latest at, XID)"""
         self.rates: dict[str, dict[str, Any]] = {}
         self.foreign_processes: int | None = None
         self.failures: list[str] = []
@@ -53,7 +54,7 @@ class Record:
         elif kind == "status":
             self.status |= {name: Status(**status) for name, status in message["status"].items()}
         elif kind == "xids":
-            self.xids += [(message["at_s"], xid) for xid in message["xids"]]
+            self.xids += [(message["since_s"], message["at_s"], xid) for xid in message["xids"]]
         elif kind == "hello":
             self.devices, self.driver_version = message["devices"], message["driver_version"]
             self.nvml_error = message["error"]

@@ -6,16 +6,15 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from jobs.harness.telemetry.aggregate import Series
 from jobs.harness.telemetry.figures import UNITS
 from jobs.report.schema import TimeSeries
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from jobs.harness.telemetry.aggregate import Series
-
-MOST_ROWS: Final = 50_000
-"""A longer run keeps every second, third… row; the aggregates have seen them all."""
+MOST_READINGS: Final = 1_000_000
+"""A longer run keeps every second, third… reading of each column; the aggregates have seen them all."""
 
 
 def to_time_series(columns: Mapping[str, Series]) -> TimeSeries | None:
@@ -23,10 +22,10 @@ def to_time_series(columns: Mapping[str, Series]) -> TimeSeries | None:
     if not columns:
         return None
     # Readings a tenth of a millisecond apart share a row.
+    stride = -(-sum(len(series.times) for series in columns.values()) // MOST_READINGS)
+    columns = {name: Series(series.times[::stride], series.values[::stride]) for name, series in columns.items()}
     rounded = {name: np.round(series.times, 4) for name, series in columns.items()}
-    times = np.unique(np.concatenate(list(rounded.values())))
-    stride = -(-len(times) // MOST_ROWS)
-    kept = times[::stride]
+    kept = np.unique(np.concatenate(list(rounded.values())))
     values: list[list[float | None]] = []
     for name, series in columns.items():
         at = dict(zip(rounded[name].tolist(), series.values.tolist(), strict=True))

@@ -33,12 +33,30 @@ SUSPECT: Final = frozenset(
 """Warnings after which a run's speed is not the machine's."""
 
 
-def judge(*, on_gpu: bool, checked: bool, warnings: list[RunWarning]) -> Validity:
-    """``checked`` says whether the GPU's state could be read."""
-    causes = sorted({warning.code for warning in warnings} & SUSPECT)
+def judge(*, on_gpu: bool, training: Pooled | None, warnings: list[RunWarning]) -> Validity:
+    """The verdict on a run, from its warnings and from what could be read of its GPU during training.
+
+    A run on a GPU whose throttling is not known, or of whose training a part was not watched, is never ``ok``.
+    """
+    codes = {warning.code for warning in warnings}
+    gpu = None if training is None else training.gpu
+    known = {
+        "throttling": gpu is not None and gpu.throttle_s is not None,
+        "memory errors": gpu is not None and gpu.ecc_uncorrected_errors is not None,
+        "XID errors": gpu is not None and gpu.xid_errors is not None,
+    }
+    unknown = [name for name, is_known in known.items() if on_gpu and not is_known]
+    causes = sorted(codes & SUSPECT)
     if causes:
-        return Validity(status="suspect", causes=causes)
-    return Validity(status="ok" if checked or not on_gpu else "unchecked", causes=[])
+        return Validity(status="suspect", causes=causes, not_checked=unknown)
+    broke_off = on_gpu and bool(codes & BROKE_OFF)
+    return Validity(
+        status="unchecked" if broke_off or "throttling" in unknown else "ok", causes=[], not_checked=unknown
+    )
+
+
+BROKE_OFF: Final = frozenset({"telemetry_failed", "telemetry_died", "telemetry_hangs"})
+"""Warnings after which a part of the run went unwatched."""
 
 
 def training_warnings(training: Pooled) -> list[RunWarning]:
@@ -110,7 +128,8 @@ def foreign_work_warnings(baseline: Baseline | None, foreign_processes: int | No
         if used > FOREIGN_MEMORY_BYTES:
             text = f"{used / 2**30:.1f} GiB of the GPU's memory were in use before the job started"
             found.append(RunWarning(code="gpu_memory_in_use_before_start", message=text))
-        if (baseline.util_percent or 0.0) > FOREIGN_UTIL_PERCENT:
+        # Without anyone's memory or process it is the driver itself, which checks the memory when it starts.
+        if (baseline.util_percent or 0.0) > FOREIGN_UTIL_PERCENT and (found or baseline.processes):
             text = f"the GPU was {baseline.util_percent:.0f} % busy before the job started"
             found.append(RunWarning(code="gpu_busy_before_start", message=text))
     others = max(foreign_processes or 0, (baseline.processes or 0) if baseline is not None else 0)

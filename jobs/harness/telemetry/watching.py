@@ -56,6 +56,8 @@ class Watch:
         self._warnings: list[schema.RunWarning] = []
         self._wanted: Wanted | None = None
         self._on_gpu = False
+        self._untouched_until_s = 0.0
+        self._off = OFF
         self._no_facts = "the run ended before a device was chosen"
         self._observation: Observation | None = None
         self._sampler = self._start()
@@ -68,10 +70,23 @@ class Watch:
                 return ProcessSampler(self._settings, self._record)
             except OSError as error:
                 self._warn("telemetry_in_thread", f"no process for the sampler could be started ({error})")
-        return ThreadSampler(self._settings, self._record)
+        return self._start_threads()
 
-    def attach(self, device: FrameworkDevice) -> DeviceFacts:
-        """Tell which device the job uses; what NVML knows of it comes back."""
+    def _start_threads(self) -> Sampler:
+        try:
+            return ThreadSampler(self._settings, self._record)
+        except RuntimeError as error:
+            # A limit on processes is one on threads, too.
+            self._off = f"no sampler could be started ({error})"
+            self._warn("telemetry_failed", self._off)
+            return NoSampler(self._record)
+
+    def attach(self, device: FrameworkDevice, *, untouched_until_s: float | None = None) -> DeviceFacts:
+        """Tell which device the job uses; what NVML knows of it comes back.
+
+        Until ``untouched_until_s`` on the monotonic clock (else: now) the job cannot have used it.
+        """
+        self._untouched_until_s = time.monotonic() if untouched_until_s is None else untouched_until_s
         self._on_gpu = device.kind == "gpu"
         self._wanted = _wanted(device)
         if self._wanted is not None and not self._on_gpu:
@@ -82,7 +97,7 @@ class Watch:
             self._warn("telemetry_in_thread", f"the sampler's process ended at once ({self._failure()})")
             self._record = Record()
             self._sampler.stop(0.0)
-            self._sampler = ThreadSampler(self._settings, self._record)
+            self._sampler = self._start_threads()
             self._ask()
         if self._record.facts is not None:
             return self._record.facts
@@ -91,12 +106,12 @@ class Watch:
 
     def _ask(self) -> None:
         wanted = self._wanted and asdict(self._wanted)
-        self._sampler.send({"kind": "attach", "wanted": wanted, "asked_s": time.monotonic()})
+        self._sampler.send({"kind": "attach", "wanted": wanted, "untouched_until_s": self._untouched_until_s})
         self._record.attached.wait(GREET_TIMEOUT_S)
 
     def _no_facts_reason(self) -> str:
-        if self._options.mode == "off":
-            return OFF
+        if self._sampler.mode == "off":
+            return self._off
         if self._record.ended.is_set():
             return f"the sampler failed: {self._failure()}"
         return f"NVML did not answer within {GREET_TIMEOUT_S:.0f} s"
@@ -112,11 +127,31 @@ class Watch:
         return self._record.latest()
 
     def stop(self, spans: Sequence[Span]) -> Observation:
-        """Stop sampling and aggregate by phase. Takes at most 2 s; a second call answers the same."""
+        """Stop sampling, which takes at most 2 s, and aggregate by phase; a second call answers the same."""
         if self._observation is None:
             self._sampler.stop(STOP_TIMEOUT_S)
-            self._observation = self._observe(spans)
+            try:
+                self._observation = self._observe(spans)
+            except Exception as error:  # noqa: BLE001 - a run that was trained is reported, whatever this is
+                self._observation = self._nothing(spans, f"the readings could not be aggregated: {error!r}")
         return self._observation
+
+    def _nothing(self, spans: Sequence[Span], reason: str) -> Observation:
+        self._warn("telemetry_failed", reason)
+        paths = ("phases[].gpu", "phases[].host", "training", "timeseries", "telemetry.sampler")
+        sampler = schema.Sampler(
+            mode=self._sampler.mode, interval_s=None, taken=0, missed=0, lateness_p95_ms=None, cpu_s=None
+        )
+        return Observation(
+            telemetry=schema.Telemetry(available=False, capabilities={}, sampler=sampler),
+            gpu=(None,) * len(spans),
+            host=(None,) * len(spans),
+            training=None,
+            validity=judge(on_gpu=self._on_gpu, training=None, warnings=self._warnings),
+            timeseries=None,
+            null_reasons=dict.fromkeys(paths, reason),
+            warnings=tuple(self._warnings),
+        )
 
     def _observe(self, spans: Sequence[Span]) -> Observation:
         record = self._record
@@ -126,7 +161,7 @@ class Watch:
         stretches = [(span.start_s, span.end_s) for span in spans]
         train = [(span.start_s, span.end_s) for span in spans if span.name == "train"]
         on = self._sampler.mode != "off"
-        reasons |= {} if on else {"phases[].host": OFF, "training.host": OFF}
+        reasons |= {} if on else {"phases[].host": self._off, "training.host": self._off}
         training = self._training(figures, train, reasons) if train else None
         reasons["training"] = "the run did not get as far as steady training"
         if training is not None:
@@ -134,7 +169,7 @@ class Watch:
         if self._on_gpu:
             self._warnings += foreign_work_warnings(record.baseline, record.foreign_processes)
         timeseries = to_time_series(figures.columns())
-        reasons["timeseries"] = "no reading was taken" if on else OFF
+        reasons["timeseries"] = "no reading was taken" if on else self._off
         return Observation(
             telemetry=schema.Telemetry(
                 available=figures.absent is None,
@@ -144,7 +179,7 @@ class Watch:
             gpu=tuple(figures.gpu([stretch], "phases[].gpu", reasons) for stretch in stretches),
             host=tuple(figures.host([stretch], "phases[].host", reasons) if on else None for stretch in stretches),
             training=training,
-            validity=judge(on_gpu=self._on_gpu, checked=figures.absent is None, warnings=self._warnings),
+            validity=judge(on_gpu=self._on_gpu, training=training, warnings=self._warnings),
             timeseries=timeseries,
             null_reasons=reasons,
             warnings=tuple(self._warnings),
@@ -161,7 +196,7 @@ class Watch:
         """Why the GPU has no figures at all; ``None`` where it may have some."""
         record = self._record
         if self._sampler.mode == "off":
-            return OFF
+            return self._off
         if self._wanted is None:
             return ON_CPU
         if record.facts is None:
@@ -186,7 +221,7 @@ class Watch:
         record = self._record
         rates = {name: schema.SamplingRate(**rate) for name, rate in record.rates.items()}
         fast = rates.get("fast")
-        why = OFF if self._sampler.mode == "off" else self._absent() or "the sampler did not end in time"
+        why = self._off if self._sampler.mode == "off" else self._absent() or "the sampler did not end in time"
         path = "telemetry.sampler"
         reasons |= {f"{path}.{name}": why for name in ("interval_s", "planned", "late", "lateness_p95_ms")}
         reasons |= {f"{path}.{name}": "the sampler did not end in time" for name in ("cpu_s", "startup_cpu_s")}

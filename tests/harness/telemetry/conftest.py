@@ -49,6 +49,8 @@ record, pause = watch._record, threading.Event()
 while len(record.series(request["until"]).times) < request["rows"] and clock() < start_s + request["longest_s"]:
     pause.wait(0.005)
 middle_s = mark()
+if request["span_s"] is not None:
+    middle_s = start_s + request["span_s"]
 for _ in range(request["marks"]):
     watch.mark()
     pause.wait(0.03)
@@ -62,6 +64,7 @@ print(json.dumps({
     "facts": vars(facts), "live": vars(live), "seconds": middle_s - start_s, "stop_s": stop_s,
     "start_s": start_s, "middle_s": middle_s, "origin_s": time.monotonic() - clock(),
     "telemetry": observation.telemetry.model_dump(), "gpu": observation.gpu[1] and observation.gpu[1].model_dump(),
+    "startup": observation.gpu[0] and observation.gpu[0].model_dump(),
     "training": observation.training.model_dump(), "validity": observation.validity.model_dump(),
     "host": observation.host[1] and observation.host[1].model_dump(), "reasons": observation.null_reasons,
     "warnings": {w.code: w.message for w in observation.warnings},
@@ -82,6 +85,7 @@ def watched(fake_nvml: Path) -> Callable[..., dict[str, Any]]:
         longest_s: float = 20,
         until: str = "power_w",
         marks: int = 0,
+        span_s: float | None = None,
         mode: str = "process",
         executable: str = sys.executable,
         library: Path | None = fake_nvml,
@@ -101,6 +105,7 @@ def watched(fake_nvml: Path) -> Callable[..., dict[str, Any]]:
             "longest_s": longest_s,
             "until": until,
             "marks": marks,
+            "span_s": span_s,
             "mode": mode,
             "executable": executable,
         }

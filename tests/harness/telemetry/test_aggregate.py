@@ -70,7 +70,7 @@ def test_nothing_leaks_in_from_before_or_after(
     edges = np.array([4.0, 8.0])
 
     def value_at(time_s: np.ndarray) -> np.ndarray:
-        return np.select([time_s < edges[0], time_s <= edges[1]], [before, inside], after)
+        return np.select([time_s < edges[0] - 1e-9, time_s <= edges[1] + 1e-9], [before, inside], after)
 
     # What a device would say: the mean over the window behind the reading.
     grid = np.linspace(0.0, 1.0, 21)
@@ -107,13 +107,15 @@ def test_a_gap_in_the_sampling_is_not_covered() -> None:
     assert found.quality == "insufficient"
 
 
-def test_an_average_since_the_reading_before_covers_a_gap() -> None:
-    times = np.concatenate([np.arange(0, 21) * 0.2, [8.0], 8.0 + np.arange(1, 11) * 0.2])
-    reach = Reach(hold_s=np.inf, window_s=0.2, since_previous=True)
-    found = aggregate(Series(times, np.full(len(times), 7.0)), [(0.0, 10.0)], reach)
+def test_an_average_since_the_reading_before_claims_no_hole() -> None:
+    """Readings failed for a minute; the first that came back speaks for its own time only."""
+    times = np.concatenate([np.arange(0, 51) * 0.2, 70.0 + np.arange(0, 6) * 0.2])
+    values = np.where(times <= 10, 10.0, 90.0)
+    found = aggregate(Series(times, values), [(0.0, 71.0)], Reach(hold_s=0.6, window_s=0.2, since_previous=True))
     assert found is not None
-    assert found.coverage_ratio == 1.0
-    assert found.quality == "ok"
+    assert found.mean < 25
+    assert found.coverage_ratio < 0.2
+    assert found.quality == "insufficient"
 
 
 def test_what_is_outside_the_phase_does_not_count() -> None:
@@ -167,7 +169,11 @@ def test_a_counter_without_samples_at_both_ends_is_unknown() -> None:
     samples = Series(np.array([1.0, 2.0]), np.array([0.0, 10.0]))
     assert counted(samples, [(0.0, 2.0)], hold_s=0.2) is None
     assert counted(samples, [(1.0, 3.0)], hold_s=0.2) is None
-    assert counted(samples, [(1.0, 2.0), (1.0, 3.0)], hold_s=0.2) is None
+    assert counted(samples, [(1.0, 2.0), (1.0, 3.0)], hold_s=2.0) is None
+    # Between two readings too far apart it may have stood still and run.
+    far = Series(np.array([0.0, 1.0, 100.0, 101.0]), np.array([0.0, 1.0, 2.0, 3.0]))
+    assert counted(far, [(40.0, 41.0)], hold_s=2.0) is None
+    assert counted(far, [(0.5, 100.5)], hold_s=2.0) == pytest.approx(2.0)
     assert counted(Series(np.empty(0), np.empty(0)), [(0.0, 1.0)], hold_s=0.2) is None
     assert counted(samples, [], hold_s=0.2) is None
 

