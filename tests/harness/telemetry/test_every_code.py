@@ -82,7 +82,7 @@ TRUE = {
     "pcie_tx_bytes_per_s": {8 * 2**20},
     "pcie_rx_bytes_per_s": {4 * 2**20},
     "throttle_s.thermal": {0},
-    **dict.fromkeys([f"throttle_s.{cause}" for cause in THROTTLE_CAUSES if cause != "thermal"], {1000 * 1e-9}),
+    **{f"throttle_s.{cause}": {1000 * 1e-9} for cause in THROTTLE_CAUSES if cause != "thermal"},
     "ecc_corrected_errors": {0},
     "ecc_uncorrected_errors": {0},
     "row_remaps_corrected": {0},
