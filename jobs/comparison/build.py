@@ -17,10 +17,10 @@ from jobs.comparison.model import (
     Data,
     EpochAccuracy,
     FieldDifference,
-    FrameworkName,
     MetricRatio,
     Node,
     Observation,
+    ParityPair,
     RunRow,
     RunWarnings,
     Section,
@@ -29,6 +29,7 @@ from jobs.comparison.model import (
     SkippedInput,
     Unmeasured,
 )
+from jobs.comparison.proof import lined_up, speak_for
 from jobs.comparison.statistics import (
     CONFIDENCE,
     RESAMPLES,
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 
     from jobs.comparison.comparability import Group
     from jobs.comparison.load import Loaded
+    from jobs.comparison.parity import FrameworkName
     from jobs.comparison.run import Run
     from jobs.comparison.statistics import Significance
 
@@ -60,14 +62,17 @@ def build(loaded: Loaded, *, allow: Iterable[str] = (), baseline: Loaded | None 
     allowed = sorted(set(allow))
     groups = group(loaded.runs, allow=allowed)
     tests = over_table([_p_value(_sides(found)) for found in groups])
+    parity, unpaired = lined_up(loaded.runs)
     return Comparison(
         package_version=__version__,
         data=_data(loaded.runs),
         confidence_ratio=CONFIDENCE,
         bootstrap_resamples=RESAMPLES,
         allowed=allowed,
-        sections=[_section(found, test) for found, test in zip(groups, tests, strict=True)],
         gate=None if baseline is None else gate(loaded.runs, baseline.runs, allow=allowed),
+        sections=[_section(found, test, parity) for found, test in zip(groups, tests, strict=True)],
+        parity=parity,
+        unpaired_traces=unpaired,
         skipped=[
             SkippedInput(source=skipped.source, reason=skipped.reason, count=skipped.count)
             for skipped in loaded.skipped
@@ -93,14 +98,16 @@ def _p_value(sides: Mapping[FrameworkName, Sequence[Run]]) -> float | None:
     return permutation_p(*map(headline_values, sides.values())) if len(sides) == 2 else None
 
 
-def _section(found: Group, significance: Significance | None) -> Section:
+def _section(found: Group, significance: Significance | None, parity: Sequence[ParityPair]) -> Section:
     sides = _sides(found)
     ratios = _ratios(sides)
+    protocol = found.runs[0].protocol
     headline = next((ratio for ratio in ratios if ratio.metric == METRICS[0].name), None)
     return Section(
         recipe=found.recipe,
-        protocol=found.runs[0].protocol,
+        protocol=protocol,
         verdict=reach(sides, headline, significance),
+        parity=speak_for(found.recipe, protocol, parity),
         sides=[_side(framework, runs) for framework, runs in sides.items()],
         ratios=ratios,
         held_equal=found.held_equal,
@@ -186,17 +193,27 @@ def _side_metric(metric: Metric, runs: Sequence[Run]) -> SideMetric:
 
 
 def _epochs(runs: Iterable[Run]) -> list[EpochAccuracy]:
-    reached: dict[int, list[float]] = defaultdict(list)
+    reached: dict[int, list[tuple[float, float]]] = defaultdict(list)
     for run in runs:
         if run.status in TRAINED_TO_THE_END:
             for point in run.epoch_accuracies:
-                reached[point.epoch].append(point.accuracy)
-    summaries = {epoch: summarise(values) for epoch, values in sorted(reached.items())}
-    return [
-        EpochAccuracy(epoch=epoch, n=summary.n, median=summary.median, minimum=summary.minimum, maximum=summary.maximum)
-        for epoch, summary in summaries.items()
-        if summary is not None
-    ]
+                reached[point.epoch].append((point.train_s, point.accuracy))
+    found: list[EpochAccuracy] = []
+    for epoch, points in sorted(reached.items()):
+        times, summary = summarise([train_s for train_s, _ in points]), summarise([ratio for _, ratio in points])
+        assert times is not None
+        assert summary is not None
+        found.append(
+            EpochAccuracy(
+                epoch=epoch,
+                n=summary.n,
+                train_s=times.median,
+                median=summary.median,
+                minimum=summary.minimum,
+                maximum=summary.maximum,
+            )
+        )
+    return found
 
 
 def _row(run: Run) -> RunRow:
@@ -212,6 +229,7 @@ def _row(run: Run) -> RunRow:
         node=run.node,
         gpu_uuids=list(run.gpu_uuids),
         source=run.source,
+        phases_s=run.phases_s,
         metrics={name: None if isinstance(value, Missing) else value for name, value in run.measured.items()},
         missing={name: value.reason for name, value in run.measured.items() if isinstance(value, Missing)},
     )

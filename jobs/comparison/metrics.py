@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from jobs.comparison.run import Run
     from jobs.report.schema import Aggregate, GpuPhase, Report, Status
 
-MetricName = Literal["steady_images_per_s", "train_wall_s", "test_accuracy_ratio", "gpu_util_percent", "gpu_power_w"]
+MetricName = Literal[
+    "steady_images_per_s", "train_wall_s", "test_accuracy_ratio", "gpu_util_percent", "gpu_power_w", "gpu_energy_j"
+]
 
 COMPLETED: Final[frozenset[Status]] = frozenset({"completed"})
 TRAINED_TO_THE_END: Final[frozenset[Status]] = frozenset({"completed", "below_reference"})
@@ -105,6 +107,20 @@ def _gpu_mean_in_training(
     return measure
 
 
+def _gpu_energy_in_training(report: Report) -> float | Missing:
+    phases = [phase for phase in report.phases if phase.name in {"first_step", "train"}]
+    if not phases:
+        return Missing(reason="the run has no train phase")
+    energies: list[float] = []
+    for phase in phases:
+        if phase.gpu is None or phase.gpu.energy_j is None:
+            # A sum that lacks a phase would flatter the run.
+            path = "phases[].gpu" if phase.gpu is None else "phases[].gpu.energy_j"
+            return Missing(reason=null_reason(report, path))
+        energies.append(phase.gpu.energy_j)
+    return fsum(energies)
+
+
 HEADLINE: Final = Metric(
     name="steady_images_per_s",
     label="steady training",
@@ -147,5 +163,13 @@ METRICS: Final = (
         statuses=COMPLETED,
         as_ratio=True,
         measure=_gpu_mean_in_training("power_w", lambda gpu: gpu.power_w),
+    ),
+    Metric(
+        name="gpu_energy_j",
+        label="GPU energy in training",
+        unit="J",
+        statuses=COMPLETED,
+        as_ratio=True,
+        measure=_gpu_energy_in_training,
     ),
 )

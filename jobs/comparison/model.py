@@ -10,13 +10,13 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict
 
 from jobs.comparison.comparability import Why
 from jobs.comparison.metrics import MetricName
+from jobs.comparison.parity import FrameworkName, Outcome, QuantityName
 from jobs.comparison.statistics import VerdictKind
-from jobs.report.schema import Status
+from jobs.report.schema import PhaseName, Status
 
 SCHEMA_VERSION: Final = "1.0"
 """Major.minor: a minor adds fields, a major changes the meaning of one."""
 
-FrameworkName = Literal["tensorflow", "torch"]
 GateOutcome = Literal["regression", "incomparable", "improvement", "unchanged"]
 
 
@@ -64,10 +64,14 @@ class SideMetric(Part):
 
 
 class EpochAccuracy(Part):
-    """Test accuracy after an epoch, over the ``n`` runs of a side that measured it."""
+    """Test accuracy after an epoch, over the ``n`` runs of a side that measured it.
+
+    ``train_s`` is the median training time up to there, evaluation excluded.
+    """
 
     epoch: int
     n: int
+    train_s: float
     median: float
     minimum: float
     maximum: float
@@ -174,8 +178,61 @@ class RunRow(Part):
     node: str | None
     gpu_uuids: list[str]
     source: str
+    phases_s: dict[PhaseName, float]
+    """Total time in each phase the run had."""
     metrics: dict[MetricName, float | None]
     missing: dict[MetricName, str]
+
+
+class ParityQuantity(Part):
+    """How far one quantity of two traces is apart; steps count from 1, and 0 is before the first.
+
+    ``null`` with a ``reason`` where it could not be compared; ``where`` names the weight furthest apart.
+    """
+
+    name: QuantityName
+    largest_relative_difference: float | None
+    at_step: int | None
+    where: str | None
+    first_step_past_tolerance: int | None
+    reason: str | None
+
+
+class ParityPair(Part):
+    """The traces of one setting in both frameworks, lined up; without a tolerance they are not judged."""
+
+    recipe: str
+    precision: str
+    seed: int
+    batch_size: int
+    learning_rate: float
+    dataset_sha256: str
+    runs: dict[FrameworkName, str]
+    steps: int
+    tolerance_ratio: float | None
+    outcome: Outcome
+    text: str
+    largest_relative_difference: float | None
+    first_step_past_tolerance: int | None
+    first_quantity_past_tolerance: QuantityName | None
+    quantities: list[ParityQuantity]
+
+
+class UnpairedTrace(Part):
+    """A parity trace that no trace of the other framework shares a setting with."""
+
+    framework: FrameworkName
+    run_id: str
+    recipe: str
+    precision: str
+    seed: int
+
+
+class SectionParity(Part):
+    """What the parity traces say about a section's runs."""
+
+    outcome: Literal["agree", "differ", "not_shown", "not_expected"]
+    text: str
 
 
 class Section(Part):
@@ -184,6 +241,7 @@ class Section(Part):
     recipe: str
     protocol: Literal["matched", "published"]
     verdict: Verdict
+    parity: SectionParity
     sides: list[Side]
     ratios: list[MetricRatio]
     held_equal: dict[str, str | int | float | bool | None]
@@ -258,4 +316,6 @@ class Comparison(Part):
     allowed: list[str]
     sections: list[Section]
     gate: Gate | None
+    parity: list[ParityPair]
+    unpaired_traces: list[UnpairedTrace]
     skipped: list[SkippedInput]

@@ -155,8 +155,10 @@ def line_up(traces: Iterable[Trace]) -> tuple[tuple[Pair, ...], tuple[Trace, ...
         if not below or not above:
             alone += below + above
             continue
-        for index in range(max(len(below), len(above))):
-            pairs.append(compare(below[min(index, len(below) - 1)], above[min(index, len(above) - 1)]))
+        pairs += [
+            compare(below[min(index, len(below) - 1)], above[min(index, len(above) - 1)])
+            for index in range(max(len(below), len(above)))
+        ]
     return tuple(pairs), tuple(alone)
 
 

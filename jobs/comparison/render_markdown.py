@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from jobs.comparison import tables
+from jobs.comparison.proof import unpaired_line
 from jobs.comparison.statistics import (
     FALSE_CLAIMS,
     FALSE_CLAIMS_IN_TABLE,
@@ -64,6 +65,8 @@ def _template() -> Template:
         "table": _table,
         "side_heading": tables.side_heading,
         "run_cells": tables.run_cells,
+        "parity_row": tables.parity_row,
+        "unpaired_line": unpaired_line,
     }
     return environment.get_template(_TEMPLATE)
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from rich.table import Table
 from rich.text import Text
 
 from jobs.comparison import tables
+from jobs.comparison.proof import FAILED, OUTCOME, unpaired_line
 from jobs.comparison.text import visible
 
 if TYPE_CHECKING:
@@ -15,12 +16,15 @@ if TYPE_CHECKING:
 
     from jobs.comparison.model import Comparison, Gate, Section
 
+UNPAIRED_SHOWN: Final = 10
+
 
 def render_terminal(comparison: Comparison, console: Console) -> None:
     """Print ``comparison``; text out of reports reaches the terminal without markup or control characters."""
     for section in comparison.sections:
         console.print(_table(section))
         console.print(_line(section.verdict.text, style="bold"))
+        console.print(_line(section.parity.text, style="bold red" if section.parity.outcome == "differ" else ""))
         differing = [difference.field for difference in section.differences]
         if differing:
             console.print(_line(f"differs, see comparison.md: {', '.join(differing)}"))
@@ -32,6 +36,12 @@ def render_terminal(comparison: Comparison, console: Console) -> None:
         console.print()
     if comparison.gate is not None:
         _print_gate(comparison.gate, console)
+    if not comparison.sections:
+        for pair in comparison.parity:
+            style = "bold red" if pair.outcome in FAILED else ""
+            console.print(_line(f"parity of {pair.recipe}: {OUTCOME[pair.outcome]}; {pair.text}", style=style))
+    for trace in comparison.unpaired_traces[:UNPAIRED_SHOWN]:
+        console.print(_line(unpaired_line(trace)))
 
 
 def _print_gate(gate: Gate, console: Console) -> None:

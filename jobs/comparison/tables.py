@@ -7,12 +7,23 @@ from typing import TYPE_CHECKING, Final
 from jobs.comparison.fields import show_value
 from jobs.comparison.fleet import NODES_FOR_OUTLIERS
 from jobs.comparison.metrics import HEADLINE, METRICS, Metric
+from jobs.comparison.parity import QUANTITY
+from jobs.comparison.proof import OUTCOME
 from jobs.comparison.text import ABSENT, counted, listed, number
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from jobs.comparison.model import EpochAccuracy, Node, RunRow, Section, Side, SideMetric
+    from jobs.comparison.model import (
+        EpochAccuracy,
+        Node,
+        ParityPair,
+        ParityQuantity,
+        RunRow,
+        Section,
+        Side,
+        SideMetric,
+    )
 
 ROWS_SHOWN: Final = 50
 """Rows of one table at most in what people read; comparison.json and runs.csv have all."""
@@ -171,6 +182,29 @@ def difference_rows(section: Section) -> list[list[str]]:
         ]
         for difference in section.differences
     ]
+
+
+def parity_headings() -> list[str]:
+    return ["recipe", "precision", "seed", "steps", *QUANTITY.values(), "tolerance", "traces"]
+
+
+def parity_row(pair: ParityPair) -> list[str]:
+    """A pair's cells: its setting, each quantity's largest relative difference and where, and the outcome."""
+    found = {quantity.name: quantity for quantity in pair.quantities}
+    tolerance = ABSENT if pair.tolerance_ratio is None else f"{pair.tolerance_ratio:.0e}"
+    cells = [_apart(found[name]) for name in QUANTITY]
+    outcome = OUTCOME[pair.outcome]
+    if pair.first_step_past_tolerance is not None:
+        step = pair.first_step_past_tolerance
+        outcome += " before step 1" if step == 0 else f" from step {step} on"
+    return [pair.recipe, pair.precision, str(pair.seed), str(pair.steps), *cells, tolerance, outcome]
+
+
+def _apart(quantity: ParityQuantity) -> str:
+    if quantity.largest_relative_difference is None:
+        return f"{ABSENT} ({quantity.reason})"
+    where = quantity.where or (f"step {quantity.at_step}" if quantity.at_step else "")
+    return f"{quantity.largest_relative_difference:.1e}" + (f" ({where})" if where else "")
 
 
 def equal_rows(section: Section) -> list[list[str]]:

@@ -25,7 +25,7 @@ from jobs.comparison.text import counted
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from jobs.comparison.model import FrameworkName
+    from jobs.comparison.parity import FrameworkName
     from jobs.comparison.run import Run
 
     Sides = Mapping[FrameworkName, Sequence[Run]]

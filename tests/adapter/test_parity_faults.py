@@ -41,7 +41,8 @@ def with_adam(**changes: Any) -> Recipe:
 
 
 @pytest.fixture(scope="module")
-def faithful(framework: Framework, digits: DigitSet) -> dict[str, Trace]:
+def faithful() -> dict[str, Trace]:
+    """Recorded once; ``spec`` lives for one test only."""
     return {}
 
 
@@ -72,7 +73,8 @@ def test_a_second_run_agrees_to_the_last_step(
 def test_another_adam_shows_after_the_first_update(
     recipe: Recipe, faithful_adam: Trace, spec: Spec, framework: Framework, digits: DigitSet
 ) -> None:
-    pair = compare(faithful_adam, record(framework, spec(recipe=recipe, precision="fp64", batch_size=BATCH), digits, STEPS))
+    other = spec(recipe=recipe, precision="fp64", batch_size=BATCH)
+    pair = compare(faithful_adam, record(framework, other, digits, STEPS))
     assert pair.outcome == "differ"
     # The first step's loss and gradient precede the first update: they cannot know.
     assert pair.first_past is not None

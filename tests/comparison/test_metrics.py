@@ -26,6 +26,7 @@ def test_a_run_on_a_gpu_has_every_metric() -> None:
         "test_accuracy_ratio": 0.95,
         "gpu_util_percent": pytest.approx(55.0),
         "gpu_power_w": pytest.approx(250.0),
+        "gpu_energy_j": 300.0,
     }
 
 

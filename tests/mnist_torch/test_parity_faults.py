@@ -81,8 +81,15 @@ def test_tf32_on_one_side_shows_before_the_first_step(digits: DigitSet, monkeypa
     straight = record(framework, spec, digits, 2)
     round_off = _RoundToTf32.apply
     straight_conv = nn.Conv2d._conv_forward
-    monkeypatch.setattr(nn.Conv2d, "_conv_forward", lambda self, x, w, b: straight_conv(self, round_off(x), round_off(w), b))
-    monkeypatch.setattr(nn.Linear, "forward", lambda self, x: functional.linear(round_off(x), round_off(self.weight), self.bias))
+
+    def rounded_conv(self: nn.Conv2d, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+        return straight_conv(self, round_off(x), round_off(weight), bias)
+
+    def rounded_linear(self: nn.Linear, x: torch.Tensor) -> torch.Tensor:
+        return functional.linear(round_off(x), round_off(self.weight), self.bias)
+
+    monkeypatch.setattr(nn.Conv2d, "_conv_forward", rounded_conv)
+    monkeypatch.setattr(nn.Linear, "forward", rounded_linear)
     pair = compare(straight, record(framework, spec, digits, 2))
     assert (pair.outcome, pair.first_past) == ("differ", (0, "first_logits"))
     assert pair.largest is not None
