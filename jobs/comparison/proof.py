@@ -110,7 +110,7 @@ def _sentence(pair: Pair) -> str:
     where = f"{precision}, seed {pair.setting.seed}"
     if pair.outcome == "initial_weights_differ":
         return f"the initial weights differ ({where}), so no step can be compared"
-    apart = "nothing to compare" if pair.largest is None else f"{pair.largest:.1e} apart at most"
+    apart = "no difference" if pair.largest == 0 else f"{pair.largest or 0:.1e} apart at most"
     took = f"{counted(pair.steps, 'step')} in {where}: {apart}"
     if pair.outcome == "not_judged":
         return f"{took}, not judged"
