@@ -34,7 +34,8 @@ def merge(
         ),
     ] = None,
     output_dir: Annotated[
-        Path, typer.Option("--output-dir", "-o", metavar="DIR", help="Where comparison.json, .md and runs.csv go.")
+        Path,
+        typer.Option("--output-dir", "-o", metavar="DIR", help="Where comparison.json, .md, .html and runs.csv go."),
     ] = Path("comparison"),
     allow: Annotated[
         list[str] | None,
@@ -71,10 +72,13 @@ def _merge(paths: list[str], output_dir: Path, allow: list[str], earlier: list[s
     with _extra():
         # SciPy takes a second to import, which bad input need not wait for.
         from jobs.comparison.build import build  # noqa: PLC0415
+        from jobs.comparison.html.page import render_html  # noqa: PLC0415
+        from jobs.comparison.html.timelines import timelines  # noqa: PLC0415
         from jobs.comparison.render_markdown import render_markdown  # noqa: PLC0415
         from jobs.comparison.render_terminal import render_terminal  # noqa: PLC0415
     comparison = build(loaded, allow=allow, baseline=baseline)
-    written = write(comparison, render_markdown(comparison), output_dir)
+    html = render_html(comparison, timelines(loaded.runs))
+    written = write(comparison, render_markdown(comparison), html, output_dir)
     render_terminal(comparison, Console())
     *first, last = (visible(str(path)) for path in written)
     typer.echo(f"{counted(len(loaded.runs), 'run')} merged into {', '.join(first)} and {last}")

@@ -17,16 +17,17 @@ if TYPE_CHECKING:
 
 JSON_NAME: Final = "comparison.json"
 MARKDOWN_NAME: Final = "comparison.md"
+HTML_NAME: Final = "comparison.html"
 CSV_NAME: Final = "runs.csv"
 
 
 def output_files(folder: Path) -> tuple[Path, ...]:
     """Where :func:`write` puts the comparison."""
-    return folder / JSON_NAME, folder / MARKDOWN_NAME, folder / CSV_NAME
+    return folder / JSON_NAME, folder / MARKDOWN_NAME, folder / HTML_NAME, folder / CSV_NAME
 
 
-def write(comparison: Comparison, markdown: str, folder: Path) -> tuple[Path, ...]:
-    """Write comparison.json, comparison.md, which holds ``markdown``, and runs.csv, and return their paths.
+def write(comparison: Comparison, markdown: str, html: str, folder: Path) -> tuple[Path, ...]:
+    """Write comparison.json, runs.csv, and ``markdown`` and ``html`` beside them, and return their paths.
 
     ``folder`` is made if missing. Earlier files are replaced, and only when all new ones are wholly on the disk.
 
@@ -34,7 +35,7 @@ def write(comparison: Comparison, markdown: str, folder: Path) -> tuple[Path, ..
         NotWritable: the folder cannot be made or written to, or the disk is full.
     """
     # ASCII, since whoever prints the file to a terminal would else print what reports brought.
-    texts = (comparison.model_dump_json(indent=2, ensure_ascii=True) + "\n", markdown, runs_csv(comparison))
+    texts = (comparison.model_dump_json(indent=2, ensure_ascii=True) + "\n", markdown, html, runs_csv(comparison))
     paths = output_files(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)

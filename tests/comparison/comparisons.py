@@ -59,4 +59,4 @@ def terminal(comparison: Comparison) -> str:
 
 
 def write_all(comparison: Comparison, folder: Path) -> tuple[Path, ...]:
-    return write(comparison, render_markdown(comparison), folder)
+    return write(comparison, render_markdown(comparison), "<!DOCTYPE html>\n", folder)

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from jobs.comparison.parity import TOLERANCE, Setting, Trace, compare, line_up, relative_difference, trace_of
 from jobs.comparison.render_markdown import render_markdown
-from tests.comparison.comparisons import TF_SPEEDS, TORCH_SPEEDS, compare as merge, side, terminal
+from tests.comparison.comparisons import TF_SPEEDS, TORCH_SPEEDS, side, terminal
+from tests.comparison.comparisons import compare as merge
 from tests.support.reports import make_report
 
 SETTING = Setting(

@@ -13,7 +13,7 @@ from tests.support.reports import make_report
 if TYPE_CHECKING:
     from pathlib import Path
 
-NAMES = ["comparison.json", "comparison.md", "runs.csv"]
+NAMES = ["comparison.html", "comparison.json", "comparison.md", "runs.csv"]
 
 
 def test_comparison_json_is_read_back_by_its_own_model(tmp_path: Path) -> None:

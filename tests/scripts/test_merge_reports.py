@@ -58,7 +58,7 @@ def test_a_matrix_is_merged(matrix: Path, tmp_path: Path) -> None:
     assert result.stderr == ""
     assert "torch is faster" in result.stdout
     assert (
-        "20 runs merged into comparison/comparison.json, comparison/comparison.md and comparison/runs.csv"
+        "20 runs merged into comparison/comparison.json, comparison/comparison.md, comparison/comparison.html and comparison/runs.csv"
         in result.stdout
     )
     comparison = json.loads((tmp_path / "comparison/comparison.json").read_text(encoding="utf-8"))
@@ -74,7 +74,7 @@ def test_any_order_of_paths_gives_the_same_bytes(matrix: Path, tmp_path: Path) -
     files = sorted(matrix.iterdir())
     merge(*files, "-o", "a", cwd=tmp_path)
     merge(*reversed(files), "-o", "b", cwd=tmp_path)
-    for name in ("comparison.json", "comparison.md", "runs.csv"):
+    for name in ("comparison.json", "comparison.md", "comparison.html", "runs.csv"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
 

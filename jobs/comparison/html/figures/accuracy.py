@@ -1,0 +1,139 @@
+"""Test accuracy against what it cost: training time, and energy where it was measured."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from jobs.comparison.html.figures.plate import absent, drawn, label, place, thinned
+from jobs.comparison.html.figures.runs import MOST_DOTS
+from jobs.comparison.html.theme import INK, LOOK, RULE
+from jobs.comparison.metrics import TRAINED_TO_THE_END
+from jobs.comparison.text import ABSENT, number
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from jobs.comparison.html.figures.plate import Plate, Width
+    from jobs.comparison.metrics import MetricName
+    from jobs.comparison.model import RunRow, Section
+    from jobs.comparison.parity import FrameworkName
+
+_PLOT, _HEAD, _FOOT = 200, 36, 54
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Panel:
+    """Accuracy against one cost: a point a run, and where there are epochs, each side's way there."""
+
+    title: str
+    axis: str
+    points: dict[FrameworkName, list[tuple[float, float]]]
+    ways: dict[FrameworkName, list[tuple[float, float]]]
+
+
+_COSTS: Final[tuple[tuple[MetricName, str, str], ...]] = (
+    ("train_wall_s", "Test accuracy against training time", "training time, s"),
+    ("gpu_energy_j", "Test accuracy against GPU energy in training", "energy, J"),
+)
+
+
+def accuracy_plate(section: Section, name: str) -> Plate:
+    """Accuracy by epoch and of every run, against time and energy."""
+    title = "What accuracy costs"
+    panels = [panel for cost in _COSTS if (panel := _panel(section, *cost)) is not None]
+    if not panels:
+        return absent(name=name, title=title, reason="No run has both an accuracy and a training time.")
+
+    def paint(figure: Figure, width: Width) -> None:
+        for index, panel in enumerate(panels):
+            top = index * (_HEAD + _PLOT + _FOOT) + _HEAD
+            axes = place(figure, left=52, right=76 if width == "wide" else 20, top=top, height=_PLOT)
+            _paint_panel(axes, panel, width)
+
+    height = float(len(panels) * (_HEAD + _PLOT + _FOOT))
+    note = None if len(panels) == len(_COSTS) else f"No energy is shown: {_why_no_energy(section)}."
+    return drawn(
+        paint,
+        name=name,
+        title=title,
+        caption=(
+            "Lines join each side's medians after every epoch; single marks are the runs, where they ended. "
+            "Evaluation is not counted as training time."
+        ),
+        description="; ".join(
+            f"{framework} reaches {100 * epochs[-1].median:.2f} % after {number(epochs[-1].train_s)} s"
+            for side in section.sides
+            if (framework := side.framework) and (epochs := side.epochs)
+        )
+        or "one mark a run",
+        heights={"wide": height, "narrow": height},
+        headings=["framework", "epoch", "runs", "training time, s", "test accuracy, %", "range"],
+        rows=[
+            [
+                side.framework,
+                str(epoch.epoch),
+                f"{epoch.n:,}",
+                number(epoch.train_s),
+                f"{100 * epoch.median:.2f}",
+                f"{100 * epoch.minimum:.2f} to {100 * epoch.maximum:.2f}",
+            ]
+            for side in section.sides
+            for epoch in side.epochs
+        ],
+        note=note,
+    )
+
+
+def _panel(section: Section, cost: MetricName, title: str, axis: str) -> _Panel | None:
+    points: dict[FrameworkName, list[tuple[float, float]]] = {}
+    for side in section.sides:
+        found = [point for row in section.runs if row.framework == side.framework and (point := _point(row, cost))]
+        if found:
+            points[side.framework] = [found[index] for index in thinned(len(found), MOST_DOTS)]
+    if not points:
+        return None
+    ways = {side.framework: [(epoch.train_s, 100 * epoch.median) for epoch in side.epochs] for side in section.sides}
+    return _Panel(title=title, axis=axis, points=points, ways=ways if cost == "train_wall_s" else {})
+
+
+def _point(row: RunRow, cost: MetricName) -> tuple[float, float] | None:
+    accuracy, spent = row.metrics["test_accuracy_ratio"], row.metrics[cost]
+    if accuracy is None or spent is None or row.status not in TRAINED_TO_THE_END:
+        return None
+    return spent, 100 * accuracy
+
+
+def _why_no_energy(section: Section) -> str:
+    reasons = {row.missing["gpu_energy_j"] for row in section.runs if "gpu_energy_j" in row.missing}
+    return min(reasons, default=ABSENT)
+
+
+def _paint_panel(axes: Axes, panel: _Panel, width: Width) -> None:
+    label(axes, panel.title, x=-52, above=14, color=INK, fontweight="bold", fontsize=12.5)
+    axes.grid(axis="y", color=RULE, linewidth=1)
+    axes.set_axisbelow(True)
+    for framework, points in panel.points.items():
+        look = LOOK[framework]
+        way = panel.ways.get(framework, [])
+        if len(way) > 1:
+            axes.plot(*zip(*way, strict=True), color=look.color, linestyle=look.dashes, linewidth=2)
+            axes.plot(*zip(*way, strict=True), look.marker, color=look.color, markersize=5, markeredgewidth=0)
+        axes.plot(
+            *zip(*points, strict=True), look.marker, color=look.color, markersize=7, markeredgewidth=0, alpha=0.45
+        )
+    handles = [
+        axes.plot(
+            [], [], look.marker, linestyle=look.dashes, color=look.color, label=framework, markersize=6, linewidth=2
+        )[0]
+        for framework, look in LOOK.items()
+        if framework in panel.points
+    ]
+    axes.legend(handles=handles, loc="lower right", frameon=False, handlelength=2.6, fontsize=12)
+    axes.margins(x=0.05, y=0.1)
+    axes.locator_params(axis="x", nbins=6 if width == "wide" else 4)
+    axes.locator_params(axis="y", nbins=5)
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.10g}")
+    axes.set_xlabel(panel.axis)
+    axes.set_ylabel("%", rotation=0, ha="right", va="center")

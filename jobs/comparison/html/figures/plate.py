@@ -1,0 +1,100 @@
+"""What every figure is made of: two drawings for two widths of page, and the same figures as a table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Literal
+
+from markupsafe import Markup
+
+from jobs.comparison.html.svg import draw
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Width = Literal["wide", "narrow"]
+WIDTHS: Final[dict[Width, float]] = {"wide": 880.0, "narrow": 350.0}
+"""CSS pixels; the style sheet shows the one that fits, so that text keeps its size on a telephone."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plate:
+    """A figure with its words and its table; with nothing to draw, ``note`` says why and ``drawings`` is empty."""
+
+    name: str
+    title: str
+    caption: str
+    note: str | None
+    drawings: Markup
+    headings: list[str]
+    rows: list[list[str]]
+
+
+def drawn(
+    paint: Callable[[Figure, Width], None],
+    *,
+    name: str,
+    title: str,
+    caption: str,
+    description: str,
+    heights: dict[Width, float],
+    headings: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    note: str | None = None,
+) -> Plate:
+    """The plate that ``paint`` draws, once for each width of page."""
+    drawings = Markup().join(
+        draw(
+            lambda figure, width=width: paint(figure, width),  # type: ignore[misc]
+            name=f"{name}-{width}",
+            title=title,
+            description=description,
+            width=WIDTHS[width],
+            height=heights[width],
+            kind=width,
+        )
+        for width in WIDTHS
+    )
+    return Plate(
+        name=name,
+        title=title,
+        caption=caption,
+        note=note,
+        drawings=drawings,
+        headings=list(headings),
+        rows=[list(row) for row in rows],
+    )
+
+
+def absent(*, name: str, title: str, reason: str) -> Plate:
+    """A figure that could not be drawn, and why."""
+    return Plate(name=name, title=title, caption="", note=reason, drawings=Markup(), headings=[], rows=[])
+
+
+def place(figure: Figure, *, left: float, right: float, top: float, height: float) -> Axes:
+    """Axes at these distances from the figure's edges, in CSS pixels."""
+    width, whole = 72 * figure.get_figwidth(), 72 * figure.get_figheight()
+    return figure.add_axes((left / width, 1 - (top + height) / whole, (width - left - right) / width, height / whole))
+
+
+def label(axes: Axes, text: str, *, x: float = 0, above: float = 8, **style: object) -> None:
+    """``text`` at the axes' upper left, ``above`` pixels over them and ``x`` to the right."""
+    axes.annotate(
+        text,
+        (0, 1),
+        xycoords="axes fraction",
+        xytext=(x, above),
+        textcoords="offset points",
+        annotation_clip=False,
+        **style,  # type: ignore[arg-type]
+    )
+
+
+def thinned(count: int, most: int) -> list[int]:
+    """At most ``most`` of ``count`` indices, evenly spread, with the first and the last."""
+    if count <= most:
+        return list(range(count))
+    return sorted({round(index * (count - 1) / (most - 1)) for index in range(most)})

@@ -1,0 +1,107 @@
+"""Fills the template: the whole page as one string, whose bytes the same comparison always gives."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from functools import cache
+from typing import TYPE_CHECKING, Final
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+from markupsafe import Markup
+
+from jobs.comparison import tables
+from jobs.comparison.html.figures.accuracy import accuracy_plate
+from jobs.comparison.html.figures.phases import phases_plate
+from jobs.comparison.html.figures.ratios import ratios_plate
+from jobs.comparison.html.figures.runs import runs_plate
+from jobs.comparison.html.figures.timeline import timeline_plate
+from jobs.comparison.proof import unpaired_line
+from jobs.comparison.statistics import RUNS_FOR_A_VERDICT, SMALLEST_EFFECT
+from jobs.comparison.text import counted, visible
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from jobs.comparison.html.figures.plate import Plate
+    from jobs.comparison.html.timelines import SectionKey, Timeline
+    from jobs.comparison.metrics import Missing
+    from jobs.comparison.model import Comparison, Section
+
+MOST_ROWS: Final = 500
+"""Rows of one table; comparison.json has every run, whatever their number."""
+
+_TEMPLATE: Final = "comparison.html.j2"
+_STYLE: Final = "comparison.css"
+
+
+def render_html(comparison: Comparison, lines: Mapping[SectionKey, Sequence[Timeline | Missing]]) -> str:
+    """``comparison`` as a page of its own; ``lines`` are each section's timelines (:func:`.timelines.timelines`).
+
+    Text out of reports is escaped, and what a browser would not show as it is (control and format characters,
+    which could turn the line around) is written out.
+    """
+    style = _environment().get_template(_STYLE).render()
+    return _template().render(
+        comparison=comparison,
+        plates=[_plates(section, lines, f"s{number}") for number, section in enumerate(comparison.sections, start=1)],
+        style=Markup(style),  # noqa: S704 - a file of this package
+        policy=f"default-src 'none'; style-src 'sha256-{_digest(style)}'; base-uri 'none'; form-action 'none'",
+        effect_percent=100 * (SMALLEST_EFFECT - 1),
+        runs_for_a_verdict=RUNS_FOR_A_VERDICT,
+        most_rows=MOST_ROWS,
+    )
+
+
+def _plates(section: Section, lines: Mapping[SectionKey, Sequence[Timeline | Missing]], name: str) -> list[Plate]:
+    return [
+        ratios_plate(section, f"{name}-ratios"),
+        runs_plate(section, f"{name}-runs"),
+        phases_plate(section, f"{name}-phases"),
+        timeline_plate(lines.get((section.recipe, section.protocol), []), f"{name}-time"),
+        accuracy_plate(section, f"{name}-accuracy"),
+    ]
+
+
+def _digest(style: str) -> str:
+    """The style sheet's hash as a content security policy names it: nothing else may style the page."""
+    return base64.b64encode(hashlib.sha256(style.encode()).digest()).decode("ascii")
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("jobs.comparison"),
+        autoescape=True,
+        finalize=_finalize,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.globals["tables"] = tables
+    environment.filters |= {
+        "counted": counted,
+        "headline": headline,
+        "parity_row": tables.parity_row,
+        "run_cells": tables.run_cells,
+        "side_heading": tables.side_heading,
+        "unpaired_line": unpaired_line,
+    }
+    return environment
+
+
+@cache
+def _template() -> Template:
+    return _environment().get_template(_TEMPLATE)
+
+
+def _finalize(value: object) -> object:
+    return value if isinstance(value, Markup) else visible(str(value))
+
+
+def headline(text: str) -> tuple[str, str]:
+    """A verdict's sentence as what is said first and the rest: ``torch is faster`` and its figures."""
+    first, _, rest = re.sub(r"[:;,] ", "\0", text, count=1).partition("\0")
+    return first[:1].upper() + first[1:], rest[:1].upper() + rest[1:]
