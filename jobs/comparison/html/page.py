@@ -17,6 +17,8 @@ from jobs.comparison.html.figures.phases import phases_plate
 from jobs.comparison.html.figures.ratios import ratios_plate
 from jobs.comparison.html.figures.runs import runs_plate
 from jobs.comparison.html.figures.timeline import timeline_plate
+from jobs.comparison.html.theme import LOOK
+from jobs.comparison.metrics import METRICS
 from jobs.comparison.proof import unpaired_line
 from jobs.comparison.statistics import RUNS_FOR_A_VERDICT, SMALLEST_EFFECT
 from jobs.comparison.text import counted, visible
@@ -84,7 +86,10 @@ def _environment() -> Environment:
     environment.filters |= {
         "counted": counted,
         "headline": headline,
+        "measured_rows": measured_rows,
+        "named": named,
         "parity_row": tables.parity_row,
+        "sentence": sentence,
         "run_cells": tables.run_cells,
         "side_heading": tables.side_heading,
         "unpaired_line": unpaired_line,
@@ -101,7 +106,28 @@ def _finalize(value: object) -> object:
     return value if isinstance(value, Markup) else visible(str(value))
 
 
+def named(text: str) -> str:
+    """The frameworks by the names people know them by, in a sentence of this program's own making."""
+    for framework, look in LOOK.items():
+        text = re.sub(rf"\b{framework}\b", look.label, text)
+    return text
+
+
+def measured_rows(section: Section) -> list[list[str]]:
+    """The metrics that some run has; why the others are missing has a table of its own."""
+    return [
+        cells
+        for metric, cells in zip(METRICS, tables.metric_rows(section), strict=True)
+        if any(found.n for side in section.sides for found in side.metrics if found.name == metric.name)
+    ]
+
+
 def headline(text: str) -> tuple[str, str]:
     """A verdict's sentence as what is said first and the rest: ``torch is faster`` and its figures."""
     first, _, rest = re.sub(r"[:;,] ", "\0", text, count=1).partition("\0")
-    return first[:1].upper() + first[1:], rest[:1].upper() + rest[1:]
+    return sentence(first), sentence(rest)
+
+
+def sentence(text: str) -> str:
+    """``text`` with a capital letter."""
+    return text[:1].upper() + text[1:]

@@ -38,14 +38,15 @@ PHASE: Final[Mapping[PhaseName, str]] = {
 class Look:
     """How one framework's marks look; ``dashes`` as matplotlib takes them."""
 
+    label: str
     color: str
     marker: str
     dashes: Any
 
 
 LOOK: Final[Mapping[FrameworkName, Look]] = {
-    "tensorflow": Look(color="#d55e00", marker="o", dashes="-"),
-    "torch": Look(color="#0072b2", marker="D", dashes=(0, (4, 1.6))),
+    "tensorflow": Look(label="TensorFlow", color="#d55e00", marker="o", dashes="-"),
+    "torch": Look(label="PyTorch", color="#0072b2", marker="D", dashes=(0, (4, 1.6))),
 }
 
 ROLE: Final[Mapping[str, str]] = {

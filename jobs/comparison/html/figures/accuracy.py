@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from jobs.comparison.html.figures.plate import absent, drawn, label, place, thinned
+from jobs.comparison.html.figures.plate import Thousands, absent, drawn, label, legend, place, thinned
 from jobs.comparison.html.figures.runs import MOST_DOTS
 from jobs.comparison.html.theme import INK, LOOK, RULE
 from jobs.comparison.metrics import TRAINED_TO_THE_END
-from jobs.comparison.text import ABSENT, number
+from jobs.comparison.text import ABSENT, counted, number
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from jobs.comparison.model import RunRow, Section
     from jobs.comparison.parity import FrameworkName
 
-_PLOT, _HEAD, _FOOT = 200, 36, 54
+_PLOT, _HEAD, _FOOT, _LEGEND = 200, 40, 54, 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,8 +34,8 @@ class _Panel:
 
 
 _COSTS: Final[tuple[tuple[MetricName, str, str], ...]] = (
-    ("train_wall_s", "Test accuracy against training time", "training time, s"),
-    ("gpu_energy_j", "Test accuracy against GPU energy in training", "energy, J"),
+    ("train_wall_s", "Test accuracy (%) against training time", "training time, s"),
+    ("gpu_energy_j", "Test accuracy (%) against GPU energy in training", "energy, J"),
 )
 
 
@@ -48,42 +48,62 @@ def accuracy_plate(section: Section, name: str) -> Plate:
 
     def paint(figure: Figure, width: Width) -> None:
         for index, panel in enumerate(panels):
-            top = index * (_HEAD + _PLOT + _FOOT) + _HEAD
+            top = _LEGEND + index * (_HEAD + _PLOT + _FOOT) + _HEAD
             axes = place(figure, left=52, right=76 if width == "wide" else 20, top=top, height=_PLOT)
             _paint_panel(axes, panel, width)
+        sides = [side.framework for side in section.sides if side.framework in panels[0].points]
+        legend(figure, sides, line=stepwise, mark=True)
 
-    height = float(len(panels) * (_HEAD + _PLOT + _FOOT))
+    height = float(_LEGEND + len(panels) * (_HEAD + _PLOT + _FOOT))
+    stepwise = any(len(way) > 1 for panel in panels for way in panel.ways.values())
     note = None if len(panels) == len(_COSTS) else f"No energy is shown: {_why_no_energy(section)}."
     return drawn(
         paint,
         name=name,
         title=title,
         caption=(
-            "Lines join each side's medians after every epoch; single marks are the runs, where they ended. "
-            "Evaluation is not counted as training time."
+            (
+                "Lines join each side's medians after every epoch; pale marks are the runs, where they ended. "
+                if stepwise
+                else "One mark is one run, where it ended. "
+            )
+            + "Evaluation is not counted as training time."
         ),
         description="; ".join(
-            f"{framework} reaches {100 * epochs[-1].median:.2f} % after {number(epochs[-1].train_s)} s"
+            f"{LOOK[framework].label} reaches {100 * epochs[-1].median:.2f} % after {number(epochs[-1].train_s)} s"
             for side in section.sides
             if (framework := side.framework) and (epochs := side.epochs)
         )
         or "one mark a run",
         heights={"wide": height, "narrow": height},
-        headings=["framework", "epoch", "runs", "training time, s", "test accuracy, %", "range"],
-        rows=[
-            [
-                side.framework,
-                str(epoch.epoch),
-                f"{epoch.n:,}",
-                number(epoch.train_s),
-                f"{100 * epoch.median:.2f}",
-                f"{100 * epoch.minimum:.2f} to {100 * epoch.maximum:.2f}",
-            ]
-            for side in section.sides
-            for epoch in side.epochs
-        ],
+        headings=["framework", "median or run", "training time, s", "GPU energy, J", "test accuracy, %"],
+        rows=_rows(section),
         note=note,
     )
+
+
+def _rows(section: Section) -> list[list[str]]:
+    """Each side's medians by epoch, then the runs."""
+    rows: list[list[str]] = []
+    for side in section.sides:
+        name = LOOK[side.framework].label
+        rows += [
+            [
+                name,
+                f"median of {counted(epoch.n, 'run')}, epoch {epoch.epoch}",
+                number(epoch.train_s),
+                ABSENT,
+                f"{100 * epoch.median:.2f} ({100 * epoch.minimum:.2f} to {100 * epoch.maximum:.2f})",
+            ]
+            for epoch in side.epochs
+        ]
+        for row in section.runs:
+            accuracy = row.metrics["test_accuracy_ratio"]
+            if row.framework == side.framework and accuracy is not None and row.status in TRAINED_TO_THE_END:
+                spent = (row.metrics[cost] for cost, _, _ in _COSTS)
+                costs = [ABSENT if value is None else number(value) for value in spent]
+                rows.append([name, row.run_id, *costs, f"{100 * accuracy:.2f}"])
+    return rows
 
 
 def _panel(section: Section, cost: MetricName, title: str, axis: str) -> _Panel | None:
@@ -121,19 +141,16 @@ def _paint_panel(axes: Axes, panel: _Panel, width: Width) -> None:
             axes.plot(*zip(*way, strict=True), color=look.color, linestyle=look.dashes, linewidth=2)
             axes.plot(*zip(*way, strict=True), look.marker, color=look.color, markersize=5, markeredgewidth=0)
         axes.plot(
-            *zip(*points, strict=True), look.marker, color=look.color, markersize=7, markeredgewidth=0, alpha=0.45
+            *zip(*points, strict=True),
+            look.marker,
+            color=look.color,
+            markersize=7,
+            markeredgewidth=0,
+            alpha=0.45 if len(way) > 1 else 0.85,
         )
-    handles = [
-        axes.plot(
-            [], [], look.marker, linestyle=look.dashes, color=look.color, label=framework, markersize=6, linewidth=2
-        )[0]
-        for framework, look in LOOK.items()
-        if framework in panel.points
-    ]
-    axes.legend(handles=handles, loc="lower right", frameon=False, handlelength=2.6, fontsize=12)
     axes.margins(x=0.05, y=0.1)
     axes.locator_params(axis="x", nbins=6 if width == "wide" else 4)
     axes.locator_params(axis="y", nbins=5)
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.10g}")
+    axes.xaxis.set_major_formatter(Thousands())
+    axes.yaxis.set_major_formatter(Thousands())
     axes.set_xlabel(panel.axis)
-    axes.set_ylabel("%", rotation=0, ha="right", va="center")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from statistics import median
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from matplotlib.patches import Patch
 
-from jobs.comparison.html.figures.plate import absent, drawn, place
-from jobs.comparison.html.theme import INK, PAPER, PHASE
+from jobs.comparison.html.figures.plate import Thousands, absent, drawn, lane_value, lanes, place
+from jobs.comparison.html.theme import LOOK, PAPER, PHASE
 from jobs.comparison.text import ABSENT, counted, number
 
 if TYPE_CHECKING:
@@ -16,17 +16,17 @@ if TYPE_CHECKING:
 
     from jobs.comparison.html.figures.plate import Plate, Width
     from jobs.comparison.model import Section
+    from jobs.comparison.parity import FrameworkName
     from jobs.report.schema import PhaseName
 
 _BAR, _TOP, _LEGEND, _FOOT = 44, 8, 26, 44
-_NARROW_LEGEND: Final = 72
 
 
 def phases_plate(section: Section, name: str) -> Plate:
     """The median time of completed runs in each phase, side by side."""
     title = "Where the time goes"
-    stacks: dict[str, dict[PhaseName, float]] = {}
-    runs: dict[str, int] = {}
+    stacks: dict[FrameworkName, dict[PhaseName, float]] = {}
+    runs: dict[FrameworkName, int] = {}
     for side in section.sides:
         completed = [row for row in section.runs if row.framework == side.framework and row.status == "completed"]
         present = [phase for phase in PHASE if any(phase in row.phases_s for row in completed)]
@@ -40,12 +40,13 @@ def phases_plate(section: Section, name: str) -> Plate:
     present = [phase for phase in PHASE if any(phase in stack for stack in stacks.values())]
     longest = max(sum(stack.values()) for stack in stacks.values())
 
+    # Seven names stand in one line of a wide page, and three of a narrow one.
+    legends: dict[Width, float] = {"wide": _LEGEND, "narrow": 10 + 18 * -(-len(present) // 3)}
+
     def paint(figure: Figure, width: Width) -> None:
-        legend = _LEGEND if width == "wide" else _NARROW_LEGEND
-        right = 76 if width == "wide" else 58
-        axes = place(
-            figure, left=92 if width == "wide" else 84, right=right, top=_TOP + legend, height=_BAR * len(stacks)
-        )
+        legend = legends[width]
+        left, right = (96.0, 76.0) if width == "wide" else (84.0, 60.0)
+        axes = place(figure, left=left, right=right, top=_TOP + legend, height=_BAR * len(stacks))
         for lane, stack in enumerate(stacks.values()):
             start = 0.0
             for phase, duration in stack.items():
@@ -54,16 +55,11 @@ def phases_plate(section: Section, name: str) -> Plate:
                 if start > 0:
                     axes.plot([start, start], [lane - 0.32, lane + 0.32], color=PAPER, linewidth=1.2)
                 start += duration
-            axes.annotate(
-                f"{number(start)} s", (1, lane), xycoords=("axes fraction", "data"), xytext=(10, 0),
-                textcoords="offset points", va="center", color=INK, fontweight="bold",
-            )  # fmt: skip
-        axes.set_yticks(range(len(stacks)), list(stacks))
-        for tick in axes.get_yticklabels():
-            tick.set_color(INK)
-        axes.set_ylim(len(stacks) - 0.5, -0.5)
+            lane_value(axes, lane, f"{number(start)} s", right=right)
+        lanes(axes, [LOOK[framework].label for framework in stacks], left=left)
         axes.set_xlim(0, longest or 1)
         axes.locator_params(axis="x", nbins=6 if width == "wide" else 4)
+        axes.xaxis.set_major_formatter(Thousands())
         axes.set_xlabel("seconds")
         figure.legend(
             handles=[Patch(color=PHASE[phase], label=phase.replace("_", " ")) for phase in present],
@@ -76,6 +72,7 @@ def phases_plate(section: Section, name: str) -> Plate:
             handletextpad=0.5,
             columnspacing=1.4,
             borderaxespad=0,
+            borderpad=0,
             fontsize=12 if width == "wide" else 11,
         )
 
@@ -90,7 +87,7 @@ def phases_plate(section: Section, name: str) -> Plate:
         title=title,
         caption=(
             "Median time in each phase, over "
-            + " and ".join(f"{counted(count, f'{framework} run')}" for framework, count in runs.items())
+            + " and ".join(f"{counted(count, f'{LOOK[framework].label} run')}" for framework, count in runs.items())
             + ". Steady training, by which the verdict is reached, is the train phase alone; the first step compiles."
         ),
         description="; ".join(
@@ -98,7 +95,7 @@ def phases_plate(section: Section, name: str) -> Plate:
             + ", ".join(f"{phase.replace('_', ' ')} {number(value)} s" for phase, value in stack.items())
             for framework, stack in stacks.items()
         ),
-        heights={"wide": float(bars + _LEGEND), "narrow": float(bars + _NARROW_LEGEND)},
-        headings=["phase", *(f"{framework}, s" for framework in stacks)],
+        heights={width: bars + legend for width, legend in legends.items()},
+        headings=["phase", *(f"{LOOK[framework].label}, s" for framework in stacks)],
         rows=rows,
     )

@@ -6,14 +6,19 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
 from markupsafe import Markup
+from matplotlib.lines import Line2D
+from matplotlib.ticker import ScalarFormatter
 
 from jobs.comparison.html.svg import draw
+from jobs.comparison.html.theme import INK, LOOK
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from jobs.comparison.parity import FrameworkName
 
 Width = Literal["wide", "narrow"]
 WIDTHS: Final[dict[Width, float]] = {"wide": 880.0, "narrow": 350.0}
@@ -78,6 +83,79 @@ def place(figure: Figure, *, left: float, right: float, top: float, height: floa
     """Axes at these distances from the figure's edges, in CSS pixels."""
     width, whole = 72 * figure.get_figwidth(), 72 * figure.get_figheight()
     return figure.add_axes((left / width, 1 - (top + height) / whole, (width - left - right) / width, height / whole))
+
+
+def lanes(axes: Axes, names: Sequence[str], *, left: float, size: float = 12) -> None:
+    """Lanes from the top, each named at the figure's left edge, ``left`` pixels from the axes."""
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.set_yticks([])
+    for lane, name in enumerate(names):
+        axes.annotate(
+            name,
+            (0, lane),
+            xycoords=("axes fraction", "data"),
+            xytext=(-left, 0),
+            textcoords="offset points",
+            va="center",
+            color=INK,
+            fontsize=size,
+        )
+
+
+def lane_value(axes: Axes, lane: int, text: str, *, right: float) -> None:
+    """``text`` in bold at the figure's right edge, ``right`` pixels from the axes."""
+    axes.annotate(
+        text,
+        (1, lane),
+        xycoords=("axes fraction", "data"),
+        xytext=(right, 0),
+        textcoords="offset points",
+        ha="right",
+        va="center",
+        color=INK,
+        fontweight="bold",
+    )
+
+
+class Thousands(ScalarFormatter):
+    """Plain numbers of as many decimals as the ticks need, with a comma between thousands."""
+
+    def __init__(self) -> None:
+        super().__init__(useOffset=False)
+        self.set_scientific(False)
+
+    def __call__(self, x: float, pos: int | None = None) -> str:
+        whole, point, decimals = super().__call__(x, pos).partition(".")
+        return f"{int(whole):,}{point}{decimals}" if whole.isdecimal() else f"{whole}{point}{decimals}"
+
+
+def legend(figure: Figure, frameworks: Iterable[FrameworkName], *, line: bool, mark: bool) -> None:
+    """The frameworks' marks and lines, at the figure's upper left."""
+    handles = [
+        Line2D(
+            [],
+            [],
+            color=look.color,
+            linestyle=look.dashes if line else "none",
+            linewidth=2,
+            marker=look.marker if mark else "none",
+            markersize=6,
+            markeredgewidth=0,
+            label=look.label,
+        )
+        for look in (LOOK[framework] for framework in frameworks)
+    ]
+    figure.legend(
+        handles=handles,
+        loc="upper left",
+        bbox_to_anchor=(0, 1),
+        ncols=len(handles),
+        frameon=False,
+        handlelength=2.6 if line else 1,
+        borderpad=0,
+        borderaxespad=0,
+        columnspacing=1.6,
+    )
 
 
 def label(axes: Axes, text: str, *, x: float = 0, above: float = 8, **style: object) -> None:

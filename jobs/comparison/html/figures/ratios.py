@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Final
 
 from matplotlib.ticker import FixedLocator, NullLocator
 
-from jobs.comparison.html.figures.plate import absent, drawn, place
-from jobs.comparison.html.theme import BAND, INK, QUIET
+from jobs.comparison.html.figures.plate import absent, drawn, lane_value, lanes, place
+from jobs.comparison.html.theme import BAND, INK, LOOK, QUIET
 from jobs.comparison.metrics import METRICS
 from jobs.comparison.statistics import SMALLEST_EFFECT
 from jobs.comparison.text import ABSENT
@@ -30,11 +30,10 @@ def ratios_plate(section: Section, name: str) -> Plate:
     if not ratios:
         reason = "There is one side only." if len(section.sides) == 1 else "The medians cannot be divided."
         return absent(name=name, title="One against the other", reason=reason)
-    above, below = ratios[0].numerator, ratios[0].denominator
+    above, below = LOOK[ratios[0].numerator].label, LOOK[ratios[0].denominator].label
 
     def paint(figure: Figure, width: Width) -> None:
-        left = 160 if width == "wide" else 116
-        right = 150 if width == "wide" else 62
+        left, right = (170.0, 168.0) if width == "wide" else (118.0, 52.0)
         axes = place(figure, left=left, right=right, top=6, height=_LANE * len(ratios))
         axes.axvspan(1 / SMALLEST_EFFECT, SMALLEST_EFFECT, color=BAND, linewidth=0, zorder=0)
         axes.axvline(1, color=QUIET, linewidth=1, zorder=1)
@@ -44,16 +43,9 @@ def ratios_plate(section: Section, name: str) -> Plate:
                 for end in (ratio.low, ratio.high):
                     axes.plot([end, end], [lane - 0.13, lane + 0.13], color=INK, linewidth=2, solid_capstyle="butt")
             axes.plot([ratio.ratio], [lane], "o", color=INK, markersize=8, markeredgewidth=0)
-            text = _interval(ratio) if width == "wide" else f"{ratio.ratio:.2f}"
-            axes.annotate(
-                text, (1, lane), xycoords=("axes fraction", "data"), xytext=(14, 0), textcoords="offset points",
-                va="center", color=INK, fontweight="bold" if width == "narrow" else "normal",
-            )  # fmt: skip
-        axes.set_yticks(range(len(ratios)), [_LABEL[ratio.metric] for ratio in ratios])
-        for tick in axes.get_yticklabels():
-            tick.set_color(INK)
-            tick.set_fontsize(12 if width == "wide" else 11)
-        axes.set_ylim(len(ratios) - 0.5, -0.5)
+            text = _interval(ratio) if width == "wide" else f"{ratio.ratio:.3f}"
+            lane_value(axes, lane, text, right=right)
+        lanes(axes, [_LABEL[ratio.metric] for ratio in ratios], left=left, size=12 if width == "wide" else 11)
         axes.set_xscale("log")
         low, high = _limits(ratios)
         axes.set_xlim(low, high)

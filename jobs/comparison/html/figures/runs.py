@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from jobs.comparison.html.figures.plate import absent, drawn, label, place, thinned
+from jobs.comparison.html.figures.plate import Thousands, absent, drawn, label, lane_value, place, thinned
+from jobs.comparison.html.figures.plate import lanes as name_lanes
 from jobs.comparison.html.theme import INK, LOOK, RULE
 from jobs.comparison.metrics import METRICS
 from jobs.comparison.text import ABSENT, counted
@@ -39,10 +40,10 @@ def runs_plate(section: Section, name: str) -> Plate:
     panel = _HEAD + _LANE * len(section.sides) + _FOOT
 
     def paint(figure: Figure, width: Width) -> None:
-        margin = {"left": 92.0, "right": 76.0} if width == "wide" else {"left": 84.0, "right": 58.0}
+        left, right = (96.0, 76.0) if width == "wide" else (84.0, 60.0)
         for index, (metric, lanes) in enumerate(panels):
-            axes = place(figure, top=panel * index + _HEAD, height=_LANE * len(lanes), **margin)
-            _paint_panel(axes, metric, lanes)
+            axes = place(figure, left=left, right=right, top=panel * index + _HEAD, height=_LANE * len(lanes))
+            _paint_panel(axes, metric, lanes, left=left, right=right)
 
     most = max(lane.n for _, lanes in panels for lane in lanes.values())
     height = float(panel * len(panels))
@@ -64,9 +65,9 @@ def runs_plate(section: Section, name: str) -> Plate:
     )
 
 
-def _paint_panel(axes: Axes, metric: Metric, lanes: Lanes) -> None:
+def _paint_panel(axes: Axes, metric: Metric, lanes: Lanes, *, left: float, right: float) -> None:
     factor = 100.0 if metric.unit == "ratio" else 1.0
-    label(axes, metric.heading, x=-80, above=10, color=INK, fontweight="bold", fontsize=12.5)
+    label(axes, metric.heading, x=-left, above=10, color=INK, fontweight="bold", fontsize=12.5)
     for lane, (framework, found) in enumerate(lanes.items()):
         axes.axhline(lane, color=RULE, linewidth=1, zorder=0)
         if found.median is None or found.q1 is None or found.q3 is None:
@@ -93,39 +94,28 @@ def _paint_panel(axes: Axes, metric: Metric, lanes: Lanes) -> None:
         )
         median = found.median * factor
         axes.plot([median, median], [lane - 0.4, lane + 0.4], color=INK, linewidth=2, solid_capstyle="butt")
-        axes.annotate(
-            metric.shown(found.median),
-            (1, lane),
-            xycoords=("axes fraction", "data"),
-            xytext=(12, 0),
-            textcoords="offset points",
-            va="center",
-            color=INK,
-            fontweight="bold",
-        )
-    axes.set_yticks(range(len(lanes)), list(lanes))
-    for tick in axes.get_yticklabels():
-        tick.set_color(INK)
-    axes.set_ylim(len(lanes) - 0.5, -0.5)
+        lane_value(axes, lane, metric.shown(found.median), right=right)
+    name_lanes(axes, [LOOK[framework].label for framework in lanes], left=left)
     axes.margins(x=0.06)
     axes.locator_params(axis="x", nbins=5)
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.10g}")
+    axes.xaxis.set_major_formatter(Thousands())
 
 
 def _sentence(metric: Metric, lanes: Lanes) -> str:
     sides = (
-        f"{framework} {ABSENT if lane.median is None else metric.shown(lane.median)} in {counted(lane.n, 'run')}"
+        f"{LOOK[framework].label} {metric.shown(lane.median)} in {counted(lane.n, 'run')}"
         for framework, lane in lanes.items()
+        if lane.median is not None
     )
     return f"{metric.heading}, median: {', '.join(sides)}"
 
 
-def _row(metric: Metric, framework: str, lane: SideMetric) -> list[str]:
+def _row(metric: Metric, framework: FrameworkName, lane: SideMetric) -> list[str]:
     if lane.median is None or lane.q1 is None or lane.q3 is None or lane.minimum is None or lane.maximum is None:
-        return [metric.heading, framework, "0", ABSENT, ABSENT, ABSENT]
+        return [metric.heading, LOOK[framework].label, "0", ABSENT, ABSENT, ABSENT]
     return [
         metric.heading,
-        framework,
+        LOOK[framework].label,
         f"{lane.n:,}",
         metric.shown(lane.median),
         f"{metric.shown(lane.q1)} to {metric.shown(lane.q3)}",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from jobs.comparison.html.figures.plate import absent, drawn, label, place
+from jobs.comparison.html.figures.plate import Thousands, absent, drawn, label, legend, place
 from jobs.comparison.html.theme import INK, LOOK, QUIET, RULE
 from jobs.comparison.html.timelines import Timeline, binned
 from jobs.comparison.text import ABSENT, number
@@ -51,7 +51,7 @@ def timeline_plate(found: Sequence[Timeline | Missing], name: str) -> Plate:
             axes.locator_params(axis="x", nbins=9 if width == "wide" else 5)
             if index == len(columns) - 1:
                 axes.set_xlabel("seconds since training began")
-        _legend(figure, lines)
+        legend(figure, [line.framework for line in lines], line=True, mark=False)
 
     height = float(_LEGEND + len(columns) * (_HEAD + _PLOT + _FOOT) + 22)
     reasons = sorted({line.no_gpu for line in lines if line.no_gpu})
@@ -62,7 +62,7 @@ def timeline_plate(found: Sequence[Timeline | Missing], name: str) -> Plate:
         title=title,
         caption=(
             "One run a side, the one in the middle by speed ("
-            + ", ".join(f"{line.framework}: {line.run_id}" for line in lines)
+            + ", ".join(f"{LOOK[line.framework].label}: {line.run_id}" for line in lines)
             + "). The upright lines mark where each side's training began and ended."
         ),
         description="; ".join(
@@ -70,7 +70,10 @@ def timeline_plate(found: Sequence[Timeline | Missing], name: str) -> Plate:
             for column, heading in columns.items()
         ),
         heights={"wide": height, "narrow": height},
-        headings=["seconds", *(f"{line.framework}: {heading}" for heading in columns.values() for line in lines)],
+        headings=[
+            "seconds",
+            *(f"{LOOK[line.framework].label}: {heading}" for heading in columns.values() for line in lines),
+        ],
         rows=_rows(lines, columns, start_s, end_s),
         note=_sentences(notes) or None,
     )
@@ -108,33 +111,15 @@ def _paint_panel(axes: Axes, lines: Sequence[Timeline], column: str, span: tuple
         if points:
             axes.plot(*zip(*points, strict=True), color=look.color, linestyle=look.dashes, linewidth=1.6)
     axes.set_xlim(start_s, end_s)
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, 1.08 * max((value for line in lines for _, value in line.columns.get(column, [])), default=1) or 1)
     axes.locator_params(axis="y", nbins=4)
-    axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.10g}")
-
-
-def _legend(figure: Figure, lines: Sequence[Timeline]) -> None:
-    scratch = figure.axes[0]
-    handles = [
-        scratch.plot(
-            [],
-            [],
-            color=LOOK[line.framework].color,
-            linestyle=LOOK[line.framework].dashes,
-            linewidth=2,
-            label=line.framework,
-        )[0]
-        for line in lines
-    ]
-    figure.legend(
-        handles=handles, loc="upper left", bbox_to_anchor=(0, 1), ncols=len(lines), frameon=False, handlelength=2.6,
-        borderaxespad=0, columnspacing=1.6,
-    )  # fmt: skip
+    axes.yaxis.set_major_formatter(Thousands())
+    axes.xaxis.set_major_formatter(Thousands())
 
 
 def _mean(line: Timeline, column: str) -> str:
     values = [value for t_s, value in line.columns.get(column, []) if 0 <= t_s <= line.trained_s]
-    return f"{line.framework} {number(sum(values) / len(values)) if values else ABSENT}"
+    return f"{LOOK[line.framework].label} {number(sum(values) / len(values)) if values else ABSENT}"
 
 
 def _rows(lines: Sequence[Timeline], columns: dict[str, str], start_s: float, end_s: float) -> list[list[str]]:
