@@ -50,6 +50,15 @@ test: envs ## every test: core, TensorFlow, torch (those of the images: make tes
 test-fast: ## the tests that take seconds
 	$(MAKE) test PYTEST_ARGS="-m 'not slow and not docker' $(PYTEST_ARGS)"
 
+# Named by the variable CHROMIUM, or found under one of these names, or installed where apt-get may.
+BROWSERS = chromium chromium-browser google-chrome google-chrome-stable
+
+.PHONY: test-page
+test-page: .venv/.synced ## the comparison's page in a real Chromium, which is installed if missing
+	@[ -n "$$CHROMIUM" ] || [ -n "$$(for name in $(BROWSERS); do command -v $$name; done)" ] \
+		|| { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium; }
+	MNIST_JOBS_REQUIRE_CHROMIUM=1 .venv/bin/python -m pytest tests/comparison/html $(PYTEST_ARGS)
+
 .PHONY: check
 check: .venv/.synced ## lint, format, types, Dockerfile, and is the lock current
 	$(UV) lock --check --quiet

@@ -38,7 +38,7 @@ def test_a_folder_that_cannot_be_made_is_not_writable(tmp_path: Path) -> None:
 
 
 def test_a_failed_write_leaves_the_earlier_comparison_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    _, markdown, _ = write_all(compare(make_report()), tmp_path)
+    _, markdown, *_ = write_all(compare(make_report()), tmp_path)
     before = markdown.read_bytes()
 
     def full(_: int) -> None:
