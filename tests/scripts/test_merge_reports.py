@@ -58,8 +58,8 @@ def test_a_matrix_is_merged(matrix: Path, tmp_path: Path) -> None:
     assert result.stderr == ""
     assert "torch is faster" in result.stdout
     assert (
-        "20 runs merged into comparison/comparison.json, comparison/comparison.md, comparison/comparison.html and comparison/runs.csv"
-        in result.stdout
+        "20 runs merged into comparison/comparison.json, comparison/comparison.md, comparison/comparison.html "
+        "and comparison/runs.csv" in result.stdout
     )
     comparison = json.loads((tmp_path / "comparison/comparison.json").read_text(encoding="utf-8"))
     assert [(section["recipe"], section["verdict"]["kind"]) for section in comparison["sections"]] == [

@@ -20,8 +20,15 @@ from jobs.comparison.html.figures.timeline import timeline_plate
 from jobs.comparison.html.theme import LOOK
 from jobs.comparison.metrics import METRICS
 from jobs.comparison.proof import unpaired_line
-from jobs.comparison.statistics import RUNS_FOR_A_VERDICT, SMALLEST_EFFECT
-from jobs.comparison.text import counted, visible
+from jobs.comparison.statistics import (
+    FALSE_CLAIMS,
+    FALSE_CLAIMS_IN_TABLE,
+    RUNS_FOR_A_VERDICT,
+    SMALLEST_EFFECT,
+    UNSTABLE_SPREAD,
+)
+from jobs.comparison.text import ABSENT, counted, visible
+from jobs.comparison.verdict import MOST_LOST
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -29,12 +36,13 @@ if TYPE_CHECKING:
     from jobs.comparison.html.figures.plate import Plate
     from jobs.comparison.html.timelines import SectionKey, Timeline
     from jobs.comparison.metrics import Missing
-    from jobs.comparison.model import Comparison, Section
+    from jobs.comparison.model import Comparison, Gate, GateMetric, Section, Side
 
 MOST_ROWS: Final = 500
 """Rows of one table; comparison.json has every run, whatever their number."""
 
 _TEMPLATE: Final = "comparison.html.j2"
+_METRIC: Final = {metric.name: metric for metric in METRICS}
 _STYLE: Final = "comparison.css"
 
 
@@ -52,6 +60,10 @@ def render_html(comparison: Comparison, lines: Mapping[SectionKey, Sequence[Time
         policy=f"default-src 'none'; style-src 'sha256-{_digest(style)}'; base-uri 'none'; form-action 'none'",
         effect_percent=100 * (SMALLEST_EFFECT - 1),
         runs_for_a_verdict=RUNS_FOR_A_VERDICT,
+        false_claims=FALSE_CLAIMS,
+        false_claims_in_table=FALSE_CLAIMS_IN_TABLE,
+        unstable_spread=UNSTABLE_SPREAD,
+        most_lost=MOST_LOST,
         most_rows=MOST_ROWS,
     )
 
@@ -85,13 +97,14 @@ def _environment() -> Environment:
     environment.globals["tables"] = tables
     environment.filters |= {
         "counted": counted,
+        "gate_rows": gate_rows,
         "headline": headline,
         "measured_rows": measured_rows,
         "named": named,
         "parity_row": tables.parity_row,
         "sentence": sentence,
         "run_cells": tables.run_cells,
-        "side_heading": tables.side_heading,
+        "side_named": side_named,
         "unpaired_line": unpaired_line,
     }
     return environment
@@ -111,6 +124,35 @@ def named(text: str) -> str:
     for framework, look in LOOK.items():
         text = re.sub(rf"\b{framework}\b", look.label, text)
     return text
+
+
+def side_named(side: Side) -> str:
+    return f"{LOOK[side.framework].label} {', '.join(side.framework_versions)}"
+
+
+def gate_rows(gate: Gate) -> list[list[str]]:
+    """A row a metric of each side: before, now, the change and what would be tolerated."""
+    return [
+        [
+            f"{side.recipe}, {side.protocol}, {LOOK[side.framework].label}: {_METRIC[metric.name].heading}",
+            *_gate_cells(metric),
+            metric.outcome.replace("_", " "),
+        ]
+        for side in gate.sides
+        for metric in side.metrics
+    ]
+
+
+def _gate_cells(metric: GateMetric) -> list[str]:
+    shown = _METRIC[metric.name].shown
+    medians = [
+        ABSENT if value is None else f"{shown(value)}, n={count}"
+        for value, count in ((metric.median_before, metric.n_before), (metric.median_now, metric.n_now))
+    ]
+    unit = "points" if metric.unit == "ratio" else "%"
+    change = ABSENT if metric.change is None else f"{100 * metric.change:+.2f} {unit}"
+    tolerated = ABSENT if metric.tolerated is None else f"{100 * metric.tolerated:.2f} {unit}"
+    return [*medians, change, tolerated]
 
 
 def measured_rows(section: Section) -> list[list[str]]:
