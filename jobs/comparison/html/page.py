@@ -99,7 +99,6 @@ def _environment() -> Environment:
         "counted": counted,
         "gate_rows": gate_rows,
         "headline": headline,
-        "measured_rows": measured_rows,
         "named": named,
         "parity_row": tables.parity_row,
         "sentence": sentence,
@@ -153,15 +152,6 @@ def _gate_cells(metric: GateMetric) -> list[str]:
     change = ABSENT if metric.change is None else f"{100 * metric.change:+.2f} {unit}"
     tolerated = ABSENT if metric.tolerated is None else f"{100 * metric.tolerated:.2f} {unit}"
     return [*medians, change, tolerated]
-
-
-def measured_rows(section: Section) -> list[list[str]]:
-    """The metrics that some run has; why the others are missing has a table of its own."""
-    return [
-        cells
-        for metric, cells in zip(METRICS, tables.metric_rows(section), strict=True)
-        if any(found.n for side in section.sides for found in side.metrics if found.name == metric.name)
-    ]
 
 
 def headline(text: str) -> tuple[str, str]:
