@@ -61,8 +61,7 @@ def group(runs: Sequence[Run], *, allow: Iterable[str] = ()) -> tuple[Group, ...
         )
     members: dict[tuple[str, str], list[Run]] = defaultdict(list)
     for run in runs:
-        # A run of no epoch recorded a parity trace and nothing else: it has no time to compare.
-        if run.epochs > 0:
+        if run.timed:
             members[run.recipe, run.protocol].append(run)
     groups: list[Group] = []
     fields: set[str] = set()

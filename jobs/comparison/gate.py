@@ -63,7 +63,7 @@ def gate(now: Sequence[Run], before: Sequence[Run], *, allow: Iterable[str] = ()
 
 def _by_side(runs: Iterable[Run]) -> dict[Key, list[Run]]:
     sides: dict[Key, list[Run]] = defaultdict(list)
-    for run in runs:
+    for run in filter(lambda run: run.timed, runs):
         sides[run.recipe, run.protocol, run.framework].append(run)
     return sides
 

@@ -89,6 +89,11 @@ class Run:
     source: str
     place: Place
 
+    @property
+    def timed(self) -> bool:
+        """Whether it trained: a run of no epoch recorded a parity trace, and has no time to compare."""
+        return self.epochs > 0
+
     def whole(self) -> Report:
         """The whole report, read again.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
@@ -33,6 +33,28 @@ def side(framework: str, speeds: tuple[float, ...]) -> list[Report]:
         make_report(framework=framework, seed=seed, images_per_s=speed)  # type: ignore[arg-type]
         for seed, speed in enumerate(speeds, start=1)
     ]
+
+
+def parity_report(
+    framework: Any, *, precision: str = "fp64", step: float = 1.5, weights: str = "aa", **more: Any
+) -> Any:
+    """Two parity steps and no epoch; ``step`` is the second step's loss, ``weights`` the digest's digits."""
+    parity = {
+        "steps": [{"loss": 2.0, "grad_norm": 0.5}, {"loss": step, "grad_norm": 0.4}],
+        "initial_weights_sha256": weights * 32,
+        "first_logits": [[0.0, 1.0]],
+        "weight_norms": {"conv1.kernel": 2.0},
+    }
+    changes = {
+        "parity": parity,
+        "config.precision": precision,
+        "config.epochs": 0,
+        "results.epochs": [],
+        "phases": [],
+        "results.steady_images_per_s": None,
+        "null_reasons.results": "no epoch was asked for (--epochs 0)",
+    }
+    return make_report(framework=framework, run_id=f"parity-{framework}-{precision}", changes=changes, **more)
 
 
 def as_run(report: Report) -> Run:

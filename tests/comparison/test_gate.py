@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jobs.comparison.gate import ACCURACY_FLOOR, FALSE_ALARMS, gate
-from tests.comparison.comparisons import as_run
+from tests.comparison.comparisons import as_run, parity_report
 from tests.support.reports import make_report
 
 if TYPE_CHECKING:
@@ -85,6 +85,11 @@ def test_runs_lost_beyond_the_baseline_s_are_a_regression() -> None:
     assert side.outcome == "regression"
     assert "1 of 7 runs did not complete, against 0 of 6 before" in side.text
     assert only(gate([*runs(), failed], [*runs(), failed])).outcome == "unchanged"
+
+
+def test_a_parity_trace_is_no_run_to_gate() -> None:
+    assert gate([*runs(), as_run(parity_report("torch"))], runs()).outcome == "unchanged"
+    assert gate(runs(), [*runs(), as_run(parity_report("tensorflow"))]).outcome == "unchanged"
 
 
 def test_all_runs_lost_are_a_regression_not_a_gap() -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from jobs.comparison.parity import TOLERANCE, Setting, Trace, compare, line_up, relative_difference, trace_of
 from jobs.comparison.render_markdown import render_markdown
-from tests.comparison.comparisons import TF_SPEEDS, TORCH_SPEEDS, side, terminal
+from tests.comparison.comparisons import TF_SPEEDS, TORCH_SPEEDS, parity_report, side, terminal
 from tests.comparison.comparisons import compare as merge
 from tests.support.reports import make_report
 
@@ -116,27 +116,6 @@ def test_the_relative_difference_is_symmetric_and_bounded(one: float, other: flo
     assert found == relative_difference(other, one)
     assert 0 <= found <= 2
     assert (found == 0) == (one == other) or abs(one - other) < 1e-300
-
-
-def parity_report(
-    framework: Any, *, precision: str = "fp64", step: float = 1.5, weights: str = "aa", **more: Any
-) -> Any:
-    parity = {
-        "steps": [{"loss": 2.0, "grad_norm": 0.5}, {"loss": step, "grad_norm": 0.4}],
-        "initial_weights_sha256": weights * 32,
-        "first_logits": [[0.0, 1.0]],
-        "weight_norms": {"conv1.kernel": 2.0},
-    }
-    changes = {
-        "parity": parity,
-        "config.precision": precision,
-        "config.epochs": 0,
-        "results.epochs": [],
-        "phases": [],
-        "results.steady_images_per_s": None,
-        "null_reasons.results": "no epoch was asked for (--epochs 0)",
-    }
-    return make_report(framework=framework, run_id=f"parity-{framework}-{precision}", changes=changes, **more)
 
 
 def timed() -> list[Any]:

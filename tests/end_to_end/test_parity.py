@@ -1,68 +1,71 @@
-"""From the same weights and batches, both frameworks compute the same; compared through their report files."""
+"""From the same weights and batches, both frameworks compute the same: traced in their own environments, then merged."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import json
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pytest
 
 from jobs.report import read
+from tests.end_to_end.conftest import ROOT
 
 if TYPE_CHECKING:
-    import subprocess
     from collections.abc import Callable
     from pathlib import Path
 
-    from jobs.report.schema import Parity
-
 FRAMEWORKS = ("tensorflow", "torch")
+Job = "Callable[..., subprocess.CompletedProcess[str]]"
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 
 
-def _traces(
-    job: Callable[..., subprocess.CompletedProcess[str]], folder: Path, *arguments: str
-) -> tuple[Parity, Parity]:
-    traces = []
+def _merged(job: Job, folder: Path, *arguments: str) -> dict[str, Any]:
+    """The one pair of traces in the merge of both frameworks' reports."""
     for framework in FRAMEWORKS:
-        done = job(
-            framework, "train", "--epochs", "0", "--device", "cpu", "--report-dir", folder / framework, *arguments
-        )
+        options = ("--epochs", "0", "--device", "cpu", "--report-dir", folder / "reports")
+        done = job(framework, "train", *options, *arguments)
         assert done.returncode == 0, done.stderr
-        (path,) = (folder / framework).iterdir()
-        parity = read(path).parity
-        assert parity is not None
-        traces.append(parity)
-    return traces[0], traces[1]
+    merge = [sys.executable, ROOT / "scripts" / "merge_reports.py", folder / "reports", "-o", folder / "comparison"]
+    done = subprocess.run(merge, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    comparison = json.loads((folder / "comparison" / "comparison.json").read_text(encoding="utf-8"))
+    (pair,) = comparison["parity"]
+    assert comparison["unpaired_traces"] == comparison["sections"] == []
+    return pair  # type: ignore[no-any-return]
 
 
-def _largest_relative_difference(one: Parity, other: Parity) -> float:
-    pairs = [
-        (getattr(a, name), getattr(b, name))
-        for a, b in zip(one.steps, other.steps, strict=True)
-        for name in ("loss", "grad_norm")
-    ]
-    return max(abs(a - b) / abs(b) for a, b in pairs)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("recipe", ["lenet", "basic-cnn"])
-def test_first_logits_agree_in_float32(
-    recipe: str, job: Callable[..., subprocess.CompletedProcess[str]], dataset: str, tmp_path: Path
+@pytest.mark.parametrize(
+    ("recipe", "precision", "steps", "tolerance"),
+    [
+        ("lenet", "fp64", 200, 1e-12),
+        ("basic-cnn", "fp64", 200, 1e-12),
+        ("lenet", "fp32", 100, 1e-6),
+        # Adam amplifies what float32 rounds: only what comes before the first update can be held to a tolerance.
+        ("basic-cnn", "fp32", 1, 1e-6),
+    ],
+)
+def test_the_traces_agree(
+    recipe: str, precision: str, steps: int, tolerance: float, job: Job, dataset: str, tmp_path: Path
 ) -> None:
-    tf, torch = _traces(job, tmp_path, "--recipe", recipe, "--dataset", dataset, "--parity-steps", "1")
-    assert tf.initial_weights_sha256 == torch.initial_weights_sha256
-    difference = np.abs(np.array(tf.first_logits) - np.array(torch.first_logits)).max()
-    assert difference <= 1e-5
+    options = ("--recipe", recipe, "--precision", precision, "--parity-steps", str(steps), "--dataset", dataset)
+    pair = _merged(job, tmp_path, *options)
+    assert pair["tolerance_ratio"] == tolerance
+    assert pair["steps"] == steps
+    assert pair["outcome"] == "agree", pair["text"]
+    assert pair["largest_relative_difference"] <= tolerance
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("recipe", ["lenet", "basic-cnn"])
-def test_twenty_steps_agree_in_float64(
-    recipe: str, job: Callable[..., subprocess.CompletedProcess[str]], dataset: str, tmp_path: Path
-) -> None:
-    options = ("--recipe", recipe, "--dataset", dataset, "--parity-steps", "20", "--precision", "fp64")
-    tf, torch = _traces(job, tmp_path, *options)
-    assert tf.initial_weights_sha256 == torch.initial_weights_sha256
-    assert _largest_relative_difference(tf, torch) <= 1e-12
-    norms = [abs(tf.weight_norms[name] - norm) / norm for name, norm in torch.weight_norms.items()]
-    assert max(norms) <= 1e-12
+def test_accuracy_after_an_epoch_is_within_a_tenth_of_a_point(job: Job, mnist: str, tmp_path: Path) -> None:
+    accuracies = []
+    for framework in FRAMEWORKS:
+        folder = tmp_path / framework
+        done = job(framework, "train", "--epochs", "1", "--device", "cpu", "--dataset", mnist, "--report-dir", folder)
+        assert done.returncode == 0, done.stderr
+        (path,) = folder.iterdir()
+        accuracy = read(path).results.test_accuracy_ratio
+        assert accuracy is not None
+        accuracies.append(accuracy)
+    assert abs(accuracies[0] - accuracies[1]) <= 0.001

@@ -38,7 +38,7 @@ def timelines(runs: Iterable[Run]) -> dict[SectionKey, list[Timeline | Missing]]
     """For each section one timeline a side, of the run whose speed is the side's median, or why there is none."""
     sides: dict[SectionKey, dict[FrameworkName, list[Run]]] = {}
     for run in runs:
-        if run.epochs > 0:
+        if run.timed:
             sides.setdefault((run.recipe, run.protocol), {}).setdefault(run.framework, []).append(run)
     return {key: [_of_side(side[framework]) for framework in sorted(side)] for key, side in sides.items()}
 

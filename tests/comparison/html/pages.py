@@ -14,10 +14,16 @@ from jobs.comparison.load import load
 from tests.support.reports import make_report, write_report
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
+    from jobs.comparison.load import Loaded
     from jobs.report import Report
 
+HOSTILE = (
+    "x\"'><script>alert(1)</script><img src=x onerror=alert(1)>\n{{ 7 * 7 }} $x^2$ \x1b[2J \u202egnp.exe \u2066"
+    " </style> javascript:alert(1) &amp; <!-- ]]> https://evil.example"
+)
 VOID: Final = frozenset({"meta", "link", "br", "hr", "img", "input"})
 SERIES: Final = {
     "columns": ["util_percent", "sm_util_percent", "power_w", "cpu_percent"],
@@ -93,11 +99,16 @@ def read_page(html: str) -> Element:
     return reader.root
 
 
-def page_of(folder: Path, *reports: Report, reverse: bool = False) -> str:
+def page_of(folder: Path, *reports: Report, reverse: bool = False, baseline: Sequence[Report] = ()) -> str:
     """The page of report files in ``folder``; ``reverse`` gives them in the other order."""
+    loaded = _loaded(folder, reports, reverse=reverse)
+    before = _loaded(folder / "baseline", baseline) if baseline else None
+    return render_html(build(loaded, baseline=before), timelines(loaded.runs))
+
+
+def _loaded(folder: Path, reports: Sequence[Report], *, reverse: bool = False) -> Loaded:
     paths = [str(write_report(report, folder / f"{number:05}.json")) for number, report in enumerate(reports)]
-    loaded = load(paths[::-1] if reverse else paths, io.BytesIO())
-    return render_html(build(loaded), timelines(loaded.runs))
+    return load(paths[::-1] if reverse else paths, io.BytesIO())
 
 
 def matrix(*, gpu: bool = False, runs: int = 5, series: bool = False) -> list[Any]:

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.comparison.html.pages import matrix, page_of
-from tests.comparison.html.test_page import HOSTILE
-from tests.comparison.test_parity import parity_report
+from tests.comparison.comparisons import parity_report
+from tests.comparison.html.pages import HOSTILE, matrix, page_of
 from tests.support.reports import make_report
 
 if TYPE_CHECKING:

@@ -10,17 +10,12 @@ import pytest
 
 from jobs.comparison.html.page import MOST_ROWS
 from jobs.comparison.html.theme import ROLE
-from tests.comparison.html.pages import Element, matrix, page_of, read_page
-from tests.comparison.test_parity import parity_report
+from tests.comparison.comparisons import parity_report
+from tests.comparison.html.pages import HOSTILE, Element, matrix, page_of, read_page
 from tests.support.reports import make_report
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-HOSTILE = (
-    "x\"'><script>alert(1)</script><img src=x onerror=alert(1)>\n{{ 7 * 7 }} $x^2$ \x1b[2J \u202egnp.exe \u2066"
-    " </style> javascript:alert(1) &amp; <!-- ]]> https://evil.example"
-)
 
 
 @pytest.fixture(scope="module")
@@ -221,6 +216,21 @@ def test_parity_that_fails_is_on_the_first_card(tmp_path: Path) -> None:
     assert "Parity fails: in float64, seed 1 the traces part at step 2" in card.text
     table = next(table for table in found.all("div") if table.attributes.get("aria-label") == "Every pair of traces")
     assert "differ from step 2 on" in table.text
+
+
+def test_the_gate_stands_before_the_sections(tmp_path: Path) -> None:
+    slower = [
+        make_report(framework="torch", seed=seed, images_per_s=6000.0 + seed, run_id=f"now-{seed}")
+        for seed in range(1, 6)
+    ]
+    before = [make_report(framework="torch", seed=seed, images_per_s=12_000.0 + seed) for seed in range(1, 6)]
+    found = read_page(page_of(tmp_path, *slower, baseline=before))
+    gate = next(section for section in found.all("section") if "gate" in str(section.attributes["class"]).split())
+    assert gate.attributes["class"] == "gate regression"
+    assert gate.one("h2").text == "Against the baseline: regression"
+    assert "steady training 12,003 → 6,003 images/s" in gate.one("ul").text
+    row = next(row for row in gate.one("tbody").all("tr") if "steady training" in row.text)
+    assert [cell.text for cell in row.all("td")][:3] == ["12,003, n=5", "6,003, n=5", "-49.99 %"]
 
 
 def test_parity_alone_makes_a_page(tmp_path: Path) -> None:
