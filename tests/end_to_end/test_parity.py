@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    Job = Callable[..., subprocess.CompletedProcess[str]]
+
 FRAMEWORKS = ("tensorflow", "torch")
-Job = "Callable[..., subprocess.CompletedProcess[str]]"
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 
