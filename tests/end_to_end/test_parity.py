@@ -1,4 +1,4 @@
-"""From the same weights and batches, both frameworks compute the same: traced in their own environments, then merged."""
+"""From the same weights and batches, both frameworks compute the same: traced in their environments, then merged."""
 
 from __future__ import annotations
 
