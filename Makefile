@@ -6,6 +6,7 @@ SHELL := /bin/bash
 # TensorFlow has no wheels for Python 3.14 yet; uv takes the first fitting interpreter it finds.
 PYTHON ?= >=3.11,<3.14
 DEMO_EPOCHS ?= 3
+PAGE ?= comparison/comparison.html
 BENCH_REPORTS ?= 1000 10000
 
 # An installed uv is used; otherwise one is put into .tools, which needs Python's venv module only.
@@ -58,6 +59,10 @@ test-page: .venv/.synced ## the comparison's page in a real Chromium, which is i
 	@[ -n "$$CHROMIUM" ] || [ -n "$$(for name in $(BROWSERS); do command -v $$name; done)" ] \
 		|| { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium; }
 	MNIST_JOBS_REQUIRE_CHROMIUM=1 .venv/bin/python -m pytest tests/comparison/html $(PYTEST_ARGS)
+
+.PHONY: picture
+picture: .venv/.synced ## the README's picture, from a comparison's page: PAGE=comparison/comparison.html
+	.venv/bin/python scripts/picture.py $(PAGE) docs/images/comparison.png
 
 .PHONY: check
 check: .venv/.synced ## lint, format, types, Dockerfile, and is the lock current

@@ -9,7 +9,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Final
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from jobs.comparison import tables
 from jobs.comparison.html.figures.accuracy import accuracy_plate
@@ -104,6 +104,7 @@ def _environment() -> Environment:
         "sentence": sentence,
         "run_cells": tables.run_cells,
         "side_named": side_named,
+        "unbroken": unbroken,
         "unpaired_line": unpaired_line,
     }
     return environment
@@ -158,6 +159,11 @@ def headline(text: str) -> tuple[str, str]:
     """A verdict's sentence as what is said first and the rest: ``torch is faster`` and its figures."""
     first, _, rest = re.sub(r"[:;,] ", "\0", text, count=1).partition("\0")
     return sentence(first), sentence(rest)
+
+
+def unbroken(text: str) -> Markup:
+    """``text`` in which a line never ends inside a number like 1.6e-14."""
+    return Markup(re.sub(r"[\d.]+e-\d+", r'<span class="unbroken">\g<0></span>', str(escape(visible(text)))))  # noqa: S704
 
 
 def sentence(text: str) -> str:

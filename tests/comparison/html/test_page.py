@@ -11,7 +11,7 @@ import pytest
 from jobs.comparison.html.page import MOST_ROWS
 from jobs.comparison.html.theme import ROLE
 from tests.comparison.comparisons import parity_report
-from tests.comparison.html.pages import HOSTILE, Element, matrix, page_of, read_page
+from tests.comparison.html.pages import HOSTILE, SERIES, Element, matrix, page_of, read_page
 from tests.support.reports import make_report
 
 if TYPE_CHECKING:
@@ -246,3 +246,13 @@ def test_thousands_of_runs_make_a_page_of_bounded_size(tmp_path: Path) -> None:
     assert f"The first {MOST_ROWS} of 1,800 rows" in found.text
     assert "200 of up to 900 runs a side are drawn, evenly by rank" in found.text
     assert len(many) < 1.2 * len(few)
+
+
+def test_one_odd_reading_at_the_start_does_not_flatten_the_timeline(tmp_path: Path) -> None:
+    series = {**SERIES, "values": [[9e4, *SERIES["values"][0][1:]], *SERIES["values"][1:]]}
+    odd = make_report(framework="torch", gpu=True, timeseries=True, changes={"timeseries": series})
+    figure = read_page(page_of(tmp_path, odd)).all("figure")[3]
+    assert "Some readings outside training lie above the frame" in figure.text
+    ticks = [text.text for text in figure.all("svg")[0].all("text")]
+    assert "60" in ticks
+    assert not any("," in tick and tick[0].isdigit() for tick in ticks)
