@@ -1,23 +1,40 @@
-# The two images, included by the Makefile.
-#   make images            MNIST is downloaded during the build
+# The images, included by the Makefile.
+#   make images            mnist-tf and mnist-torch; MNIST is downloaded during the build
 #   make images DATA=DIR   MNIST is taken from the IDX files (gz or raw) in DIR
-#   make test-images       builds them, then runs both as operators do
+#   make test-images       builds them and mnist-merge, then runs them as operators do
 
 DOCKER ?= docker
 IMAGES := mnist-tf mnist-torch
+# Only for clusters that merge on a shared volume: k8s/overlays/merge.
+MERGE_IMAGE := mnist-merge
 IMAGE_VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' jobs/__init__.py)
 IMAGE_TAG ?= $(IMAGE_VERSION)
 IMAGE_BASE ?= python:3.13-slim-trixie
 IMAGE_GIT_SHA = $(shell git rev-parse HEAD 2>/dev/null)$(shell test -z "$$(git status --porcelain 2>/dev/null)" || echo -dirty)
 DATA ?=
 
-.PHONY: images test-images $(IMAGES:%=image-%)
+# The size each may have, in GB (10^9 bytes, as the engine counts them), and the extra it is made from.
+budget_gb_mnist-tf := 6.0
+budget_gb_mnist-torch := 5.6
+budget_gb_mnist-merge := 0.6
+extra_mnist-tf := tf-cuda
+extra_mnist-torch := torch
+extra_mnist-merge := compare
 
-images: $(IMAGES:%=image-%) ## both images; DATA=DIR takes MNIST from a folder
-	@for image in $(IMAGES); do \
-		$(DOCKER) image inspect --format '{{.Size}}' "$$image:$(IMAGE_TAG)" \
-		| awk -v name="$$image:$(IMAGE_TAG)" '{ printf "%-24s %.2f GB\n", name, $$1 / 1e9 }'; \
-	done
+ALL_IMAGES := $(IMAGES) $(MERGE_IMAGE)
+
+.PHONY: images sbom test-images $(ALL_IMAGES:%=image-%)
+
+images: $(IMAGES:%=image-%) ## both images, held to their size budgets; DATA=DIR takes MNIST from a folder
+	@$(foreach image,$(IMAGES),$(call check_size,$(image)) &&) true
+
+# $(call check_size,IMAGE): print its size, and fail above its budget.
+define check_size
+$(DOCKER) image inspect --format '{{.Size}}' '$(1):$(IMAGE_TAG)' \
+| awk -v name='$(1):$(IMAGE_TAG)' -v budget=$(budget_gb_$(1)) \
+	'{ printf "%-24s %.2f GB of %.1f GB\n", name, $$1 / 1e9, budget; over = $$1 > budget * 1e9 } \
+	END { if (over) print "error: " name " is over its budget; see docker/slim.sh" > "/dev/stderr"; exit over || !NR }'
+endef
 
 # Docker reads nothing outside the build context, so a folder's files are copied into it.
 ifneq ($(DATA),)
@@ -30,7 +47,9 @@ $(IMAGE_DATA):
 	@chmod -R u+rwX,go+rX $@
 endif
 
-$(IMAGES:%=image-%): image-%: $(IMAGE_DATA)
+$(IMAGES:%=image-%): $(IMAGE_DATA)
+
+$(ALL_IMAGES:%=image-%): image-%:
 	DOCKER_BUILDKIT=1 $(DOCKER) build --file docker/Dockerfile --target $* \
 		--build-arg BASE=$(IMAGE_BASE) \
 		--build-arg MNIST_FROM=$(if $(DATA),folder,download) \
@@ -40,6 +59,15 @@ $(IMAGES:%=image-%): image-%: $(IMAGE_DATA)
 		--build-arg IMAGE_REF=$*:$(IMAGE_TAG) \
 		--tag $*:$(IMAGE_TAG) --tag $*:latest .
 
-test-images: images .venv/.synced ## build both images and run them as operators do
+sbom: $(ALL_IMAGES:%=build/sbom/%.cdx.json) ## each image's bill of materials (CycloneDX) from the lock, in build/sbom
+
+# The same command writes the image's own, /usr/share/sbom; see docker/Dockerfile.
+build/sbom/%.cdx.json: pyproject.toml uv.lock | $(filter .tools/bin/uv,$(UV))
+	@mkdir -p $(@D)
+	$(UV) export --locked --no-dev --extra $(extra_$*) --format cyclonedx1.5 --quiet \
+		--preview-features sbom-export --output-file $@
+
+test-images: images image-$(MERGE_IMAGE) .venv/.synced ## build the images and run them as operators do
+	@$(call check_size,$(MERGE_IMAGE))
 	MNIST_JOBS_REQUIRE_IMAGES=1 MNIST_JOBS_DOCKER=$(DOCKER) MNIST_JOBS_IMAGE_TAG=$(IMAGE_TAG) \
 		.venv/bin/python -m pytest tests/docker

@@ -14,6 +14,8 @@ import typer
 from jobs import __version__
 from jobs.errors import FrameworkMissing, JobError
 from jobs.exit_codes import ExitCode
+from jobs.harness.interrupt import leave_on_sigterm
+from jobs.harness.termination import note_error, termination_message
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -258,6 +260,8 @@ def build_app(program: Program) -> typer.Typer:
         exit_code = ExitCode.DONE
         for finding in examine(program.load_framework, device=device.value, dataset=dataset, report_dir=report_dir):
             typer.echo(f"{finding.state:5} {finding.subject}: {finding.text}")
+            if finding.exit_code:
+                note_error(f"{finding.subject}: {finding.text}")
             exit_code = exit_code or finding.exit_code
         raise typer.Exit(exit_code)
 
@@ -284,7 +288,10 @@ def _counts(counts: Sequence[int]) -> str:
 
 def run_program(program: Program, arguments: Sequence[str] | None = None) -> None:
     """Run the command line and leave with its exit code; an expected failure is one line on standard error."""
-    sys.exit(exit_code_of(program, sys.argv[1:] if arguments is None else arguments))
+    leave_on_sigterm()
+    with termination_message(program.name) as summary:
+        summary.exit_code = exit_code_of(program, sys.argv[1:] if arguments is None else arguments)
+    sys.exit(summary.exit_code)
 
 
 def exit_code_of(program: Program, arguments: Sequence[str]) -> int:
@@ -317,5 +324,6 @@ def _unexpected(error: Exception, program: Program) -> int:
 
 def _fail(message: str, code: ExitCode) -> int:
     if message:
+        note_error(message)
         print(f"error: {message}", file=sys.stderr)  # noqa: T201 - the one line a person sees
     return int(code)

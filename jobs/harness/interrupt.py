@@ -18,6 +18,15 @@ class Interrupted(Exception):
         self.exit_code = 128 + signal_number
 
 
+def leave_on_sigterm() -> None:
+    """End the program with code 143 on SIGTERM, which process 1 of a container would otherwise ignore."""
+    signal.signal(signal.SIGTERM, _leave)
+
+
+def _leave(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the signature is Python's
+    raise SystemExit(128 + number)
+
+
 class InterruptGuard:
     """While entered, notes the first signal instead of dying of it; :meth:`check` raises it where it is safe.
 

@@ -19,6 +19,7 @@ from jobs.harness.environment import read_environment
 from jobs.harness.interrupt import Interrupted, InterruptGuard
 from jobs.harness.parity import record_parity
 from jobs.harness.phases import Clock, PhaseRecorder
+from jobs.harness.termination import note_report
 from jobs.harness.textfile import check_textfile_writable, write_textfile
 from jobs.harness.trainer import RunSpec
 from jobs.harness.training import Outcome, train
@@ -257,6 +258,7 @@ class _Run:
         self._console.line(f"weights: {path}")
 
     def _publish(self, report: Report) -> None:
+        note_report(report)
         line = to_line(report)
         try:
             path = write(report, self._request.report_dir)

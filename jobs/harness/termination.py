@@ -1,0 +1,138 @@
+"""The termination message: one line that Kubernetes keeps of a container that has ended, for ``kubectl describe pod``.
+
+It is written where ``MNIST_JOBS_TERMINATION_MESSAGE_PATH`` points to, and nowhere without it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections import Counter
+from contextlib import contextmanager
+from contextvars import ContextVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from jobs import __version__
+from jobs.exit_codes import ExitCode
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from jobs.report import Report
+
+PATH_VARIABLE: Final = "MNIST_JOBS_TERMINATION_MESSAGE_PATH"
+
+LIMIT_BYTES: Final = 4096
+"""What the kubelet keeps of one container's message; of a longer one it would keep the end alone, which is no JSON."""
+
+_current: ContextVar[Summary | None] = ContextVar("termination_summary", default=None)
+
+
+class Summary:
+    """What a program has to say at its end; :attr:`exit_code` is ``None`` as long as it runs."""
+
+    def __init__(self, program: str) -> None:
+        self.exit_code: int | None = None
+        self._program = program
+        self._errors: list[str] = []
+        self._where: dict[str, Any] = {}
+        self._statuses: Counter[str] = Counter()
+        self._runs: list[dict[str, Any]] = []
+
+    def add_error(self, text: str) -> None:
+        self._errors.append(" ".join(text.split()))
+
+    def add_report(self, report: Report) -> None:
+        kubernetes, config, results = report.environment.kubernetes, report.config, report.results
+        self._where = {
+            "node": kubernetes.node if kubernetes else None,
+            "index": kubernetes.index if kubernetes else None,
+            "devices": [{"name": d.name, "uuid": d.uuid, "mig_uuid": d.mig_uuid} for d in report.devices],
+            "driver_version": report.environment.driver_version,
+        }
+        self._statuses[report.status] += 1
+        self._runs.append(
+            {
+                "run_id": report.run_id,
+                "status": report.status,
+                "status_reason": report.status_reason,
+                "seed": config.seed,
+                "test_accuracy_ratio": results.test_accuracy_ratio,
+                "train_wall_s": results.train_wall_s,
+                "steady_images_per_s": results.steady_images_per_s,
+            }
+        )
+
+    def line(self) -> str:
+        """The message, a JSON object of at most :data:`LIMIT_BYTES`: first the oldest runs go, then the error's end."""
+        runs, error = list(self._runs), "; ".join(self._errors)
+        while len(_encode(line := self._line(runs, error))) > LIMIT_BYTES and (runs or error):
+            if runs:
+                del runs[0]
+            else:
+                error = error[: len(error) // 2]
+        return line
+
+    def _line(self, runs: list[dict[str, Any]], error: str) -> str:
+        known = self.exit_code in set(ExitCode)
+        content = {
+            "program": self._program,
+            "version": __version__,
+            "exit_code": self.exit_code,
+            "meaning": ExitCode(self.exit_code).meaning if known else None,
+            "error": error or None,
+            **self._where,
+            "runs_by_status": dict(self._statuses),
+            "runs_left_out": len(self._runs) - len(runs),
+            "runs": runs,
+        }
+        return json.dumps(content, ensure_ascii=False, separators=(",", ":"))
+
+
+@contextmanager
+def termination_message(program: str, variables: Mapping[str, str] = os.environ) -> Iterator[Summary]:
+    """Collect a summary while entered and write it at the end, also when the program is made to exit.
+
+    A message that cannot be written is told on standard error and changes nothing else.
+    """
+    summary = Summary(program)
+    token = _current.set(summary)
+    try:
+        yield summary
+    except SystemExit as leaving:
+        summary.exit_code = leaving.code if isinstance(leaving.code, int) else int(ExitCode.INTERNAL_ERROR)
+        raise
+    finally:
+        _current.reset(token)
+        path = variables.get(PATH_VARIABLE)
+        if path:
+            _write(Path(path), summary.line())
+
+
+def note_report(report: Report) -> None:
+    """Add a finished run to the termination message."""
+    summary = _current.get()
+    if summary is not None:
+        summary.add_report(report)
+
+
+def note_error(text: str) -> None:
+    """Add the line a person sees to the termination message."""
+    summary = _current.get()
+    if summary is not None:
+        summary.add_error(text)
+
+
+def _encode(line: str) -> bytes:
+    return line.encode(errors="replace")
+
+
+def _write(path: Path, line: str) -> None:
+    try:
+        # In place: the kubelet mounts this one file, so that no other can be moved over it.
+        path.write_bytes(_encode(line))
+    except OSError as error:
+        reason = error.strerror or error
+        print(f"warning: termination message {str(path)!r} cannot be written ({reason})", file=sys.stderr)  # noqa: T201
