@@ -94,6 +94,10 @@ schema: .venv/.synced ## publish the JSON Schemas of the report and of the compa
 bench-merge: .venv/.synced ## measure merges of thousands of generated reports: seconds and peak memory
 	.venv/bin/python scripts/bench_merge.py --reports $(BENCH_REPORTS)
 
+.PHONY: manifests
+manifests: .venv/.synced ## render k8s/base into k8s/*.yaml; needs kubectl
+	.venv/bin/python scripts/render_manifests.py
+
 .PHONY: clean
 clean: ## remove the environments and what was built
 	rm -rf .venv .venv-tf .venv-torch .tools build dist

@@ -76,12 +76,11 @@ class Summary:
         return line
 
     def _line(self, runs: list[dict[str, Any]], error: str) -> str:
-        known = self.exit_code in set(ExitCode)
         content = {
             "program": self._program,
             "version": __version__,
             "exit_code": self.exit_code,
-            "meaning": ExitCode(self.exit_code).meaning if known else None,
+            "meaning": next((code.meaning for code in ExitCode if code == self.exit_code), None),
             "error": error or None,
             **self._where,
             "runs_by_status": dict(self._statuses),

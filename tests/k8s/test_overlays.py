@@ -1,0 +1,125 @@
+"""What each overlay is there for."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from jobs.exit_codes import ExitCode
+from tests.k8s.manifests import APPLIED, GPU, INSTANCE, NAME, OVERLAYS, PART_OF, SETS, Job, job, jobs, of_kind
+from tests.k8s.test_policy import codes_by_action
+
+BOTH = ("mnist-tf", "mnist-torch")
+
+
+def gpus(job: Job) -> dict[str, str]:
+    """The extended resources a Job asks for."""
+    limits = job.container["resources"]["limits"]
+    return {name: count for name, count in limits.items() if name.startswith("nvidia.com/")}
+
+
+def test_they_are_those_that_are_documented() -> None:
+    assert OVERLAYS == ["cpu", "dra", "fleet", "kueue", "merge", "mig", "rwx", "trials"]
+
+
+@pytest.mark.parametrize("name", [name for name in SETS if name not in {"fleet", "merge"}])
+def test_both_frameworks_run_and_differ_in_the_name_alone(name: str) -> None:
+    tf, torch = (json.dumps(job(name, program).document, sort_keys=True) for program in BOTH)
+    assert tf.replace("mnist-tf", "mnist-torch").replace("reports-tf", "reports-torch") == torch
+
+
+@pytest.mark.parametrize("name", [APPLIED, "trials", "fleet", "kueue", "rwx"])
+def test_a_whole_gpu(name: str) -> None:
+    assert [gpus(job) for job in jobs(name)] == [{GPU: "1"}] * len(jobs(name))
+
+
+@pytest.mark.parametrize("name", [APPLIED, "cpu", "trials", "kueue", "dra", "mig"])
+def test_each_job_has_a_volume_of_its_own(name: str) -> None:
+    claims = of_kind(name, "PersistentVolumeClaim")
+    assert [claim["spec"]["accessModes"] for claim in claims] == [["ReadWriteOnce"]] * 2
+    used = [job.mounts["/reports"]["persistentVolumeClaim"]["claimName"] for job in jobs(name)]
+    assert sorted(used) == sorted(claim["metadata"]["name"] for claim in claims)
+
+
+def test_cpu_asks_for_no_gpu_and_little_else() -> None:
+    for found in jobs("cpu"):
+        assert gpus(found) == {}
+        assert found.container["resources"]["limits"]["cpu"] == "1"
+
+
+def test_trials_have_a_seed_an_index_in_turn() -> None:
+    for found in jobs("trials"):
+        assert found.spec["completionMode"] == "Indexed"
+        # Fewer runs a side and the comparison gives no verdict.
+        assert found.spec["completions"] >= 5
+        # Its volume is ReadWriteOnce.
+        assert found.spec["parallelism"] == 1
+        args = found.container["args"]
+        assert args[args.index("--seed") + 1] == "$(JOB_COMPLETION_INDEX)"
+        assert codes_by_action(found)["FailIndex"] == {
+            ExitCode.NO_USABLE_GPU,
+            ExitCode.BELOW_REFERENCE,
+            ExitCode.DIVERGED,
+        }
+
+
+def test_fleet_is_one_pod_a_node_all_at_once_and_none_again() -> None:
+    (found,) = jobs("fleet")
+    assert found.spec["completionMode"] == "Indexed"
+    assert found.spec["parallelism"] == found.spec["completions"] > 1
+    assert found.spec["backoffLimitPerIndex"] == 0
+    assert "maxFailedIndexes" not in found.spec
+    ((term,),) = found.pod["affinity"]["podAntiAffinity"].values()
+    assert term["topologyKey"] == "kubernetes.io/hostname"
+    labels = found.spec["template"]["metadata"]["labels"]
+    assert term["labelSelector"]["matchLabels"] == {key: labels[key] for key in (NAME, INSTANCE)}
+    # A volume would have to be the node's own.
+    assert of_kind("fleet", "PersistentVolumeClaim") == []
+    assert "emptyDir" in found.mounts["/reports"]
+    # Whatever may be a node's fault must not keep the others from being looked at.
+    assert codes_by_action(found)["FailJob"] == {ExitCode.BAD_INPUT, ExitCode.FRAMEWORK_MISSING}
+
+
+def test_kueue_names_its_queue_and_leaves_suspending_to_it() -> None:
+    for found in jobs("kueue"):
+        assert found.document["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "mnist-jobs"
+        assert "suspend" not in found.spec
+
+
+def test_dra_claims_one_gpu_by_its_class() -> None:
+    (template,) = of_kind("dra", "ResourceClaimTemplate")
+    assert template["apiVersion"] == "resource.k8s.io/v1"
+    (request,) = template["spec"]["spec"]["devices"]["requests"]
+    assert request["exactly"] == {"deviceClassName": "gpu.nvidia.com", "allocationMode": "ExactCount", "count": 1}
+    for found in jobs("dra"):
+        (claim,) = found.pod["resourceClaims"]
+        assert claim["resourceClaimTemplateName"] == template["metadata"]["name"]
+        assert found.container["resources"]["claims"] == [{"name": claim["name"]}]
+        assert gpus(found) == {}
+
+
+def test_mig_asks_for_one_slice() -> None:
+    for found in jobs("mig"):
+        ((resource, count),) = gpus(found).items()
+        assert resource.startswith("nvidia.com/mig-")
+        assert count == "1"
+
+
+def test_rwx_is_one_volume_that_merge_reads() -> None:
+    (claim,) = of_kind("rwx", "PersistentVolumeClaim")
+    assert claim["spec"]["accessModes"] == ["ReadWriteMany"]
+    assert claim["metadata"]["labels"].keys() >= {PART_OF, INSTANCE}
+    assert NAME not in claim["metadata"]["labels"]
+    (merge,) = jobs("merge")
+    volumes = [found.mounts["/reports"] for found in (*jobs("rwx"), merge)]
+    assert {volume["persistentVolumeClaim"]["claimName"] for volume in volumes} == {claim["metadata"]["name"]}
+    assert codes_by_action(merge) == {
+        "FailJob": {
+            ExitCode.BAD_INPUT,
+            ExitCode.REPORT_NOT_WRITABLE,
+            ExitCode.FRAMEWORK_MISSING,
+            ExitCode.NOT_COMPARABLE,
+        }
+    }
+    assert gpus(merge) == {}

@@ -1,0 +1,212 @@
+"""What holds of every Job, in the base and in each overlay: locked down, bounded, and in step with the program."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from jobs.exit_codes import ExitCode
+from jobs.harness import environment, termination
+from jobs.harness.cli import build_app
+from jobs.mnist_tf.cli import PROGRAM as MNIST_TF
+from jobs.mnist_torch.cli import PROGRAM as MNIST_TORCH
+from tests.k8s.manifests import GPU, NAME, SETS, Job, documents, jobs, of_kind
+
+PROGRAMS = {"mnist-tf": MNIST_TF, "mnist-torch": MNIST_TORCH}
+TERMINATION_LOG = "/dev/termination-log"
+
+each_set = pytest.mark.parametrize("name", SETS)
+
+# By exit code of a training job: can another attempt change it?
+ANOTHER_ATTEMPT_CHANGES_NOTHING = {
+    ExitCode.BAD_INPUT,
+    ExitCode.NO_USABLE_GPU,
+    ExitCode.BELOW_REFERENCE,
+    ExitCode.DATASET_REFUSED,
+    ExitCode.REPORT_NOT_WRITABLE,
+    ExitCode.FRAMEWORK_MISSING,
+    ExitCode.DIVERGED,
+}
+ANOTHER_ATTEMPT_MAY_HELP = {ExitCode.INTERNAL_ERROR, ExitCode.INTERRUPTED, ExitCode.INTERRUPTED_BY_KEYBOARD}
+NOT_A_TRAINING_JOB_S = {ExitCode.DONE, ExitCode.NOT_COMPARABLE}
+
+
+@each_set
+def test_the_namespace_enforces_restricted(name: str) -> None:
+    (namespace,) = of_kind(name, "Namespace")
+    labels = namespace["metadata"]["labels"]
+    assert {labels[f"pod-security.kubernetes.io/{mode}"] for mode in ("enforce", "audit", "warn")} == {"restricted"}
+
+
+@each_set
+def test_nobody_talks_to_the_jobs_or_is_talked_to(name: str) -> None:
+    (policy,) = of_kind(name, "NetworkPolicy")
+    assert policy["spec"] == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
+
+
+@each_set
+def test_restricted_would_admit_every_pod(name: str) -> None:
+    for job in jobs(name):
+        pod, container = job.pod, job.container
+        assert not {"hostNetwork", "hostPID", "hostIPC", "initContainers"} & pod.keys()
+        assert not {"ports", "lifecycle", "livenessProbe"} & container.keys()
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        assert pod["securityContext"]["runAsUser"] > 0
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert container["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        }
+        assert all({"emptyDir", "persistentVolumeClaim"} & volume.keys() for volume in pod["volumes"])
+
+
+@each_set
+def test_no_token_and_no_service_variables(name: str) -> None:
+    for job in jobs(name):
+        assert job.pod["automountServiceAccountToken"] is False
+        assert job.pod["enableServiceLinks"] is False
+
+
+@each_set
+def test_images_are_those_that_make_builds(name: str) -> None:
+    for job in jobs(name):
+        assert job.container["image"].partition(":")[0] == job.program
+        assert job.container["imagePullPolicy"] == "IfNotPresent"
+
+
+@each_set
+def test_requests_are_limits_and_a_gpu_s_taint_is_tolerated(name: str) -> None:
+    for job in jobs(name):
+        resources = job.container["resources"]
+        assert resources["requests"] == resources["limits"]
+        assert {"cpu", "memory", "ephemeral-storage"} <= resources["limits"].keys()
+        assert job.pod["tolerations"] == [{"key": GPU, "operator": "Exists", "effect": "NoSchedule"}]
+
+
+@each_set
+def test_pods_fail_for_good_and_are_replaced_only_then(name: str) -> None:
+    for job in jobs(name):
+        assert job.pod["restartPolicy"] == "Never"
+        assert job.spec["podReplacementPolicy"] == "Failed"
+        if job.spec.get("completionMode") == "Indexed":
+            assert "backoffLimit" not in job.spec
+            assert 0 <= job.spec["backoffLimitPerIndex"] <= 3
+        else:
+            assert 0 < job.spec["backoffLimit"] <= 3
+
+
+def codes_by_action(job: Job) -> dict[str, set[ExitCode]]:
+    """What the policy does at which exit codes; a disruption must come first, and be ignored."""
+    disruption, *rules = job.spec["podFailurePolicy"]["rules"]
+    assert disruption == {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
+    assert all(rule["onExitCodes"]["containerName"] == job.container["name"] for rule in rules)
+    assert all(rule["onExitCodes"]["operator"] == "In" for rule in rules)
+    return {rule["action"]: {ExitCode(code) for code in rule["onExitCodes"]["values"]} for rule in rules}
+
+
+@each_set
+def test_the_failure_policy_follows_the_table_of_exit_codes(name: str) -> None:
+    for job in filter(lambda job: job.trains, jobs(name)):
+        actions = codes_by_action(job)
+        assert set.union(*actions.values()) == ANOTHER_ATTEMPT_CHANGES_NOTHING
+        assert sum(map(len, actions.values())) == len(ANOTHER_ATTEMPT_CHANGES_NOTHING)
+        indexed = job.spec.get("completionMode") == "Indexed"
+        assert actions.keys() == ({"FailJob", "FailIndex"} if indexed else {"FailJob"})
+
+
+def test_every_exit_code_is_decided_upon() -> None:
+    decided = [ANOTHER_ATTEMPT_CHANGES_NOTHING, ANOTHER_ATTEMPT_MAY_HELP, NOT_A_TRAINING_JOB_S]
+    assert sorted(code for codes in decided for code in codes) == sorted(ExitCode)
+
+
+@each_set
+def test_times_are_bounded(name: str) -> None:
+    for job in jobs(name):
+        assert 600 <= job.spec["activeDeadlineSeconds"] <= 24 * 3600
+        assert job.spec["ttlSecondsAfterFinished"] >= 24 * 3600
+        assert job.pod["terminationGracePeriodSeconds"] >= 30
+
+
+@each_set
+def test_the_program_accepts_its_arguments(name: str) -> None:
+    for job in filter(lambda job: job.trains, jobs(name)):
+        command, *options = (word.replace("$(JOB_COMPLETION_INDEX)", "3") for word in job.container["args"])
+        group: Any = typer.main.get_command(build_app(PROGRAMS[job.program]))
+        params = group.commands[command].make_context(command, options).params
+        # Never a silent CPU run: where a GPU is asked of the cluster, the program must find it.
+        assert params["device"] == ("cpu" if name == "cpu" else "gpu")
+
+
+@each_set
+def test_every_claim_is_there(name: str) -> None:
+    claims = {
+        claim["metadata"]["name"] for claim in of_kind("rwx" if name == "merge" else name, "PersistentVolumeClaim")
+    }
+    used = {
+        volume["persistentVolumeClaim"]["claimName"]
+        for job in jobs(name)
+        for volume in job.pod["volumes"]
+        if "persistentVolumeClaim" in volume
+    }
+    assert used == claims
+
+
+@each_set
+def test_all_that_is_written_to_has_a_volume(name: str) -> None:
+    for job in jobs(name):
+        assert {"/reports", "/tmp"} <= job.mounts.keys()  # noqa: S108 - paths in a container
+        # Without the group, a fresh volume belongs to root and the job could not write to it.
+        assert job.pod["securityContext"]["fsGroup"] == job.pod["securityContext"]["runAsGroup"]
+        for volume in job.mounts.values():
+            assert "persistentVolumeClaim" in volume or "sizeLimit" in volume["emptyDir"]
+        if job.trains:
+            assert job.mounts["/dev/shm"]["emptyDir"]["medium"] == "Memory"  # noqa: S108
+
+
+@each_set
+def test_the_report_learns_where_it_ran(name: str) -> None:
+    for job in jobs(name):
+        fields = {
+            entry["name"]: entry["valueFrom"]["fieldRef"]["fieldPath"]
+            for entry in job.container["env"]
+            if "valueFrom" in entry
+        }
+        expected = {
+            "MNIST_JOBS_NODE_NAME": "spec.nodeName",
+            "MNIST_JOBS_POD_NAME": "metadata.name",
+            "MNIST_JOBS_POD_NAMESPACE": "metadata.namespace",
+        }
+        if job.trains:
+            expected["MNIST_JOBS_JOB_NAME"] = "metadata.labels['batch.kubernetes.io/job-name']"
+            read = set(re.findall(r"MNIST_JOBS_[A-Z_]+", Path(environment.__file__).read_text("utf-8")))
+            assert fields.keys() <= read
+        assert fields == expected
+
+
+@each_set
+def test_the_termination_message_goes_where_kubernetes_reads_it(name: str) -> None:
+    for job in jobs(name):
+        assert job.container["terminationMessagePolicy"] == "FallbackToLogsOnError"
+        if job.trains:
+            assert job.container["terminationMessagePath"] == TERMINATION_LOG
+            assert {"name": termination.PATH_VARIABLE, "value": TERMINATION_LOG} in job.container["env"]
+
+
+@each_set
+def test_labels_do_not_differ_between_a_job_and_its_pods(name: str) -> None:
+    for job in jobs(name):
+        added = {"kueue.x-k8s.io/queue-name"}
+        labels = {key: value for key, value in job.document["metadata"]["labels"].items() if key not in added}
+        assert job.spec["template"]["metadata"]["labels"] == labels
+        assert labels[NAME] == job.program
+
+
+@each_set
+def test_there_is_something_to_check(name: str) -> None:
+    assert jobs(name)
+    assert {document["kind"] for document in documents(name)} >= {"Namespace", "NetworkPolicy", "Job"}

@@ -1,0 +1,97 @@
+"""What is applied is what is rendered, and the API of every Kubernetes that can be checked here takes it."""
+
+from __future__ import annotations
+
+import kubernetes_validate
+import pytest
+import yaml
+
+from jobs import __version__
+from scripts import render_manifests
+from tests.k8s.manifests import (
+    APPLIED,
+    INSTANCE,
+    K8S,
+    PART_OF,
+    SETS,
+    VERSION,
+    documents,
+    files,
+    label,
+    need_kubectl,
+    of_kind,
+)
+
+NEWEST_MINOR = int(kubernetes_validate.latest_version().split(".")[1])
+OLDEST_MINOR = 31
+# The first version that serves resource.k8s.io/v1.
+OLDEST_MINOR_OF = {"dra": 34}
+
+each_set = pytest.mark.parametrize("name", SETS)
+
+
+@each_set
+@pytest.mark.parametrize("minor", range(OLDEST_MINOR, NEWEST_MINOR + 1))
+def test_valid_in_every_version(name: str, minor: int) -> None:
+    for document in documents(name):
+        if document["kind"] == "ResourceClaimTemplate" and minor < OLDEST_MINOR_OF[name]:
+            continue
+        kubernetes_validate.validate(document, f"1.{minor}", strict=True)
+
+
+def test_validation_is_strict() -> None:
+    document = {**documents(APPLIED)[0], "spec": {"unknown": 1}}
+    with pytest.raises(kubernetes_validate.ValidationError):
+        kubernetes_validate.validate(document, f"1.{NEWEST_MINOR}", strict=True)
+
+
+def test_the_files_are_what_the_base_renders_to() -> None:
+    need_kubectl()
+    rendered = {name: list(yaml.safe_load_all(text)) for name, text in render_manifests.files().items()}
+    written = {path.name: list(yaml.safe_load_all(path.read_text("utf-8"))) for path in files()}
+    assert rendered == written, "run make manifests"
+
+
+def test_the_folder_holds_only_what_apply_takes() -> None:
+    assert [path.suffix for path in files()] == [".yaml"] * len(files())
+    assert all({"apiVersion", "kind", "metadata"} <= document.keys() for document in documents(APPLIED))
+    assert not list(K8S.glob("kustomization*"))
+    assert all(path.read_text("utf-8").startswith(render_manifests.HEADER) for path in files())
+
+
+@each_set
+def test_the_namespace_comes_first_and_holds_the_rest(name: str) -> None:
+    namespace, *rest = documents(name)
+    assert namespace["kind"] == "Namespace"
+    assert {document["metadata"]["namespace"] for document in rest} == {namespace["metadata"]["name"]}
+
+
+@each_set
+def test_everything_is_labelled(name: str) -> None:
+    instance = "default" if name == APPLIED else name
+    for document in documents(name):
+        templates = [document["spec"]["template"]] if document["kind"] == "Job" else []
+        for labelled in [document, *templates]:
+            labels = labelled["metadata"]["labels"]
+            assert labels[PART_OF] == "mnist-jobs"
+            assert labels[INSTANCE] == instance
+
+
+def test_the_sets_can_be_applied_side_by_side() -> None:
+    """A Job cannot be changed into another one: names that two sets share would be refused."""
+    names = [
+        label(document)
+        for name in SETS
+        for kind in ("Job", "PersistentVolumeClaim")
+        for document in of_kind(name, kind)
+    ]
+    assert len(names) == len(set(names))
+
+
+@each_set
+def test_the_version_is_the_project_s(name: str) -> None:
+    for document in documents(name):
+        assert document["metadata"]["labels"][VERSION] == __version__
+        if document["kind"] == "Job":
+            (container,) = document["spec"]["template"]["spec"]["containers"]
+            assert container["image"].rpartition(":")[2] == __version__
