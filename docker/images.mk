@@ -32,7 +32,7 @@ images: $(IMAGES:%=image-%) ## both images, held to their size budgets; DATA=DIR
 define check_size
 $(DOCKER) image inspect --format '{{.Size}}' '$(1):$(IMAGE_TAG)' \
 | awk -v name='$(1):$(IMAGE_TAG)' -v budget=$(budget_gb_$(1)) \
-	'{ printf "%-24s %.2f GB of %.1f GB\n", name, $$1 / 1e9, budget; over = $$1 > budget * 1e9 } \
+	'{ printf "%-24s %.2f GB of %.1f GB\n", name, $$1 / 1e9, budget; over = $$1 + 0 > budget * 1e9 } \
 	END { if (over) print "error: " name " is over its budget; see docker/slim.sh" > "/dev/stderr"; exit over || !NR }'
 endef
 

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from jobs import __version__
+
 ROOT = Path(__file__).resolve().parents[2]
 DOCKERFILE = ROOT / "docker/Dockerfile"
 TEXT = DOCKERFILE.read_text("utf-8")
@@ -38,9 +40,11 @@ def test_no_syntax_line() -> None:
     assert not re.search(r"^#\s*syntax\s*=", TEXT, flags=re.MULTILINE | re.IGNORECASE)
 
 
-def test_targets_are_the_console_scripts() -> None:
-    assert tuple(name for name in stages() if name in PROJECT["scripts"]) == IMAGES
+def test_targets_are_the_console_scripts_and_the_merge() -> None:
+    targets = {name: stage for name, stage in stages().items() if re.search(r"^ENTRYPOINT", stage, flags=re.MULTILINE)}
+    assert tuple(targets) == (*IMAGES, "mnist-merge")
     assert set(IMAGES) == set(PROJECT["scripts"])
+    assert re.findall(r"^USER (\S+)$", targets["mnist-merge"], flags=re.MULTILINE) == ["65532:65532"]
 
 
 @pytest.mark.parametrize("image", IMAGES)
@@ -60,11 +64,25 @@ def test_stages_start_from_the_base_argument_or_from_each_other() -> None:
 
 def test_environments_come_from_the_lock_and_from_extras_that_exist() -> None:
     syncs = re.findall(r"uv sync.*", TEXT)
-    assert len(syncs) == 4
+    assert len(syncs) == 5
     assert all("--locked" in sync and "--no-dev" in sync for sync in syncs)
-    extras = re.findall(r"--extra (\S+)", TEXT)
-    assert sorted(extras) == ["tf-cuda", "torch"]
+    extras = re.findall(r"--extra ([a-z-]+)", TEXT)
+    assert sorted(extras) == ["compare", "tf-cuda", "torch"]
     assert set(extras) <= PROJECT["optional-dependencies"].keys()
+
+
+def test_the_bill_of_materials_follows_the_extras() -> None:
+    """One list for the images' own, one for `make sbom`: both name what the image is made from."""
+    (pairs,) = re.findall(r"for image in ([^;]+);", TEXT)
+    makefile = (ROOT / "docker/images.mk").read_text("utf-8")
+    assert dict(pair.split(":") for pair in pairs.split()) == dict(
+        re.findall(r"^extra_(\S+) := (\S+)$", makefile, re.MULTILINE)
+    )
+    for image, stage in stages().items():
+        if "ENTRYPOINT" in stage:
+            (venv,) = re.findall(r"--from=([a-z]+)-dependencies", stage)
+            assert f"{image}.cdx.json" in stage
+            assert extras[image].removesuffix("-cuda") == venv
 
 
 def test_the_build_context_is_an_allowlist() -> None:
@@ -130,3 +148,14 @@ def test_images_refuse_a_folder_without_data(checkout: Path, tmp_path: Path) -> 
     assert result.returncode != 0
     assert "holds no IDX files" in result.stderr
     assert "build " not in result.stdout
+
+
+@pytest.mark.parametrize(("gigabytes", "over"), [(5.5, None), (5.7, "mnist-torch"), (6.1, "mnist-tf")])
+def test_images_are_held_to_their_budgets(checkout: Path, tmp_path: Path, gigabytes: float, over: str | None) -> None:
+    engine = tmp_path / "engine"
+    engine.write_text(f"#!/bin/sh\nif [ $2 = inspect ]; then echo {gigabytes * 1e9:.0f}; fi\n")
+    engine.chmod(0o755)
+    result = make(checkout, f"DOCKER={engine}")
+    assert f"{gigabytes:.2f} GB of 6.0 GB" in result.stdout
+    assert (result.returncode == 0) == (over is None)
+    assert over is None or f"error: {over}:{__version__} is over its budget" in result.stderr

@@ -1,194 +1,118 @@
-"""Both images, run as operators run them. Skipped where there is no engine or no image: ``make test-images``."""
+"""What is in the images, and what is not."""
 
 from __future__ import annotations
 
 import hashlib
-import os
-import subprocess
-import time
-import uuid
+import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 import jobs
-from jobs import __version__, report
-from jobs.exit_codes import ExitCode
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from jobs import __version__
+from tests.docker.conftest import REQUIRED, docker, image_label, image_named, inspect
 
 pytestmark = [pytest.mark.docker, pytest.mark.slow]
 
-DOCKER = os.environ.get("MNIST_JOBS_DOCKER", "docker")
-TAG = os.environ.get("MNIST_JOBS_IMAGE_TAG", __version__)
-REQUIRED = os.environ.get("MNIST_JOBS_REQUIRE_IMAGES") == "1"
+SIZE_BUDGET_BYTES = {"mnist-tf": 6.0e9, "mnist-torch": 5.6e9, "mnist-merge": 0.6e9}
 
-LOCKED_DOWN = ("--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges", "--network=none")
-# A large batch makes an epoch short; the recipe's reference is then not asked for.
-QUICK_RUN = ("train", "--recipe=lenet", "--epochs=1", "--batch-size=500", "--dataset=mnist", "--device=cpu")
-
-SIZE_BUDGET_BYTES = {"mnist-tf": 6.0e9, "mnist-torch": 5.6e9}
+each_image = pytest.mark.parametrize("name", SIZE_BUDGET_BYTES)
 
 
-def docker(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([DOCKER, *arguments], capture_output=True, text=True, check=False, timeout=300)
+def python(image: str, code: str, *options: str) -> list[str]:
+    """The lines that ``code`` prints inside the image."""
+    done = docker("run", "--rm", "--network=none", *options, "--entrypoint=python", image, "-c", code)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout.splitlines()
 
 
-def inspect(image: str, template: str) -> str:
-    return docker("image", "inspect", "--format", template, image).stdout.strip()
-
-
-@pytest.fixture(params=["mnist-tf", "mnist-torch"])
-def program(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-@pytest.fixture
-def image(program: str) -> str:
-    reference = f"{program}:{TAG}"
-    try:
-        found = docker("image", "inspect", reference)
-        reason = found.stderr.strip()
-    except (OSError, subprocess.TimeoutExpired) as error:
-        found, reason = None, str(error)
-    if found is None or found.returncode != 0:
-        text = f"no image {reference} ({reason}); run make images"
-        pytest.fail(text) if REQUIRED else pytest.skip(text)
-    return reference
-
-
-@pytest.fixture
-def container() -> Iterator[str]:
-    """A name that no other container has; what bears it is removed."""
-    name = f"mnist-jobs-test-{uuid.uuid4().hex[:12]}"
-    yield name
-    docker("rm", "--force", name)
-
-
-@pytest.fixture
-def reports(tmp_path: Path) -> Path:
-    """A folder that any user may write to."""
-    folder = tmp_path / "reports"
-    folder.mkdir()
-    folder.chmod(0o777)
-    return folder
-
-
-def only_report(folder: Path) -> report.Report:
-    (path,) = folder.iterdir()
-    return report.read(path)
-
-
-# Unknown to /etc/passwd, nobody's group, and root's group as OpenShift gives it.
-@pytest.mark.parametrize("user", ["12345:12345", "65534:65534", "1000650000:0"])
-def test_a_locked_down_run_writes_a_report(image: str, program: str, reports: Path, user: str) -> None:
-    options = ("--rm", *LOCKED_DOWN, "--tmpfs=/tmp", f"--user={user}", f"--volume={reports}:/reports")
-    result = docker("run", *options, image, *QUICK_RUN)
-    assert result.returncode == ExitCode.DONE, result.stdout + result.stderr
-    assert "Traceback" not in result.stderr
-    written = only_report(reports)
-    assert written.status == "completed"
-    assert written.config.dataset.name == "mnist"
-    assert written.config.framework == {"mnist-tf": "tensorflow", "mnist-torch": "torch"}[program]
-    assert written.environment.image is not None
-    assert written.environment.image.ref == image
-    assert written.environment.git_sha == (inspect(image, LABEL.format("revision")) or None)
-    # The same report is in what the container printed, as `kubectl logs` would show it.
-    lines = [report.from_line(line, origin="log") for line in result.stdout.splitlines()]
-    assert [line.run_id for line in lines if line] == [written.run_id]
-
-
-def test_the_default_user_needs_no_mount(image: str, container: str, tmp_path: Path) -> None:
-    result = docker("run", "--name", container, "--network=none", image, *QUICK_RUN)
-    assert result.returncode == ExitCode.DONE, result.stdout + result.stderr
-    assert docker("cp", f"{container}:/reports", str(tmp_path)).returncode == 0
-    assert only_report(tmp_path / "reports").status == "completed"
-
-
-@pytest.mark.parametrize("user", ["65532:65532", "12345:12345"])
-def test_caches_are_writable_without_a_mount(image: str, user: str) -> None:
-    code = "import os, pathlib; p = pathlib.Path(os.environ['XDG_CACHE_HOME'], 'x'); p.mkdir(parents=True)"
-    result = docker("run", "--rm", f"--user={user}", "--entrypoint=python", image, "-c", code)
-    assert (result.returncode, result.stderr) == (0, "")
-
-
-def test_no_gpu_is_an_error_where_one_is_asked_for(image: str) -> None:
-    result = docker("run", "--rm", "--env=NVIDIA_VISIBLE_DEVICES=void", image, "train", "--device=gpu", "--epochs=1")
-    assert result.returncode == ExitCode.NO_USABLE_GPU, result.stdout + result.stderr
-    assert "Traceback" not in result.stderr
-
-
-def test_nowhere_to_write_is_told_before_training(image: str) -> None:
-    result = docker("run", "--rm", "--read-only", "--tmpfs=/tmp", image, *QUICK_RUN)
-    assert result.returncode == ExitCode.REPORT_NOT_WRITABLE, result.stdout + result.stderr
-    assert "/reports" in result.stderr
-
-
-def test_sigterm_reaches_the_program(image: str, container: str, reports: Path) -> None:
-    train = ("train", "--recipe=basic-cnn", "--epochs=50", "--device=cpu")
-    started = docker("run", "--detach", "--name", container, f"--volume={reports}:/reports", image, *train)
-    assert started.returncode == 0, started.stderr
-    wait_for_training(container)
-    assert docker("stop", "--time=60", container).returncode == 0
-    log = docker("logs", container)
-    assert inspect_container(container, "{{.State.ExitCode}}") == str(int(ExitCode.INTERRUPTED)), log.stderr
-    assert only_report(reports).status == "interrupted"
-
-
-def wait_for_training(container: str) -> None:
-    """Until the interpreter has loaded its framework and installed its handlers."""
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
-        log = docker("logs", container)
-        if log.stdout or log.stderr:
-            time.sleep(5)
-            return
-        time.sleep(0.5)
-    pytest.fail(f"{container} printed nothing")
-
-
-def inspect_container(name: str, template: str) -> str:
-    return docker("inspect", "--format", template, name).stdout.strip()
-
-
-def test_no_arguments_show_the_help(image: str, program: str) -> None:
-    result = docker("run", "--rm", image)
-    assert result.returncode == 0
-    assert result.stdout.startswith(f"Usage: {program} ")
-
-
-LABEL = '{{{{index .Config.Labels "org.opencontainers.image.{}"}}}}'
-
-
-def test_labels_say_what_it_is(image: str, program: str) -> None:
-    assert inspect(image, LABEL.format("title")) == program
-    assert inspect(image, LABEL.format("version")) == __version__
+@each_image
+def test_labels_say_what_it_is(name: str) -> None:
+    image = image_named(name)
+    assert image_label(image, "title") == name
+    assert image_label(image, "version") == __version__
+    assert image_label(image, "licenses") == "Apache-2.0"
+    assert image_label(image, "base.name")
     assert inspect(image, "{{.Config.User}}") == "65532:65532"
 
 
-def test_it_holds_this_very_code(image: str) -> None:
+@each_image
+def test_size_is_within_the_budget(name: str) -> None:
+    assert int(inspect(image_named(name), "{{.Size}}")) <= SIZE_BUDGET_BYTES[name]
+
+
+@each_image
+def test_it_holds_this_very_code(name: str) -> None:
     if not REQUIRED:
         pytest.skip("only make test-images knows that the image was built just now")
-    digests = (
+    code = (
         "import hashlib, pathlib, jobs; top = pathlib.Path(jobs.__file__).parent\n"
         "for p in sorted(top.rglob('*.py')): print(p.relative_to(top), hashlib.sha256(p.read_bytes()).hexdigest())"
     )
-    result = docker("run", "--rm", "--entrypoint=python", image, "-c", digests)
     top = Path(jobs.__file__).parent
     here = [
         f"{path.relative_to(top)} {hashlib.sha256(path.read_bytes()).hexdigest()}" for path in sorted(top.rglob("*.py"))
     ]
-    assert result.stdout.splitlines() == here
+    assert python(image_named(name), code) == here
 
 
-def test_no_compiler_is_left(image: str) -> None:
-    find = "for tool in cc gcc g++ clang nvcc; do command -v $tool; done; true"
-    result = docker("run", "--rm", "--entrypoint=sh", image, "-c", find)
-    assert (result.returncode, result.stdout) == (0, "")
+@each_image
+def test_the_bill_of_materials_is_what_is_installed(name: str) -> None:
+    image = image_named(name)
+    shown = docker("run", "--rm", "--entrypoint=cat", image, f"/usr/share/sbom/{name}.cdx.json")
+    bill: dict[str, Any] = json.loads(shown.stdout)
+    assert bill["bomFormat"] == "CycloneDX"
+    named = {(entry["name"], entry["version"]): entry for entry in bill["components"]}
+    code = (
+        "import importlib.metadata, re\n"
+        "for d in importlib.metadata.distributions(path=__import__('site').getsitepackages()[:1]):\n"
+        "    print(re.sub('[-_.]+', '-', d.name).lower(), d.version)"
+    )
+    installed = {tuple(line.split()) for line in python(image, code)} - {("mnist-jobs", __version__)}
+    assert installed
+    assert installed <= named.keys()
+    # The lock speaks for other platforms and Python versions too; what is not here says for whom it is.
+    elsewhere = named.keys() - installed
+    assert all(
+        any(prop["name"] == "uv:package:marker" for prop in named[key].get("properties", [])) for key in elsewhere
+    )
 
 
-def test_size_is_within_the_budget(image: str, program: str) -> None:
-    size: Any = inspect(image, "{{.Size}}")
-    assert int(size) <= SIZE_BUDGET_BYTES[program]
+@each_image
+def test_caches_are_below_tmp_and_writable_without_a_mount(name: str) -> None:
+    variables = dict(line.split("=", 1) for line in json.loads(inspect(image_named(name), "{{json .Config.Env}}")))
+    caches = {key: value for key, value in variables.items() if "CACHE" in key or key in {"HOME", "MPLCONFIGDIR"}}
+    assert {"HOME", "XDG_CACHE_HOME", "MPLCONFIGDIR"} <= caches.keys()
+    if name != "mnist-merge":
+        assert {"TRITON_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR", "CUDA_CACHE_PATH"} <= caches.keys()
+    for value in (*caches.values(), variables["TMPDIR"]):
+        assert Path(value).is_relative_to("/tmp")  # noqa: S108 - a path in a container
+    code = f"import os\nfor path in {sorted(caches.values())}: os.makedirs(path, exist_ok=True); open(path + '/x', 'w')"
+    for user in ("65532:65532", "12345:12345"):
+        python(image_named(name), code, f"--user={user}")
+
+
+def test_it_asks_the_runtime_for_compute_and_utility(image: str) -> None:
+    variables = json.loads(inspect(image, "{{json .Config.Env}}"))
+    assert "NVIDIA_DRIVER_CAPABILITIES=compute,utility" in variables
+
+
+@each_image
+def test_no_compiler_is_left(name: str) -> None:
+    find = "for tool in cc gcc g++ clang nvcc uv; do command -v $tool; done; true"
+    done = docker("run", "--rm", "--entrypoint=sh", image_named(name), "-c", find)
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+def test_cuda_is_there_once(image: str) -> None:
+    code = "import pathlib\nfor p in pathlib.Path('/').glob('[!ps]*/**/libcudart.so*'): print(p)"
+    libraries = python(image, code)
+    assert len({Path(path).parent for path in libraries if not Path(path).is_symlink()}) == 1
+    assert all("/site-packages/nvidia/" in path for path in libraries)
+
+
+def test_mnist_is_inside(image: str) -> None:
+    done = docker("run", "--rm", "--network=none", image, "dataset", "--dataset=mnist")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("mnist  sha256 ")

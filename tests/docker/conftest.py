@@ -1,0 +1,93 @@
+"""The engine and the images. Skipped where either is missing: ``make test-images`` builds and requires them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import uuid
+from functools import cache
+from typing import TYPE_CHECKING
+
+import pytest
+
+from jobs import __version__
+from tests.harness.telemetry.conftest import fake_nvml
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+__all__ = ["fake_nvml"]
+
+DOCKER = os.environ.get("MNIST_JOBS_DOCKER", "docker")
+TAG = os.environ.get("MNIST_JOBS_IMAGE_TAG", __version__)
+REQUIRED = os.environ.get("MNIST_JOBS_REQUIRE_IMAGES") == "1"
+
+LOCKED_DOWN = (
+    *("--rm", "--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges", "--network=none"),
+    "--tmpfs=/tmp",
+)
+# A large batch makes an epoch short; the recipe's reference is then not asked for.
+QUICK_RUN = ("train", "--recipe=lenet", "--epochs=1", "--batch-size=500", "--dataset=mnist", "--device=cpu")
+
+
+def docker(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([DOCKER, *arguments], capture_output=True, text=True, check=False, timeout=300)
+
+
+def inspect(image: str, template: str) -> str:
+    return docker("image", "inspect", "--format", template, image).stdout.strip()
+
+
+def image_label(image: str, name: str) -> str:
+    return inspect(image, f'{{{{index .Config.Labels "org.opencontainers.image.{name}"}}}}')
+
+
+@cache
+def _missing(reference: str) -> str | None:
+    """Why the image cannot be run; ``None`` where it can."""
+    try:
+        found = docker("image", "inspect", reference)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return f"no image {reference} ({error}); run make images"
+    return None if found.returncode == 0 else f"no image {reference} ({found.stderr.strip()}); run make images"
+
+
+def image_named(name: str) -> str:
+    reference = f"{name}:{TAG}"
+    reason = _missing(reference)
+    if reason is not None:
+        pytest.fail(reason) if REQUIRED else pytest.skip(reason)
+    return reference
+
+
+@pytest.fixture(params=["mnist-tf", "mnist-torch"])
+def program(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def image(program: str) -> str:
+    return image_named(program)
+
+
+@pytest.fixture
+def merge_image() -> str:
+    return image_named("mnist-merge")
+
+
+@pytest.fixture
+def container() -> Iterator[str]:
+    """A name that no other container has; what bears it is removed."""
+    name = f"mnist-jobs-test-{uuid.uuid4().hex[:12]}"
+    yield name
+    docker("rm", "--force", name)
+
+
+@pytest.fixture
+def reports(tmp_path: Path) -> Path:
+    """A folder that any user may write to."""
+    folder = tmp_path / "reports"
+    folder.mkdir()
+    folder.chmod(0o777)
+    return folder

@@ -1,0 +1,222 @@
+"""Both images, run as operators run them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from jobs import __version__, report
+from jobs.exit_codes import ExitCode
+from jobs.harness.termination import LIMIT_BYTES, PATH_VARIABLE
+from tests.docker.conftest import DOCKER, LOCKED_DOWN, QUICK_RUN, docker, image_label, image_named
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = [pytest.mark.docker, pytest.mark.slow]
+
+
+def only_report(folder: Path) -> report.Report:
+    (path,) = folder.iterdir()
+    return report.read(path)
+
+
+# The image's own user, one unknown to /etc/passwd, nobody, and root's group as OpenShift gives it.
+@pytest.mark.parametrize("user", [None, "12345:12345", "65534:65534", "1000650000:0"])
+def test_a_locked_down_run_writes_a_report(image: str, program: str, reports: Path, user: str | None) -> None:
+    options = (*LOCKED_DOWN, f"--volume={reports}:/reports", *([f"--user={user}"] if user else []))
+    result = docker("run", *options, image, *QUICK_RUN)
+    assert result.returncode == ExitCode.DONE, result.stdout + result.stderr
+    assert "Traceback" not in result.stderr
+    written = only_report(reports)
+    assert written.status == "completed"
+    assert written.config.dataset.name == "mnist"
+    assert written.config.framework == {"mnist-tf": "tensorflow", "mnist-torch": "torch"}[program]
+    assert written.environment.image is not None
+    assert written.environment.image.ref == image
+    assert written.environment.git_sha == (image_label(image, "revision") or None)
+    assert written.environment.package_version == image_label(image, "version") == __version__
+    # The same report is in what the container printed, as `kubectl logs` would show it.
+    lines = [report.from_line(line, origin="log") for line in result.stdout.splitlines()]
+    assert [line.run_id for line in lines if line] == [written.run_id]
+
+
+def test_the_default_user_needs_no_mount(image: str, container: str, tmp_path: Path) -> None:
+    result = docker("run", "--name", container, "--network=none", image, *QUICK_RUN)
+    assert result.returncode == ExitCode.DONE, result.stdout + result.stderr
+    assert docker("cp", f"{container}:/reports", str(tmp_path)).returncode == 0
+    assert only_report(tmp_path / "reports").status == "completed"
+
+
+def test_xla_compiles_where_only_tmp_can_be_written(reports: Path) -> None:
+    image = image_named("mnist-tf")
+    options = (*LOCKED_DOWN, f"--volume={reports}:/reports", "--user=12345:12345")
+    result = docker("run", *options, image, *QUICK_RUN, "--execution=compiled")
+    assert result.returncode == ExitCode.DONE, result.stdout + result.stderr
+    assert only_report(reports).config.execution == "compiled"
+
+
+def test_a_volume_of_memory_suffices_for_loader_processes(image: str, reports: Path) -> None:
+    options = (*LOCKED_DOWN, f"--volume={reports}:/reports", "--shm-size=1g")
+    result = docker("run", *options, image, *QUICK_RUN, "--input=streamed")
+    assert result.returncode == ExitCode.DONE, result.stdout + result.stderr
+    assert only_report(reports).config.input == "streamed"
+
+
+@pytest.fixture
+def termination_log(tmp_path: Path) -> Path:
+    """A file that any user may write to, mounted alone, as the kubelet does it."""
+    path = tmp_path / "termination-log"
+    path.touch()
+    path.chmod(0o666)
+    return path
+
+
+def terminated(path: Path) -> dict[str, Any]:
+    assert 0 < path.stat().st_size <= LIMIT_BYTES
+    (line,) = path.read_text("utf-8").splitlines()
+    message: dict[str, Any] = json.loads(line)
+    return message
+
+
+def test_a_run_leaves_a_termination_message(image: str, reports: Path, termination_log: Path) -> None:
+    options = (
+        *(*LOCKED_DOWN, f"--env={PATH_VARIABLE}=/dev/termination-log", "--env=MNIST_JOBS_NODE_NAME=node-7"),
+        *("--env=MNIST_JOBS_POD_NAME=pod", f"--volume={termination_log}:/dev/termination-log"),
+    )
+    result = docker("run", *options, f"--volume={reports}:/reports", image, *QUICK_RUN)
+    assert result.returncode == ExitCode.DONE, result.stdout + result.stderr
+    message, written = terminated(termination_log), only_report(reports)
+    assert (message["exit_code"], message["error"], message["node"]) == (0, None, "node-7")
+    (run,) = message["runs"]
+    assert run["run_id"] == written.run_id
+    assert run["test_accuracy_ratio"] == written.results.test_accuracy_ratio
+    # And so does one that fails, here for want of a volume at /reports.
+    result = docker("run", *options, image, *QUICK_RUN)
+    message = terminated(termination_log)
+    assert message["exit_code"] == result.returncode == ExitCode.REPORT_NOT_WRITABLE
+    assert f"error: {message['error']}" in result.stderr
+
+
+def test_no_gpu_is_an_error_where_one_is_asked_for(image: str) -> None:
+    result = docker("run", "--rm", "--env=NVIDIA_VISIBLE_DEVICES=void", image, "train", "--device=gpu", "--epochs=1")
+    assert result.returncode == ExitCode.NO_USABLE_GPU, result.stdout + result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_nowhere_to_write_is_told_before_training(image: str) -> None:
+    result = docker("run", "--rm", "--read-only", "--tmpfs=/tmp", image, *QUICK_RUN)
+    assert result.returncode == ExitCode.REPORT_NOT_WRITABLE, result.stdout + result.stderr
+    assert "/reports" in result.stderr
+
+
+def test_sigterm_reaches_the_program(image: str, container: str, reports: Path) -> None:
+    options = ("--detach", "--name", container, f"--volume={reports}:/reports", "--read-only", "--tmpfs=/tmp")
+    assert docker("run", *options, image, *QUICK_RUN, "--epochs=5000").returncode == 0
+    follow_until(container, "epoch 1/")
+    assert docker("stop", "--time=60", container).returncode == 0
+    state = docker("inspect", "--format", "{{.State.ExitCode}}", container).stdout.strip()
+    assert state == str(int(ExitCode.INTERRUPTED)), docker("logs", container).stderr
+    written = only_report(reports)
+    assert written.status == "interrupted"
+    assert written.results.epochs
+
+
+def test_sigterm_ends_what_is_no_training_too(image: str, container: str) -> None:
+    """Process 1 ignores a signal that it has no handler for; then `docker stop` would wait and kill."""
+    code = "import jobs.harness.interrupt as i, time; i.leave_on_sigterm(); print('ready', flush=True); time.sleep(300)"
+    options = ("--detach", "--name", container, "--entrypoint=python")
+    assert docker("run", *options, image, "-c", code).returncode == 0
+    follow_until(container, "ready")
+    assert docker("stop", "--time=60", container).returncode == 0
+    assert docker("inspect", "--format", "{{.State.ExitCode}}", container).stdout.strip() == "143"
+
+
+def follow_until(container: str, text: str) -> None:
+    """Until the container has printed ``text``."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        log = docker("logs", container)
+        if text in log.stdout + log.stderr:
+            return
+        time.sleep(0.2)
+    pytest.fail(f"{container} never printed {text!r}: {docker('logs', container).stderr}")
+
+
+def test_no_arguments_show_the_help(image: str, program: str) -> None:
+    result = docker("run", "--rm", image)
+    assert result.returncode == 0
+    assert result.stdout.startswith(f"Usage: {program} ")
+
+
+# Where NVIDIA's container toolkit mounts the driver's own.
+LIBRARY = "/usr/lib/x86_64-linux-gnu/libnvidia-ml.so.1"
+
+WATCH_A_GPU = """
+import json
+from jobs.harness import telemetry
+from jobs.harness.device import FrameworkDevice
+from jobs.harness.phases import Clock, Span
+
+clock = Clock()
+watch = telemetry.watch(clock=clock, interval_s=0.02)
+facts = watch.attach(FrameworkDevice(kind="gpu", index=0, name="fake", uuid="GPU-fake-0"))
+start_s = clock()
+while clock() < start_s + 20 and watch.latest().power_w is None or clock() < start_s + 2:
+    pass
+seen = watch.stop([Span(name="train", epoch=1, start_s=start_s, end_s=clock())])
+phase = seen.gpu[0] and seen.gpu[0].model_dump()
+print(json.dumps({"driver": facts.driver_version, "uuid": facts.uuid, "phase": phase}))
+import os; os._exit(0)
+"""
+
+
+def test_a_mounted_nvml_is_read(image: str, reports: Path, fake_nvml: Path) -> None:
+    library = f"--volume={fake_nvml / 'libnvidia-ml.so.1'}:{LIBRARY}:ro"
+    options = (*LOCKED_DOWN, library, f"--volume={reports}:/reports")
+    doctor = docker("run", *options, image, "doctor", "--device=cpu")
+    assert doctor.returncode == ExitCode.DONE, doctor.stdout + doctor.stderr
+    assert "ok    NVML: driver 999.12.3: " in doctor.stdout
+    assert "GPU-fake-0" in doctor.stdout
+    result = docker("run", *options, image, *QUICK_RUN)
+    assert result.returncode == ExitCode.DONE, result.stdout + result.stderr
+    assert only_report(reports).environment.driver_version == "999.12.3"
+
+
+def test_a_gpu_s_figures_come_out_of_a_container(image: str, fake_nvml: Path) -> None:
+    """The framework finds no GPU here, so what a job on one would observe is asked for by itself."""
+    library = f"--volume={fake_nvml / 'libnvidia-ml.so.1'}:{LIBRARY}:ro"
+    result = docker("run", *LOCKED_DOWN, library, "--entrypoint=python", image, "-c", WATCH_A_GPU)
+    assert result.returncode == 0, result.stderr
+    seen = json.loads(result.stdout)
+    assert (seen["driver"], seen["uuid"]) == ("999.12.3", "GPU-fake-0")
+    assert seen["phase"]["power_w"]["mean"] > 0
+    assert seen["phase"]["util_percent"]["mean"] > 0
+    assert seen["phase"]["memory_used_peak_bytes"] > 0
+
+
+def test_mnist_merge_merges_what_both_wrote(merge_image: str, reports: Path) -> None:
+    for name in ("mnist-tf", "mnist-torch"):
+        options = (*LOCKED_DOWN, f"--volume={reports}:/reports", "--user=12345:12345")
+        assert docker("run", *options, image_named(name), *QUICK_RUN).returncode == ExitCode.DONE
+    merged = docker("run", *options, merge_image, "/reports", "--output-dir", "/reports/comparison")
+    assert merged.returncode == ExitCode.DONE, merged.stdout + merged.stderr
+    assert "2 runs merged" in merged.stdout
+    assert (reports / "comparison" / "comparison.json").stat().st_size > 0
+
+
+def test_a_log_of_both_merges(merge_image: str) -> None:
+    """With nothing shared at all, the log is enough."""
+    log = ""
+    for name in ("mnist-tf", "mnist-torch"):
+        result = docker("run", *LOCKED_DOWN, "--tmpfs=/reports", image_named(name), *QUICK_RUN)
+        assert result.returncode == ExitCode.DONE, result.stderr
+        log += result.stdout + result.stderr
+    command = ["run", "--interactive", *LOCKED_DOWN, merge_image, "-", "--output-dir", "/tmp/comparison"]  # noqa: S108
+    merged = subprocess.run([DOCKER, *command], input=log, capture_output=True, text=True, check=False, timeout=300)
+    assert merged.returncode == ExitCode.DONE, merged.stderr
+    assert "2 runs merged" in merged.stdout
