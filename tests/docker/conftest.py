@@ -11,13 +11,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from jobs import __version__
-from tests.harness.telemetry.conftest import fake_nvml
+from tests.support import fake_nvml as library
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-
-__all__ = ["fake_nvml"]
 
 DOCKER = os.environ.get("MNIST_JOBS_DOCKER", "docker")
 TAG = os.environ.get("MNIST_JOBS_IMAGE_TAG", __version__)
@@ -91,3 +89,9 @@ def reports(tmp_path: Path) -> Path:
     folder.mkdir()
     folder.chmod(0o777)
     return folder
+
+
+@pytest.fixture(scope="session")
+def fake_nvml(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file that stands in for NVIDIA's library."""
+    return library.build(tmp_path_factory.mktemp("nvml")) / "libnvidia-ml.so.1"

@@ -75,9 +75,8 @@ def test_the_bill_of_materials_follows_the_extras() -> None:
     """One list for the images' own, one for `make sbom`: both name what the image is made from."""
     (pairs,) = re.findall(r"for image in ([^;]+);", TEXT)
     makefile = (ROOT / "docker/images.mk").read_text("utf-8")
-    assert dict(pair.split(":") for pair in pairs.split()) == dict(
-        re.findall(r"^extra_(\S+) := (\S+)$", makefile, re.MULTILINE)
-    )
+    extras = dict(pair.split(":") for pair in pairs.split())
+    assert extras == dict(re.findall(r"^extra_(\S+) := (\S+)$", makefile, re.MULTILINE))
     for image, stage in stages().items():
         if "ENTRYPOINT" in stage:
             (venv,) = re.findall(r"--from=([a-z]+)-dependencies", stage)

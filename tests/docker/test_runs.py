@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import time
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ import pytest
 
 from jobs import __version__, report
 from jobs.exit_codes import ExitCode
+from jobs.harness.telemetry.watching import WATCH_GPU_VARIABLE
 from jobs.harness.termination import LIMIT_BYTES, PATH_VARIABLE
 from tests.docker.conftest import DOCKER, LOCKED_DOWN, QUICK_RUN, docker, image_label, image_named
 
@@ -156,47 +158,25 @@ def test_no_arguments_show_the_help(image: str, program: str) -> None:
 # Where NVIDIA's container toolkit mounts the driver's own.
 LIBRARY = "/usr/lib/x86_64-linux-gnu/libnvidia-ml.so.1"
 
-WATCH_A_GPU = """
-import json
-from jobs.harness import telemetry
-from jobs.harness.device import FrameworkDevice
-from jobs.harness.phases import Clock, Span
 
-clock = Clock()
-watch = telemetry.watch(clock=clock, interval_s=0.02)
-facts = watch.attach(FrameworkDevice(kind="gpu", index=0, name="fake", uuid="GPU-fake-0"))
-start_s = clock()
-while clock() < start_s + 20 and watch.latest().power_w is None or clock() < start_s + 2:
-    pass
-seen = watch.stop([Span(name="train", epoch=1, start_s=start_s, end_s=clock())])
-phase = seen.gpu[0] and seen.gpu[0].model_dump()
-print(json.dumps({"driver": facts.driver_version, "uuid": facts.uuid, "phase": phase}))
-import os; os._exit(0)
-"""
-
-
-def test_a_mounted_nvml_is_read(image: str, reports: Path, fake_nvml: Path) -> None:
-    library = f"--volume={fake_nvml / 'libnvidia-ml.so.1'}:{LIBRARY}:ro"
-    options = (*LOCKED_DOWN, library, f"--volume={reports}:/reports")
+def test_a_mounted_nvml_gives_a_report_with_gpu_figures(image: str, reports: Path, fake_nvml: Path) -> None:
+    """The framework finds no GPU here: the job runs on the CPU and is told to watch the one that NVML names."""
+    options = (*LOCKED_DOWN, f"--volume={fake_nvml}:{LIBRARY}:ro", f"--volume={reports}:/reports")
     doctor = docker("run", *options, image, "doctor", "--device=cpu")
     assert doctor.returncode == ExitCode.DONE, doctor.stdout + doctor.stderr
-    assert "ok    NVML: driver 999.12.3: " in doctor.stdout
-    assert "GPU-fake-0" in doctor.stdout
-    result = docker("run", *options, image, *QUICK_RUN)
+    assert "ok    NVML: driver 999.12.3" in doctor.stdout
+    (uuid,) = set(re.findall(r"GPU-[0-9a-z-]+", doctor.stdout))
+    result = docker("run", *options, f"--env={WATCH_GPU_VARIABLE}={uuid}", image, *QUICK_RUN)
     assert result.returncode == ExitCode.DONE, result.stdout + result.stderr
-    assert only_report(reports).environment.driver_version == "999.12.3"
-
-
-def test_a_gpu_s_figures_come_out_of_a_container(image: str, fake_nvml: Path) -> None:
-    """The framework finds no GPU here, so what a job on one would observe is asked for by itself."""
-    library = f"--volume={fake_nvml / 'libnvidia-ml.so.1'}:{LIBRARY}:ro"
-    result = docker("run", *LOCKED_DOWN, library, "--entrypoint=python", image, "-c", WATCH_A_GPU)
-    assert result.returncode == 0, result.stderr
-    seen = json.loads(result.stdout)
-    assert (seen["driver"], seen["uuid"]) == ("999.12.3", "GPU-fake-0")
-    assert seen["phase"]["power_w"]["mean"] > 0
-    assert seen["phase"]["util_percent"]["mean"] > 0
-    assert seen["phase"]["memory_used_peak_bytes"] > 0
+    written = only_report(reports)
+    assert written.environment.driver_version == "999.12.3"
+    assert written.telemetry.available
+    (train,) = (phase for phase in written.phases if phase.name == "train")
+    assert train.gpu is not None
+    assert train.gpu.util_percent is not None
+    assert train.gpu.util_percent.mean > 0
+    assert train.gpu.power_w is not None
+    assert train.gpu.power_w.mean > 0
 
 
 def test_mnist_merge_merges_what_both_wrote(merge_image: str, reports: Path) -> None:

@@ -120,6 +120,7 @@ def test_rwx_is_one_volume_that_merge_reads() -> None:
             ExitCode.REPORT_NOT_WRITABLE,
             ExitCode.FRAMEWORK_MISSING,
             ExitCode.NOT_COMPARABLE,
+            ExitCode.REGRESSION,
         }
     }
     assert gpus(merge) == {}
