@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import pytest
 import yaml
 
-from tests.k8s.manifests import APPLIED, K8S, SETS, documents, jobs, label
+from tests.k8s.manifests import APPLIED, K8S, ROOT, SETS, documents, jobs, label
+from tests.k8s.test_documentation import commands
 
 if TYPE_CHECKING:
     from tests.k8s.conftest import Kubectl
@@ -89,3 +90,15 @@ def test_a_changed_job_is_refused_until_it_is_replaced(kubectl: Kubectl) -> None
     assert again.returncode == 0
     assert "persistentvolumeclaim/reports-tf unchanged" in again.stdout
     assert "job.batch/mnist-tf created" in again.stdout
+
+
+def test_the_documentation_s_commands_run(kubectl: Kubectl, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the order of the pages; without those that want a node: nothing runs here."""
+    monkeypatch.chdir(ROOT)
+    for name in SETS:
+        assert kubectl("apply", *source(name)).returncode == 0
+    run = [words for words in commands() if words[1] not in {"wait", "logs"}]
+    assert {"apply", "delete", "describe", "get", "patch"} <= {words[1] for words in run}
+    for words in run:
+        done = kubectl(*words[1:], *(["--wait=false"] if words[1] == "delete" else []))
+        assert done.returncode == 0, f"{words}: {done.stderr}"
