@@ -12,6 +12,7 @@ import pytest
 
 from jobs import __version__
 from tests.support import fake_nvml as library
+from tests.support.digits import small_digits, write_idx_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,8 +26,11 @@ LOCKED_DOWN = (
     *("--rm", "--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges", "--network=none"),
     "--tmpfs=/tmp",
 )
-# A large batch makes an epoch short; the recipe's reference is then not asked for.
-QUICK_RUN = ("train", "--recipe=lenet", "--epochs=1", "--batch-size=500", "--dataset=mnist", "--device=cpu")
+TRAIN = ("train", "--recipe=lenet", "--device=cpu")
+# The image's own data; a large batch makes an epoch short, and the recipe's reference is then not asked for.
+MNIST_RUN = (*TRAIN, "--epochs=1", "--batch-size=500", "--dataset=mnist")
+# The few images of the fixture `digits`, mounted: what is tested is not the training.
+QUICK_RUN = (*TRAIN, "--epochs=2", "--dataset=/data")
 
 
 def docker(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -95,3 +99,11 @@ def reports(tmp_path: Path) -> Path:
 def fake_nvml(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A file that stands in for NVIDIA's library."""
     return library.build(tmp_path_factory.mktemp("nvml")) / "libnvidia-ml.so.1"
+
+
+@pytest.fixture(scope="session")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The option that mounts a small data set at ``/data``."""
+    folder = write_idx_folder(tmp_path_factory.mktemp("digits"), small_digits())
+    folder.chmod(0o755)
+    return f"--volume={folder}:/data:ro"

@@ -174,7 +174,7 @@ def test_the_report_learns_where_it_ran(name: str) -> None:
         fields = {
             entry["name"]: entry["valueFrom"]["fieldRef"]["fieldPath"]
             for entry in job.container["env"]
-            if "valueFrom" in entry
+            if "fieldRef" in entry.get("valueFrom", {})
         }
         expected = {
             "MNIST_JOBS_NODE_NAME": "spec.nodeName",
@@ -186,6 +186,14 @@ def test_the_report_learns_where_it_ran(name: str) -> None:
             read = set(re.findall(r"MNIST_JOBS_[A-Z_]+", Path(environment.__file__).read_text("utf-8")))
             assert fields.keys() <= read
         assert fields == expected
+
+
+@each_set
+def test_threads_are_as_many_as_the_cpus_it_may_use(name: str) -> None:
+    for job in filter(lambda job: job.trains, jobs(name)):
+        limited = {"valueFrom": {"resourceFieldRef": {"resource": "limits.cpu"}}}
+        for variable in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS"):
+            assert {"name": variable, **limited} in job.container["env"]
 
 
 @each_set
