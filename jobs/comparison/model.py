@@ -130,6 +130,14 @@ class Unstable(Part):
     spread_ratio: float
 
 
+class Suspect(Part):
+    """Runs of a side that count although something disturbed them, as their own reports say."""
+
+    framework: FrameworkName
+    cause: str
+    runs: int
+
+
 class Verdict(Part):
     """``faster`` names the faster side, and is ``null`` unless the kind is ``faster``.
 
@@ -144,6 +152,7 @@ class Verdict(Part):
     p_value_table: float | None
     text: str
     left_out: list[LeftOut]
+    suspect: list[Suspect]
     unstable: list[Unstable]
 
 

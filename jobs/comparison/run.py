@@ -60,8 +60,8 @@ class Run:
     ``compared`` and ``environment`` are the values of :data:`.fields.FIELDS` and :data:`.fields.ENVIRONMENT`, in
     their order; ``epochs`` is how many were asked for, ``epoch_accuracies`` those whose test accuracy was measured;
     ``phases_s`` is the total time in each phase the run had; ``measured`` has every metric's value or why there is
-    none; ``gpu_uuids`` are those of the devices that were used. ``source`` names
-    the file or log for people, ``place`` leads back to the whole report.
+    none; ``gpu_uuids`` are those of the devices that were used; ``suspect_of`` names what disturbed the run, if
+    anything did. ``source`` names the file or log for people, ``place`` leads back to the whole report.
     """
 
     run_id: str
@@ -84,6 +84,7 @@ class Run:
     epoch_accuracies: tuple[EpochPoint, ...]
     phases_s: dict[PhaseName, float]
     warnings: tuple[tuple[str, str], ...]
+    suspect_of: tuple[str, ...]
     has_parity: bool
     has_series: bool
     source: str
@@ -143,6 +144,7 @@ class Reducer:
                     for warning in report.warnings[:WARNINGS_LIMIT]
                 )
             ),
+            suspect_of=self._one(_suspect_of(report)),
             has_parity=report.parity is not None,
             has_series=report.timeseries is not None,
             source=source,
@@ -176,6 +178,12 @@ def _phases_s(report: Report) -> dict[PhaseName, float]:
     for phase in report.phases:
         totals[phase.name] = totals.get(phase.name, 0.0) + max(0.0, phase.end_s - phase.start_s)
     return {name: total for name, total in totals.items() if isfinite(total)}
+
+
+def _suspect_of(report: Report) -> tuple[str, ...]:
+    if report.validity is None or report.validity.status != "suspect":
+        return ()
+    return tuple(shortened(cause, TEXT_LIMIT) for cause in report.validity.causes[:WARNINGS_LIMIT])
 
 
 def _uuids(report: Report) -> tuple[str, ...]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Final
 
 from jobs.comparison.metrics import HEADLINE, Missing
-from jobs.comparison.model import LeftOut, MetricRatio, Unstable, Verdict
+from jobs.comparison.model import LeftOut, MetricRatio, Suspect, Unstable, Verdict
 from jobs.comparison.statistics import (
     CONFIDENCE,
     FALSE_CLAIMS,
@@ -55,6 +56,11 @@ def reach(sides: Sides, ratio: MetricRatio | None, significance: Significance | 
             f"{entry.framework}'s runs spread over {100 * entry.spread_ratio:.0f} % of their median"
             for entry in unstable
         )
+    suspect = [entry for framework, runs in sides.items() for entry in _suspect(framework, runs)]
+    if suspect:
+        text += "; disturbed, by their own account: " + ", ".join(
+            f"{counted(entry.runs, f'{entry.framework} run')} ({entry.cause})" for entry in suspect
+        )
     if left_out:
         text += "; not counted: " + ", ".join(
             f"{counted(entry.runs, f'{entry.framework} run')} ({entry.why})" for entry in left_out
@@ -67,6 +73,7 @@ def reach(sides: Sides, ratio: MetricRatio | None, significance: Significance | 
         p_value_table=None if significance is None else significance.p_table,
         text=text,
         left_out=left_out,
+        suspect=suspect,
         unstable=unstable,
     )
 
@@ -112,6 +119,11 @@ def _left_out(framework: FrameworkName, runs: Sequence[Run]) -> list[LeftOut]:
             continue
         reasons[why] = reasons.get(why, 0) + 1
     return [LeftOut(framework=framework, why=why, runs=count) for why, count in sorted(reasons.items())]
+
+
+def _suspect(framework: FrameworkName, runs: Sequence[Run]) -> list[Suspect]:
+    causes = Counter(cause for run in runs if HEADLINE.counts(run) for cause in set(run.suspect_of))
+    return [Suspect(framework=framework, cause=cause, runs=count) for cause, count in sorted(causes.items())]
 
 
 def _unstable(framework: FrameworkName, values: Sequence[float]) -> list[Unstable]:

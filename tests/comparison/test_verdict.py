@@ -101,3 +101,17 @@ def test_speed_is_not_bought_with_runs_that_did_not_complete(status: str) -> Non
     many = [*fast, *side("torch", TORCH_SPEEDS)]
     ten = [report.model_copy(update={"run_id": f"run-{at}"}) for at, report in enumerate(many)]
     assert only_section(*slow, *ten, bad).verdict.faster == "torch"
+
+
+def test_runs_that_were_disturbed_count_and_are_named() -> None:
+    throttled = {"status": "suspect", "causes": ["gpu_throttled"]}
+    reports = [
+        make_report(
+            framework="torch", seed=seed, images_per_s=speed, changes={"validity": throttled} if seed < 3 else {}
+        )
+        for seed, speed in enumerate(TORCH_SPEEDS, start=1)
+    ]
+    verdict = only_section(*side("tensorflow", TF_SPEEDS), *reports).verdict
+    assert verdict.faster == "torch"
+    assert "; disturbed, by their own account: 2 torch runs (gpu_throttled)" in verdict.text
+    assert [(entry.framework, entry.cause, entry.runs) for entry in verdict.suspect] == [("torch", "gpu_throttled", 2)]
