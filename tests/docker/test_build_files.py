@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -114,7 +115,11 @@ def make(checkout: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     if shutil.which("make") is None:
         pytest.skip("make is not installed")
     command = ["make", "--no-print-directory", "-f", str(ROOT / "docker/images.mk"), "images", "DOCKER=echo"]
-    return subprocess.run([*command, *arguments], cwd=checkout, capture_output=True, text=True, check=False)
+    # Whoever runs the tests may be make itself, whose variables would be handed down.
+    environment = {name: value for name, value in os.environ.items() if name not in {"MAKEFLAGS", "MAKEOVERRIDES"}}
+    return subprocess.run(
+        [*command, *arguments], cwd=checkout, env=environment, capture_output=True, text=True, check=False
+    )
 
 
 def test_images_by_default_download_the_data(checkout: Path) -> None:
