@@ -77,11 +77,13 @@ def _merge(paths: list[str], output_dir: Path, allow: list[str], earlier: list[s
         from jobs.comparison.render_markdown import render_markdown  # noqa: PLC0415
         from jobs.comparison.render_terminal import render_terminal  # noqa: PLC0415
     comparison = build(loaded, allow=allow, baseline=baseline)
-    html = render_html(comparison, timelines(loaded.runs))
-    written = write(comparison, render_markdown(comparison), html, output_dir)
+    count, lines = len(loaded.runs), timelines(loaded.runs)
+    # Of many runs the comparison has all that is shown: both in memory at once would be one too many.
+    del loaded, baseline
+    written = write(comparison, render_markdown(comparison), render_html(comparison, lines), output_dir)
     render_terminal(comparison, Console())
     *first, last = (visible(str(path)) for path in written)
-    typer.echo(f"{counted(len(loaded.runs), 'run')} merged into {', '.join(first)} and {last}")
+    typer.echo(f"{counted(count, 'run')} merged into {', '.join(first)} and {last}")
     if comparison.gate is not None:
         code = GATE_CODES.get(comparison.gate.outcome, ExitCode.DONE)
         if code != ExitCode.DONE:
@@ -119,6 +121,8 @@ def _say(text: str) -> None:
 
 
 if __name__ == "__main__":
+    # What is kept of thousands of reports is no garbage: looking through it as often as by default costs a sixth.
+    gc.set_threshold(100_000, 50, 1_000)
     for stream in (sys.stdout, sys.stderr):
         # A terminal that lacks a character shows a question mark in its place rather than a traceback.
         stream.reconfigure(errors="replace")  # type: ignore[union-attr]

@@ -11,6 +11,7 @@ from jobs.errors import NotWritable
 from jobs.whole_file import part_file, sync_folder
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from jobs.comparison.model import Comparison
@@ -34,13 +35,18 @@ def write(comparison: Comparison, markdown: str, html: str, folder: Path) -> tup
     Raises:
         NotWritable: the folder cannot be made or written to, or the disk is full.
     """
-    # ASCII, since whoever prints the file to a terminal would else print what reports brought.
-    texts = (comparison.model_dump_json(indent=2, ensure_ascii=True) + "\n", markdown, html, runs_csv(comparison))
     paths = output_files(folder)
+
+    def texts() -> Iterator[str]:
+        # One at a time in memory. ASCII, since who prints the file to a terminal would else print what reports brought.
+        yield comparison.model_dump_json(indent=2, ensure_ascii=True) + "\n"
+        yield from (markdown, html)
+        yield runs_csv(comparison)
+
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with contextlib.ExitStack() as unfinished:
-            parts = [unfinished.enter_context(part_file(text.encode(), folder, "comparison")) for text in texts]
+            parts = [unfinished.enter_context(part_file(text.encode(), folder, "comparison")) for text in texts()]
             for part, path in zip(parts, paths, strict=True):
                 part.replace(path)
         sync_folder(folder)

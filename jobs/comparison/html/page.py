@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from jobs.comparison.metrics import Missing
     from jobs.comparison.model import Comparison, Gate, GateMetric, Section, Side
 
-MOST_ROWS: Final = 500
+MOST_ROWS: Final = 200
 """Rows of one table; comparison.json has every run, whatever their number."""
 
 _TEMPLATE: Final = "comparison.html.j2"

@@ -56,12 +56,7 @@ def timeline_plate(found: Sequence[Timeline | Missing], name: str) -> Plate:
     height = float(_LEGEND + len(columns) * (_HEAD + _PLOT + _FOOT) + 22)
     reasons = sorted({line.no_gpu for line in lines if line.no_gpu})
     notes = [f"No GPU figures: {reason}" for reason in reasons] + lacking
-    if any(
-        value > 1.08 * _highest(lines, name)
-        for line in lines
-        for name in columns
-        for _, value in line.columns.get(name, [])
-    ):
+    if any(_leaves_the_frame(lines, name) for name in columns):
         notes.append("Some readings outside training lie above the frame; the table has them")
     return drawn(
         paint,
@@ -118,16 +113,21 @@ def _paint_panel(axes: Axes, lines: Sequence[Timeline], column: str, span: tuple
         if points:
             axes.plot(*zip(*points, strict=True), color=look.color, linestyle=look.dashes, linewidth=1.6)
     axes.set_xlim(start_s, end_s)
-    axes.set_ylim(0, 1.08 * _highest(lines, column))
+    axes.set_ylim(0, _top(lines, column))
     axes.locator_params(axis="y", nbins=4)
     axes.yaxis.set_major_formatter(Thousands())
     axes.xaxis.set_major_formatter(Thousands())
 
 
-def _highest(lines: Sequence[Timeline], column: str) -> float:
-    """The largest value of training, which sets the scale: one odd reading at the start must not flatten the rest."""
-    training = [value for line in lines for t_s, value in line.columns.get(column, []) if 0 <= t_s <= line.trained_s]
-    return max(training, default=0) or 1.0
+def _top(lines: Sequence[Timeline], column: str) -> float:
+    """The scale's end, set by training alone: one odd reading at the start must not flatten the rest."""
+    values = [value for line in lines for t_s, value in line.columns.get(column, []) if 0 <= t_s <= line.trained_s]
+    return 1.08 * max(values, default=0) or 1.0
+
+
+def _leaves_the_frame(lines: Sequence[Timeline], column: str) -> bool:
+    top = _top(lines, column)
+    return any(value > top for line in lines for _, value in line.columns.get(column, []))
 
 
 def _mean(line: Timeline, column: str) -> str:
