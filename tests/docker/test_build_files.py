@@ -115,8 +115,8 @@ def make(checkout: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     if shutil.which("make") is None:
         pytest.skip("make is not installed")
     command = ["make", "--no-print-directory", "-f", str(ROOT / "docker/images.mk"), "images", "DOCKER=echo"]
-    # Whoever runs the tests may be make itself, whose variables would be handed down.
-    environment = {name: value for name, value in os.environ.items() if name not in {"MAKEFLAGS", "MAKEOVERRIDES"}}
+    # Whoever runs the tests may be make itself, which hands its variables down.
+    environment = {"PATH": os.environ["PATH"]}
     return subprocess.run(
         [*command, *arguments], cwd=checkout, env=environment, capture_output=True, text=True, check=False
     )
