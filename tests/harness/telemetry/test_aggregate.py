@@ -50,7 +50,8 @@ def test_the_parts_of_a_phase_make_up_the_whole(samples: Series, cut: float) -> 
     assert pooled is not None
     assert pooled.mean == pytest.approx(whole.mean, rel=1e-6, abs=1e-3)
     assert pooled.coverage_ratio == pytest.approx(whole.coverage_ratio)
-    assert (pooled.p50, pooled.max) == (whole.p50, whole.max)
+    # Not the median: where two values share the time evenly, rounding decides which of them it is.
+    assert pooled.max == whole.max
 
 
 @given(
