@@ -78,4 +78,5 @@ def test_the_grid_merges(grid: tuple[Path, dict[tuple[str, str, str], Report]], 
     merge = [sys.executable, ROOT / "scripts" / "merge_reports.py", grid[0], "-o", tmp_path]
     done = subprocess.run(merge, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert {path.name for path in tmp_path.iterdir()} == {"comparison.json", "comparison.md", "comparison.html"}
+    files = {"comparison.json", "comparison.md", "comparison.html", "runs.csv"}
+    assert {path.name for path in tmp_path.iterdir()} == files
