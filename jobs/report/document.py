@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import tempfile
 from typing import TYPE_CHECKING, Any, Final
 
@@ -15,6 +14,8 @@ from jobs.whole_file import part_file, sync_folder
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from jobs.whole_file import Part
 
 LINE_MARKER: Final = "MNIST_JOBS_REPORT "
 """What a report line in a log starts with, after whatever prefix the log adds."""
@@ -118,25 +119,13 @@ def _write_new(text: str, folder: Path, stem: str) -> Path:
     return path
 
 
-def _link_free_name(part: Path, folder: Path, stem: str) -> Path:
+def _link_free_name(part: Part, folder: Path, stem: str) -> Path:
     copy = 1
     while True:
         path = folder / (f"{stem}.json" if copy == 1 else f"{stem}.{copy}.json")
         try:
-            _link(part, path)
+            part.link(path)
         except FileExistsError:
             copy += 1
             continue
         return path
-
-
-def _link(part: Path, path: Path) -> None:
-    try:
-        # A link, unlike a rename, fails where the name is taken: two writers can never replace each other.
-        os.link(part, path)
-    except FileExistsError:
-        raise
-    except OSError:
-        # Some volumes know no links. There the name is taken first, empty, and then replaced by its owner.
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
-        part.replace(path)

@@ -41,7 +41,7 @@ def test_an_existing_report_is_never_replaced(tmp_path: Path) -> None:
 
 
 def test_a_volume_without_links_keeps_every_report_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object) -> None:
+    def refuse(*_: object, **__: object) -> None:
         raise PermissionError("operation not permitted")
 
     monkeypatch.setattr("os.link", refuse)
