@@ -33,5 +33,9 @@ class FrameworkMissing(JobError):
     exit_code = ExitCode.FRAMEWORK_MISSING
 
 
+class OutOfMemory(JobError):
+    exit_code = ExitCode.OUT_OF_MEMORY
+
+
 class NotComparable(JobError):
     exit_code = ExitCode.NOT_COMPARABLE

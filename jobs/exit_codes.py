@@ -20,6 +20,7 @@ class ExitCode(IntEnum):
     REPORT_NOT_WRITABLE = 6, "the report or another output could not be written"
     FRAMEWORK_MISSING = 7, "not installed in this environment: the framework, or an extra that the command needs"
     DIVERGED = 8, "training diverged: the loss is no longer finite"
+    OUT_OF_MEMORY = 9, "out of memory, the GPU's or the host's"
     NOT_COMPARABLE = 10, "reports that are not comparable were given to one comparison"
     REGRESSION = 11, "slower, less accurate or failing more often than the baseline"
     INTERRUPTED_BY_KEYBOARD = 130, "interrupted by SIGINT (Ctrl-C)"

@@ -57,6 +57,7 @@ def template(recipe: str, framework: str, noise: random.Random) -> str:
     """A report with marks where runs differ."""
     # The tests' own builder, so that what is measured is a valid report.
     sys.path.insert(0, str(ROOT))
+    from jobs.report import to_text  # noqa: PLC0415
     from tests.support.reports import make_report  # noqa: PLC0415
 
     kubernetes = {"node": f"node-{NODE}", "namespace": "bench", "pod": f"pod-{RUN}", "job": "bench", "index": 0}
@@ -77,7 +78,7 @@ def template(recipe: str, framework: str, noise: random.Random) -> str:
         timeseries=True,
         changes={"environment.kubernetes": kubernetes, "devices.0.uuid": f"GPU-{NODE}", "timeseries": series},
     )
-    return report.model_dump_json(indent=2)
+    return to_text(report)
 
 
 def measure(folder: Path, output: Path) -> tuple[float, float, int]:

@@ -39,9 +39,10 @@ def measure(module: str, recipe_name: str, dataset: str, pairs: int) -> list[dic
     epochs = iter(range(1, 2 * pairs + 2))
 
     def train_one() -> float:
-        order = epoch_order(1, next(epochs), len(digits.train_images))
+        epoch = next(epochs)
+        order = epoch_order(1, epoch, len(digits.train_images))
         begun_s = time.perf_counter()
-        trainer.train_epoch(order, lambda _: None)
+        trainer.train_epoch(order, lambda _: None, epoch=epoch)
         trainer.synchronize()
         return time.perf_counter() - begun_s
 

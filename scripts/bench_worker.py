@@ -79,7 +79,7 @@ def _epoch(trainer: Trainer, digits: DigitSet, epoch: int) -> tuple[float, float
     order = epoch_order(1, epoch, len(digits.train_images))
     trainer.synchronize()
     begun_s = time.perf_counter()
-    loss = trainer.train_epoch(order, lambda _: None)
+    loss = trainer.train_epoch(order, lambda _: None, epoch=epoch)
     trainer.synchronize()
     return time.perf_counter() - begun_s, loss
 

@@ -47,8 +47,16 @@ class Found:
         Raises:
             BadInput: another report claims to be the same attempt of the same run.
         """
+        self.add_run(self._reducer.reduce(report, source=source, place=place))
+
+    def add_run(self, new: Run) -> None:
+        """The same for a report that was reduced already, by this process or by another.
+
+        Raises:
+            BadInput: as :meth:`add`.
+        """
         self.reports += 1
-        new = self._reducer.reduce(report, source=source, place=place)
+        new = self._reducer.share(new)
         known = self.runs.setdefault((new.run_id, new.attempt), new)
         if known is new:
             return

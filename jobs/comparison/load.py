@@ -8,16 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final
 
+from jobs.comparison.crowd import read_report, read_reports
 from jobs.comparison.found import Found, Skipped
 from jobs.comparison.logs import read_log
-from jobs.comparison.parse import Refused, parse, read_file
-from jobs.comparison.run import Place, Run
+from jobs.comparison.parse import Refused
+from jobs.comparison.run import Reducer, Run
 from jobs.comparison.text import visible
 from jobs.errors import BadInput
 from jobs.report import LINE_MARKER
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
 STANDARD_INPUT: Final = "-"
 
@@ -34,13 +35,20 @@ class Loaded:
     copies: int
 
 
-def load(paths: Sequence[str], stdin: BinaryIO, *, leave_out: Iterable[Path] = ()) -> Loaded:
+def load(
+    paths: Sequence[str],
+    stdin: BinaryIO,
+    *,
+    leave_out: Iterable[Path] = (),
+    meanwhile: Callable[[], None] = lambda: None,
+) -> Loaded:
     """Read every report under ``paths``.
 
     A folder is read recursively for ``*.json`` and ``*.log``, hidden files and folders aside; what in it is no
     report is listed in :attr:`Loaded.skipped`, while a file named outright must be one. ``-`` is ``stdin``, read
     like a log: any line with the report marker counts, whatever stands before the marker. ``leave_out`` names
-    files of this program's own making, which are not looked at inside folders.
+    files of this program's own making, which are not looked at inside folders. ``meanwhile`` is called where this
+    process would only wait for others that read.
 
     Raises:
         BadInput: a path is missing, unreadable, no report or without any report, or two different reports
@@ -55,7 +63,7 @@ def load(paths: Sequence[str], stdin: BinaryIO, *, leave_out: Iterable[Path] = (
         if path == STANDARD_INPUT:
             read_log(stdin, found, source="standard input", path=None)
         else:
-            _read_path(Path(path), found, own)
+            _read_path(Path(path), found, own, meanwhile)
         if found.reports == seen:
             raise BadInput(_nothing_in(path, list(found.skipped.values())[skipped:]))
     return Loaded(
@@ -78,7 +86,7 @@ def _nothing_in(path: str, skipped: Sequence[Skipped]) -> str:
     return f"{text}; a job writes reports to --report-dir and one line with {LINE_MARKER.strip()} to its log"
 
 
-def _read_path(path: Path, found: Found, own: set[str]) -> None:
+def _read_path(path: Path, found: Found, own: set[str], meanwhile: Callable[[], None]) -> None:
     try:
         mode = path.stat().st_mode
     except (OSError, ValueError) as error:
@@ -87,7 +95,7 @@ def _read_path(path: Path, found: Found, own: set[str]) -> None:
             f"{_name(path)!r} cannot be read ({reason}); name a report, a folder with reports, or -"
         ) from error
     if stat.S_ISDIR(mode):
-        _read_folder(path, found, own)
+        _read_folder(path, found, own, meanwhile)
     elif stat.S_ISREG(mode):
         _read_file(path, found)
     else:
@@ -95,31 +103,47 @@ def _read_path(path: Path, found: Found, own: set[str]) -> None:
 
 
 def _read_file(path: Path, found: Found) -> None:
-    name = _name(path)
-    if path.suffix != ".log":
-        raw = read_file(path, origin=name)
-        found.add(parse(raw, origin=name), source=name, place=Place(path=path, size=len(raw)))
-        return
+    if path.suffix == ".log":
+        _read_log_file(path, found)
+    else:
+        found.add_run(read_report(path, Reducer()))
+
+
+def _read_log_file(path: Path, found: Found) -> None:
     try:
         with path.open("rb") as stream:
-            read_log(stream, found, source=name, path=path)
+            read_log(stream, found, source=_name(path), path=path)
     except OSError as error:
-        raise Refused(f"{name!r} cannot be read ({error.strerror or error}); check its mode") from error
+        raise Refused(f"{_name(path)!r} cannot be read ({error.strerror or error}); check its mode") from error
 
 
-def _read_folder(folder: Path, found: Found, own: set[str]) -> None:
+def _read_folder(folder: Path, found: Found, own: set[str], meanwhile: Callable[[], None]) -> None:
+    files = []
     for path in _candidates(folder, found, own):
-        if not path.is_file():
+        if path.is_file():
+            files.append(path)
+        else:
             found.skip(_name(path), "not a regular file")
-            continue
-        seen, skipped = found.reports, len(found.skipped)
-        try:
-            _read_file(path, found)
-        except Refused as error:
-            found.skip(_name(path), str(error))
-            continue
-        if (found.reports, len(found.skipped)) == (seen, skipped):
-            found.skip(_name(path), "a log without a report line")
+    reports = [path for path in files if path.suffix != ".log"]
+    for path, read in zip(reports, read_reports(reports, meanwhile=meanwhile), strict=True):
+        if isinstance(read, Run):
+            found.add_run(read)
+        else:
+            found.skip(_name(path), str(read))
+    for path in files:
+        if path.suffix == ".log":
+            _read_folder_log(path, found)
+
+
+def _read_folder_log(path: Path, found: Found) -> None:
+    seen, skipped = found.reports, len(found.skipped)
+    try:
+        _read_log_file(path, found)
+    except Refused as error:
+        found.skip(_name(path), str(error))
+        return
+    if (found.reports, len(found.skipped)) == (seen, skipped):
+        found.skip(_name(path), "a log without a report line")
 
 
 def _candidates(folder: Path, found: Found, own: set[str]) -> Iterator[Path]:

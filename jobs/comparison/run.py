@@ -6,7 +6,7 @@ A report is tens of kilobytes, most of it samples; of ten thousand reports only 
 from __future__ import annotations
 
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
@@ -106,6 +106,20 @@ class Run:
         return parse(read_slice(self.place.path, self.place.offset, self.place.size), origin=self.source)
 
 
+SHARED: Final = (
+    "recipe",
+    "framework_version",
+    "dataset",
+    "compared",
+    "environment",
+    "node",
+    "gpu_uuids",
+    "warnings",
+    "suspect_of",
+)
+"""Fields that many runs have the same value of."""
+
+
 class Reducer:
     """Turns reports into :class:`Run`; what many runs have in common is kept once."""
 
@@ -150,6 +164,16 @@ class Reducer:
             source=source,
             place=place,
         )
+
+    def share(self, run: Run) -> Run:
+        """The same run with what it has in common with others kept once; another process's run has its own copies."""
+        shared = {name: self._one(getattr(run, name)) for name in SHARED}
+        if all(getattr(run, name) is value for name, value in shared.items()):
+            return run
+        measured = {
+            name: self._one(value) if isinstance(value, Missing) else value for name, value in run.measured.items()
+        }
+        return replace(run, **shared, measured=measured)
 
     def _one(self, value: Same) -> Same:
         # 1, 1.0 and True are equal and hash alike, but are not shown alike.

@@ -11,6 +11,7 @@ from jobs.report.schema import SCHEMA_VERSION, Config, Dataset, Device, EpochRes
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from jobs.harness.checkpoint import Attempt
     from jobs.harness.data import DigitSet
     from jobs.harness.device import FrameworkDevice
     from jobs.harness.phases import PhaseRecorder
@@ -24,7 +25,7 @@ MATCHED_ADAM = "epsilon outside the bias-corrected root (Kingma and Ba 2015, sec
 
 def assemble_report(
     *,
-    run_id: str,
+    attempt: Attempt,
     spec: RunSpec,
     data: DigitSet,
     trainer: Trainer,
@@ -35,7 +36,6 @@ def assemble_report(
     device: FrameworkDevice,
     facts: DeviceFacts,
     parity: Parity | None,
-    started_at: datetime,
     finished_at: datetime,
     memory_peak_bytes: int | None,
     null_reasons: dict[str, str],
@@ -49,6 +49,7 @@ def assemble_report(
         "status_reason": "the run completed",
         "parity": "not asked for (--parity-steps)",
         "phases[].epoch": "outside the epochs",
+        "earlier_attempts[].cpu_model": "the system does not say",
         "config.optimizer": f"{'SGD' if isinstance(spec.recipe.optimizer, Sgd) else 'Adam'} has no such parameter",
         "config.numerics.intra_op_threads": "the framework does not say",
         **null_reasons,
@@ -58,11 +59,11 @@ def assemble_report(
     }
     return Report(
         schema_version=SCHEMA_VERSION,
-        run_id=run_id,
-        attempt=1,
+        run_id=attempt.run_id,
+        attempt=attempt.number,
         status=outcome.status,
         status_reason=outcome.reason,
-        started_at_utc=started_at,
+        started_at_utc=attempt.started_at,
         finished_at_utc=finished_at,
         environment=environment,
         devices=_devices(device, facts),
@@ -72,6 +73,7 @@ def assemble_report(
             Phase(name=span.name, epoch=span.epoch, start_s=span.start_s, end_s=span.end_s, gpu=gpu, host=host)
             for span, gpu, host in zip(recorder.spans, observation.gpu, observation.host, strict=True)
         ],
+        earlier_attempts=attempt.earlier,
         training=observation.training,
         validity=observation.validity,
         parity=parity,
@@ -161,7 +163,7 @@ def _results(
     epochs = outcome.epochs
     last = epochs[-1] if epochs else None
     unfinished = outcome.reason or "no epoch was asked for (--epochs 0)"
-    steady_images, steady_s = _steady(spec, data, outcome, recorder)
+    steady_images, steady_s = _steady(data, outcome, recorder)
     steady = steady_images / steady_s if steady_images and steady_s > 0 else None
     flop = model_flop_per_image(spec.recipe)
     results = Results(
@@ -206,10 +208,11 @@ def _results(
     }
 
 
-def _steady(spec: RunSpec, data: DigitSet, outcome: Outcome, recorder: PhaseRecorder) -> tuple[int, float]:
-    """Images and seconds of the train phases of finished epochs: the first step is a phase of its own."""
+def _steady(data: DigitSet, outcome: Outcome, recorder: PhaseRecorder) -> tuple[int, float]:
+    """Images and seconds of the train phases of finished epochs: an attempt's first step is a phase of its own."""
     finished = [epoch.epoch for epoch in outcome.epochs]
-    images = len(data.train_images) * len(finished) - min(spec.batch_size, len(data.train_images)) * bool(finished)
+    apart = sum(images for epoch, images in outcome.first_step_images if epoch in finished)
+    images = len(data.train_images) * len(finished) - apart
     return images, sum(recorder.total_s("train", epoch=epoch) for epoch in finished)
 
 

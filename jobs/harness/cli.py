@@ -185,6 +185,18 @@ def build_app(program: Program) -> typer.Typer:
         export_dir: Annotated[
             Path | None, typer.Option(metavar="DIR", help="Also write the trained weights (safetensors) here.")
         ] = None,
+        checkpoint_dir: Annotated[
+            Path | None,
+            typer.Option(
+                metavar="DIR",
+                envvar="MNIST_JOBS_CHECKPOINT_DIR",
+                help="Keep checkpoints here, and go on from the last one if there is one.",
+            ),
+        ] = None,
+        checkpoint_steps: Annotated[
+            int | None,
+            typer.Option(metavar="N", callback=_within(1, 1_000_000), help="Every N steps, too. [default: each epoch]"),
+        ] = None,
         telemetry: Annotated[
             TelemetryName, typer.Option(help="Where GPU and host are sampled: in a process of its own, or not at all.")
         ] = TelemetryName.PROCESS,
@@ -223,6 +235,8 @@ def build_app(program: Program) -> typer.Typer:
             parity_steps=parity_steps,
             report_dir=report_dir,
             export_dir=export_dir,
+            checkpoint_dir=checkpoint_dir,
+            checkpoint_steps=checkpoint_steps,
             telemetry=Options(
                 mode=telemetry.value, fast_s=sample_ms / 1000, gpm_s=gpm_ms / 1000, slow_s=slow_ms / 1000
             ),

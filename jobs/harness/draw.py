@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 WEIGHTS_STREAM: Final = 0
 ORDER_STREAM: Final = 1
+SHUFFLE_STREAM: Final = 2
 
 
 def initial_weights(recipe: Recipe, seed: int) -> dict[str, NDArray[np.float64]]:
@@ -48,6 +49,12 @@ def epoch_order(seed: int, epoch: int, examples: int) -> NDArray[np.int32]:
     """A permutation of ``examples`` indices; epoch ``epoch`` (from 1) needs no earlier epoch to be drawn."""
     bits = np.random.PCG64(np.random.SeedSequence([seed, ORDER_STREAM, epoch]))
     return np.argsort(bits.random_raw(examples), kind="stable").astype(np.int32)
+
+
+def shuffle_seed(seed: int, epoch: int) -> int:
+    """The seed (31 bits) of an epoch's shuffle where the framework draws it: no earlier epoch is needed for it."""
+    words = np.random.SeedSequence([seed, SHUFFLE_STREAM, epoch]).generate_state(1)
+    return int(words[0]) & 0x7FFFFFFF
 
 
 def batches(order: NDArray[np.int32], batch_size: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:

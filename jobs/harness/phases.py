@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import psutil
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from jobs.report.schema import PhaseName
 
@@ -53,12 +53,14 @@ class PhaseRecorder:
 
     ``synchronize`` is called before the clock is read, so that work still queued on the device is counted in
     the phase that queued it. It may be set once a device exists. ``on_boundary`` is called after it was read.
+    ``carry`` adds what earlier attempts of the run have spent; their spans are not this attempt's.
     """
 
     def __init__(self, clock: Callable[[], float], *, on_boundary: Callable[[], None] | None = None) -> None:
         self._clock = clock
         self._on_boundary = on_boundary
         self._spans: list[Span] = []
+        self._carried: dict[tuple[PhaseName, int | None], float] = {}
         self._open: tuple[PhaseName, int | None, float] | None = None
         self.synchronize: Callable[[], None] | None = None
 
@@ -74,8 +76,25 @@ class PhaseRecorder:
         return tuple(self._spans)
 
     def total_s(self, *names: PhaseName, epoch: int | None = None) -> float:
-        """Seconds spent in phases of these names, in one epoch or in all."""
-        return sum(s.duration_s for s in self._spans if s.name in names and epoch in (None, s.epoch))
+        """Seconds that all attempts have spent in phases of these names, in one epoch or in all."""
+        spent = self.spent().items()
+        return sum(seconds for (name, where), seconds in spent if name in names and epoch in (None, where))
+
+    def carry(self, spent: Mapping[tuple[PhaseName, int | None], float]) -> None:
+        self._carried = dict(spent)
+
+    def spent(self) -> dict[tuple[PhaseName, int | None], float]:
+        """Seconds by phase and epoch, of all attempts together."""
+        total = dict(self._carried)
+        for span in self._spans:
+            key = (span.name, span.epoch)
+            total[key] = total.get(key, 0.0) + span.duration_s
+        return total
+
+    def seconds_by_name(self) -> dict[PhaseName, float]:
+        """Seconds by phase, of this attempt alone."""
+        names = {span.name for span in self._spans}
+        return {name: sum(span.duration_s for span in self._spans if span.name == name) for name in sorted(names)}
 
     def _end_open(self) -> float:
         if self.synchronize is not None:

@@ -8,21 +8,23 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from jobs.errors import BadInput, NotWritable
+from jobs.errors import BadInput, NotWritable, OutOfMemory
 from jobs.exit_codes import ExitCode
 from jobs.harness import data as datasets
 from jobs.harness import telemetry
 from jobs.harness.assemble import assemble_report
+from jobs.harness.checkpoint import Attempt, Keeper, NoKeeper, Whereabouts, identity_of
 from jobs.harness.console import Console, print_report_line
 from jobs.harness.draw import initial_weights
 from jobs.harness.environment import read_environment
 from jobs.harness.interrupt import Interrupted, InterruptGuard
+from jobs.harness.memory import free_bytes, gib
 from jobs.harness.parity import record_parity
 from jobs.harness.phases import Clock, PhaseRecorder
 from jobs.harness.termination import note_report
 from jobs.harness.textfile import check_textfile_writable, write_textfile
 from jobs.harness.trainer import RunSpec
-from jobs.harness.training import Outcome, train
+from jobs.harness.training import Loop, Outcome, train
 from jobs.harness.weights_file import write_weights_file
 from jobs.report import check_writable, to_line, write
 
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from jobs.harness.checkpoint import Identity
     from jobs.harness.data import DigitSet
     from jobs.harness.device import FrameworkDevice
     from jobs.harness.recipe import Recipe
@@ -72,6 +75,8 @@ class TrainRequest:
     parity_steps: int | None
     report_dir: Path
     export_dir: Path | None
+    checkpoint_dir: Path | None
+    checkpoint_steps: int | None
     telemetry: telemetry.Options
     metrics_textfile: Path | None
 
@@ -86,6 +91,8 @@ def run_trials(request: TrainRequest, load_framework: Callable[[], Framework], c
     """
     _check_request(request)
     check_writable(request.report_dir)
+    if request.checkpoint_dir is not None:
+        check_writable(request.checkpoint_dir, kind="checkpoint", option="--checkpoint-dir")
     if request.metrics_textfile is not None:
         check_textfile_writable(request.metrics_textfile)
     first_seed = request.recipe.seed if request.seed is None else request.seed
@@ -108,6 +115,8 @@ def run_trials(request: TrainRequest, load_framework: Callable[[], Framework], c
 def _check_request(request: TrainRequest) -> None:
     if request.epochs == 0 and request.parity_steps is None:
         raise BadInput("--epochs 0 trains nothing; give at least 1, or --parity-steps to record a parity trace alone")
+    if request.checkpoint_steps is not None and request.checkpoint_dir is None:
+        raise BadInput("--checkpoint-steps says how often; give --checkpoint-dir DIR to say where")
     if request.parity_steps is not None and request.protocol != "matched":
         raise BadInput("--parity-steps: only --protocol matched starts both frameworks from the same weights")
 
@@ -136,6 +145,7 @@ class _Run:
 
     def execute(self) -> int:
         recorder, request, guard, watch = self._recorder, self._request, self._guard, self._watch
+        guard.raise_at_once()
         try:
             recorder.enter("startup")
             framework = self._load_framework()
@@ -150,42 +160,54 @@ class _Run:
 
             recorder.enter("build")
             spec = self._decide(framework, device)
-            run_id = self._run_id(framework, spec)
             self._announce(framework, device, spec, data)
-            parity = self._parity(framework, spec, data)
-            trainer = framework.create_trainer(spec, data)
+            identity = identity_of(
+                spec,
+                recipe=spec.recipe.name,
+                framework=f"{framework.versions().name} {framework.versions().version}",
+                dataset_sha256=data.sha256,
+            )
+            keeper = self._keeper()
+            finished = keeper.finished(identity)
+            if finished is not None:
+                return self._publish_again(finished)
+            try:
+                parity = self._parity(framework, spec, data)
+                trainer = self._trainer(framework, spec, data)
+            except Exception as error:
+                raise self._explained(error, framework, spec, facts) from error
             recorder.synchronize = trainer.synchronize
-            assert trainer.parameter_count == spec.recipe.parameter_count, "the model is not the recipe's"
-            if spec.protocol == "matched":
-                trainer.load_weights(initial_weights(spec.recipe, spec.seed))
-            guard.check()
+            outcome = Outcome()
+            environment, environment_reasons = read_environment(framework.versions(), facts)
+            here = Whereabouts(device=facts.name or device.name, cpu_model=environment.cpu.model)
+            attempt = self._take_up(keeper, identity, trainer, outcome, here, run_id=self._run_id(framework, spec))
+            guard.wait_for_checks()
 
             failure, memory_peak_bytes = None, None
-            outcome = Outcome()
             try:
-                train(
-                    trainer,
-                    spec,
-                    data,
-                    outcome=outcome,
+                loop = Loop(
+                    trainer=trainer,
+                    spec=spec,
+                    data=data,
                     recorder=recorder,
                     console=self._console,
                     check_interrupt=guard.check,
                     live=watch.latest,
+                    keeper=keeper,
                 )
+                train(loop, outcome)
                 memory_peak_bytes = trainer.memory_peak_bytes()
-                self._export(trainer, spec, outcome, run_id)
+                self._export(trainer, spec, outcome, attempt.run_id)
             except Exception as error:  # noqa: BLE001 - a run that failed is reported before its error goes on
-                failure = error
-                outcome.status, outcome.reason = "failed", f"{type(error).__name__}: {_first_line(error)}"
+                failure = self._explained(error, framework, spec, facts)
+                outcome.status, outcome.reason = "failed", _reason(failure)
                 # The device may be the reason: it is not asked to finish anything more.
                 recorder.synchronize = None
             recorder.finish()
         finally:
             observation = watch.stop(recorder.spans)
-        environment, environment_reasons = read_environment(framework.versions(), facts)
         report = assemble_report(
-            run_id=run_id,
+            attempt=attempt,
             spec=spec,
             data=data,
             trainer=trainer,
@@ -196,15 +218,73 @@ class _Run:
             device=device,
             facts=facts,
             parity=parity,
-            started_at=self._started_at,
             finished_at=datetime.now(UTC),
             memory_peak_bytes=memory_peak_bytes,
             null_reasons=environment_reasons,
         )
+        if report.status not in {"interrupted", "failed"}:
+            keeper.finish(report)
         self._publish(report)
         if failure is not None:
             raise failure
         return outcome.exit_code or EXIT_CODE_OF_STATUS[report.status]
+
+    def _keeper(self) -> Keeper | NoKeeper:
+        request = self._request
+        if request.checkpoint_dir is None:
+            return NoKeeper()
+        # Trials are runs of their own, each with its own checkpoints.
+        folder = request.checkpoint_dir if request.trials == 1 else request.checkpoint_dir / f"seed-{request.seed}"
+        return Keeper(folder, every_steps=request.checkpoint_steps, say=self._console.line, warn=self._watch.warn)
+
+    def _trainer(self, framework: Framework, spec: RunSpec, data: DigitSet) -> Trainer:
+        trainer = framework.create_trainer(spec, data)
+        assert trainer.parameter_count == spec.recipe.parameter_count, "the model is not the recipe's"
+        if spec.protocol == "matched":
+            trainer.load_weights(initial_weights(spec.recipe, spec.seed))
+        return trainer
+
+    def _take_up(
+        self,
+        keeper: Keeper | NoKeeper,
+        identity: Identity,
+        trainer: Trainer,
+        outcome: Outcome,
+        here: Whereabouts,
+        *,
+        run_id: str,
+    ) -> Attempt:
+        """Go on from the last checkpoint, if there is one, or begin the run ``run_id``."""
+        resumed = keeper.resume(identity, trainer)
+        attempt = Attempt(run_id=run_id, number=1, started_at=self._started_at, earlier=[])
+        if resumed is not None:
+            attempt = resumed.next_attempt(self._started_at)
+            resumed.restore(outcome, self._recorder)
+            self._console.line(
+                f"going on from {str(resumed.path)!r}, {outcome.step} steps into epoch {outcome.epoch}: "
+                f"attempt {attempt.number} of run {attempt.run_id}"
+            )
+            elsewhere = resumed.ran_elsewhere(here)
+            if elsewhere is not None:
+                self._watch.warn("resumed_on_other_hardware", elsewhere)
+        keeper.begin(identity, attempt, here)
+        return attempt
+
+    def _explained(
+        self, error: Exception, framework: Framework, spec: RunSpec, facts: telemetry.DeviceFacts
+    ) -> Exception:
+        """``error``, or what to do about it where memory has run out."""
+        if not (isinstance(error, MemoryError) or framework.is_out_of_memory(error)):
+            return error
+        used = self._watch.latest().memory_used_bytes
+        if spec.device == "gpu" and used is not None and facts.memory_total_bytes is not None:
+            free = f"{gib(int(facts.memory_total_bytes - used))} of the GPU's {gib(facts.memory_total_bytes)}"
+        else:
+            free = f"{gib(free_bytes())} of the host's"
+        return OutOfMemory(
+            f"out of memory with batch size {spec.batch_size} in {spec.precision} ({free} free at the time: "
+            f"{_first_line(error)}); use a smaller --batch-size, end other work on the device, or give the job more"
+        )
 
     def _decide(self, framework: Framework, device: FrameworkDevice) -> RunSpec:
         request, recipe = self._request, self._request.recipe
@@ -257,6 +337,17 @@ class _Run:
         path = write_weights_file(folder, run_id=run_id, recipe=spec.recipe, weights=trainer.weights(), dtype=dtype)
         self._console.line(f"weights: {path}")
 
+    def _publish_again(self, report: Report) -> int:
+        """A job that is started once more after it was done: nothing is lost if its report did not get through."""
+        self._console.line(
+            f"run {report.run_id} is finished: here is its report again; to train anew give another --checkpoint-dir"
+        )
+        note_report(report)
+        print_report_line(to_line(report))
+        path = self._request.report_dir / f"{report.run_id}-a{report.attempt}.json"
+        self._console.line(f"report: {path if path.exists() else write(report, self._request.report_dir)}")
+        return int(EXIT_CODE_OF_STATUS[report.status])
+
     def _publish(self, report: Report) -> None:
         note_report(report)
         line = to_line(report)
@@ -275,6 +366,10 @@ class _Run:
         if speed is not None:
             self._console.line(f"steady training: {speed:,.0f} images/s")
         self._console.line(f"report: {path}")
+
+
+def _reason(error: Exception) -> str:
+    return _first_line(error) if isinstance(error, OutOfMemory) else f"{type(error).__name__}: {_first_line(error)}"
 
 
 def _first_line(error: BaseException) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -93,17 +93,46 @@ class Trainer(Protocol):
 
     def load_weights(self, weights: Mapping[str, NDArray[np.float64]]) -> None: ...
 
-    def train_epoch(self, order: NDArray[np.int32] | None, on_step: Callable[[int], None]) -> float:
-        """Train one epoch and return the mean training loss of its examples.
+    def state(self) -> dict[str, NDArray[Any]]:
+        """All that the next step depends on: weights, optimizer, random numbers, the epoch's loss so far.
 
-        ``order`` lists the examples in the order to take them; ``None`` leaves the shuffle to the framework.
-        ``on_step`` is called with the steps done so far, after the first step and often from then on; an
-        exception it raises ends the epoch between two steps.
+        Arrays are in the framework's own layout and types, so that :meth:`load_state` restores every bit.
         """
         ...
 
-    def evaluate(self, images: NDArray[np.uint8], labels: NDArray[np.uint8]) -> Evaluation:
-        """Evaluate all of ``images`` (n, 28, 28) with dropout off."""
+    def load_state(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Take up what :meth:`state` of a trainer of the same spec returned.
+
+        Raises:
+            ValueError: the arrays are not those of this trainer; nothing was taken up.
+        """
+        ...
+
+    def train_epoch(
+        self,
+        order: NDArray[np.int32] | None,
+        on_step: Callable[[int], None],
+        *,
+        epoch: int,
+        done: int = 0,
+        stop_every: int | None = None,
+    ) -> float:
+        """Train what is left of an epoch and return the mean training loss of all its examples.
+
+        ``order`` lists the examples in the order to take them; ``None`` leaves the shuffle to the framework, which
+        draws it from the seed and ``epoch`` alone. The first ``done`` steps were done before :meth:`load_state`.
+        ``on_step`` is called with the steps done so far: after the first step, at each multiple of ``stop_every``,
+        after the last, and often in between; an exception it raises ends the epoch between two steps.
+        """
+        ...
+
+    def evaluate(
+        self, images: NDArray[np.uint8], labels: NDArray[np.uint8], *, check: Callable[[], None] | None = None
+    ) -> Evaluation:
+        """Evaluate all of ``images`` (n, 28, 28) with dropout off.
+
+        ``check`` is called between batches; an exception it raises ends the evaluation.
+        """
         ...
 
     def logits(self, images: NDArray[np.uint8]) -> NDArray[np.float64]:
@@ -130,6 +159,10 @@ class Framework(Protocol):
 
     def default_execution(self, device: DeviceKind, input_path: InputPath) -> Execution:
         """The fastest execution measured for the device."""
+        ...
+
+    def is_out_of_memory(self, error: Exception) -> bool:
+        """Does ``error`` say that memory, the device's or the host's, has run out?"""
         ...
 
     def create_trainer(self, spec: RunSpec, data: DigitSet) -> Trainer:

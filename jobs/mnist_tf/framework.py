@@ -85,6 +85,10 @@ def default_execution(device: DeviceKind, input_path: InputPath) -> Execution:  
     return "graph"
 
 
+def is_out_of_memory(error: Exception) -> bool:
+    return isinstance(error, tf.errors.ResourceExhaustedError)
+
+
 def create_trainer(spec: RunSpec, data: DigitSet) -> TensorFlowTrainer:
     if spec.precision == "tf32" and spec.device == "cpu":
         raise BadInput("--precision tf32: only NVIDIA GPUs have it; use fp32 or bf16")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import tensorflow as tf
 
+from jobs.harness.draw import shuffle_seed
 from jobs.mnist_tf.numerics import variable_dtype
 
 if TYPE_CHECKING:
@@ -23,16 +24,20 @@ def scale(pixels: Any, scaling: Scaling, dtype: Any) -> Any:
     return (images - tf.constant(scaling.mean, dtype)) / tf.constant(scaling.std, dtype)
 
 
-def stream(data: DigitSet, spec: RunSpec, order: NDArray[np.int32] | None) -> Any:
-    """Batches of (images (n, 28, 28, 1), labels (n,)) in ``order``, or shuffled by tf.data where that is ``None``."""
+def stream(data: DigitSet, spec: RunSpec, order: NDArray[np.int32] | None, epoch: int, done: int = 0) -> Any:
+    """Batches of (images (n, 28, 28, 1), labels (n,)) in ``order``, without the first ``done``.
+
+    Where ``order`` is ``None`` tf.data shuffles, by the spec's seed and ``epoch``.
+    """
     dtype = variable_dtype(spec.precision)
     if order is None:
         examples = tf.data.Dataset.from_tensor_slices((data.train_images, data.train_labels))
-        batches = examples.shuffle(len(data.train_images)).batch(spec.batch_size)
+        batches = examples.shuffle(len(data.train_images), seed=shuffle_seed(spec.seed, epoch)).batch(spec.batch_size)
     else:
         images, labels = tf.constant(data.train_images), tf.constant(data.train_labels)
         indices = tf.data.Dataset.from_tensor_slices(order).batch(spec.batch_size)
         batches = indices.map(lambda index: (tf.gather(images, index), tf.gather(labels, index)))
+    batches = batches.skip(done)
     return batches.map(
         lambda pixels, labels: (scale(pixels, spec.recipe.scaling, dtype), labels), num_parallel_calls=tf.data.AUTOTUNE
     ).prefetch(tf.data.AUTOTUNE)

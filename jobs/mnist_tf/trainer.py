@@ -9,12 +9,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from jobs.harness.draw import batches
+from jobs.harness.draw import batches, shuffle_seed
 from jobs.harness.trainer import Evaluation
 from jobs.mnist_tf.input import scale, stream
 from jobs.mnist_tf.model import build_model, read_weights, write_weights
 from jobs.mnist_tf.numerics import read_back, set_precision, variable_dtype
 from jobs.mnist_tf.optimizer import build_optimizer
+from jobs.mnist_tf.state import read_state, state_variables, write_state
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -91,33 +92,68 @@ class TensorFlowTrainer:
     def load_weights(self, weights: Mapping[str, NDArray[np.float64]]) -> None:
         write_weights(self._model, self._spec.recipe, weights)
 
-    def train_epoch(self, order: NDArray[np.int32] | None, on_step: Callable[[int], None]) -> float:
-        if self._spec.input == "streamed":
-            return self._train_streamed(order, on_step)
-        if order is None:
-            order = tf.random.shuffle(tf.range(len(self._images))).numpy()
-        return self._train_resident(order, on_step)
+    def state(self) -> dict[str, NDArray[Any]]:
+        return read_state(self._state_variables)
 
-    def _train_streamed(self, order: NDArray[np.int32] | None, on_step: Callable[[int], None]) -> float:
-        callback = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: on_step(batch + 1))  # noqa: ARG005
+    def load_state(self, state: Mapping[str, NDArray[Any]]) -> None:
+        write_state(state, self._state_variables)
+
+    @property
+    def _state_variables(self) -> dict[str, Any]:
+        return state_variables(self._model, self._optimizer, self._loss_total)
+
+    def train_epoch(
+        self,
+        order: NDArray[np.int32] | None,
+        on_step: Callable[[int], None],
+        *,
+        epoch: int,
+        done: int = 0,
+        stop_every: int | None = None,
+    ) -> float:
+        if self._spec.input == "streamed":
+            return self._train_streamed(stream(self._data, self._spec, order, epoch, done), on_step, done)
+        if order is None:
+            seed = (shuffle_seed(self._spec.seed, epoch), 0)
+            order = tf.random.experimental.stateless_shuffle(tf.range(len(self._images)), seed).numpy()
+        return self._train_resident(order, on_step, done, stop_every)
+
+    def _train_streamed(self, batches: Any, on_step: Callable[[int], None], done: int) -> float:
+        if done * self._spec.batch_size >= len(self._images):
+            # Keras refuses to fit nothing.
+            return float(self._model.metrics[0].result())
+        so_far = [variable.numpy() for variable in self._model.metrics_variables]
+
+        def restore(*_: Any) -> None:
+            # Keras begins each fit with an empty mean; this one goes on from a checkpoint's.
+            for variable, value in zip(self._model.metrics_variables, so_far, strict=True):
+                variable.assign(value)
+
+        callback = keras.callbacks.LambdaCallback(
+            on_epoch_begin=restore if done else None,
+            on_train_batch_end=lambda batch, logs: on_step(done + batch + 1),  # noqa: ARG005
+        )
         with tf.device(self._device):
-            history = self._model.fit(
-                stream(self._data, self._spec, order), epochs=1, shuffle=False, verbose=0, callbacks=[callback]
-            )
+            history = self._model.fit(batches, epochs=1, shuffle=False, verbose=0, callbacks=[callback])
         return float(history.history["loss"][0])
 
-    def _train_resident(self, order: NDArray[np.int32], on_step: Callable[[int], None]) -> float:
+    def _train_resident(
+        self, order: NDArray[np.int32], on_step: Callable[[int], None], done: int, stop_every: int | None
+    ) -> float:
         host_indices, host_counts = batches(order, self._spec.batch_size)
         with tf.device(self._device):
             indices, counts = tf.constant(host_indices, tf.int64), tf.constant(host_counts, tf.int64)
-            self._loss_total.assign(0.0)
-            step, stride = 0, 1
+            if done == 0:
+                self._loss_total.assign(0.0)
+            step, stride = done, 1
             while step < len(host_counts):
                 stop = min(step + stride, len(host_counts))
+                if stop_every is not None:
+                    stop = min(stop, step - step % stop_every + stop_every)
                 started = time.monotonic()
                 self._run_steps(indices, counts, tf.constant(step), tf.constant(stop))
                 # Long calls keep Python out of the loop; short ones let a signal through and the bar move.
-                if step > 0 and time.monotonic() - started < LONGEST_CALL_S:
+                if step > done and time.monotonic() - started < LONGEST_CALL_S:
                     stride = min(2 * stride, MOST_STEPS_A_CALL)
                 step = stop
                 on_step(step)
@@ -152,10 +188,14 @@ class TensorFlowTrainer:
     def _losses_of(self, logits: Any, labels: Any) -> Any:
         return tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
 
-    def evaluate(self, images: NDArray[np.uint8], labels: NDArray[np.uint8]) -> Evaluation:
+    def evaluate(
+        self, images: NDArray[np.uint8], labels: NDArray[np.uint8], *, check: Callable[[], None] | None = None
+    ) -> Evaluation:
         loss, correct, examples = 0.0, 0, 0
         with tf.device(self._device):
             for start in range(0, len(images), EVALUATION_BATCH):
+                if check is not None:
+                    check()
                 target = labels[start : start + EVALUATION_BATCH].astype(np.int64)
                 loss_sum, right = self._evaluate_batch(
                     tf.constant(images[start : start + EVALUATION_BATCH]), tf.constant(target)

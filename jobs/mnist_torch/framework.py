@@ -67,6 +67,11 @@ def default_execution(device: DeviceKind, input_path: InputPath) -> Execution:
     return "graph" if device == "gpu" and input_path == "resident" else "eager"
 
 
+def is_out_of_memory(error: Exception) -> bool:
+    # On the host torch raises a plain RuntimeError, told by its allocator's name.
+    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
+
+
 def create_trainer(spec: RunSpec, data: DigitSet) -> TorchTrainer:
     if spec.execution == "graph" and spec.device == "cpu":
         raise BadInput("--execution graph: torch's graphs are CUDA graphs and need a GPU; use eager or compiled")

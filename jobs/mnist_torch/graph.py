@@ -38,10 +38,11 @@ class StepGraph:
         with torch.cuda.graph(self._graph):
             self._step_at_row(step)
 
-    def start_epoch(self, indices: Tensor, counts: Tensor) -> None:
+    def start_epoch(self, indices: Tensor, counts: Tensor, done: int = 0) -> None:
+        """Take up an epoch's batches, of which ``done`` are behind us."""
         self._indices.copy_(indices)
         self._counts.copy_(counts)
-        self._row.zero_()
+        self._row.fill_(done)
 
     def replay(self) -> None:
         self._graph.replay()

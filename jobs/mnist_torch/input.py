@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 from torchvision.datasets import VisionDataset
@@ -13,7 +14,6 @@ from jobs.mnist_torch.numerics import VARIABLE_DTYPE
 
 if TYPE_CHECKING:
     import numpy as np
-    import torch
     from numpy.typing import NDArray
 
     from jobs.harness.data import DigitSet
@@ -43,17 +43,18 @@ class Digits(VisionDataset):
         return len(self._images)
 
 
-def stream(digits: Digits, spec: RunSpec, order: NDArray[np.int32] | None) -> DataLoader[Any]:
-    """Batches of (images (n, 1, 28, 28), labels (n,)) in ``order``, or shuffled by torch where that is ``None``."""
+def stream(digits: Digits, spec: RunSpec, order: NDArray[np.int32], done: int = 0) -> DataLoader[Any]:
+    """Batches of (images (n, 1, 28, 28), labels (n,)) in ``order``, without the first ``done``."""
     on_gpu = spec.device == "gpu"
     return DataLoader(
         digits,
         batch_size=spec.batch_size,
-        shuffle=order is None,
-        sampler=None if order is None else order.tolist(),
+        sampler=order[done * spec.batch_size :].tolist(),
         num_workers=1 if on_gpu else 0,
         pin_memory=on_gpu,
         persistent_workers=False,
+        # Its own, since a loader draws a seed for its workers: dropout's numbers are not to depend on how it is read.
+        generator=torch.Generator(),
     )
 
 

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch.nn import functional
 
-from jobs.harness.draw import batches
+from jobs.harness.draw import batches, shuffle_seed
 from jobs.harness.trainer import Evaluation
 from jobs.mnist_torch.graph import StepGraph
 from jobs.mnist_torch.input import Digits, stream, to_device
 from jobs.mnist_torch.model import build_model, read_weights, write_weights
 from jobs.mnist_torch.numerics import VARIABLE_DTYPE, autocast, read_back, set_precision
 from jobs.mnist_torch.optimizer import build_optimizer
+from jobs.mnist_torch.state import read_state, write_state
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -75,33 +76,50 @@ class TorchTrainer:
     def load_weights(self, weights: Mapping[str, NDArray[np.float64]]) -> None:
         write_weights(self._model, self._spec.recipe, weights)
 
-    def train_epoch(self, order: NDArray[np.int32] | None, on_step: Callable[[int], None]) -> float:
+    def state(self) -> dict[str, NDArray[Any]]:
+        return read_state(self._model, self._optimizer, self._loss_total)
+
+    def load_state(self, state: Mapping[str, NDArray[Any]]) -> None:
+        write_state(state, self._model, self._optimizer, self._loss_total)
+
+    def train_epoch(
+        self,
+        order: NDArray[np.int32] | None,
+        on_step: Callable[[int], None],
+        *,
+        epoch: int,
+        done: int = 0,
+        stop_every: int | None = None,  # noqa: ARG002 - the hook is called after every step
+    ) -> float:
         self._model.train()
-        self._loss_total.zero_()
+        if done == 0:
+            self._loss_total.zero_()
+        if order is None:
+            generator = torch.Generator().manual_seed(shuffle_seed(self._spec.seed, epoch))
+            order = torch.randperm(len(self._images), generator=generator).numpy().astype(np.int32)
         if self._digits is not None:
-            self._train_streamed(stream(self._digits, self._spec, order), on_step)
+            self._train_streamed(stream(self._digits, self._spec, order, done), on_step, done)
         else:
-            if order is None:
-                order = torch.randperm(len(self._images)).numpy().astype(np.int32)
-            self._train_resident(order, on_step)
+            self._train_resident(order, on_step, done)
         return float(self._loss_total) / len(self._images)
 
-    def _train_streamed(self, loader: Iterable[list[Tensor]], on_step: Callable[[int], None]) -> None:
-        for step, batch in enumerate(loader, start=1):
+    def _train_streamed(self, loader: Iterable[list[Tensor]], on_step: Callable[[int], None], done: int) -> None:
+        for step, batch in enumerate(loader, start=done + 1):
             losses = self._losses(*to_device(batch, self._device))
             self._descend(losses, losses.mean())
             on_step(step)
 
-    def _train_resident(self, order: NDArray[np.int32], on_step: Callable[[int], None]) -> None:
+    def _train_resident(self, order: NDArray[np.int32], on_step: Callable[[int], None], done: int) -> None:
         host_indices, host_counts = batches(order, self._spec.batch_size)
         indices = torch.tensor(host_indices, device=self._device)
         counts = torch.tensor(host_counts, device=self._device)
         if self._spec.execution == "graph":
             if self._graph is None:
+                loss_total = self._loss_total.clone()
                 self._graph = StepGraph(self._masked_step, self._optimizer, indices, counts)
-                self._loss_total.zero_()
-            self._graph.start_epoch(indices, counts)
-        for step in range(len(host_counts)):
+                self._loss_total.copy_(loss_total)
+            self._graph.start_epoch(indices, counts, done)
+        for step in range(done, len(host_counts)):
             if self._graph is not None:
                 self._graph.replay()
             elif self._spec.execution == "compiled":
@@ -143,12 +161,16 @@ class TorchTrainer:
         return logits.to(self._dtype)
 
     @torch.no_grad()
-    def evaluate(self, images: NDArray[np.uint8], labels: NDArray[np.uint8]) -> Evaluation:
+    def evaluate(
+        self, images: NDArray[np.uint8], labels: NDArray[np.uint8], *, check: Callable[[], None] | None = None
+    ) -> Evaluation:
         self._model.eval()
         loss = torch.zeros((), dtype=torch.float64, device=self._device)
         correct = torch.zeros((), dtype=torch.int64, device=self._device)
         examples = 0
         for start in range(0, len(images), EVALUATION_BATCH):
+            if check is not None:
+                check()
             logits = self._batch_logits(images[start : start + EVALUATION_BATCH])
             target = torch.tensor(labels[start : start + EVALUATION_BATCH], device=self._device, dtype=torch.int64)
             loss += functional.cross_entropy(logits, target, reduction="sum")

@@ -1,6 +1,6 @@
 """The contract: what one run reports, and how it is written and read."""
 
-from jobs.report.document import LINE_MARKER, check_writable, from_line, parse, read, to_line, write
+from jobs.report.document import LINE_MARKER, check_writable, from_line, parse, read, to_line, to_text, write
 from jobs.report.schema import SCHEMA_VERSION, Report, json_schema
 
 __all__ = [
@@ -13,5 +13,6 @@ __all__ = [
     "parse",
     "read",
     "to_line",
+    "to_text",
     "write",
 ]

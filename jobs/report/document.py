@@ -32,7 +32,7 @@ def write(report: Report, folder: Path) -> Path:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        return _write_new(_to_text(report), folder, f"{report.run_id}-a{report.attempt}")
+        return _write_new(to_text(report), folder, f"{report.run_id}-a{report.attempt}")
     except OSError as error:
         raise NotWritable(
             f"report folder {str(folder)!r} cannot be written ({error.strerror or error}); "
@@ -40,15 +40,15 @@ def write(report: Report, folder: Path) -> Path:
         ) from error
 
 
-def _to_text(report: Report) -> str:
-    """Indented for people, but for the time series, which would fill a screen with each second."""
+def to_text(report: Report) -> str:
+    """The file's text: indented for people, but for the time series, which would fill a screen with each second."""
     text = report.model_dump_json(indent=2, exclude={"timeseries"}).removesuffix("\n}")
     series = "null" if report.timeseries is None else report.timeseries.model_dump_json()
     return f'{text},\n  "timeseries": {series}\n}}\n'
 
 
-def check_writable(folder: Path) -> None:
-    """Refuse a report folder before hours are spent on a run that could not be saved.
+def check_writable(folder: Path, *, kind: str = "report", option: str = "--report-dir") -> None:
+    """Refuse a folder, made if missing, before hours are spent on a run that could not be saved there.
 
     Raises:
         NotWritable: as :func:`write` would.
@@ -60,8 +60,8 @@ def check_writable(folder: Path) -> None:
             probe.flush()
     except OSError as error:
         raise NotWritable(
-            f"report folder {str(folder)!r} cannot be written ({error.strerror or error}); "
-            "choose another with --report-dir, or fix its owner, mode or free space"
+            f"{kind} folder {str(folder)!r} cannot be written ({error.strerror or error}); "
+            f"choose another with {option}, or fix its owner, mode or free space"
         ) from error
 
 

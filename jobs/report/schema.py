@@ -17,7 +17,7 @@ SCHEMA_VERSION: Final = "1.1"
 SCHEMA_MAJOR: Final = int(SCHEMA_VERSION.split(".")[0])
 
 Status = Literal["completed", "interrupted", "failed", "diverged", "below_reference"]
-PhaseName = Literal["startup", "dataset", "build", "first_step", "train", "evaluate", "export"]
+PhaseName = Literal["startup", "dataset", "build", "first_step", "train", "evaluate", "checkpoint", "export"]
 Quality = Literal["ok", "insufficient"]
 
 Ratio = Annotated[float, Field(ge=0, le=1)]
@@ -282,6 +282,19 @@ class Phase(Model):
     host: HostPhase | None
 
 
+class EarlierAttempt(Model):
+    """An attempt of this run that was cut short, up to the checkpoint from which a later one went on."""
+
+    attempt: Annotated[int, Field(ge=1)]
+    started_at_utc: AwareDatetime
+    saved_at_utc: AwareDatetime
+    epoch: Annotated[int, Field(ge=1)] = Field(description="the epoch in progress at the checkpoint")
+    step: Count = Field(description="steps of that epoch that were done")
+    device: str
+    cpu_model: str | None
+    phases_s: dict[PhaseName, Amount] = Field(description="seconds by phase, up to the checkpoint")
+
+
 class ParityStep(Model):
     loss: float
     grad_norm: float = Field(description="Euclidean norm over all parameters")
@@ -367,6 +380,9 @@ class Report(Model):
     config: Config
     results: Results
     phases: list[Phase]
+    earlier_attempts: list[EarlierAttempt] = Field(
+        default_factory=list, description="what this one went on from; results are of all attempts, phases of this one"
+    )
     training: Pooled | None = Field(default=None, description="the train phases together: steady training")
     validity: Validity | None = None
     parity: Parity | None

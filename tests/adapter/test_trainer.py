@@ -27,7 +27,7 @@ RECIPES = pytest.mark.parametrize("recipe", [LENET, BASIC_CNN], ids=["lenet", "b
 def train_one_epoch(trainer: Trainer, spec: RunSpec, digits: DigitSet) -> tuple[float, list[int]]:
     steps: list[int] = []
     order = epoch_order(spec.seed, 1, len(digits.train_images)) if spec.protocol == "matched" else None
-    return trainer.train_epoch(order, steps.append), steps
+    return trainer.train_epoch(order, steps.append, epoch=1), steps
 
 
 @RECIPES
@@ -208,5 +208,5 @@ def test_an_exception_from_the_hook_ends_the_epoch(spec: Spec, matched_trainer: 
         trainer = matched_trainer(chosen)
         seen.clear()
         with pytest.raises(Stop):
-            trainer.train_epoch(epoch_order(1, 1, len(digits.train_images)), stop_at_the_third)
+            trainer.train_epoch(epoch_order(1, 1, len(digits.train_images)), stop_at_the_third, epoch=1)
         assert seen[-1] < 11

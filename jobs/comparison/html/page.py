@@ -5,8 +5,10 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from functools import cache
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup, escape
@@ -29,6 +31,7 @@ from jobs.comparison.statistics import (
 )
 from jobs.comparison.text import ABSENT, counted, visible
 from jobs.comparison.verdict import MOST_LOST
+from jobs.comparison.workers import start_workers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -55,7 +58,7 @@ def render_html(comparison: Comparison, lines: Mapping[SectionKey, Sequence[Time
     style = _environment().get_template(_STYLE).render()
     return _template().render(
         comparison=comparison,
-        plates=[_plates(section, lines, f"s{number}") for number, section in enumerate(comparison.sections, start=1)],
+        plates=_all_plates(comparison.sections, lines),
         style=Markup(style),  # noqa: S704 - a file of this package
         policy=f"default-src 'none'; style-src 'sha256-{_digest(style)}'; base-uri 'none'; form-action 'none'",
         effect_percent=100 * (SMALLEST_EFFECT - 1),
@@ -66,6 +69,30 @@ def render_html(comparison: Comparison, lines: Mapping[SectionKey, Sequence[Time
         most_lost=MOST_LOST,
         most_rows=MOST_ROWS,
     )
+
+
+def _all_plates(
+    sections: Sequence[Section], lines: Mapping[SectionKey, Sequence[Timeline | Missing]]
+) -> list[list[Plate]]:
+    """Each section's plates. Half of the page's time goes into drawing them, so sections are drawn side by side."""
+    pool = start_workers(len(sections), given=_take, to=(sections, lines))
+    if pool is not None:
+        with pool, suppress(BrokenProcessPool):
+            return list(pool.map(_taken_plates, range(len(sections))))
+    return [_plates(section, lines, f"s{number}") for number, section in enumerate(sections, start=1)]
+
+
+_taken: list[Any] = []
+"""In a worker: the sections and the lines it was given."""
+
+
+def _take(*given: Any) -> None:
+    _taken[:] = given
+
+
+def _taken_plates(index: int) -> list[Plate]:
+    sections, lines = _taken
+    return _plates(sections[index], lines, f"s{index + 1}")
 
 
 def _plates(section: Section, lines: Mapping[SectionKey, Sequence[Timeline | Missing]], name: str) -> list[Plate]:

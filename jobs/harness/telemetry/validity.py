@@ -28,6 +28,7 @@ SUSPECT: Final = frozenset(
         "gpu_busy_before_start",
         "gpu_other_processes",
         "cpu_quota_throttled",
+        "resumed_on_other_hardware",
     }
 )
 """Warnings after which a run's speed is not the machine's."""

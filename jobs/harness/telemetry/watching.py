@@ -69,7 +69,7 @@ class Watch:
             try:
                 return ProcessSampler(self._settings, self._record)
             except OSError as error:
-                self._warn("telemetry_in_thread", f"no process for the sampler could be started ({error})")
+                self.warn("telemetry_in_thread", f"no process for the sampler could be started ({error})")
         return self._start_threads()
 
     def _start_threads(self) -> Sampler:
@@ -78,7 +78,7 @@ class Watch:
         except RuntimeError as error:
             # A limit on processes is one on threads, too.
             self._off = f"no sampler could be started ({error})"
-            self._warn("telemetry_failed", self._off)
+            self.warn("telemetry_failed", self._off)
             return NoSampler(self._record)
 
     def attach(self, device: FrameworkDevice, *, untouched_until_s: float | None = None) -> DeviceFacts:
@@ -90,11 +90,11 @@ class Watch:
         self._on_gpu = device.kind == "gpu"
         self._wanted = _wanted(device)
         if self._wanted is not None and not self._on_gpu:
-            self._warn("watched_gpu_not_used", f"the job ran on the CPU; {self._wanted.uuid} was watched, not used")
+            self.warn("watched_gpu_not_used", f"the job ran on the CPU; {self._wanted.uuid} was watched, not used")
         self._ask()
         ended = self._record.ended.is_set() and self._record.facts is None
         if self._sampler.mode == "process" and ended and not self._sampler.crashed:
-            self._warn("telemetry_in_thread", f"the sampler's process ended at once ({self._failure()})")
+            self.warn("telemetry_in_thread", f"the sampler's process ended at once ({self._failure()})")
             self._record = Record()
             self._sampler.stop(0.0)
             self._sampler = self._start_threads()
@@ -137,7 +137,7 @@ class Watch:
         return self._observation
 
     def _nothing(self, spans: Sequence[Span], reason: str) -> Observation:
-        self._warn("telemetry_failed", reason)
+        self.warn("telemetry_failed", reason)
         paths = ("phases[].gpu", "phases[].host", "training", "timeseries", "telemetry.sampler")
         sampler = schema.Sampler(
             mode=self._sampler.mode, interval_s=None, taken=0, missed=0, lateness_p95_ms=None, cpu_s=None
@@ -208,13 +208,14 @@ class Watch:
         if self._sampler.mode == "off":
             return
         if record.failures:
-            self._warn("telemetry_failed", f"the sampler failed: {self._failure()}")
+            self.warn("telemetry_failed", f"the sampler failed: {self._failure()}")
         elif record.ended.is_set() and record.cpu_s is None and self._sampler.mode == "process":
-            self._warn("telemetry_died", "the sampler's process ended before the run did; later figures are missing")
+            self.warn("telemetry_died", "the sampler's process ended before the run did; later figures are missing")
         elif not record.gpu_ended:
-            self._warn("telemetry_hangs", "an NVML call hangs; figures after it are missing")
+            self.warn("telemetry_hangs", "an NVML call hangs; figures after it are missing")
 
-    def _warn(self, code: str, message: str) -> None:
+    def warn(self, code: str, message: str) -> None:
+        """Add a warning to the report; some make the run suspect."""
         self._warnings.append(schema.RunWarning(code=code, message=message))
 
     def _sampler_account(self, reasons: dict[str, str]) -> schema.Sampler:

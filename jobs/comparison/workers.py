@@ -1,0 +1,34 @@
+"""Other processes of this machine, for work that divides: as many as it has cores for."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from concurrent.futures import ProcessPoolExecutor
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+MOST: Final = 8
+
+
+def start_workers(
+    tasks: int, *, given: Callable[..., None] | None = None, to: tuple[Any, ...] = ()
+) -> ProcessPoolExecutor | None:
+    """Copies of this process as it stands, for ``tasks`` pieces of work; each first calls ``given`` with ``to``.
+
+    ``None`` where this process is as well off alone: one core, one task, or a system that has no room for more.
+    No framework is loaded and no thread of ours runs here, so a fork is safe; it saves importing everything again,
+    and nothing of ``to`` is copied.
+    """
+    count = min(len(os.sched_getaffinity(0)), tasks, MOST)
+    if count < 2 or "fork" not in multiprocessing.get_all_start_methods():
+        return None
+    try:
+        return ProcessPoolExecutor(
+            count, mp_context=multiprocessing.get_context("fork"), initializer=given, initargs=to
+        )
+    except (OSError, ImportError, NotImplementedError):
+        # A container without /dev/shm has no semaphores.
+        return None

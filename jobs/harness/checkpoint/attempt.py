@@ -1,0 +1,69 @@
+"""One attempt of a run after another: what the next one takes over."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from datetime import datetime
+    from pathlib import Path
+
+    from jobs.harness.checkpoint.state import State
+    from jobs.harness.phases import PhaseRecorder
+    from jobs.harness.training import Outcome
+    from jobs.report.schema import EarlierAttempt
+
+
+@dataclass(frozen=True, kw_only=True)
+class Whereabouts:
+    """What an attempt ran on."""
+
+    device: str
+    cpu_model: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attempt:
+    """An attempt of a run, and those before it."""
+
+    run_id: str
+    number: int
+    started_at: datetime
+    earlier: list[EarlierAttempt] = field(default_factory=list)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resumed:
+    """A run as its last good checkpoint has it; the trainer has taken up its arrays."""
+
+    path: Path
+    state: State
+
+    def next_attempt(self, started_at: datetime) -> Attempt:
+        state = self.state
+        return Attempt(
+            run_id=state.run_id, number=state.attempt + 1, started_at=started_at, earlier=list(state.attempts)
+        )
+
+    def restore(self, outcome: Outcome, recorder: PhaseRecorder) -> None:
+        """Put back how far the run had come, and the time it had taken."""
+        state = self.state
+        outcome.epoch, outcome.step = state.epoch, state.step
+        outcome.epochs = list(state.epochs)
+        outcome.examples_evaluated = state.examples_evaluated
+        outcome.first_step_images = list(state.first_step_images)
+        recorder.carry({(spent.name, spent.epoch): spent.seconds for spent in state.spent})
+
+    def ran_elsewhere(self, here: Whereabouts) -> str | None:
+        """What is not as it was at the last attempt, in words."""
+        last = self.state.attempts[-1]
+        changed = [
+            f"{what} was {before!r} and is {now!r}"
+            for what, before, now in (
+                ("the device", last.device, here.device),
+                ("the CPU", last.cpu_model, here.cpu_model),
+            )
+            if before != now
+        ]
+        return f"{' and '.join(changed)}: the run's speed is of both" if changed else None

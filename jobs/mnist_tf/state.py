@@ -1,0 +1,37 @@
+"""What the next training step depends on, as arrays: out for a checkpoint and back in to the last bit."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from jobs.harness.checkpoint.arrays import must_match
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+
+def state_variables(model: Any, optimizer: Any, loss_total: Any) -> dict[str, Any]:
+    """All of it by name; dropout's random numbers are among the model's variables."""
+    groups = {"model": model.variables, "optimizer": optimizer.variables, "metrics": model.metrics_variables}
+    numbered = {f"{name}/{index}": one for name, group in groups.items() for index, one in enumerate(group)}
+    return numbered | {"loss_total": loss_total}
+
+
+def read_state(variables: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
+    """Copies of all of it."""
+    return {name: np.array(variable.numpy()) for name, variable in variables.items()}
+
+
+def write_state(state: Mapping[str, NDArray[Any]], variables: Mapping[str, Any]) -> None:
+    """Take up what :func:`read_state` returned, in place.
+
+    Raises:
+        ValueError: the arrays are not those of these variables; nothing was changed.
+    """
+    must_match(state, read_state(variables))
+    for name, variable in variables.items():
+        variable.assign(state[name])

@@ -1,0 +1,80 @@
+"""What the next training step depends on, as arrays: out for a checkpoint and back in to the last bit."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import torch
+
+from jobs.harness.checkpoint.arrays import must_match
+from jobs.mnist_torch.optimizer import MatchedAdam
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+    from torch import Tensor, nn
+
+SLOTS: Final = {
+    torch.optim.SGD: ("momentum_buffer",),
+    torch.optim.Adam: ("step", "exp_avg", "exp_avg_sq"),
+    MatchedAdam: ("m", "v"),
+}
+"""What each optimizer keeps for a weight; torch's own make theirs in the first step."""
+
+
+def read_state(model: nn.Module, optimizer: torch.optim.Optimizer, loss_total: Tensor) -> dict[str, NDArray[Any]]:
+    """Copies of all of it."""
+    tensors = _tensors(model, optimizer, loss_total) | _random_states(loss_total.device)
+    return {name: tensor.detach().cpu().numpy().copy() for name, tensor in tensors.items()}
+
+
+@torch.no_grad()
+def write_state(
+    state: Mapping[str, NDArray[Any]], model: nn.Module, optimizer: torch.optim.Optimizer, loss_total: Tensor
+) -> None:
+    """Take up what :func:`read_state` returned, in place.
+
+    Raises:
+        ValueError: the arrays are not those of this model and optimizer; nothing was changed.
+    """
+    tensors = _tensors(model, optimizer, loss_total)
+    random_states = _random_states(loss_total.device)
+    must_match(state, {name: tensor.detach().cpu().numpy() for name, tensor in (tensors | random_states).items()})
+    for name, tensor in tensors.items():
+        tensor.copy_(torch.from_numpy(np.array(state[name])))
+    torch.set_rng_state(torch.from_numpy(np.array(state["random/cpu"])))
+    if "random/gpu" in random_states:
+        torch.cuda.set_rng_state(torch.from_numpy(np.array(state["random/gpu"])), loss_total.device)
+
+
+def _tensors(model: nn.Module, optimizer: torch.optim.Optimizer, loss_total: Tensor) -> dict[str, Tensor]:
+    found: dict[str, Tensor] = {"loss_total": loss_total}
+    for index, weight in enumerate(model.parameters()):
+        found[f"weights/{index}"] = weight
+        for slot in SLOTS[type(optimizer)]:
+            found[f"optimizer/{slot}/{index}"] = _slot(optimizer, weight, slot)
+    for group in optimizer.param_groups:
+        found |= {f"optimizer/{name}": value for name, value in group.items() if isinstance(value, torch.Tensor)}
+    return found
+
+
+def _slot(optimizer: torch.optim.Optimizer, weight: nn.Parameter, slot: str) -> Tensor:
+    """The optimizer's own tensor, made as its first step would if that has not come: all of them begin at zero."""
+    kept = optimizer.state[weight]
+    if kept.get(slot) is None:
+        on_device = slot != "step" or optimizer.param_groups[0].get("capturable")
+        kept[slot] = (
+            torch.zeros((), dtype=torch.float32, device=weight.device if on_device else "cpu")
+            if slot == "step"
+            else torch.zeros_like(weight, memory_format=torch.preserve_format)
+        )
+    slot_tensor: Tensor = kept[slot]
+    return slot_tensor
+
+
+def _random_states(device: torch.device) -> dict[str, Tensor]:
+    """Where dropout's numbers come from."""
+    found = {"random/cpu": torch.get_rng_state()}
+    return found | {"random/gpu": torch.cuda.get_rng_state(device)} if device.type == "cuda" else found

@@ -1,0 +1,105 @@
+"""A trainer that goes on from another's state computes the same bits as one that was never interrupted."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from jobs.harness.draw import epoch_order
+from jobs.harness.recipe import BASIC_CNN, LENET
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from jobs.harness.data import DigitSet
+    from jobs.harness.recipe import Recipe
+    from jobs.harness.trainer import Framework, RunSpec, Trainer
+
+    Spec = Callable[..., RunSpec]
+
+STEPS = 11
+
+
+class _Enough(Exception):
+    pass
+
+
+def _train(trainer: Trainer, spec: RunSpec, *, epoch: int, done: int = 0, until: int | None = None) -> float | None:
+    """One epoch from step ``done`` on; ``None`` where it was left after step ``until``."""
+
+    def on_step(step: int) -> None:
+        if step == until:
+            raise _Enough
+
+    order = epoch_order(spec.seed, epoch, 650) if spec.protocol == "matched" else None
+    try:
+        return trainer.train_epoch(order, on_step, epoch=epoch, done=done, stop_every=until)
+    except _Enough:
+        return None
+
+
+@pytest.mark.parametrize("recipe", [LENET, BASIC_CNN], ids=["lenet", "basic-cnn"])
+@pytest.mark.parametrize("protocol", ["matched", "published"])
+@pytest.mark.parametrize("input_path", ["resident", "streamed"])
+@pytest.mark.parametrize("left_after", [1, 4, STEPS])
+def test_the_rest_is_the_same_to_the_last_bit(
+    recipe: Recipe, protocol: str, input_path: str, left_after: int, spec: Spec, framework: Framework, digits: DigitSet
+) -> None:
+    chosen = spec(recipe=recipe, protocol=protocol, input=input_path)
+    whole = framework.create_trainer(chosen, digits)
+    losses = [_train(whole, chosen, epoch=epoch) for epoch in (1, 2, 3)]
+
+    left = framework.create_trainer(chosen, digits)
+    assert _train(left, chosen, epoch=1) == losses[0]
+    assert _train(left, chosen, epoch=2, until=left_after) is None
+    state = left.state()
+    # Training goes on, and evaluation comes between: neither may reach into what was taken out.
+    kept = {name: array.copy() for name, array in state.items()}
+    left.evaluate(digits.test_images, digits.test_labels)
+    _train(left, chosen, epoch=3)
+    assert all((state[name] == kept[name]).all() for name in kept)
+
+    resumed = framework.create_trainer(chosen, digits)
+    resumed.load_state(state)
+    assert _train(resumed, chosen, epoch=2, done=left_after) == losses[1]
+    assert _train(resumed, chosen, epoch=3) == losses[2]
+    for name, weight in whole.weights().items():
+        assert np.array_equal(resumed.weights()[name], weight), name
+    for name, array in whole.state().items():
+        assert np.array_equal(resumed.state()[name], array), name
+
+
+def test_a_state_comes_back_as_it_went_in(spec: Spec, framework: Framework, digits: DigitSet) -> None:
+    chosen = spec(recipe=BASIC_CNN)
+    first, second = (framework.create_trainer(chosen, digits) for _ in range(2))
+    _train(first, chosen, epoch=1)
+    state = first.state()
+    second.load_state(state)
+    for name, array in second.state().items():
+        assert array.dtype == state[name].dtype
+        assert np.array_equal(array, state[name]), name
+
+
+@pytest.mark.parametrize("fault", ["missing", "another shape", "another type", "too many"])
+def test_what_is_no_state_of_it_is_refused_and_changes_nothing(
+    fault: str, spec: Spec, framework: Framework, digits: DigitSet
+) -> None:
+    chosen = spec(recipe=BASIC_CNN)
+    trainer, other = (framework.create_trainer(chosen, digits) for _ in range(2))
+    _train(other, chosen, epoch=1)
+    before, state = trainer.state(), other.state()
+    name = max(state)
+    if fault == "missing":
+        del state[name]
+    elif fault == "another shape":
+        state[name] = np.zeros((3, 5), state[name].dtype)
+    elif fault == "another type":
+        state[name] = state[name].astype(np.float16)
+    else:
+        state["more"] = np.zeros(3)
+    with pytest.raises(ValueError, match="more" if fault == "too many" else name):
+        trainer.load_state(state)
+    for name, array in trainer.state().items():
+        assert np.array_equal(before[name], array), name

@@ -1,0 +1,77 @@
+"""Many reports are read by several processes: the same runs, in the same order, whatever becomes of the processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+from io import BytesIO
+from typing import TYPE_CHECKING
+
+import pytest
+
+from jobs.comparison import crowd, workers
+from jobs.comparison.load import load
+from jobs.report import write
+from tests.support.reports import make_report
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from jobs.comparison.load import Loaded
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for seed in range(30):
+        write(make_report(seed=seed, run_id=f"run-{seed:02}"), tmp_path)
+    (tmp_path / "broken.json").write_text("{")
+    (tmp_path / "notes.log").write_text("nothing here")
+    return tmp_path
+
+
+def _load(folder: Path) -> Loaded:
+    return load([str(folder)], BytesIO())
+
+
+@pytest.fixture
+def alone(folder: Path) -> Loaded:
+    return _load(folder)
+
+
+def _two_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(crowd, "WORTH_IT", 2)
+    monkeypatch.setattr(crowd, "CHUNK", 4)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1})
+
+
+def test_several_processes_find_what_one_finds(folder: Path, alone: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
+    _two_cores(monkeypatch)
+    called: list[int] = []
+    crowd_of_two = load([str(folder)], BytesIO(), meanwhile=lambda: called.append(os.getpid()))
+    assert crowd_of_two == alone
+    assert called == [os.getpid()]
+    # What runs have in common is kept once, whichever process read them.
+    assert len({id(run.environment) for run in crowd_of_two.runs}) == 1
+
+
+def test_a_worker_that_dies_loses_nothing(folder: Path, alone: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
+    _two_cores(monkeypatch)
+    parent, real = os.getpid(), crowd.read_report
+
+    def die_in_a_worker(path: Path, reducer: object) -> object:
+        if os.getpid() != parent and path.name.startswith("run-07"):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real(path, reducer)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(crowd, "read_report", die_in_a_worker)
+    assert _load(folder) == alone
+
+
+def test_a_system_without_semaphores_reads_alone(folder: Path, alone: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
+    _two_cores(monkeypatch)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise FileNotFoundError("no /dev/shm")
+
+    monkeypatch.setattr(workers, "ProcessPoolExecutor", refuse)
+    assert _load(folder) == alone
