@@ -54,6 +54,12 @@ test-fast: ## the tests that take seconds
 # Named by the variable CHROMIUM, or found under one of these names, or installed where apt-get may.
 BROWSERS = chromium chromium-browser google-chrome google-chrome-stable
 
+.PHONY: torture
+torture: envs ## kill, interrupt and starve jobs as often as docs/reliability.md says; wants root, takes most of an hour
+	MNIST_JOBS_TORTURE=1 .venv/bin/python -m pytest tests/harness/checkpoint $(PYTEST_ARGS)
+	MNIST_JOBS_TORTURE=1 .venv-tf/bin/python -m pytest tests/adapter/test_survival.py $(PYTEST_ARGS)
+	MNIST_JOBS_TORTURE=1 .venv-torch/bin/python -m pytest tests/adapter/test_survival.py $(PYTEST_ARGS)
+
 .PHONY: test-page
 test-page: .venv/.synced ## the comparison's page in a real Chromium, which is installed if missing
 	@[ -n "$$CHROMIUM" ] || [ -n "$$(for name in $(BROWSERS); do command -v $$name; done)" ] \
@@ -65,12 +71,17 @@ picture: .venv/.synced ## the README's picture, from a comparison's page: PAGE=c
 	.venv/bin/python scripts/picture.py $(PAGE) docs/images/comparison.png
 
 .PHONY: check
-check: .venv/.synced ## lint, format, types, Dockerfile, and is the lock current
+check: .venv/.synced ## lint, format, types, Dockerfile, vulnerabilities, and is the lock current
 	$(UV) lock --check --quiet
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
 	.venv/bin/mypy
 	.venv/bin/hadolint --config docker/.hadolint.yaml docker/Dockerfile
+	.venv/bin/python scripts/audit.py
+
+.PHONY: audit
+audit: .venv/.synced ## known vulnerabilities of what uv.lock names, where the advisories can be reached
+	.venv/bin/python scripts/audit.py
 
 .PHONY: bench
 bench: envs ## speed against the idiomatic loop and the machine's limit; wants a quiet machine, takes 15 minutes

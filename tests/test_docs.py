@@ -18,7 +18,7 @@ from jobs.mnist_torch.cli import PROGRAM
 from jobs.report.schema import GpuPhase, HostPhase
 
 ROOT = Path(__file__).parents[1]
-PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
+PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *(ROOT / "docs").glob("*.md")])
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
@@ -88,7 +88,7 @@ def test_the_telemetry_page_has_every_metric_and_every_cause() -> None:
     named = set(re.findall(r"`([a-z0-9_.]+)`", text))
     assert set(GpuPhase.model_fields) <= named
     assert set(HostPhase.model_fields) <= named
-    causes = re.findall(r"^\| (`(?:gpu|cpu)_[^|]+) \|", text.partition("## When to believe")[2], re.MULTILINE)
+    causes = re.findall(r"^\| (`(?:gpu|cpu|resumed)_[^|]+) \|", text.partition("## When to believe")[2], re.MULTILINE)
     assert {name for row in causes for name in re.findall(r"`([a-z_]+)`", row)} >= SUSPECT
 
 

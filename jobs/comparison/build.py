@@ -8,6 +8,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from jobs import __version__
+from jobs.comparison.attempts import last_attempts
 from jobs.comparison.comparability import group
 from jobs.comparison.fleet import by_node
 from jobs.comparison.gate import gate
@@ -69,7 +70,9 @@ def build(loaded: Loaded, *, allow: Iterable[str] = (), baseline: Loaded | None 
         confidence_ratio=CONFIDENCE,
         bootstrap_resamples=RESAMPLES,
         allowed=allowed,
-        gate=None if baseline is None else gate(loaded.runs, baseline.runs, allow=allowed),
+        gate=None
+        if baseline is None
+        else gate(last_attempts(loaded.runs), last_attempts(baseline.runs), allow=allowed),
         sections=[_section(found, test, parity) for found, test in zip(groups, tests, strict=True)],
         parity=parity,
         unpaired_traces=unpaired,
@@ -91,7 +94,9 @@ def _data(runs: Sequence[Run]) -> Data:
 
 
 def _sides(found: Group) -> dict[FrameworkName, list[Run]]:
-    return {framework: list(runs) for framework, runs in groupby(found.runs, key=lambda run: run.framework)}
+    return {
+        framework: list(runs) for framework, runs in groupby(last_attempts(found.runs), key=lambda run: run.framework)
+    }
 
 
 def _p_value(sides: Mapping[FrameworkName, Sequence[Run]]) -> float | None:

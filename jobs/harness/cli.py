@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from jobs.harness.interrupt import leave_on_sigterm
 from jobs.harness.termination import note_error, termination_message
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from jobs.harness.trainer import Framework
 
@@ -32,6 +33,8 @@ class Program:
     title: str
     extra: str
     load: Callable[[], Framework]
+    compile_cache: Callable[[Path], Mapping[str, str]]
+    """The environment variables by which the framework's compilers keep their results in a folder."""
 
     def load_framework(self) -> Framework:
         """Import the framework, which takes seconds and is therefore put off until it is needed.
@@ -48,6 +51,17 @@ class Program:
                 f"{self.name} needs {self.title}, but {error.name!r} is not installed in this environment; "
                 f"install the extra with `uv sync --extra {self.extra}` or run the image {self.name}"
             ) from error
+
+    def use_compile_cache(self, folder: Path) -> None:
+        """Keep what the framework compiles in ``folder``; to be called before it is loaded, as it reads this once.
+
+        Raises:
+            NotWritable: the folder cannot be made or written to.
+        """
+        from jobs.report import check_writable  # noqa: PLC0415 - help and usage errors stay quick
+
+        check_writable(folder, kind="compile cache", option="--compile-cache")
+        os.environ.update(self.compile_cache(folder.resolve()))
 
 
 class RecipeName(StrEnum):
@@ -197,6 +211,14 @@ def build_app(program: Program) -> typer.Typer:
             int | None,
             typer.Option(metavar="N", callback=_within(1, 1_000_000), help="Every N steps, too. [default: each epoch]"),
         ] = None,
+        compile_cache: Annotated[
+            Path | None,
+            typer.Option(
+                metavar="DIR",
+                envvar="MNIST_JOBS_COMPILE_CACHE",
+                help="Keep what --execution compiled compiles here, for the next run.",
+            ),
+        ] = None,
         telemetry: Annotated[
             TelemetryName, typer.Option(help="Where GPU and host are sampled: in a process of its own, or not at all.")
         ] = TelemetryName.PROCESS,
@@ -242,6 +264,8 @@ def build_app(program: Program) -> typer.Typer:
             ),
             metrics_textfile=metrics_textfile,
         )
+        if compile_cache is not None:
+            program.use_compile_cache(compile_cache)
         raise typer.Exit(run_trials(request, program.load_framework, Console()))
 
     @app.command()

@@ -119,10 +119,10 @@ class Trainer(Protocol):
     ) -> float:
         """Train what is left of an epoch and return the mean training loss of all its examples.
 
-        ``order`` lists the examples in the order to take them; ``None`` leaves the shuffle to the framework, which
-        draws it from the seed and ``epoch`` alone. The first ``done`` steps were done before :meth:`load_state`.
-        ``on_step`` is called with the steps done so far: after the first step, at each multiple of ``stop_every``,
-        after the last, and often in between; an exception it raises ends the epoch between two steps.
+        ``order`` lists the examples in the order to take them; ``None`` leaves the shuffle to the framework. The
+        first ``done`` steps were done before :meth:`load_state`. ``on_step`` is called with the steps done so far:
+        after the first step, at each multiple of ``stop_every``, after the last, and often in between; an exception
+        it raises ends the epoch between two steps.
         """
         ...
 

@@ -10,6 +10,8 @@ from jobs.harness.cli import Program, run_program
 from jobs.mnist_tf.quiet import quiet_start
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from jobs.harness.trainer import Framework
 
 
@@ -24,7 +26,15 @@ def _load() -> Framework:
         return cast("Framework", import_module("jobs.mnist_tf.framework"))
 
 
-PROGRAM = Program(name="mnist-tf", framework="tensorflow", title="TensorFlow", extra="tf", load=_load)
+def _compile_cache(folder: Path) -> dict[str, str]:
+    # XLA's executables, and what the driver compiles from PTX.
+    flags = f"{os.environ.get('TF_XLA_FLAGS', '')} --tf_xla_persistent_cache_directory={folder / 'xla'}"
+    return {"TF_XLA_FLAGS": flags.strip(), "CUDA_CACHE_PATH": str(folder / "cuda")}
+
+
+PROGRAM = Program(
+    name="mnist-tf", framework="tensorflow", title="TensorFlow", extra="tf", load=_load, compile_cache=_compile_cache
+)
 
 
 def main() -> None:

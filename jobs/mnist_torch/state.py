@@ -24,33 +24,42 @@ SLOTS: Final = {
 """What each optimizer keeps for a weight; torch's own make theirs in the first step."""
 
 
-def read_state(model: nn.Module, optimizer: torch.optim.Optimizer, loss_total: Tensor) -> dict[str, NDArray[Any]]:
-    """Copies of all of it."""
-    tensors = _tensors(model, optimizer, loss_total) | _random_states(loss_total.device)
+def read_state(
+    model: nn.Module, optimizer: torch.optim.Optimizer, others: Mapping[str, Tensor]
+) -> dict[str, NDArray[Any]]:
+    """Copies of all of it; ``others`` are the trainer's own tensors."""
+    tensors = _tensors(model, optimizer, others) | _random_states(_device(model))
     return {name: tensor.detach().cpu().numpy().copy() for name, tensor in tensors.items()}
 
 
 @torch.no_grad()
 def write_state(
-    state: Mapping[str, NDArray[Any]], model: nn.Module, optimizer: torch.optim.Optimizer, loss_total: Tensor
+    state: Mapping[str, NDArray[Any]],
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    others: Mapping[str, Tensor],
 ) -> None:
     """Take up what :func:`read_state` returned, in place.
 
     Raises:
         ValueError: the arrays are not those of this model and optimizer; nothing was changed.
     """
-    tensors = _tensors(model, optimizer, loss_total)
-    random_states = _random_states(loss_total.device)
+    tensors = _tensors(model, optimizer, others)
+    random_states = _random_states(_device(model))
     must_match(state, {name: tensor.detach().cpu().numpy() for name, tensor in (tensors | random_states).items()})
     for name, tensor in tensors.items():
         tensor.copy_(torch.from_numpy(np.array(state[name])))
     torch.set_rng_state(torch.from_numpy(np.array(state["random/cpu"])))
     if "random/gpu" in random_states:
-        torch.cuda.set_rng_state(torch.from_numpy(np.array(state["random/gpu"])), loss_total.device)
+        torch.cuda.set_rng_state(torch.from_numpy(np.array(state["random/gpu"])), _device(model))
 
 
-def _tensors(model: nn.Module, optimizer: torch.optim.Optimizer, loss_total: Tensor) -> dict[str, Tensor]:
-    found: dict[str, Tensor] = {"loss_total": loss_total}
+def _device(model: nn.Module) -> torch.device:
+    return next(model.parameters()).device
+
+
+def _tensors(model: nn.Module, optimizer: torch.optim.Optimizer, others: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    found = dict(others)
     for index, weight in enumerate(model.parameters()):
         found[f"weights/{index}"] = weight
         for slot in SLOTS[type(optimizer)]:

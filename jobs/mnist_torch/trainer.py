@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch.nn import functional
+from torch.utils.data import RandomSampler
 
-from jobs.harness.draw import batches, shuffle_seed
+from jobs.harness.draw import batches
 from jobs.harness.trainer import Evaluation
 from jobs.mnist_torch.graph import StepGraph
 from jobs.mnist_torch.input import Digits, stream, to_device
@@ -20,6 +20,7 @@ from jobs.mnist_torch.state import read_state, write_state
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
+    import numpy as np
     from numpy.typing import NDArray
     from torch import Tensor
 
@@ -47,6 +48,7 @@ class TorchTrainer:
         self._model = build_model(recipe).to(self._device, self._dtype, memory_format=layout)
         self._optimizer = build_optimizer(spec, self._model.parameters())
         self._loss_total = torch.zeros((), dtype=torch.float64, device=self._device)
+        self._order = torch.arange(len(data.train_images), dtype=torch.int32)
         losses = self._image_losses if spec.input == "streamed" else self._pixel_losses
         self._losses = torch.compile(losses) if spec.execution == "compiled" else losses
         self._graph: StepGraph | None = None
@@ -77,17 +79,21 @@ class TorchTrainer:
         write_weights(self._model, self._spec.recipe, weights)
 
     def state(self) -> dict[str, NDArray[Any]]:
-        return read_state(self._model, self._optimizer, self._loss_total)
+        return read_state(self._model, self._optimizer, self._others)
 
     def load_state(self, state: Mapping[str, NDArray[Any]]) -> None:
-        write_state(state, self._model, self._optimizer, self._loss_total)
+        write_state(state, self._model, self._optimizer, self._others)
+
+    @property
+    def _others(self) -> dict[str, Tensor]:
+        return {"loss_total": self._loss_total, "order": self._order}
 
     def train_epoch(
         self,
         order: NDArray[np.int32] | None,
         on_step: Callable[[int], None],
         *,
-        epoch: int,
+        epoch: int,  # noqa: ARG002 - torch's shuffle follows from its own random numbers
         done: int = 0,
         stop_every: int | None = None,  # noqa: ARG002 - the hook is called after every step
     ) -> float:
@@ -95,13 +101,22 @@ class TorchTrainer:
         if done == 0:
             self._loss_total.zero_()
         if order is None:
-            generator = torch.Generator().manual_seed(shuffle_seed(self._spec.seed, epoch))
-            order = torch.randperm(len(self._images), generator=generator).numpy().astype(np.int32)
+            if done == 0:
+                self._order.copy_(self._shuffle())
+            order = self._order.numpy()
         if self._digits is not None:
             self._train_streamed(stream(self._digits, self._spec, order, done), on_step, done)
         else:
             self._train_resident(order, on_step, done)
         return float(self._loss_total) / len(self._images)
+
+    def _shuffle(self) -> Tensor:
+        """The order in which a ``DataLoader`` with ``shuffle=True`` would take the examples."""
+        if self._digits is None:
+            return torch.randperm(len(self._images))
+        # A loader draws a seed for its workers before its sampler draws one for the order.
+        torch.empty((), dtype=torch.int64).random_()
+        return torch.tensor(list(RandomSampler(self._digits)))
 
     def _train_streamed(self, loader: Iterable[list[Tensor]], on_step: Callable[[int], None], done: int) -> None:
         for step, batch in enumerate(loader, start=done + 1):

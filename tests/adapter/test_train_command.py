@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
-import selectors
 import signal
 import subprocess
-import sys
 import time
 from typing import TYPE_CHECKING
 
 import pytest
 
 from jobs.exit_codes import ExitCode
-from jobs.report import LINE_MARKER, from_line, read
+from jobs.report import LINE_MARKER, SCHEMA_VERSION, from_line, read
+from tests.support.programs import command_of, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,9 +37,8 @@ def run(program: Program, folder: Path, tmp_path: Path) -> Callable[..., Done]:
 
 
 def _command(program: Program, folder: Path, command: str, *arguments: str) -> list[str]:
-    module = f"jobs.{program.name.replace('-', '_')}.cli"
     data = [] if "--dataset" in arguments else ["--dataset", str(folder)]
-    return [sys.executable, "-c", f"from {module} import main; main()", command, *arguments, *data]
+    return command_of(program, command, *arguments, *data)
 
 
 def _reports(folder: Path) -> list[Report]:
@@ -155,7 +152,7 @@ def test_a_signal_ends_the_run_with_a_report(
 ) -> None:
     command = _command(program, folder, "train", "--epochs", "100000")
     with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-        _wait_for(process, b"epoch 2/")
+        wait_for(process, b"epoch 2/")
         process.send_signal(number)
         asked = time.monotonic()
         process.communicate(timeout=60)
@@ -166,19 +163,6 @@ def test_a_signal_ends_the_run_with_a_report(
     assert report.status == "interrupted"
     assert len(report.results.epochs) >= 2
     assert report.unexplained_nulls() == []
-
-
-def _wait_for(process: subprocess.Popen[bytes], text: bytes) -> None:
-    """Read standard error until ``text`` has come by."""
-    assert process.stderr is not None
-    seen = b""
-    with selectors.DefaultSelector() as selector:
-        selector.register(process.stderr, selectors.EVENT_READ)
-        while text not in seen:
-            assert selector.select(timeout=120), f"nothing more after {seen[-500:]!r}"
-            chunk = os.read(process.stderr.fileno(), 4096)
-            assert chunk, f"ended early: {seen[-500:]!r}"
-            seen += chunk
 
 
 def test_a_gpu_that_is_not_there_is_one_line(run: Callable[..., Done], tmp_path: Path) -> None:
@@ -213,7 +197,7 @@ def test_a_damaged_data_folder_is_one_line(damage: str, run: Callable[..., Done]
 def test_a_report_that_cannot_be_written_is_still_printed(program: Program, folder: Path, tmp_path: Path) -> None:
     command = _command(program, folder, "train", "--epochs", "100000")
     with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-        _wait_for(process, b"epoch 1/")
+        wait_for(process, b"epoch 1/")
         # The folder vanishes in mid-run and a file takes its place, as a volume that was unmounted would.
         (tmp_path / "reports").rmdir()
         (tmp_path / "reports").touch()
@@ -245,4 +229,4 @@ def test_the_written_report_is_plain_json_for_anyone(run: Callable[..., Done], t
     run("train", "--epochs", "1")
     (path,) = (tmp_path / "reports").glob("*.json")
     document = json.loads(path.read_text(encoding="utf-8"), parse_constant=pytest.fail)
-    assert document["schema_version"] == "1.0"
+    assert document["schema_version"] == SCHEMA_VERSION

@@ -29,6 +29,7 @@ PHASE: Final[Mapping[PhaseName, str]] = {
     "first_step": "#e3b23c",
     "train": "#2f7f6f",
     "evaluate": "#a594c9",
+    "checkpoint": "#4f8fc0",
     "export": "#7d4f73",
 }
 """In the order in which a run passes through them."""

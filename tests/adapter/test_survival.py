@@ -1,0 +1,355 @@
+"""Killed, interrupted, out of space: what a run has reached is not lost, and what it reports is true."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import random
+import shutil
+import signal
+import subprocess
+import threading
+import time
+import zipfile
+from typing import TYPE_CHECKING
+
+import psutil
+import pytest
+
+from jobs.exit_codes import ExitCode
+from jobs.harness.weights_file import read_weights_file
+from jobs.report import from_line, read
+from tests.support.programs import ROOT, TORTURE, command_of, killed_command_of, rounds, wait_for
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from jobs.harness.cli import Program
+    from jobs.report import Report
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(7200 if TORTURE else 600)]
+
+Run = subprocess.CompletedProcess[str]
+
+EPOCHS = 3
+STEPS = 11
+"""Steps an epoch, of the small data set in batches of 64."""
+
+needs_root = pytest.mark.skipif(
+    os.geteuid() != 0 or shutil.which("unshare") is None, reason="needs root and unshare, for namespaces and mounts"
+)
+
+
+@pytest.fixture
+def run(folder: Path, tmp_path: Path) -> Callable[..., Run]:
+    """Run a command in ``tmp_path`` on the small data set."""
+
+    def run_command(command: list[str], **options: object) -> Run:
+        environment = os.environ | {"PYTHONPATH": str(ROOT)}
+        return subprocess.run(  # type: ignore[call-overload,no-any-return]
+            [*command, "--dataset", str(folder)],
+            **({"cwd": tmp_path, "env": environment, "capture_output": True, "text": True} | options),
+            check=False,
+        )
+
+    return run_command
+
+
+def _reports(folder: Path) -> list[Report]:
+    return [read(path) for path in sorted(folder.glob("*.json"))]
+
+
+def _only(folder: Path) -> Report:
+    (report,) = _reports(folder)
+    return report
+
+
+def _error_line(done: Run) -> str:
+    assert "Traceback" not in done.stderr
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    return line
+
+
+def _history(report: Report) -> list[tuple[float | None, ...]]:
+    return [(epoch.train_loss, epoch.test_loss, epoch.test_accuracy_ratio) for epoch in report.results.epochs]
+
+
+def _options(recipe: str, name: str) -> list[str]:
+    return [
+        *("train", "--recipe", recipe, "--device", "cpu", "--telemetry", "off", "--epochs", str(EPOCHS)),
+        *("--checkpoint-dir", f"{name}/checkpoints", "--checkpoint-steps", "2"),
+        *("--report-dir", f"{name}/reports", "--export-dir", f"{name}/weights"),
+    ]
+
+
+@pytest.mark.parametrize("recipe", ["lenet", "basic-cnn"])
+def test_killed_at_any_step_it_ends_with_the_same_bits(
+    recipe: str, program: Program, run: Callable[..., Run], tmp_path: Path
+) -> None:
+    whole = run(command_of(program, *_options(recipe, "whole")))
+    assert whole.returncode == ExitCode.DONE, whole.stderr
+    expected = _only(tmp_path / "whole/reports")
+    (weights,) = (tmp_path / "whole/weights").iterdir()
+    expected_weights = read_weights_file(weights).weights
+    draw = random.Random(f"{program.name} {recipe}")  # noqa: S311 - moments, not secrets
+    for number in range(rounds(2, 20)):
+        name, epoch, step = f"killed-{number}", draw.randint(1, EPOCHS), draw.randint(1, STEPS)
+        options = _options(recipe, name)
+        killed = run(killed_command_of(program, epoch, step, *options))
+        assert killed.returncode == -signal.SIGKILL, killed.stderr
+        assert not list((tmp_path / name / "reports").iterdir())
+        done = run(command_of(program, *options))
+        assert done.returncode == ExitCode.DONE, done.stderr
+        report = _only(tmp_path / name / "reports")
+        assert _history(report) == _history(expected), (epoch, step)
+        (weights,) = (tmp_path / name / "weights").iterdir()
+        for key, array in read_weights_file(weights).weights.items():
+            assert array.tobytes() == expected_weights[key].tobytes(), (epoch, step, key)
+        resumed = (epoch, step) >= (1, 2)
+        assert report.attempt == (2 if resumed else 1)
+        assert len(report.earlier_attempts) == report.attempt - 1
+        assert report.unexplained_nulls() == []
+        assert report.results.train_wall_s == pytest.approx(sum(one.wall_s for one in report.results.epochs), rel=1e-9)
+
+
+def test_sigterm_leaves_a_checkpoint_from_which_the_run_goes_on(
+    program: Program, run: Callable[..., Run], folder: Path, tmp_path: Path
+) -> None:
+    options = ["train", "--epochs", "40", "--telemetry", "off", "--checkpoint-dir", "checkpoints", "--device", "cpu"]
+    command = command_of(program, *options, "--dataset", str(folder))
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        wait_for(process, b"epoch 2/")
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=60)
+    assert process.returncode == ExitCode.INTERRUPTED
+    first = _only(tmp_path / "reports")
+    assert (first.status, first.attempt) == ("interrupted", 1)
+    assert first.phases[-1].name == "checkpoint"
+
+    done = run(command_of(program, *options))
+    assert done.returncode == ExitCode.DONE, done.stderr
+    assert "going on from" in done.stderr
+    first, second = _reports(tmp_path / "reports")
+    assert (second.run_id, second.attempt, second.status) == (first.run_id, 2, "completed")
+    assert _history(second)[: len(first.results.epochs)] == _history(first)
+    (earlier,) = second.earlier_attempts
+    assert (earlier.attempt, earlier.started_at_utc) == (1, first.started_at_utc)
+    assert second.results.train_wall_s is not None
+    assert second.results.train_wall_s > sum(earlier.phases_s[name] for name in ("first_step", "train"))
+    assert second.unexplained_nulls() == []
+
+    again = run(command_of(program, *options))
+    assert again.returncode == ExitCode.DONE
+    assert "is finished" in again.stderr
+    assert len(_reports(tmp_path / "reports")) == 2
+    printed = from_line(again.stdout, origin="stdout")
+    assert printed is not None
+    assert printed.results == second.results
+
+
+@needs_root
+def test_sigterm_as_process_one_at_any_moment(
+    program: Program, folder: Path, tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    draw = random.Random(program.name)  # noqa: S311 - moments, not secrets
+    slowest_s = 0.0
+    for number in range(rounds(2, 50)):
+        name = f"run-{number}"
+        options = ["--checkpoint-dir", f"{name}/checkpoints", "--report-dir", f"{name}/reports", "--telemetry", "off"]
+        command = command_of(program, "train", "--epochs", "100000", *options, "--dataset", str(folder))
+        unshare = ["unshare", "--fork", "--pid", "--mount-proc", "--kill-child"]
+        with subprocess.Popen(
+            [*unshare, *command], cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL
+        ) as process:
+            wait_for(process, b"epoch 1/")
+            (job,) = psutil.Process(process.pid).children()
+            # Not to wait for anything: to come at some moment of a step, an evaluation or a checkpoint.
+            threading.Event().wait(draw.uniform(0, 1))
+            asked_s = time.monotonic()
+            job.send_signal(signal.SIGTERM)
+            process.communicate(timeout=60)
+            slowest_s = max(slowest_s, time.monotonic() - asked_s)
+        assert process.returncode == ExitCode.INTERRUPTED
+        report = _only(tmp_path / name / "reports")
+        assert report.status == "interrupted"
+        assert report.unexplained_nulls() == []
+    record_property("slowest_s", slowest_s)
+    assert slowest_s <= 5
+
+
+def test_two_at_once_both_report(program: Program, folder: Path, tmp_path: Path) -> None:
+    options = ["train", "--epochs", "2", "--checkpoint-dir", "checkpoints", "--checkpoint-steps", "1"]
+    command = command_of(program, *options, "--telemetry", "off", "--dataset", str(folder))
+    # A run that both go on from, so that both have its id.
+    first = subprocess.run(
+        [*killed_command_of(program, 1, 4, *options), "--dataset", str(folder)],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        check=False,
+    )
+    assert first.returncode == -signal.SIGKILL
+    both = [
+        subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL) for _ in range(2)
+    ]
+    for process in both:
+        _, stderr = process.communicate(timeout=300)
+        assert process.returncode == ExitCode.DONE, stderr.decode()
+    reports = _reports(tmp_path / "reports")
+    assert 1 <= len(reports) <= 2
+    assert {report.attempt for report in reports} == {2}
+    assert len({report.run_id for report in reports}) == 1
+    assert len({tuple(_history(report)) for report in reports}) == 1
+
+
+def test_two_runs_at_once_in_one_report_folder(program: Program, folder: Path, tmp_path: Path) -> None:
+    command = command_of(program, "train", "--epochs", "1", "--telemetry", "off", "--dataset", str(folder))
+    both = [
+        subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL) for _ in range(2)
+    ]
+    for process in both:
+        process.communicate(timeout=300)
+        assert process.returncode == ExitCode.DONE
+    reports = _reports(tmp_path / "reports")
+    assert [report.status for report in reports] == ["completed"] * 2
+
+
+def test_another_configuration_is_refused(program: Program, run: Callable[..., Run], tmp_path: Path) -> None:
+    options = ["--checkpoint-dir", "checkpoints", "--checkpoint-steps", "2", "--telemetry", "off"]
+    killed = run(killed_command_of(program, 2, 5, "train", "--epochs", "3", *options))
+    assert killed.returncode == -signal.SIGKILL
+    for changes, named in (
+        (["--batch-size", "32"], "batch_size is 64 there and 32 here"),
+        (["--seed", "9"], "seed is 1 there and 9 here"),
+        (["--recipe", "basic-cnn"], "recipe is lenet there and basic-cnn here"),
+    ):
+        done = run(command_of(program, "train", "--epochs", "3", *options, *changes))
+        assert done.returncode == ExitCode.BAD_INPUT
+        assert named in _error_line(done)
+    assert _reports(tmp_path / "reports") == []
+
+
+class _Trap:
+    """Unpickled, it leaves a mark."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (os.system, ("touch executed",))
+
+
+def test_a_stranger_s_checkpoint_is_refused_by_name_and_never_executed(
+    program: Program, run: Callable[..., Run], tmp_path: Path
+) -> None:
+    checkpoints = tmp_path / "checkpoints"
+    checkpoints.mkdir()
+    bomb = pickle.dumps(_Trap())
+    named_like_ours = checkpoints / "20260101T000000Z-x-lenet-matched-s1-000000-e000002-s000003.safetensors"
+    named_like_ours.write_bytes(bomb)
+    (checkpoints / "model.pt").write_bytes(bomb)
+    (checkpoints / "model.h5").write_bytes(b"\x89HDF\r\n\x1a\n" + bomb)
+    with zipfile.ZipFile(checkpoints / "model.keras", "w") as archive:
+        archive.writestr(
+            "config.json", '{"class_name": "Lambda", "config": {"function": {"class_name": "__lambda__"}}}'
+        )
+        archive.writestr("archive/data.pkl", bomb)
+    files = sorted(checkpoints.iterdir())
+    done = run(command_of(program, "train", "--epochs", "1", "--checkpoint-dir", "checkpoints", "--telemetry", "off"))
+    assert done.returncode == ExitCode.DONE, done.stderr
+    for path in files:
+        assert f"{path.name}' is refused" in done.stderr
+        evaluated = run(command_of(program, "evaluate", str(path)))
+        assert evaluated.returncode == ExitCode.BAD_INPUT
+        assert path.name in _error_line(evaluated)
+    assert _only(tmp_path / "reports").attempt == 1
+    assert not list(tmp_path.rglob("executed"))
+
+
+def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(
+    program: Program, run: Callable[..., Run], tmp_path: Path
+) -> None:
+    options = ["train", "--epochs", "2", "--checkpoint-dir", "checkpoints", "--checkpoint-steps", "2"]
+    assert run(killed_command_of(program, 2, 5, *options)).returncode == -signal.SIGKILL
+    older, newest = sorted((tmp_path / "checkpoints").glob("*.safetensors"))
+    content = bytearray(newest.read_bytes())
+    content[len(content) // 2] ^= 1
+    newest.write_bytes(content)
+    done = run(command_of(program, *options))
+    assert done.returncode == ExitCode.DONE, done.stderr
+    assert f"{newest.name}' is refused: its content does not have the hash" in done.stderr
+    assert f"going on from 'checkpoints/{older.name}'" in done.stderr
+
+
+def _in_a_namespace(prepare: str, command: list[str]) -> list[str]:
+    """``command`` after ``prepare`` in a mount namespace of its own, as root without the right to ignore modes."""
+    drop = "setpriv --bounding-set=-dac_override,-dac_read_search --inh-caps=-dac_override,-dac_read_search"
+    return ["unshare", "--mount", "sh", "-c", f'{prepare}; exec {drop} "$@"', "sh", *command]
+
+
+FULL = "mount -t tmpfs -o size=1m tmpfs place; head -c 2000000 /dev/zero > place/filling 2>/dev/null"
+PLACES = {
+    "full": (FULL, "No space left on device"),
+    "read-only": ("mount -t tmpfs -o ro tmpfs place", "Read-only file system"),
+    "forbidden": ("chmod 0 place", "Permission denied"),
+}
+
+
+@needs_root
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("option", ["--report-dir", "--checkpoint-dir", "--export-dir", "--metrics-textfile"])
+def test_a_bad_place_is_one_line_and_a_code(
+    place: str, option: str, program: Program, run: Callable[..., Run], tmp_path: Path
+) -> None:
+    (tmp_path / "place").mkdir()
+    prepare, reason = PLACES[place]
+    target = "place/m.prom" if option == "--metrics-textfile" else "place"
+    command = command_of(program, "train", "--epochs", "1", "--telemetry", "off", option, target)
+    done = run(_in_a_namespace(prepare, command))
+    (tmp_path / "place").chmod(0o755)
+    assert done.returncode == ExitCode.REPORT_NOT_WRITABLE, done.stderr
+    assert reason in _error_line(done)
+    assert option in _error_line(done)
+
+
+@needs_root
+def test_a_checkpoint_that_finds_no_room_costs_the_run_nothing_else(
+    program: Program, run: Callable[..., Run], tmp_path: Path
+) -> None:
+    (tmp_path / "place").mkdir()
+    command = command_of(program, "train", "--epochs", "2", "--telemetry", "off", "--checkpoint-dir", "place")
+    done = run(_in_a_namespace("mount -t tmpfs -o size=1m tmpfs place", command))
+    assert done.returncode == ExitCode.DONE, done.stderr
+    report = _only(tmp_path / "reports")
+    assert report.status == "completed"
+    assert "checkpoint_not_written" in [warning.code for warning in report.warnings]
+
+
+@needs_root
+def test_no_shared_memory_and_no_home(program: Program, run: Callable[..., Run], tmp_path: Path) -> None:
+    command = command_of(program, "train", "--epochs", "1", "--input", "streamed", "--execution", "eager")
+    bare = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
+    done = run(_in_a_namespace("umount -l /dev/shm", command), env=bare)
+    assert done.returncode == ExitCode.DONE, done.stderr
+    assert _only(tmp_path / "reports").status == "completed"
+
+
+def test_out_of_memory_names_batch_size_and_what_was_free(program: Program, tmp_path: Path) -> None:
+    big = ["--recipe", "basic-cnn", "--precision", "fp64", "--batch-size", "60000", "--dataset", "synthetic"]
+    # A limit on the address space, set when the framework is loaded, stands for a host that has no more.
+    program_text = (
+        "import resource, sys\n"
+        f"from jobs.{program.name.replace('-', '_')}.cli import PROGRAM\n"
+        "from jobs.harness.cli import exit_code_of\n"
+        "PROGRAM.load_framework()\n"
+        "size = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (size + 3 * 2**30,) * 2)\n"
+        "sys.exit(exit_code_of(PROGRAM, sys.argv[1:]))\n"
+    )
+    command = [*command_of(program)[:2], program_text, "train", "--epochs", "1", "--telemetry", "off", *big]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == ExitCode.OUT_OF_MEMORY, done.stderr
+    line = _error_line(done)
+    assert "batch size 60000" in line
+    assert "free at the time" in line
+    report = _only(tmp_path / "reports")
+    assert report.status == "failed"
+    assert "batch size 60000" in (report.status_reason or "")

@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+import json
+import pickle
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.numpy import save
+
+from jobs.harness.checkpoint import file
+from jobs.harness.checkpoint.file import FORMAT, DamagedCheckpoint, decode, encode
+from jobs.harness.checkpoint.state import State, differences, parse_state
+from jobs.harness.training import EpochOutcome
+from jobs.report.schema import EarlierAttempt
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
+
+
+def make_state(**changes: Any) -> State:
+    this = EarlierAttempt(
+        attempt=1,
+        started_at_utc=NOW,
+        saved_at_utc=NOW,
+        epoch=2,
+        step=3,
+        device="cpu",
+        cpu_model=None,
+        phases_s={"train": 1.5},
+    )
+    fields: dict[str, Any] = {
+        "identity": {"recipe": "lenet", "seed": 1, "learning_rate": 0.001},
+        "run_id": "run-1",
+        "attempt": 1,
+        "epoch": 2,
+        "step": 3,
+        "epochs": [EpochOutcome(epoch=1, train_loss=0.1, test_loss=float("inf"), accuracy_ratio=0.9)],
+        "examples_evaluated": 250,
+        "spent": [],
+        "first_step_images": [(1, 64)],
+        "attempts": [this],
+        "saved_at_utc": NOW,
+    }
+    return State(**(fields | changes))
+
+
+ARRAYS = {
+    "weights/0": np.arange(12, dtype=np.float32).reshape(3, 4).T,
+    "step": np.array(7.0),
+    "random": np.arange(5, dtype=np.uint8),
+    "nothing": np.zeros((0, 3), np.int64),
+}
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    path = tmp_path / "checkpoint.safetensors"
+    path.write_bytes(encode(make_state(), ARRAYS))
+    return path
+
+
+def test_what_goes_in_comes_out_to_the_last_bit(path: Path) -> None:
+    found = decode(path)
+    assert found.state == make_state()
+    assert found.arrays.keys() == ARRAYS.keys()
+    for name, array in ARRAYS.items():
+        assert (found.arrays[name].dtype, found.arrays[name].shape) == (array.dtype, array.shape)
+        assert found.arrays[name].tobytes() == array.tobytes()
+
+
+@settings(max_examples=300)
+@given(st.data())
+def test_no_changed_byte_goes_unnoticed(data: st.DataObject) -> None:
+    import tempfile
+    from pathlib import Path
+
+    content = bytearray(encode(make_state(), ARRAYS))
+    at = data.draw(st.integers(0, len(content) - 1))
+    content[at] ^= data.draw(st.integers(1, 255))
+    with tempfile.NamedTemporaryFile(suffix=".safetensors") as stream:
+        stream.write(content)
+        stream.flush()
+        try:
+            found = decode(Path(stream.name))
+        except DamagedCheckpoint:
+            return
+    # A byte that means nothing, such as white space in the header, may change.
+    assert found.state == make_state()
+    assert {name: array.tobytes() for name, array in found.arrays.items()} == {
+        name: array.tobytes() for name, array in ARRAYS.items()
+    }
+
+
+@pytest.mark.parametrize("size", [0, 1, 8, 100, 500, -1])
+def test_a_file_cut_short_is_refused(size: int, path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:size])
+    with pytest.raises(DamagedCheckpoint, match="no whole safetensors file"):
+        decode(path)
+
+
+def _forged(text: str, **metadata: str) -> bytes:
+    arrays = {"a": np.zeros(3)}
+    facts = {"format": FORMAT, "state": text, "sha256": file._digest(text, arrays)} | metadata
+    return save(arrays, metadata=facts)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (pickle.dumps({"a": 1}), "no whole safetensors file"),
+        (save({"a": np.zeros(3)}), "its format is None"),
+        (_forged("{}", format="mnist-jobs weights 1"), "its format is 'mnist-jobs weights 1'"),
+        (_forged("{}", sha256="0" * 64), "does not have the hash"),
+        (_forged("{}"), "cannot be read"),
+        (_forged("[" * 100_000), "cannot be read"),
+        (_forged(make_state(run_id="ok").to_text().replace('"ok"', '"../../etc"')), "cannot be read"),
+        (_forged(make_state(epoch=3).to_text()), "epoch 3 is in progress, but the finished ones are"),
+        (_forged(json.dumps(json.loads(make_state().to_text()) | {"more": 1})), "cannot be read"),
+    ],
+)
+def test_what_is_no_checkpoint_is_refused_with_its_reason(content: bytes, reason: str, path: Path) -> None:
+    path.write_bytes(content)
+    with pytest.raises(DamagedCheckpoint, match=reason.replace("[", r"\[")):
+        decode(path)
+
+
+def test_a_file_without_end_is_not_opened(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(file, "LARGEST_BYTES", 10)
+    with pytest.raises(DamagedCheckpoint, match="more than any checkpoint has"):
+        decode(path)
+    with pytest.raises(DamagedCheckpoint, match="no regular file"):
+        decode(path.parent)
+
+
+@given(
+    st.lists(st.floats(allow_nan=False), min_size=1, max_size=4),
+    st.floats(0, 1),
+    st.integers(0, 10**6),
+    st.sampled_from([None, 10_000]),
+)
+def test_a_state_reads_back_equal(losses: list[float], accuracy: float, step: int, examples: int | None) -> None:
+    epochs = [
+        EpochOutcome(epoch=number, train_loss=loss, test_loss=loss, accuracy_ratio=accuracy)
+        for number, loss in enumerate(losses, start=1)
+    ]
+    state = make_state(epochs=epochs, epoch=len(losses) + 1, step=step, examples_evaluated=examples)
+    assert parse_state(state.to_text()) == state
+
+
+def test_differences_name_both_values() -> None:
+    assert differences({"seed": 1, "recipe": "lenet"}, {"seed": 2, "recipe": "lenet", "device": "cpu"}) == [
+        "device is missing there and cpu here",
+        "seed is 1 there and 2 here",
+    ]

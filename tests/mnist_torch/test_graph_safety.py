@@ -1,0 +1,98 @@
+"""What a CUDA graph captures must not look at the host: checked on the CPU, where no graph can be captured."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from jobs.harness.draw import batches, epoch_order
+from jobs.harness.recipe import BASIC_CNN, LENET
+from jobs.harness.trainer import RunSpec
+from jobs.mnist_torch.trainer import TorchTrainer
+from tests.support.digits import small_digits
+
+if TYPE_CHECKING:
+    from jobs.harness.recipe import Recipe
+
+HOST_METHODS = ("item", "cpu", "numpy", "tolist", "__bool__", "__int__", "__float__", "__index__")
+DATA_DEPENDENT = {"aten::_local_scalar_dense", "aten::nonzero", "aten::masked_select", "aten::unique_dim"}
+"""What reads a value back to the host, or has a shape that depends on values."""
+
+
+class _Watch(TorchDispatchMode):
+    """Notes each operation with its shapes, and fails on one that a graph cannot hold."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[tuple[str, list[tuple[int, ...]]]] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func._schema.name
+        assert name not in DATA_DEPENDENT, f"{name} in the step"
+        self.seen.append((name, [tuple(one.shape) for one in args if isinstance(one, torch.Tensor)]))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.fixture(params=[LENET, BASIC_CNN], ids=["lenet", "basic-cnn"])
+def trainer(request: pytest.FixtureRequest) -> TorchTrainer:
+    recipe: Recipe = request.param
+    spec = RunSpec(
+        recipe=recipe,
+        protocol="matched",
+        seed=1,
+        epochs=1,
+        batch_size=64,
+        learning_rate=recipe.learning_rate,
+        precision="fp32",
+        execution="eager",
+        input="resident",
+        device="cpu",
+    )
+    return TorchTrainer(spec, small_digits())
+
+
+def _watched(trainer: TorchTrainer, row: int) -> _Watch:
+    """One step, of those of an epoch, that may not ask the host."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("the step asks the host")
+
+    indices, counts = (torch.tensor(array) for array in batches(epoch_order(1, 1, 650), 64))
+    with pytest.MonkeyPatch.context() as patch:
+        for name in HOST_METHODS:
+            patch.setattr(torch.Tensor, name, refuse)
+        with _Watch() as watch:
+            trainer._masked_step(indices[row], counts[row])
+    return watch
+
+
+@pytest.fixture
+def warm(trainer: TorchTrainer) -> TorchTrainer:
+    """The first step makes the optimizer's state, as warming up does before a capture."""
+    trainer._masked_step(torch.arange(64), torch.tensor(64))
+    return trainer
+
+
+def test_the_step_asks_nothing_of_the_host_and_has_one_shape(warm: TorchTrainer) -> None:
+    full, short = _watched(warm, 0), _watched(warm, -1)
+    assert len(full.seen) > 30
+    assert full.seen == short.seen
+
+
+@pytest.mark.parametrize("fault", [torch.Tensor.item, torch.Tensor.cpu, torch.Tensor.nonzero, bool])
+def test_a_step_that_asks_the_host_is_found(fault: Any, warm: TorchTrainer, monkeypatch: pytest.MonkeyPatch) -> None:
+    descend = warm._descend
+    name = getattr(fault, "__name__", "")
+
+    def faulty(losses: torch.Tensor, mean_loss: torch.Tensor) -> None:
+        descend(losses, mean_loss)
+        loss = mean_loss.detach()
+        # Looked up now, as a step would.
+        bool(loss) if fault is bool else getattr(loss, name)()
+
+    monkeypatch.setattr(warm, "_descend", faulty)
+    with pytest.raises(AssertionError, match=r"asks the host|in the step"):
+        _watched(warm, 0)

@@ -1,0 +1,41 @@
+"""Runs a program of this project and kills it, as a node that dies would, right after a step of its choice.
+
+``python killed.py MODULE EPOCH STEP ARGUMENT…``: SIGKILL after ``STEP`` steps of epoch ``EPOCH``, or at the next time
+that the program looks.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from jobs.harness import training
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def main(module: str, epoch: str, step: str, *arguments: str) -> None:
+    at = (int(epoch), int(step))
+    make_hook = training._step_hook
+
+    def deadly_hook(loop: Any, outcome: Any, show: Any, **options: Any) -> Callable[[int], None]:
+        on_step = make_hook(loop, outcome, show, **options)
+
+        def then_die(done: int) -> None:
+            on_step(done)
+            if (outcome.epoch, done) >= at:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        return then_die
+
+    training._step_hook = deadly_hook
+    sys.argv = [module, *arguments]
+    import_module(module).main()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,51 @@
+"""Runs the console scripts' programs in processes of their own."""
+
+from __future__ import annotations
+
+import os
+import selectors
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import subprocess
+
+    from jobs.harness.cli import Program
+
+KILLED = Path(__file__).with_name("killed.py")
+ROOT = Path(__file__).resolve().parents[2]
+
+TORTURE = "MNIST_JOBS_TORTURE" in os.environ
+"""``make torture``: every test that survives something does it as often as the documentation says."""
+
+
+def rounds(few: int, many: int) -> int:
+    return many if TORTURE else few
+
+
+def module_of(program: Program) -> str:
+    return f"jobs.{program.name.replace('-', '_')}.cli"
+
+
+def command_of(program: Program, *arguments: str) -> list[str]:
+    return [sys.executable, "-c", f"from {module_of(program)} import main; main()", *arguments]
+
+
+def killed_command_of(program: Program, epoch: int, step: int, *arguments: str) -> list[str]:
+    """The same, killed after ``step`` steps of ``epoch``."""
+    return [sys.executable, str(KILLED), module_of(program), str(epoch), str(step), *arguments]
+
+
+def wait_for(process: subprocess.Popen[bytes], text: bytes) -> bytes:
+    """Read standard error until ``text`` has come by, and return what was read."""
+    assert process.stderr is not None
+    seen = b""
+    with selectors.DefaultSelector() as selector:
+        selector.register(process.stderr, selectors.EVENT_READ)
+        while text not in seen:
+            assert selector.select(timeout=120), f"nothing more after {seen[-500:]!r}"
+            chunk = os.read(process.stderr.fileno(), 4096)
+            assert chunk, f"ended early: {seen[-500:]!r}"
+            seen += chunk
+    return seen
