@@ -3,6 +3,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import time
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
@@ -23,7 +24,8 @@ PROGRAMS = pytest.mark.parametrize("program", [TF, TORCH], ids=["tf", "torch"])
 TRAIN_OPTIONS = {
     "--recipe", "--protocol", "--epochs", "--batch-size", "--learning-rate", "--seed", "--dataset", "--device",
     "--precision", "--execution", "--input", "--trials", "--parity-steps", "--report-dir", "--export-dir", "--help",
-    "--telemetry", "--sample-ms", "--gpm-ms", "--slow-ms", "--metrics-textfile",
+    "--telemetry", "--sample-ms", "--gpm-ms", "--slow-ms", "--metrics-textfile", "--checkpoint-dir", "--checkpoint-steps",
+    "--compile-cache",
 }  # fmt: skip
 
 
@@ -55,6 +57,7 @@ def test_the_options_are_the_documented_ones(capsys: pytest.CaptureFixture[str])
         (["train", "--batch-size", "0"], "0 is not between 1 and 60000"),
         (["train", "--epochs", "-1"], "-1 is not between 0 and"),
         (["train", "--epochs", "0"], "--epochs 0 trains nothing"),
+        (["train", "--checkpoint-steps", "5"], "give --checkpoint-dir DIR to say where"),
         (["train", "--learning-rate", "0"], "0.0 is not a finite number above 0"),
         (["train", "--learning-rate", "nan"], "nan is not a finite number above 0"),
         (["train", "--learning-rate", "fast"], "--learning-rate"),
@@ -132,6 +135,19 @@ def test_help_needs_no_framework_and_no_number_cruncher(program: Program, argume
     )
     done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+@PROGRAMS
+@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["train", "--epochs", "-1"]])
+def test_help_and_usage_errors_come_within_half_a_second(program: Program, arguments: list[str]) -> None:
+    command = [sys.executable, "-c", f"from jobs.{program.name.replace('-', '_')}.cli import main; main()", *arguments]
+    best_s = float("inf")
+    # The best of a few: what the program needs, and not what else the machine is doing.
+    for _ in range(5):
+        begun_s = time.perf_counter()
+        subprocess.run(command, capture_output=True, check=False)
+        best_s = min(best_s, time.perf_counter() - begun_s)
+    assert best_s <= 0.5
 
 
 @PROGRAMS
