@@ -46,6 +46,25 @@ def test_a_small_sure_effect_is_inconclusive_and_says_so() -> None:
     assert verdict.text.endswith("the interval excludes 1, but the effect is under 3 %")
 
 
+def test_an_interrupted_attempt_that_was_taken_up_again_is_no_lost_run() -> None:
+    runs = [*side("tensorflow", TF_SPEEDS), *side("torch", TORCH_SPEEDS)]
+    whole = only_section(*runs)
+    taken_up = [
+        run.model_copy(update={"attempt": 1, "status": "interrupted", "status_reason": "interrupted by SIGTERM"})
+        for run in runs[-3:]
+    ]
+    later = [run.model_copy(update={"attempt": 2}) for run in runs[-3:]]
+    section = only_section(*runs[:-3], *taken_up, *later)
+    assert section.verdict.text == whole.verdict.text
+    assert section.sides[1].runs_by_status == {"completed": len(TORCH_SPEEDS)}
+    assert [(row.attempt, row.status) for row in section.runs if row.run_id == runs[-1].run_id] == [
+        (1, "interrupted"),
+        (2, "completed"),
+    ]
+    # Left alone, the same attempts are runs that were lost.
+    assert only_section(*runs[:-3], *taken_up).verdict.text != whole.verdict.text
+
+
 def test_fewer_than_five_runs_have_no_verdict() -> None:
     verdict = only_section(*side("tensorflow", TF_SPEEDS), *side("torch", TORCH_SPEEDS[:4])).verdict
     assert verdict.kind == "too_few_runs"

@@ -24,8 +24,8 @@ PROGRAMS = pytest.mark.parametrize("program", [TF, TORCH], ids=["tf", "torch"])
 TRAIN_OPTIONS = {
     "--recipe", "--protocol", "--epochs", "--batch-size", "--learning-rate", "--seed", "--dataset", "--device",
     "--precision", "--execution", "--input", "--trials", "--parity-steps", "--report-dir", "--export-dir", "--help",
-    "--telemetry", "--sample-ms", "--gpm-ms", "--slow-ms", "--metrics-textfile", "--checkpoint-dir", "--checkpoint-steps",
-    "--compile-cache",
+    "--telemetry", "--sample-ms", "--gpm-ms", "--slow-ms", "--metrics-textfile", "--checkpoint-dir",
+    "--checkpoint-steps", "--compile-cache",
 }  # fmt: skip
 
 
