@@ -134,7 +134,7 @@ DatasetOption = Annotated[
 DeviceOption = Annotated[DeviceName, typer.Option(help="gpu fails where none is usable: never a silent CPU run.")]
 PrecisionOption = Annotated[PrecisionName, typer.Option(help="Arithmetic; set in the framework and read back.")]
 ReportDirOption = Annotated[
-    Path, typer.Option(metavar="DIR", envvar="MNIST_JOBS_REPORT_DIR", help="Where the reports go.")
+    Path, typer.Option(metavar="DIR", readable=False, envvar="MNIST_JOBS_REPORT_DIR", help="Where the reports go.")
 ]
 
 # Sizes beyond these are slips of the keyboard; seeds must fit every generator's 32 bits.
@@ -197,12 +197,14 @@ def build_app(program: Program) -> typer.Typer:
         ] = None,
         report_dir: ReportDirOption = Path("reports"),
         export_dir: Annotated[
-            Path | None, typer.Option(metavar="DIR", help="Also write the trained weights (safetensors) here.")
+            Path | None,
+            typer.Option(metavar="DIR", readable=False, help="Also write the trained weights (safetensors) here."),
         ] = None,
         checkpoint_dir: Annotated[
             Path | None,
             typer.Option(
                 metavar="DIR",
+                readable=False,
                 envvar="MNIST_JOBS_CHECKPOINT_DIR",
                 help="Keep checkpoints here, and go on from the last one if there is one.",
             ),
@@ -215,6 +217,7 @@ def build_app(program: Program) -> typer.Typer:
             Path | None,
             typer.Option(
                 metavar="DIR",
+                readable=False,
                 envvar="MNIST_JOBS_COMPILE_CACHE",
                 help="Keep what --execution compiled compiles here, for the next run.",
             ),
@@ -232,7 +235,8 @@ def build_app(program: Program) -> typer.Typer:
             int, typer.Option(metavar="MS", callback=_within(100, 60_000), help="The same for counters and the host.")
         ] = 1000,
         metrics_textfile: Annotated[
-            Path | None, typer.Option(metavar="FILE", help="Also write the results here in Prometheus text format.")
+            Path | None,
+            typer.Option(metavar="FILE", readable=False, help="Also write the results here in Prometheus text format."),
         ] = None,
     ) -> None:
         """Train, evaluate after every epoch, and write one report a run."""
@@ -270,7 +274,9 @@ def build_app(program: Program) -> typer.Typer:
 
     @app.command()
     def evaluate(
-        weights: Annotated[Path, typer.Argument(metavar="WEIGHTS", help="A file that train --export-dir wrote.")],
+        weights: Annotated[
+            Path, typer.Argument(metavar="WEIGHTS", readable=False, help="A file that train --export-dir wrote.")
+        ],
         dataset: DatasetOption = "mnist",
         device: DeviceOption = DeviceName.AUTO,
         precision: PrecisionOption = PrecisionName.FP32,

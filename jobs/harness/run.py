@@ -93,6 +93,8 @@ def run_trials(request: TrainRequest, load_framework: Callable[[], Framework], c
     check_writable(request.report_dir)
     if request.checkpoint_dir is not None:
         check_writable(request.checkpoint_dir, kind="checkpoint", option="--checkpoint-dir")
+    if request.export_dir is not None:
+        check_writable(request.export_dir, kind="weights", option="--export-dir")
     if request.metrics_textfile is not None:
         check_textfile_writable(request.metrics_textfile)
     first_seed = request.recipe.seed if request.seed is None else request.seed
