@@ -321,7 +321,7 @@ def test_no_shared_memory_and_no_home(program: Program, run: Callable[..., Run],
 
 
 def test_out_of_memory_names_batch_size_and_what_was_free(program: Program, tmp_path: Path) -> None:
-    big = ["--recipe", "basic-cnn", "--precision", "fp64", "--batch-size", "60000", "--dataset", "synthetic"]
+    big = ["--recipe", "basic-cnn", "--execution", "eager", "--batch-size", "60000", "--dataset", "synthetic"]
     # A limit on the address space, set when the framework is loaded, stands for a host that has no more.
     program_text = (
         "import resource, sys\n"
@@ -329,7 +329,7 @@ def test_out_of_memory_names_batch_size_and_what_was_free(program: Program, tmp_
         "from jobs.harness.cli import exit_code_of\n"
         "PROGRAM.load_framework()\n"
         "size = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
-        "resource.setrlimit(resource.RLIMIT_AS, (size + 3 * 2**30,) * 2)\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (size + 2**30,) * 2)\n"
         "sys.exit(exit_code_of(PROGRAM, sys.argv[1:]))\n"
     )
     command = [*command_of(program)[:2], program_text, "train", "--epochs", "1", "--telemetry", "off", *big]
