@@ -406,14 +406,14 @@ class Report(Model):
         )
 
     def without_idle_reasons(self) -> Report:
-        """The same report without the reasons that no null of it needs."""
-        nulls = self.null_paths()
+        """The same report with the reasons its nulls need: of those that speak for one, the most precise."""
         needed = {
-            key: reason
-            for key, reason in sorted(self.null_reasons.items())
-            if any(_speaks_for(key, path) for path in nulls)
+            max(keys, key=len)
+            for path in self.null_paths()
+            if (keys := [key for key in self.null_reasons if _speaks_for(key, path)])
         }
-        return self.model_copy(update={"null_reasons": needed})
+        reasons = {key: reason for key, reason in sorted(self.null_reasons.items()) if key in needed}
+        return self.model_copy(update={"null_reasons": reasons})
 
 
 def _speaks_for(key: str, path: str) -> bool:
