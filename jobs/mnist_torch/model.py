@@ -11,14 +11,14 @@ from torch import nn
 from jobs.harness.recipe import IMAGE_SIDE, Convolution, Dense, Dropout, Flatten, MaxPool, Relu, weight_shapes
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from numpy.typing import NDArray
 
     from jobs.harness.recipe import Recipe, WeightShape
 
 
-def build_model(recipe: Recipe) -> nn.Sequential:
+def build_model(recipe: Recipe, dropout: Callable[[float], nn.Module] = nn.Dropout) -> nn.Sequential:
     """The recipe's layers with torch's own initial weights; images (n, 1, 28, 28) in, logits (n, 10) out."""
     modules: list[nn.Module] = []
     channels, side, features = 1, IMAGE_SIDE, 0
@@ -33,7 +33,7 @@ def build_model(recipe: Recipe) -> nn.Sequential:
                 modules.append(nn.MaxPool2d(size))
                 side //= size
             case Dropout(rate=rate):
-                modules.append(nn.Dropout(rate))
+                modules.append(dropout(rate))
             case Flatten():
                 modules.append(nn.Flatten())
                 features = channels * side * side

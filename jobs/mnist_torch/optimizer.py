@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -57,13 +58,44 @@ class MatchedAdam(torch.optim.Optimizer):
                 weight.sub_(m * factor.to(m.dtype) / v.sqrt().add_(group["epsilon"]))
 
 
+class FusedMatchedAdam(torch.optim.Adam):
+    """The same form through torch's fused kernel, which passes over the memory once; for CPUs.
+
+    Torch's own form divides ``sqrt(v)`` by ``sqrt(1 - beta_2^t)`` before epsilon is added. With epsilon divided by it
+    too, both forms are the same: ``(sqrt(v) + epsilon) / c = sqrt(v) / c + epsilon / c``. It changes with each step,
+    so a captured graph could not hold it.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[torch.nn.Parameter],
+        *,
+        learning_rate: float,
+        beta_1: float,
+        beta_2: float,
+        epsilon: float,
+    ) -> None:
+        super().__init__(params, lr=learning_rate, betas=(beta_1, beta_2), eps=epsilon, fused=True)
+        self._epsilon = epsilon
+
+    def step(self, closure: Any = None) -> None:
+        assert closure is None
+        for group in self.param_groups:
+            taken = self.state[group["params"][0]].get("step", 0)
+            group["eps"] = self._epsilon / math.sqrt(1 - group["betas"][1] ** (int(taken) + 1))
+        super().step()
+
+
 def build_optimizer(spec: RunSpec, params: Iterable[torch.nn.Parameter]) -> torch.optim.Optimizer:
     recipe = spec.recipe.optimizer
+    # Fused kernels are several times quicker on a CPU; the streamed path stays what people write.
+    quick = spec.protocol == "matched" and spec.device == "cpu" and spec.input == "resident"
     if isinstance(recipe, Sgd):
         # torch's own SGD is the matched form: v = momentum v + g, w -= lr v.
-        return torch.optim.SGD(params, lr=spec.learning_rate, momentum=recipe.momentum)
+        return torch.optim.SGD(params, lr=spec.learning_rate, momentum=recipe.momentum, fused=quick)
     if spec.protocol == "matched":
-        return MatchedAdam(
+        matched = FusedMatchedAdam if quick else MatchedAdam
+        return matched(
             params,
             learning_rate=spec.learning_rate,
             beta_1=recipe.beta_1,

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from jobs.harness.checkpoint.arrays import must_match
-from jobs.mnist_torch.optimizer import MatchedAdam
+from jobs.mnist_torch.optimizer import FusedMatchedAdam, MatchedAdam
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 SLOTS: Final = {
     torch.optim.SGD: ("momentum_buffer",),
     torch.optim.Adam: ("step", "exp_avg", "exp_avg_sq"),
+    FusedMatchedAdam: ("step", "exp_avg", "exp_avg_sq"),
     MatchedAdam: ("m", "v"),
 }
 """What each optimizer keeps for a weight; torch's own make theirs in the first step."""

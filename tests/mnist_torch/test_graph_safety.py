@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,6 +12,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from jobs.harness.draw import batches, epoch_order
 from jobs.harness.recipe import BASIC_CNN, LENET
 from jobs.harness.trainer import RunSpec
+from jobs.mnist_torch import trainer as module
+from jobs.mnist_torch.optimizer import build_optimizer
 from jobs.mnist_torch.trainer import TorchTrainer
 from tests.support.digits import small_digits
 
@@ -37,8 +40,13 @@ class _Watch(TorchDispatchMode):
 
 
 @pytest.fixture(params=[LENET, BASIC_CNN], ids=["lenet", "basic-cnn"])
-def trainer(request: pytest.FixtureRequest) -> TorchTrainer:
+def trainer(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> TorchTrainer:
+    """With the parts that it has on a GPU."""
     recipe: Recipe = request.param
+    monkeypatch.setattr(module, "PackedDropout", torch.nn.Dropout)
+    monkeypatch.setattr(
+        module, "build_optimizer", lambda spec, weights: build_optimizer(replace(spec, device="gpu"), weights)
+    )
     spec = RunSpec(
         recipe=recipe,
         protocol="matched",

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from jobs.mnist_torch.optimizer import MatchedAdam
+from jobs.mnist_torch.optimizer import FusedMatchedAdam, MatchedAdam
 from tests.support import reference
 
 RATES = {"beta_1": 0.9, "beta_2": 0.999, "epsilon": 1e-7}
@@ -27,17 +27,19 @@ def case() -> tuple[np.ndarray, list[np.ndarray]]:
     return rng.normal(size=(5, 4)), [rng.normal(size=(5, 4)) * 10.0**-step for step in range(8)]
 
 
-def test_matched_adam_is_the_written_form(case: tuple[np.ndarray, list[np.ndarray]]) -> None:
+@pytest.mark.parametrize("form", [MatchedAdam, FusedMatchedAdam])
+def test_matched_adam_is_the_written_form(form: Any, case: tuple[np.ndarray, list[np.ndarray]]) -> None:
     weight, gradients = case
     expected = reference.adam_steps(weight, gradients, learning_rate=0.001, **RATES)
-    found = _steps(lambda p: MatchedAdam(p, learning_rate=0.001, **RATES), weight, gradients)
+    found = _steps(lambda p: form(p, learning_rate=0.001, **RATES), weight, gradients)
     assert np.abs(found - expected).max() <= 1e-15
 
 
-def test_torch_s_own_sgd_is_the_written_form(case: tuple[np.ndarray, list[np.ndarray]]) -> None:
+@pytest.mark.parametrize("fused", [False, True])
+def test_torch_s_own_sgd_is_the_written_form(*, fused: bool, case: tuple[np.ndarray, list[np.ndarray]]) -> None:
     weight, gradients = case
     expected = reference.sgd_steps(weight, gradients, learning_rate=0.001, momentum=0.5)
-    found = _steps(lambda p: torch.optim.SGD(p, lr=0.001, momentum=0.5), weight, gradients)
+    found = _steps(lambda p: torch.optim.SGD(p, lr=0.001, momentum=0.5, fused=fused), weight, gradients)
     assert np.abs(found - expected).max() <= 1e-15
 
 
