@@ -149,6 +149,7 @@ class _Run:
         recorder, request, guard, watch = self._recorder, self._request, self._guard, self._watch
         guard.raise_at_once()
         try:
+            guard.check()
             recorder.enter("startup")
             framework = self._load_framework()
             guard.check()
@@ -163,21 +164,12 @@ class _Run:
             recorder.enter("build")
             spec = self._decide(framework, device)
             self._announce(framework, device, spec, data)
-            identity = identity_of(
-                spec,
-                recipe=spec.recipe.name,
-                framework=f"{framework.versions().name} {framework.versions().version}",
-                dataset_sha256=data.sha256,
-            )
+            identity = _identity(framework, spec, data)
             keeper = self._keeper()
             finished = keeper.finished(identity)
             if finished is not None:
                 return self._publish_again(finished)
-            try:
-                parity = self._parity(framework, spec, data)
-                trainer = self._trainer(framework, spec, data)
-            except Exception as error:
-                raise self._explained(error, framework, spec, facts) from error
+            parity, trainer = self._build(framework, spec, data, facts)
             recorder.synchronize = trainer.synchronize
             outcome = Outcome()
             environment, environment_reasons = read_environment(framework.versions(), facts)
@@ -185,18 +177,18 @@ class _Run:
             attempt = self._take_up(keeper, identity, trainer, outcome, here, run_id=self._run_id(framework, spec))
             guard.wait_for_checks()
 
+            loop = Loop(
+                trainer=trainer,
+                spec=spec,
+                data=data,
+                recorder=recorder,
+                console=self._console,
+                check_interrupt=guard.check,
+                live=watch.latest,
+                keeper=keeper,
+            )
             failure, memory_peak_bytes = None, None
             try:
-                loop = Loop(
-                    trainer=trainer,
-                    spec=spec,
-                    data=data,
-                    recorder=recorder,
-                    console=self._console,
-                    check_interrupt=guard.check,
-                    live=watch.latest,
-                    keeper=keeper,
-                )
                 train(loop, outcome)
                 memory_peak_bytes = trainer.memory_peak_bytes()
                 self._export(trainer, spec, outcome, attempt.run_id)
@@ -237,14 +229,24 @@ class _Run:
             return NoKeeper()
         # Trials are runs of their own, each with its own checkpoints.
         folder = request.checkpoint_dir if request.trials == 1 else request.checkpoint_dir / f"seed-{request.seed}"
+        check_writable(folder, kind="checkpoint", option="--checkpoint-dir")
         return Keeper(folder, every_steps=request.checkpoint_steps, say=self._console.line, warn=self._watch.warn)
 
-    def _trainer(self, framework: Framework, spec: RunSpec, data: DigitSet) -> Trainer:
-        trainer = framework.create_trainer(spec, data)
+    def _build(
+        self, framework: Framework, spec: RunSpec, data: DigitSet, facts: telemetry.DeviceFacts
+    ) -> tuple[Parity | None, Trainer]:
+        try:
+            parity = self._parity(framework, spec, data)
+            trainer = framework.create_trainer(spec, data)
+        except Exception as error:
+            explained = self._explained(error, framework, spec, facts)
+            if explained is error:
+                raise
+            raise explained from error
         assert trainer.parameter_count == spec.recipe.parameter_count, "the model is not the recipe's"
         if spec.protocol == "matched":
             trainer.load_weights(initial_weights(spec.recipe, spec.seed))
-        return trainer
+        return parity, trainer
 
     def _take_up(
         self,
@@ -262,14 +264,15 @@ class _Run:
         if resumed is not None:
             attempt = resumed.next_attempt(self._started_at)
             resumed.restore(outcome, self._recorder)
+            elsewhere = resumed.ran_elsewhere(here)
+            if elsewhere is not None:
+                self._watch.warn("resumed_on_other_hardware", elsewhere)
+        attempt = keeper.begin(identity, attempt, here)
+        if resumed is not None:
             self._console.line(
                 f"going on from {str(resumed.path)!r}, {outcome.step} steps into epoch {outcome.epoch}: "
                 f"attempt {attempt.number} of run {attempt.run_id}"
             )
-            elsewhere = resumed.ran_elsewhere(here)
-            if elsewhere is not None:
-                self._watch.warn("resumed_on_other_hardware", elsewhere)
-        keeper.begin(identity, attempt, here)
         return attempt
 
     def _explained(
@@ -368,6 +371,16 @@ class _Run:
         if speed is not None:
             self._console.line(f"steady training: {speed:,.0f} images/s")
         self._console.line(f"report: {path}")
+
+
+def _identity(framework: Framework, spec: RunSpec, data: DigitSet) -> Identity:
+    versions = framework.versions()
+    return identity_of(
+        spec,
+        recipe=spec.recipe.name,
+        framework=f"{versions.name} {versions.version}",
+        dataset_sha256=data.sha256,
+    )
 
 
 def _reason(error: Exception) -> str:

@@ -198,10 +198,22 @@ def test_two_at_once_both_report(program: Program, folder: Path, tmp_path: Path)
         assert process.returncode == ExitCode.DONE, stderr.decode()
     reports = _reports(tmp_path / "reports")
     assert 1 <= len(reports) <= 2
-    # The slower starter may go on from a checkpoint that the other has written meanwhile.
+    # No two attempts have one number, so that a comparison can tell them apart.
     assert {report.attempt for report in reports} <= {2, 3}
+    assert len({report.attempt for report in reports}) == len(reports)
     assert len({report.run_id for report in reports}) == 1
     assert len({tuple(_history(report)) for report in reports}) == 1
+
+
+def test_trials_are_kept_apart_and_each_is_done_once(program: Program, run: Callable[..., Run], tmp_path: Path) -> None:
+    options = ["train", "--trials", "2", "--seed", "5", "--epochs", "1", "--checkpoint-dir", "checkpoints"]
+    first = run(command_of(program, *options, "--telemetry", "off"))
+    assert first.returncode == ExitCode.DONE, first.stderr
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["seed-5", "seed-6"]
+    again = run(command_of(program, *options, "--telemetry", "off"))
+    assert again.returncode == ExitCode.DONE
+    assert again.stderr.count("is finished") == 2
+    assert [report.config.seed for report in _reports(tmp_path / "reports")] == [5, 6]
 
 
 def test_another_configuration_is_refused(program: Program, run: Callable[..., Run], tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
@@ -15,7 +17,7 @@ from jobs.report.schema import EarlierAttempt
 from jobs.whole_file import part_file, sync_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
     from jobs.harness.checkpoint.attempt import Attempt, Whereabouts
@@ -44,8 +46,8 @@ class NoKeeper:
     def resume(self, identity: Identity, trainer: Trainer) -> None:
         pass
 
-    def begin(self, identity: Identity, attempt: Attempt, here: Whereabouts) -> None:
-        pass
+    def begin(self, identity: Identity, attempt: Attempt, here: Whereabouts) -> Attempt:  # noqa: ARG002
+        return attempt
 
     def save(self, trainer: Trainer, outcome: Outcome, recorder: PhaseRecorder) -> None:
         pass
@@ -78,9 +80,9 @@ class Keeper:
         Raises:
             BadInput: it is of another configuration.
         """
-        for path in sorted(self._folder.glob(f"*{FINISHED_SUFFIX}")):
+        for path in sorted(path for path in self._files() if path.name.endswith(FINISHED_SUFFIX)):
             try:
-                report = read(path)
+                report = self._read_report(path)
             except BadInput as error:
                 self._refuse(path, str(error))
                 continue
@@ -111,9 +113,26 @@ class Keeper:
             return Resumed(path=path, state=checkpoint.state)
         return None
 
-    def begin(self, identity: Identity, attempt: Attempt, here: Whereabouts) -> None:
-        """Tell which attempt of which run is to be kept."""
-        self._identity, self._attempt, self._here = identity, attempt, here
+    def begin(self, identity: Identity, attempt: Attempt, here: Whereabouts) -> Attempt:
+        """Tell which attempt of which run is to be kept; what comes back has a number that no other attempt has.
+
+        An attempt that ended before its first checkpoint had a number, too, and so has one that runs beside this one.
+        """
+        self._identity, self._here = identity, here
+        self._attempt = replace(attempt, number=self._claim(attempt))
+        return self._attempt
+
+    def _claim(self, attempt: Attempt) -> int:
+        number = attempt.number
+        with suppress(OSError), part_file(b"", self._folder, attempt.run_id) as part:
+            while True:
+                try:
+                    part.link(self._folder / f"{attempt.run_id}.attempt-{number}")
+                except FileExistsError:
+                    number += 1
+                else:
+                    break
+        return number
 
     def save(self, trainer: Trainer, outcome: Outcome, recorder: PhaseRecorder) -> None:
         """Write a checkpoint of where the run stands, and let go of all but the last two."""
@@ -186,8 +205,19 @@ class Keeper:
         for path in [path for path in own if path not in self._refused][KEPT:]:
             path.unlink(missing_ok=True)
 
-    def _files(self) -> Iterator[Path]:
-        return self._folder.iterdir()
+    def _files(self) -> list[Path]:
+        try:
+            return list(self._folder.iterdir())
+        except OSError as error:
+            raise BadInput(
+                f"checkpoint folder {str(self._folder)!r} cannot be read ({error.strerror or error}); "
+                "fix its owner or mode, or choose another with --checkpoint-dir"
+            ) from error
+
+    def _read_report(self, path: Path) -> Report:
+        if not path.is_file():
+            raise BadInput("it is no regular file")
+        return read(path)
 
     def _name_foreign_files(self) -> None:
         for path in sorted(self._files()):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, cast
 
@@ -52,9 +53,8 @@ class _Kept:
             folder, every_steps=None, say=self.said.append, warn=lambda code, _: self.warned.append(code)
         )
 
-    def begin(self, attempt: int = 1, run_id: str = "run-1") -> None:
-        folder_attempt = Attempt(run_id=run_id, number=attempt, started_at=NOW)
-        self.keeper.begin(IDENTITY, folder_attempt, HERE)
+    def begin(self, attempt: int = 1, run_id: str = "run-1") -> Attempt:
+        return self.keeper.begin(IDENTITY, Attempt(run_id=run_id, number=attempt, started_at=NOW), HERE)
 
     def save(self, epoch: int, step: int, value: float) -> None:
         self.outcome.epoch, self.outcome.step = epoch, step
@@ -76,7 +76,7 @@ def kept(tmp_path: Path) -> _Kept:
 
 
 def _names(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
+    return sorted(path.name for path in folder.iterdir() if ".attempt-" not in path.name)
 
 
 def test_two_are_kept_and_the_furthest_is_taken(kept: _Kept, tmp_path: Path) -> None:
@@ -88,6 +88,31 @@ def test_two_are_kept_and_the_furthest_is_taken(kept: _Kept, tmp_path: Path) -> 
     resumed, value = _Kept(tmp_path).resume()
     assert value == 3
     assert (resumed.state.epoch, resumed.state.step) == (3, 0)
+
+
+def test_no_two_attempts_have_one_number(kept: _Kept, tmp_path: Path) -> None:
+    kept.save(1, 5, 1.0)
+    # Two that go on from the same checkpoint, and one after an attempt that left none.
+    assert [_Kept(tmp_path).begin(2).number for _ in range(3)] == [2, 3, 4]
+    assert _Kept(tmp_path).begin(1, "run-2").number == 1
+
+
+def test_a_folder_that_cannot_be_read_is_one_line(tmp_path: Path) -> None:
+    absent = tmp_path / "absent"
+    for look in (
+        lambda keeper: keeper.finished(IDENTITY),
+        lambda keeper: keeper.resume(IDENTITY, cast("Trainer", _Trainer())),
+    ):
+        with pytest.raises(BadInput, match=r"cannot be read \(No such file"):
+            look(Keeper(absent, every_steps=None, say=print, warn=print))
+
+
+def test_a_pipe_is_not_waited_for(kept: _Kept, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "run-1.finished")
+    os.mkfifo(tmp_path / "run-1-e000001-s000001.safetensors")
+    assert kept.keeper.finished(IDENTITY) is None
+    assert kept.resume() == (None, 0.0)
+    assert sum("no regular file" in line for line in kept.said) == 2
 
 
 def test_nothing_to_keep_before_the_first_step(kept: _Kept, tmp_path: Path) -> None:
@@ -179,8 +204,7 @@ def test_no_room_costs_only_the_checkpoint(kept: _Kept, tmp_path: Path, monkeypa
 
 def test_a_folder_that_vanished_is_made_again(kept: _Kept, tmp_path: Path) -> None:
     kept.save(1, 1, 1.0)
-    (tmp_path / "run-1-e000001-s000001.safetensors").unlink()
-    tmp_path.rmdir()
+    shutil.rmtree(tmp_path)
     kept.save(1, 2, 2.0)
     assert _names(tmp_path) == ["run-1-e000001-s000002.safetensors"]
 
