@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
 from typing import TYPE_CHECKING, Final
@@ -55,17 +56,20 @@ class Part:
     def replace(self, path: Path) -> None:
         """Name the file ``path``, in place of what has that name."""
         if self._nameless is not None:
-            with contextlib.suppress(OSError):
-                _link_nameless(self._nameless, path)
-                return
-            self._write_hidden()
+            try:
+                with contextlib.suppress(FileExistsError):
+                    _link_nameless(self._nameless, path)
+                    return
+                # Whole already: it bears its hidden name for as long as it takes to give it the right one.
+                _link_nameless(self._nameless, self._hidden)
+            except OSError:
+                self._write_hidden()
         self._hidden.replace(path)
 
     def close(self) -> None:
         """Let go of what was given no name."""
-        if self._nameless is None:
-            self._hidden.unlink(missing_ok=True)
-        else:
+        self._hidden.unlink(missing_ok=True)
+        if self._nameless is not None:
             os.close(self._nameless)
             self._nameless = None
 
@@ -102,6 +106,10 @@ def sync_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        # Some network volumes know no such thing; the file is there all the same.
+        if error.errno not in {errno.EINVAL, errno.ENOTSUP, errno.EBADF}:
+            raise
     finally:
         os.close(descriptor)
 
@@ -135,7 +143,11 @@ def _link_or_move(hidden: Path, path: Path) -> None:
     except OSError:
         # Some volumes know no links. There the name is taken first, empty, and then replaced by its owner.
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
-        hidden.replace(path)
+        try:
+            hidden.replace(path)
+        except OSError:
+            path.unlink(missing_ok=True)
+            raise
 
 
 def _write(descriptor: int, content: bytes) -> None:

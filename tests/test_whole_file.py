@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -79,3 +80,18 @@ def test_descriptors_are_given_back(volume: Path) -> None:
                 with part_file(b"it", volume, "it") as other:
                     other.replace(volume / "it")
     assert len(list(descriptors.iterdir())) == before
+
+
+@pytest.mark.parametrize(("code", "said"), [(errno.EINVAL, False), (errno.EIO, True)])
+def test_a_volume_that_cannot_sync_a_folder_has_the_file_all_the_same(
+    code: int, said: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: int) -> None:
+        raise OSError(code, "refused")
+
+    monkeypatch.setattr("os.fsync", refuse)
+    if said:
+        with pytest.raises(OSError, match="refused"):
+            sync_folder(tmp_path)
+    else:
+        sync_folder(tmp_path)

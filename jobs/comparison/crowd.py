@@ -14,6 +14,7 @@ from jobs.comparison.workers import start_workers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from concurrent.futures import Future, ProcessPoolExecutor
     from pathlib import Path
 
 Read = Run | Refused
@@ -44,7 +45,7 @@ def read_reports(paths: Sequence[Path], *, meanwhile: Callable[[], None]) -> Ite
         yield from _read_all(paths)
         return
     with pool:
-        waiting = deque((chunk, pool.submit(_read_chunk, chunk)) for chunk in chunks)
+        waiting = deque((chunk, _submitted(pool, chunk)) for chunk in chunks)
         meanwhile()
         while waiting:
             # A future keeps its result for as long as it is kept itself.
@@ -52,9 +53,15 @@ def read_reports(paths: Sequence[Path], *, meanwhile: Callable[[], None]) -> Ite
             found = None
             # A worker that was killed, for memory or by hand, loses nothing: its files are read here.
             with suppress(BrokenProcessPool):
-                found = future.result()
+                found = None if future is None else future.result()
             del future
             yield from _read_all(chunk) if found is None else found
+
+
+def _submitted(pool: ProcessPoolExecutor, chunk: Sequence[Path]) -> Future[list[Read]] | None:
+    with suppress(BrokenProcessPool):
+        return pool.submit(_read_chunk, chunk)
+    return None
 
 
 def _read_all(paths: Sequence[Path]) -> Iterator[Read]:

@@ -84,10 +84,15 @@ def _result(name: str) -> Callable[[Report], float | Missing]:
     return measure
 
 
+RESUMED: Final = Missing(reason="the run was resumed, and a report has the readings of its own attempt only")
+
+
 def _gpu_mean_in_training(
     name: str, read: Callable[[GpuPhase], Aggregate | None]
 ) -> Callable[[Report], float | Missing]:
     def measure(report: Report) -> float | Missing:
+        if report.earlier_attempts:
+            return RESUMED
         phases = [phase for phase in report.phases if phase.name == "train"]
         if not phases:
             return Missing(reason="the run has no train phase")
@@ -108,6 +113,8 @@ def _gpu_mean_in_training(
 
 
 def _gpu_energy_in_training(report: Report) -> float | Missing:
+    if report.earlier_attempts:
+        return RESUMED
     phases = [phase for phase in report.phases if phase.name in {"first_step", "train"}]
     if not phases:
         return Missing(reason="the run has no train phase")

@@ -25,10 +25,24 @@ def start_workers(
     count = min(len(os.sched_getaffinity(0)), tasks, MOST)
     if count < 2 or "fork" not in multiprocessing.get_all_start_methods():
         return None
+    pool = None
     try:
-        return ProcessPoolExecutor(
+        pool = ProcessPoolExecutor(
             count, mp_context=multiprocessing.get_context("fork"), initializer=given, initargs=to
         )
-    except (OSError, ImportError, NotImplementedError):
-        # A container without /dev/shm has no semaphores.
+        # The first piece of work is what starts the processes.
+        pool.submit(int)
+    except (OSError, ImportError, NotImplementedError, RuntimeError):
+        # A container without /dev/shm has no semaphores, one at its limit of processes no more processes.
+        if pool is not None:
+            _abandon(pool)
         return None
+    return pool
+
+
+def _abandon(pool: ProcessPoolExecutor) -> None:
+    """End what was started of it, which nobody would wait for any more."""
+    for process in list((pool._processes or {}).values()):  # noqa: SLF001 - no public way leads to half a pool
+        process.kill()
+        process.join()
+    pool.shutdown(wait=False, cancel_futures=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -369,5 +370,6 @@ def _unexpected(error: Exception, program: Program) -> int:
 def _fail(message: str, code: ExitCode) -> int:
     if message:
         note_error(message)
-        print(f"error: {message}", file=sys.stderr)  # noqa: T201 - the one line a person sees
+        with suppress(OSError):
+            print(f"error: {message}", file=sys.stderr)  # noqa: T201 - the one line a person sees
     return int(code)

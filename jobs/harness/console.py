@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
 from rich.console import Console as RichConsole
@@ -22,14 +23,22 @@ PLAIN_INTERVAL_S: Final = 30.0
 BAR_INTERVAL_S: Final = 0.2
 
 
+class _Lasting(RichConsole):
+    """Falls silent where whoever read it has gone; rich would end the program."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+
+
 class Console:
-    """Lines and progress of one program."""
+    """Lines and progress of one program; a run is never lost to a log that cannot be written."""
 
     def __init__(self) -> None:
-        self._rich = RichConsole(stderr=True, highlight=False, soft_wrap=True)
+        self._rich = _Lasting(stderr=True, highlight=False, soft_wrap=True)
 
     def line(self, text: str) -> None:
-        self._rich.print(escape(text))
+        with suppress(OSError):
+            self._rich.print(escape(text))
 
     @contextmanager
     def epoch(self, label: str, steps: int, live: Callable[[], LiveReading]) -> Iterator[Callable[[int], None]]:
@@ -81,7 +90,17 @@ def live_text(reading: LiveReading) -> str:
     return "  ".join(parts)
 
 
-def print_report_line(line: str, *, always: bool = False) -> None:
-    """Put a report's marked line on standard output, where a pod's log carries it; a terminal is spared."""
-    if always or not sys.stdout.isatty():
-        print(line, flush=True)  # noqa: T201 - standard output is the interface here
+def print_report_line(line: str, *, always: bool = False) -> OSError | None:
+    """Put a report's marked line on standard output, where a pod's log carries it; a terminal is spared.
+
+    Returns:
+        Why it could not be printed, if so.
+    """
+    try:
+        if always or not sys.stdout.isatty():
+            print(line, flush=True)  # noqa: T201 - standard output is the interface here
+    except OSError as error:
+        # What is left in the buffer would be complained of once more when the program ends.
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123
+        return error
+    return None

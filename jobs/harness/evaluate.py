@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from jobs.errors import OutOfMemory
 from jobs.harness import data as datasets
+from jobs.harness.memory import free_bytes, gib
 from jobs.harness.trainer import RunSpec
 from jobs.harness.weights_file import read_weights_file
 
@@ -24,6 +26,7 @@ def evaluate_file(
         BadInput: the file holds no weights of a known recipe.
         DatasetRefused: the data is missing or damaged.
         NoUsableGpu: a GPU was asked for and there is none.
+        OutOfMemory: the device or the host has too little.
     """
     trained = read_weights_file(path)
     data = datasets.load(dataset)
@@ -41,8 +44,16 @@ def evaluate_file(
         input="resident",
         device=framework.select_device(device).kind,
     )
-    trainer = framework.create_trainer(spec, data)
-    trainer.load_weights(trained.weights)
-    evaluation = trainer.evaluate(data.test_images, data.test_labels)
+    try:
+        trainer = framework.create_trainer(spec, data)
+        trainer.load_weights(trained.weights)
+        evaluation = trainer.evaluate(data.test_images, data.test_labels)
+    except Exception as error:
+        if not (isinstance(error, MemoryError) or framework.is_out_of_memory(error)):
+            raise
+        raise OutOfMemory(
+            f"out of memory in {precision} ({gib(free_bytes())} of the host's free at the time); "
+            "end other work on the device, or use --device cpu"
+        ) from error
     assert evaluation.examples == len(data.test_images), "every test image counts"
     return evaluation

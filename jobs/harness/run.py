@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -25,11 +26,11 @@ from jobs.harness.termination import note_report
 from jobs.harness.textfile import check_textfile_writable, write_textfile
 from jobs.harness.trainer import RunSpec
 from jobs.harness.training import Loop, Outcome, train
-from jobs.harness.weights_file import write_weights_file
+from jobs.harness.weights_file import weights_path, write_weights_file
 from jobs.report import check_writable, to_line, write
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from jobs.harness.checkpoint import Identity
@@ -168,13 +169,14 @@ class _Run:
             keeper = self._keeper()
             finished = keeper.finished(identity)
             if finished is not None:
-                return self._publish_again(finished)
+                return self._give_again(finished, keeper, framework, spec, data, facts)
             parity, trainer = self._build(framework, spec, data, facts)
             recorder.synchronize = trainer.synchronize
             outcome = Outcome()
             environment, environment_reasons = read_environment(framework.versions(), facts)
             here = Whereabouts(device=facts.name or device.name, cpu_model=environment.cpu.model)
-            attempt = self._take_up(keeper, identity, trainer, outcome, here, run_id=self._run_id(framework, spec))
+            with self._memory_explained(framework, spec, facts):
+                attempt = self._take_up(keeper, identity, trainer, outcome, here, run_id=self._run_id(framework, spec))
             guard.wait_for_checks()
 
             loop = Loop(
@@ -235,18 +237,23 @@ class _Run:
     def _build(
         self, framework: Framework, spec: RunSpec, data: DigitSet, facts: telemetry.DeviceFacts
     ) -> tuple[Parity | None, Trainer]:
-        try:
+        with self._memory_explained(framework, spec, facts):
             parity = self._parity(framework, spec, data)
             trainer = framework.create_trainer(spec, data)
+            assert trainer.parameter_count == spec.recipe.parameter_count, "the model is not the recipe's"
+            if spec.protocol == "matched":
+                trainer.load_weights(initial_weights(spec.recipe, spec.seed))
+        return parity, trainer
+
+    @contextmanager
+    def _memory_explained(self, framework: Framework, spec: RunSpec, facts: telemetry.DeviceFacts) -> Iterator[None]:
+        try:
+            yield
         except Exception as error:
             explained = self._explained(error, framework, spec, facts)
             if explained is error:
                 raise
             raise explained from error
-        assert trainer.parameter_count == spec.recipe.parameter_count, "the model is not the recipe's"
-        if spec.protocol == "matched":
-            trainer.load_weights(initial_weights(spec.recipe, spec.seed))
-        return parity, trainer
 
     def _take_up(
         self,
@@ -267,6 +274,7 @@ class _Run:
             elsewhere = resumed.ran_elsewhere(here)
             if elsewhere is not None:
                 self._watch.warn("resumed_on_other_hardware", elsewhere)
+            self._watch.warn("resumed", "what disturbed the attempts before this one is in their own reports, if any")
         attempt = keeper.begin(identity, attempt, here)
         if resumed is not None:
             self._console.line(
@@ -342,27 +350,45 @@ class _Run:
         path = write_weights_file(folder, run_id=run_id, recipe=spec.recipe, weights=trainer.weights(), dtype=dtype)
         self._console.line(f"weights: {path}")
 
-    def _publish_again(self, report: Report) -> int:
-        """A job that is started once more after it was done: nothing is lost if its report did not get through."""
-        self._console.line(
-            f"run {report.run_id} is finished: here is its report again; to train anew give another --checkpoint-dir"
-        )
-        note_report(report)
-        print_report_line(to_line(report))
-        path = self._request.report_dir / f"{report.run_id}-a{report.attempt}.json"
-        self._console.line(f"report: {path if path.exists() else write(report, self._request.report_dir)}")
+    def _give_again(
+        self,
+        report: Report,
+        keeper: Keeper | NoKeeper,
+        framework: Framework,
+        spec: RunSpec,
+        data: DigitSet,
+        facts: telemetry.DeviceFacts,
+    ) -> int:
+        """A job that is started once more after it was done: whatever did not get through is given again."""
+        request = self._request
+        anew = "to train anew give another --checkpoint-dir"
+        if request.parity_steps is not None and report.parity is None:
+            raise BadInput(f"run {report.run_id} is finished, and recorded no parity trace; {anew}")
+        self._console.line(f"run {report.run_id} is finished: here is its report again; {anew}")
+        folder = request.export_dir
+        if folder is not None and report.status == "completed" and not weights_path(folder, report.run_id).exists():
+            _, trainer = self._build(framework, spec, data, facts)
+            resumed = keeper.resume(_identity(framework, spec, data), trainer)
+            if resumed is None or resumed.state.run_id != report.run_id or resumed.state.epoch <= spec.epochs:
+                raise BadInput(f"run {report.run_id} is finished, but no checkpoint has its last weights; {anew}")
+            self._export(trainer, spec, Outcome(), report.run_id)
+        path = request.report_dir / f"{report.run_id}-a{report.attempt}.json"
+        self._publish(report, already=path if path.exists() else None)
         return int(EXIT_CODE_OF_STATUS[report.status])
 
-    def _publish(self, report: Report) -> None:
+    def _publish(self, report: Report, *, already: Path | None = None) -> None:
         note_report(report)
         line = to_line(report)
         try:
-            path = write(report, self._request.report_dir)
+            path = already or write(report, self._request.report_dir)
         except NotWritable:
             # Nothing is lost: what cannot be kept in a file is printed, on a terminal too.
             print_report_line(line, always=True)
             raise
-        print_report_line(line)
+        unprinted = print_report_line(line)
+        if unprinted is not None:
+            # A copy, since the file is there.
+            self._console.line(f"the report could not be printed, too ({unprinted.strerror or unprinted})")
         if self._request.metrics_textfile is not None:
             write_textfile(report, self._request.metrics_textfile)
         if report.status_reason is not None:

@@ -31,6 +31,10 @@ class TrainedWeights:
     weights: dict[str, NDArray[np.float64]]
 
 
+def weights_path(folder: Path, run_id: str) -> Path:
+    return folder / f"{run_id}.safetensors"
+
+
 def write_weights_file(
     folder: Path, *, run_id: str, recipe: Recipe, weights: Mapping[str, NDArray[np.float64]], dtype: str
 ) -> Path:
@@ -43,7 +47,7 @@ def write_weights_file(
     """
     metadata = {"format": FORMAT, "recipe": recipe.name, "run_id": run_id}
     content = save({name: array.astype(dtype) for name, array in weights.items()}, metadata=metadata)
-    path = folder / f"{run_id}.safetensors"
+    path = weights_path(folder, run_id)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with part_file(content, folder, run_id) as part:
@@ -68,7 +72,7 @@ def read_weights_file(path: Path) -> TrainedWeights:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
             arrays = {name: np.asarray(file.get_tensor(name), dtype=np.float64) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError, TypeError) as error:
+    except (SafetensorError, OSError, ValueError, TypeError, AttributeError) as error:
         raise BadInput(
             f"{str(path)!r} is no safetensors file ({error}); other formats can run code and are not read"
         ) from error

@@ -130,6 +130,9 @@ class TorchTrainer:
 
     def _train_resident(self, order: NDArray[np.int32], on_step: Callable[[int], None], done: int) -> None:
         host_indices, host_counts = batches(order, self._spec.batch_size)
+        if done >= len(host_counts):
+            # Nothing is left to train: capturing a graph now would be counted as training.
+            return
         indices = torch.tensor(host_indices, device=self._device)
         counts = torch.tensor(host_counts, device=self._device)
         if self._spec.execution == "graph":

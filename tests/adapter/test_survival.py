@@ -11,6 +11,7 @@ import subprocess
 import threading
 import time
 import zipfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
@@ -23,7 +24,6 @@ from tests.support.programs import ROOT, TORTURE, command_of, killed_command_of,
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from jobs.harness.cli import Program
     from jobs.report import Report
@@ -203,6 +203,53 @@ def test_two_at_once_both_report(program: Program, folder: Path, tmp_path: Path)
     assert len({report.attempt for report in reports}) == len(reports)
     assert len({report.run_id for report in reports}) == 1
     assert len({tuple(_history(report)) for report in reports}) == 1
+
+
+def test_a_finished_run_gives_again_whatever_got_lost(
+    program: Program, run: Callable[..., Run], tmp_path: Path
+) -> None:
+    command = command_of(
+        program,
+        *("train", "--epochs", "1", "--telemetry", "off", "--checkpoint-dir", "checkpoints"),
+        *("--export-dir", "weights", "--metrics-textfile", "m.prom"),
+    )
+    assert run(command).returncode == ExitCode.DONE
+    (weights,) = (tmp_path / "weights").iterdir()
+    kept = {path: path.read_bytes() for path in (weights, tmp_path / "m.prom", *(tmp_path / "reports").iterdir())}
+    for path in kept:
+        path.unlink()
+    again = run(command)
+    assert again.returncode == ExitCode.DONE, again.stderr
+    assert {path: path.read_bytes() for path in kept} == kept
+    for path in (tmp_path / "checkpoints").glob("*.safetensors"):
+        path.unlink()
+    weights.unlink()
+    lost = run(command)
+    assert lost.returncode == ExitCode.BAD_INPUT
+    assert "no checkpoint has its last weights" in _error_line(lost)
+
+
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_a_log_that_cannot_be_written_costs_only_the_log(
+    stream: str, program: Program, run: Callable[..., Run], tmp_path: Path
+) -> None:
+    options = ["train", "--trials", "2", "--epochs", "1", "--telemetry", "off", "--metrics-textfile", "m.prom"]
+    with Path("/dev/full").open("w") as full:
+        streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | {stream: full}
+        done = run(command_of(program, *options), capture_output=False, **streams)
+    assert done.returncode == ExitCode.DONE, done.stderr
+    assert len(_reports(tmp_path / "reports")) == 2
+    assert (tmp_path / "m.prom").exists()
+
+
+def test_a_reader_that_leaves_does_not_end_the_run(program: Program, folder: Path, tmp_path: Path) -> None:
+    command = command_of(program, "train", "--epochs", "2", "--telemetry", "off", "--dataset", str(folder))
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL) as process:
+        wait_for(process, b"on cpu")
+        assert process.stderr is not None
+        process.stderr.close()
+        assert process.wait(timeout=120) == ExitCode.DONE
+    assert _only(tmp_path / "reports").status == "completed"
 
 
 def test_trials_are_kept_apart_and_each_is_done_once(program: Program, run: Callable[..., Run], tmp_path: Path) -> None:

@@ -75,3 +75,24 @@ def test_a_system_without_semaphores_reads_alone(folder: Path, alone: Loaded, mo
 
     monkeypatch.setattr(workers, "ProcessPoolExecutor", refuse)
     assert _load(folder) == alone
+
+
+def test_a_system_without_room_for_processes_reads_alone(
+    folder: Path, alone: Loaded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _two_cores(monkeypatch)
+    real, forked = os.fork, []
+
+    def one_and_no_more() -> int:
+        if forked:
+            raise BlockingIOError(11, "Resource temporarily unavailable")
+        child = real()
+        if child:
+            forked.append(child)
+        return child
+
+    monkeypatch.setattr("os.fork", one_and_no_more)
+    assert _load(folder) == alone
+    # The one that was started is not left behind.
+    with pytest.raises(ChildProcessError):
+        os.waitpid(forked[0], os.WNOHANG)

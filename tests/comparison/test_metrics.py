@@ -30,6 +30,26 @@ def test_a_run_on_a_gpu_has_every_metric() -> None:
     }
 
 
+def test_a_resumed_run_has_no_gpu_figures_since_its_report_has_the_last_attempt_s_only() -> None:
+    earlier = {
+        "attempt": 1,
+        "started_at_utc": "2026-11-23T12:00:00Z",
+        "saved_at_utc": "2026-11-23T12:00:09Z",
+        "epoch": 1,
+        "step": 5,
+        "device": "a GPU",
+        "cpu_model": None,
+        "phases_s": {"train": 9.0},
+    }
+    report = make_report(gpu=True, attempt=2, changes={"earlier_attempts": [earlier]})
+    found = {name: metric.measure(report) for name, metric in BY_NAME.items()}
+    assert found["steady_images_per_s"] == 10_000.0
+    for name in ("gpu_util_percent", "gpu_power_w", "gpu_energy_j"):
+        value = found[name]
+        assert isinstance(value, Missing)
+        assert "resumed" in value.reason
+
+
 def test_what_was_not_measured_says_why() -> None:
     report = make_report(images_per_s=None)
     assert BY_NAME["steady_images_per_s"].measure(report) == Missing(

@@ -56,14 +56,13 @@ class Resumed:
         recorder.carry({(spent.name, spent.epoch): spent.seconds for spent in state.spent})
 
     def ran_elsewhere(self, here: Whereabouts) -> str | None:
-        """What is not as it was at the last attempt, in words."""
-        last = self.state.attempts[-1]
-        changed = [
-            f"{what} was {before!r} and is {now!r}"
-            for what, before, now in (
-                ("the device", last.device, here.device),
-                ("the CPU", last.cpu_model, here.cpu_model),
-            )
-            if before != now
-        ]
-        return f"{' and '.join(changed)}: the run's speed is of both" if changed else None
+        """What is not as it was at some earlier attempt, in words."""
+        found = []
+        for what, before, now in (
+            ("the device", {one.device for one in self.state.attempts}, here.device),
+            ("the CPU", {one.cpu_model for one in self.state.attempts}, here.cpu_model),
+        ):
+            others = sorted(str(name) for name in before - {now})
+            if others:
+                found.append(f"{what} was {' and '.join(map(repr, others))} and is {now!r}")
+        return f"{' and '.join(found)}: the run's speed is of all" if found else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import stat
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -63,16 +64,20 @@ def decode(path: Path) -> Checkpoint:
 
 
 def _open(path: Path) -> tuple[dict[str, str], Arrays]:
-    if not path.is_file():
-        raise DamagedCheckpoint("it is no regular file")
-    size = path.stat().st_size
-    if size > LARGEST_BYTES:
-        raise DamagedCheckpoint(f"its {size} bytes are more than any checkpoint has")
     try:
+        status = path.stat()
+    except OSError as error:
+        raise DamagedCheckpoint(f"it cannot be looked at ({error.strerror or error})") from error
+    if not stat.S_ISREG(status.st_mode):
+        raise DamagedCheckpoint("it is no regular file")
+    if status.st_size > LARGEST_BYTES:
+        raise DamagedCheckpoint(f"its {status.st_size} bytes are more than any checkpoint has")
+    try:
+        # AttributeError: safetensors has types that NumPy has not.
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
             return metadata, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-    except (SafetensorError, OSError, ValueError, TypeError, KeyError) as error:
+    except (SafetensorError, OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise DamagedCheckpoint(f"it is no whole safetensors file ({error})") from error
 
 

@@ -73,6 +73,7 @@ class Keeper:
         self._warn = warn
         self._refused: set[Path] = set()
         self._saved_at: tuple[int, int] | None = None
+        self._warned = False
 
     def finished(self, identity: Identity) -> Report | None:
         """The report of the run that was finished in this folder, if one was.
@@ -151,7 +152,9 @@ class Keeper:
             self._prune()
         except OSError as error:
             text = f"checkpoint {str(path)!r} cannot be written ({error.strerror or error}); the run goes on without it"
-            self._warn("checkpoint_not_written", text)
+            if not self._warned:
+                self._warn("checkpoint_not_written", text)
+            self._warned = True
             self._say(text)
 
     def finish(self, report: Report) -> None:

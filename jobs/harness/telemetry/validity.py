@@ -56,7 +56,7 @@ def judge(*, on_gpu: bool, training: Pooled | None, warnings: list[RunWarning]) 
     )
 
 
-BROKE_OFF: Final = frozenset({"telemetry_failed", "telemetry_died", "telemetry_hangs"})
+BROKE_OFF: Final = frozenset({"telemetry_failed", "telemetry_died", "telemetry_hangs", "resumed"})
 """Warnings after which a part of the run went unwatched."""
 
 

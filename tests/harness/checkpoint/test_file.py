@@ -11,10 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save
 
+from jobs.errors import BadInput
 from jobs.harness.checkpoint import file
 from jobs.harness.checkpoint.file import FORMAT, DamagedCheckpoint, decode, encode
 from jobs.harness.checkpoint.state import State, differences, parse_state
 from jobs.harness.training import EpochOutcome
+from jobs.harness.weights_file import read_weights_file
 from jobs.report.schema import EarlierAttempt
 
 if TYPE_CHECKING:
@@ -128,6 +130,20 @@ def test_what_is_no_checkpoint_is_refused_with_its_reason(content: bytes, reason
     path.write_bytes(content)
     with pytest.raises(DamagedCheckpoint, match=reason.replace("[", r"\[")):
         decode(path)
+
+
+def test_a_type_that_numpy_has_not_is_refused(path: Path) -> None:
+    header = json.dumps({"a": {"dtype": "F8_E4M3", "shape": [2], "data_offsets": [0, 2]}}).encode()
+    path.write_bytes(len(header).to_bytes(8, "little") + header + b"ab")
+    with pytest.raises(DamagedCheckpoint, match="no whole safetensors file"):
+        decode(path)
+    with pytest.raises(BadInput, match="no safetensors file"):
+        read_weights_file(path)
+
+
+def test_a_file_that_has_gone_is_refused(path: Path) -> None:
+    with pytest.raises(DamagedCheckpoint, match="cannot be looked at"):
+        decode(path.parent / "absent")
 
 
 def test_a_file_without_end_is_not_opened(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

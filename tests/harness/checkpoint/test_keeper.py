@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from jobs.errors import BadInput
-from jobs.harness.checkpoint import Attempt, Keeper, Whereabouts
+from jobs.harness.checkpoint import Attempt, Keeper, Resumed, Whereabouts
 from jobs.harness.checkpoint.state import identity_of_report
 from jobs.harness.phases import PhaseRecorder
 from jobs.harness.training import EpochOutcome, Outcome
@@ -183,7 +183,12 @@ def test_time_and_attempts_are_carried_on(kept: _Kept, tmp_path: Path) -> None:
     resumed, _ = _Kept(tmp_path).resume()
     assert [one.attempt for one in resumed.next_attempt(NOW).earlier] == [1, 2]
     assert resumed.ran_elsewhere(HERE) is None
-    assert "'a CPU' and is 'another'" in resumed.ran_elsewhere(Whereabouts(device="cpu", cpu_model="another"))
+    another = Whereabouts(device="cpu", cpu_model="another")
+    assert "the CPU was 'a CPU' and is 'another'" in resumed.ran_elsewhere(another)
+    # Also where the last attempt ran on the same: the first one's time is in the run's.
+    last = resumed.state.attempts[-1].model_copy(update={"cpu_model": "another"})
+    state = resumed.state.model_copy(update={"attempts": [resumed.state.attempts[0], last]})
+    assert "the CPU was 'a CPU'" in Resumed(path=tmp_path, state=state).ran_elsewhere(another)
 
 
 def test_no_room_costs_only_the_checkpoint(kept: _Kept, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -195,10 +200,13 @@ def test_no_room_costs_only_the_checkpoint(kept: _Kept, tmp_path: Path, monkeypa
     with monkeypatch.context() as patch:
         patch.setattr("jobs.whole_file._write", full)
         kept.save(1, 2, 2.0)
+        kept.save(1, 3, 2.0)
+    # Said each time, and once in the report.
+    assert len(kept.said) == 2
     assert kept.warned == ["checkpoint_not_written"]
     assert "No space left on device" in kept.said[0]
     assert _names(tmp_path) == ["run-1-e000001-s000001.safetensors"]
-    kept.save(1, 3, 3.0)
+    kept.save(1, 4, 3.0)
     assert _Kept(tmp_path).resume()[1] == 3.0
 
 
