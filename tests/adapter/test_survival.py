@@ -215,12 +215,15 @@ def test_a_finished_run_gives_again_whatever_got_lost(
     )
     assert run(command).returncode == ExitCode.DONE
     (weights,) = (tmp_path / "weights").iterdir()
-    kept = {path: path.read_bytes() for path in (weights, tmp_path / "m.prom", *(tmp_path / "reports").iterdir())}
-    for path in kept:
+    trained = read_weights_file(weights).weights
+    kept = {path: path.read_bytes() for path in (tmp_path / "m.prom", *(tmp_path / "reports").iterdir())}
+    for path in (weights, *kept):
         path.unlink()
     again = run(command)
     assert again.returncode == ExitCode.DONE, again.stderr
     assert {path: path.read_bytes() for path in kept} == kept
+    for name, array in read_weights_file(weights).weights.items():
+        assert array.tobytes() == trained[name].tobytes()
     for path in (tmp_path / "checkpoints").glob("*.safetensors"):
         path.unlink()
     weights.unlink()
