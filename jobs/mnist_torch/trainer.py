@@ -11,10 +11,9 @@ from torch.utils.data import RandomSampler
 
 from jobs.harness.draw import batches
 from jobs.harness.trainer import Evaluation
-from jobs.mnist_torch.dropout import PackedDropout
 from jobs.mnist_torch.graph import StepGraph
 from jobs.mnist_torch.input import Digits, stream, to_device
-from jobs.mnist_torch.model import build_model, read_weights, write_weights
+from jobs.mnist_torch.model import PackedDropout, build_model, read_weights, write_weights
 from jobs.mnist_torch.numerics import VARIABLE_DTYPE, autocast, read_back, set_precision
 from jobs.mnist_torch.optimizer import build_optimizer
 from jobs.mnist_torch.state import read_state, write_state

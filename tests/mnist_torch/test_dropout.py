@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from jobs.mnist_torch.dropout import PackedDropout
+from jobs.mnist_torch.model import PackedDropout
 
 
 @pytest.mark.parametrize("rate", [0.1, 0.5, 0.7])
