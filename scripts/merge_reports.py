@@ -9,17 +9,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from jobs.comparison.text import counted, visible
 from jobs.comparison.write import output_files, write
 from jobs.errors import FrameworkMissing, JobError
 from jobs.exit_codes import ExitCode
+from jobs.streams import LastingConsole, settle_streams, unprintable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from jobs.comparison.load import Loaded
+    from jobs.errors import NotWritable
 
 WARNINGS_SHOWN = 20
 GATE_CODES = {"regression": ExitCode.REGRESSION, "incomparable": ExitCode.NOT_COMPARABLE}
@@ -83,13 +84,31 @@ def _merge(paths: list[str], output_dir: Path, allow: list[str], earlier: list[s
     # Of many runs the comparison has all that is shown: both in memory at once would be one too many.
     del loaded, baseline
     written = write(comparison, render_markdown(comparison), render_html(comparison, lines), output_dir)
-    render_terminal(comparison, Console())
     *first, last = (visible(str(path)) for path in written)
-    typer.echo(f"{counted(count, 'run')} merged into {', '.join(first)} and {last}")
+    with _printing() as failure:
+        render_terminal(comparison, LastingConsole())
+        typer.echo(f"{counted(count, 'run')} merged into {', '.join(first)} and {last}")
     if comparison.gate is not None:
         code = GATE_CODES.get(comparison.gate.outcome, ExitCode.DONE)
         if code != ExitCode.DONE:
             raise typer.Exit(code)
+    # The gate's code comes first: the files have all that could not be printed.
+    for unprinted in failure:
+        raise unprinted
+
+
+@contextmanager
+def _printing() -> Iterator[list[NotWritable]]:
+    """Print inside; what kept standard output from being written stands in the list, unless its reader has left."""
+    failure: list[NotWritable] = []
+    try:
+        yield failure
+    except OSError as error:
+        untold = unprintable(error)
+        if untold is not None:
+            failure.append(untold)
+        elif not isinstance(error, BrokenPipeError):
+            raise
 
 
 def _import_the_rest() -> None:
@@ -126,10 +145,12 @@ def _warn(loaded: Loaded) -> None:
 
 def _say(text: str) -> None:
     # Line breaks are this program's own, in a refusal that lists fields; what reports brought is made visible.
-    typer.echo("\n".join(visible(line) for line in text.split("\n")), err=True)
+    with suppress(OSError):
+        typer.echo("\n".join(visible(line) for line in text.split("\n")), err=True)
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Run the command line and leave with its exit code."""
     # What is kept of thousands of reports is no garbage: looking through it as often as by default costs a sixth.
     gc.set_threshold(100_000, 50, 1_000)
     for stream in (sys.stdout, sys.stderr):
@@ -137,4 +158,21 @@ if __name__ == "__main__":
         stream.reconfigure(errors="replace")  # type: ignore[union-attr]
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
     app.command()(merge)
-    app()
+    try:
+        app()
+    except SystemExit as left:
+        if not isinstance(left.__context__, BrokenPipeError):
+            raise
+        # Whoever read our standard output has left, as `| head` does; typer calls that an error of its own.
+    except OSError as error:
+        untold = unprintable(error)
+        if untold is None:
+            raise
+        _say(f"error: {untold}")
+        sys.exit(untold.exit_code)
+    finally:
+        settle_streams()
+
+
+if __name__ == "__main__":
+    main()

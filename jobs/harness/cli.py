@@ -18,6 +18,7 @@ from jobs.errors import FrameworkMissing, JobError
 from jobs.exit_codes import ExitCode
 from jobs.harness.interrupt import leave_on_sigterm
 from jobs.harness.termination import note_error, termination_message
+from jobs.streams import settle_streams, unprintable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -336,6 +337,7 @@ def run_program(program: Program, arguments: Sequence[str] | None = None) -> Non
     leave_on_sigterm()
     with termination_message(program.name) as summary:
         summary.exit_code = exit_code_of(program, sys.argv[1:] if arguments is None else arguments)
+    settle_streams()
     sys.exit(summary.exit_code)
 
 
@@ -347,9 +349,14 @@ def exit_code_of(program: Program, arguments: Sequence[str]) -> int:
         return _fail(str(error), error.exit_code)
     except KeyboardInterrupt:
         return _fail("interrupted by SIGINT", ExitCode.INTERRUPTED_BY_KEYBOARD)
-    except BrokenPipeError:
-        # Whoever read our standard output has left, as `| head` does.
+    except SystemExit as left:
+        if not isinstance(left.__context__, BrokenPipeError):
+            raise
+        # Whoever read our standard output has left, as `| head` does; typer calls that an error of its own.
         return int(ExitCode.DONE)
+    except OSError as error:
+        untold = unprintable(error)
+        return _unexpected(error, program) if untold is None else _fail(str(untold), untold.exit_code)
     except Exception as error:  # noqa: BLE001 - the last place to turn an error into a line and a code
         return _unexpected(error, program)
     return result if isinstance(result, int) else int(ExitCode.DONE)

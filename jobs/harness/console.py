@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
-from rich.console import Console as RichConsole
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from jobs.streams import LastingConsole, settle_streams
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -23,18 +23,11 @@ PLAIN_INTERVAL_S: Final = 30.0
 BAR_INTERVAL_S: Final = 0.2
 
 
-class _Lasting(RichConsole):
-    """Falls silent where whoever read it has gone; rich would end the program."""
-
-    def on_broken_pipe(self) -> None:
-        self.quiet = True
-
-
 class Console:
     """Lines and progress of one program; a run is never lost to a log that cannot be written."""
 
     def __init__(self) -> None:
-        self._rich = _Lasting(stderr=True, highlight=False, soft_wrap=True)
+        self._rich = LastingConsole(stderr=True, highlight=False, soft_wrap=True)
 
     def line(self, text: str) -> None:
         with suppress(OSError):
@@ -100,7 +93,6 @@ def print_report_line(line: str, *, always: bool = False) -> OSError | None:
         if always or not sys.stdout.isatty():
             print(line, flush=True)  # noqa: T201 - standard output is the interface here
     except OSError as error:
-        # What is left in the buffer would be complained of once more when the program ends.
-        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123
+        settle_streams()
         return error
     return None
