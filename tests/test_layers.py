@@ -18,7 +18,7 @@ ALLOWED = {
     "mnist_tf": {"mnist_tf", "harness", "report"},
     "mnist_torch": {"mnist_torch", "harness", "report"},
 }
-SHARED = {"errors", "exit_codes", "whole_file", "__version__"}
+SHARED = {"errors", "exit_codes", "streams", "whole_file", "__version__"}
 FRAMEWORKS_OF = {"mnist_tf": {"tensorflow", "keras"}, "mnist_torch": {"torch", "torchvision"}}
 
 
