@@ -6,6 +6,8 @@ SHELL := /bin/bash
 # TensorFlow has no wheels for Python 3.14 yet; uv takes the first fitting interpreter it finds.
 PYTHON ?= >=3.11,<3.14
 DEMO_EPOCHS ?= 3
+# tf-cuda where TensorFlow is to use a GPU; the images always have it.
+TF_EXTRA ?= tf
 PAGE ?= comparison/comparison.html
 BENCH_REPORTS ?= 1000 10000
 
@@ -29,7 +31,7 @@ envs: .venv/.synced .venv-tf/.synced .venv-torch/.synced ## the three environmen
 	@touch $@
 
 .venv-tf/.synced: pyproject.toml uv.lock | $(filter .tools/bin/uv,$(UV))
-	UV_PROJECT_ENVIRONMENT=.venv-tf $(SYNC) --extra tf --group test
+	UV_PROJECT_ENVIRONMENT=.venv-tf $(SYNC) --extra $(TF_EXTRA) --group test
 	@touch $@
 
 .venv-torch/.synced: pyproject.toml uv.lock | $(filter .tools/bin/uv,$(UV))

@@ -19,7 +19,7 @@ def main() -> int:
     arguments = parser.parse_args()
 
     started = time.monotonic()
-    output = ROOT / "reports" / time.strftime("demo-%Y%m%dT%H%M%SZ", time.gmtime())
+    output = ROOT / "demo" / time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
     dataset = choose_dataset()
     for command in (".venv-torch/bin/mnist-torch", ".venv-tf/bin/mnist-tf"):
         options = ["--recipe", arguments.recipe, "--epochs", str(arguments.epochs), "--dataset", dataset]

@@ -13,6 +13,11 @@ if TYPE_CHECKING:
 MOST: Final = 8
 
 
+def _cores() -> int:
+    """How many this process may use; one where the system does not say, as macOS, where a fork is not safe either."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+
+
 def start_workers(
     tasks: int, *, given: Callable[..., None] | None = None, to: tuple[Any, ...] = ()
 ) -> ProcessPoolExecutor | None:
@@ -22,7 +27,7 @@ def start_workers(
     No framework is loaded and no thread of ours runs here, so a fork is safe; it saves importing everything again,
     and nothing of ``to`` is copied.
     """
-    count = min(len(os.sched_getaffinity(0)), tasks, MOST)
+    count = min(_cores(), tasks, MOST)
     if count < 2 or "fork" not in multiprocessing.get_all_start_methods():
         return None
     pool = None

@@ -51,7 +51,8 @@ class Program:
                 raise
             raise FrameworkMissing(
                 f"{self.name} needs {self.title}, but {error.name!r} is not installed in this environment; "
-                f"install the extra with `uv sync --extra {self.extra}` or run the image {self.name}"
+                f"run .venv-{self.extra}/bin/{self.name} of `make envs`, install mnist-jobs[{self.extra}], "
+                f"or run the image {self.name}"
             ) from error
 
     def use_compile_cache(self, folder: Path) -> None:

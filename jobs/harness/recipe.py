@@ -90,7 +90,8 @@ class Recipe:
 
     ``reference_accuracy`` is the test accuracy under which a run with the recipe's own settings is
     ``below_reference``: per dataset, a tuple indexed by epochs - 1 whose last entry also holds for more
-    epochs. docs/recipes.md says which runs the figures come from. ``target_accuracy`` is what the post reached.
+    epochs. docs/recipes.md says which runs the figures come from. ``target_accuracy`` is at or just under
+    what the post reached.
     """
 
     name: str

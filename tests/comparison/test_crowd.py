@@ -96,3 +96,8 @@ def test_a_system_without_room_for_processes_reads_alone(
     # The one that was started is not left behind.
     with pytest.raises(ChildProcessError):
         os.waitpid(forked[0], os.WNOHANG)
+
+
+def test_a_system_that_does_not_say_how_many_cores_there_are_has_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "sched_getaffinity")
+    assert workers.start_workers(2) is None

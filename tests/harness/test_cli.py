@@ -100,7 +100,7 @@ def test_without_its_framework_it_says_which_extra_or_image(
     arguments = ["train", "--dataset", "synthetic", "--report-dir", str(tmp_path)]
     assert exit_code_of(program, arguments) == ExitCode.FRAMEWORK_MISSING
     error = capsys.readouterr().err
-    assert f"--extra {program.extra}" in error
+    assert f"mnist-jobs[{program.extra}]" in error
     assert f"the image {program.name}" in error
 
 
