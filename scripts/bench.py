@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import platform
 import statistics
@@ -28,6 +29,7 @@ FRAMEWORKS = {"tensorflow": (".venv-tf", "mnist_tf"), "torch": (".venv-torch", "
 IMAGES = {"lenet": 60_000, "basic-cnn": 15_000}
 """A large recipe's epoch is measured on a quarter of its images: the time is the same for each batch."""
 EPOCH_IMAGES = 60_000
+BATCH = 64
 RESAMPLES = 10_000
 
 
@@ -49,6 +51,7 @@ def main() -> int:
         for name in arguments.framework or FRAMEWORKS
     ]
     show(results)
+    show_products(results)
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     machine = {"cpu_count": os.cpu_count(), "platform": platform.platform()}
     content = {"machine": machine, "precision": arguments.precision, "results": results}
@@ -138,6 +141,33 @@ def show(results: list[dict[str, Any]]) -> None:
             f"{result['achieved_flop_per_s'] / 1e9:.0f} of {result['ceiling_flop_per_s'] / 1e9:.0f} | "
             f"{100 * result['ceiling_share_ratio']:.0f} % | {to_accuracy} |"
         )
+
+
+def show_products(results: list[dict[str, Any]]) -> None:
+    """How fast the libraries compute each layer's products alone, and what of a step that leaves."""
+    kinds = ("forward", "input gradient", "weight gradient")
+    print("\n| GFLOP/s | forward | input gradient | weight gradient | together |")
+    print("|---|---|---|---|---|")
+    for result in results:
+        raw = result["raw"]
+        alone = raw["products"]
+        layers = dict.fromkeys(one["layer"] for one in alone)
+        for layer in layers:
+            found = {one["product"]: one for one in alone if one["layer"] == layer}
+            speeds = [f"{found[kind]['flop'] / found[kind]['s'] / 1e9:.0f}" if kind in found else "" for kind in kinds]
+            together_ms = 1e3 * sum(one["s"] for one in found.values())
+            print(
+                f"| {result['recipe']}, {result['framework']}, {layer} | {' | '.join(speeds)} | {together_ms:.2f} ms |"
+            )
+        if alone:
+            step_ms = 1e3 * result["ours_epoch_s"] / math.ceil(EPOCH_IMAGES / BATCH)
+            all_ms = 1e3 * sum(one["s"] for one in alone)
+            flop = sum(one["flop"] for one in alone)
+            speed = f"{flop / all_ms / 1e6:.0f}"
+            print(
+                f"| **{result['recipe']}, {result['framework']}, a step** | all {speed} | | | "
+                f"{all_ms:.1f} of {step_ms:.1f} ms, {100 * all_ms / step_ms:.0f} % |"
+            )
 
 
 if __name__ == "__main__":

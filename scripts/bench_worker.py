@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import random
+import statistics
 import sys
 import time
 from importlib import import_module
@@ -16,12 +18,17 @@ from typing import TYPE_CHECKING, Any
 
 from jobs.harness import data
 from jobs.harness.draw import epoch_order, initial_weights
-from jobs.harness.recipe import model_flop_per_image, recipe_named
+from jobs.harness.recipe import model_flop_per_image, products, recipe_named
 from jobs.harness.trainer import RunSpec
 
 if TYPE_CHECKING:
     from jobs.harness.data import DigitSet
+    from jobs.harness.recipe import Recipe
     from jobs.harness.trainer import Framework, Trainer
+
+BLOCKS = 5
+LEAST_S = 0.1
+"""A product is timed in this many blocks of at least so long."""
 
 
 def measure(request: dict[str, Any]) -> dict[str, Any]:
@@ -72,6 +79,7 @@ def measure(request: dict[str, Any]) -> dict[str, Any]:
         "execution": {name: spec.execution for name, spec in specs.items()},
         "losses": losses,
         "pairs": pairs,
+        "products": _products(ceiling, recipe) if device.kind == "cpu" else [],
     }
 
 
@@ -82,6 +90,27 @@ def _epoch(trainer: Trainer, digits: DigitSet, epoch: int) -> tuple[float, float
     loss = trainer.train_epoch(order, lambda _: None, epoch=epoch)
     trainer.synchronize()
     return time.perf_counter() - begun_s, loss
+
+
+def _products(ceiling: Any, recipe: Recipe) -> list[dict[str, Any]]:
+    """Seconds of each product of a step alone, by the kernels that training uses."""
+    found = []
+    for place, product in enumerate(products(recipe)):
+        for name, run in ceiling.product_runs(product, recipe.batch_size).items():
+            if name == "input gradient" and place == 0:
+                continue  # nobody asks for the images' gradient
+            run(3)
+            begun_s = time.perf_counter()
+            run(3)
+            times = max(3, math.ceil(3 * LEAST_S / (time.perf_counter() - begun_s)))
+            blocks_s = []
+            for _ in range(BLOCKS):
+                begun_s = time.perf_counter()
+                run(times)
+                blocks_s.append((time.perf_counter() - begun_s) / times)
+            flop = 2 * product.multiply_adds * recipe.batch_size
+            found.append({"layer": product.name, "product": name, "flop": flop, "s": statistics.median(blocks_s)})
+    return found
 
 
 def _cut(digits: DigitSet, images: int) -> DigitSet:

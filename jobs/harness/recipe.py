@@ -154,24 +154,37 @@ class WeightShape:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Product:
+    """A layer that multiplies: what training costs is two or three products of its size."""
+
+    name: str
+    layer: Convolution | Dense
+    inputs: tuple[int, ...]
+    """(height, width, channels) of a convolution's images, (features,) of a dense layer's."""
+    multiply_adds: int
+    """For one image, in the forward product; each of the two backward ones has as many."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class _Walk:
     weights: tuple[WeightShape, ...]
-    multiply_adds: int
+    products: tuple[Product, ...]
 
 
 def _walk(recipe: Recipe) -> _Walk:
     side, channels, flat_from, features = IMAGE_SIDE, 1, None, 0
     weights: list[WeightShape] = []
-    multiply_adds = convolutions = denses = 0
+    products: list[Product] = []
     for layer in recipe.layers:
         match layer:
             case Convolution(filters=filters, kernel=kernel, padding=padding):
-                convolutions += 1
+                name, inputs = f"conv{1 + _count(products, Convolution)}", (side, side, channels)
                 side = side if padding == "same" else side - kernel + 1
                 shape = (kernel, kernel, channels, filters)
                 fans = (kernel * kernel * channels, kernel * kernel * filters)
-                weights += _layer_weights(f"conv{convolutions}", shape, fans, None)
-                multiply_adds += side * side * prod(shape)
+                weights += _layer_weights(name, shape, fans, None)
+                multiply_adds = side * side * prod(shape)
+                products.append(Product(name=name, layer=layer, inputs=inputs, multiply_adds=multiply_adds))
                 channels = filters
             case MaxPool(size=size):
                 side //= size
@@ -179,13 +192,17 @@ def _walk(recipe: Recipe) -> _Walk:
                 flat_from = (side, side, channels)
                 features = prod(flat_from)
             case Dense(units=units):
-                denses += 1
-                weights += _layer_weights(f"dense{denses}", (features, units), (features, units), flat_from)
-                multiply_adds += features * units
+                name = f"dense{1 + _count(products, Dense)}"
+                weights += _layer_weights(name, (features, units), (features, units), flat_from)
+                products.append(Product(name=name, layer=layer, inputs=(features,), multiply_adds=features * units))
                 features, flat_from = units, None
             case Relu() | Dropout():
                 pass
-    return _Walk(weights=tuple(weights), multiply_adds=multiply_adds)
+    return _Walk(weights=tuple(weights), products=tuple(products))
+
+
+def _count(products: list[Product], kind: type[Convolution | Dense]) -> int:
+    return sum(isinstance(product.layer, kind) for product in products)
 
 
 def _layer_weights(
@@ -203,13 +220,18 @@ def weight_shapes(recipe: Recipe) -> tuple[WeightShape, ...]:
     return _walk(recipe).weights
 
 
+def products(recipe: Recipe) -> tuple[Product, ...]:
+    """The recipe's layers that multiply, in their order."""
+    return _walk(recipe).products
+
+
 def model_flop_per_image(recipe: Recipe) -> int:
     """Floating-point operations to train on one image.
 
     Convolutions and dense layers only: 2 per multiply-add, and the backward pass costs twice the forward one
     (Kaplan et al. 2020, "Scaling Laws for Neural Language Models", section 2.1), so 3 x 2 x multiply-adds.
     """
-    return 6 * _walk(recipe).multiply_adds
+    return 6 * sum(product.multiply_adds for product in products(recipe))
 
 
 LENET: Final = Recipe(

@@ -58,16 +58,18 @@ class _OneDnnProduct(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
         ctx.save_for_backward(x, weight)
-        return _product(x, weight, bias)
+        return dense_product(x, weight, bias)
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor, torch.Tensor]:
         x, weight = ctx.saved_tensors
-        of_x = _product(gradient, weight.t(), None) if ctx.needs_input_grad[0] else None
-        return of_x, _product(gradient.t(), x.t(), None), gradient.sum(0)
+        of_x = dense_product(gradient, weight.t(), None) if ctx.needs_input_grad[0] else None
+        return of_x, dense_product(gradient.t(), x.t(), None), gradient.sum(0)
 
 
-def _product(left: torch.Tensor, right: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-    assert ONEDNN_LINEAR is not None
+def dense_product(left: torch.Tensor, right: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    """``left rightᵀ + bias`` in float32, by oneDNN where torch has its operator."""
+    if ONEDNN_LINEAR is None:
+        return functional.linear(left, right, bias)
     product: torch.Tensor = ONEDNN_LINEAR(left, right, bias, "none", [], "")
     return product

@@ -3,7 +3,16 @@ from __future__ import annotations
 import pytest
 
 from jobs.errors import BadInput
-from jobs.harness.recipe import BASIC_CNN, LENET, RECIPES, Dropout, model_flop_per_image, recipe_named, weight_shapes
+from jobs.harness.recipe import (
+    BASIC_CNN,
+    LENET,
+    RECIPES,
+    Dropout,
+    model_flop_per_image,
+    products,
+    recipe_named,
+    weight_shapes,
+)
 
 
 @pytest.mark.parametrize(("name", "parameters"), [("lenet", 431_080), ("basic-cnn", 1_676_266)])
@@ -48,3 +57,14 @@ def test_pooling_first_swaps_only_a_relu_and_the_pool_behind_it() -> None:
         moved = recipe.pooling_first()
         assert sorted(map(repr, moved.layers)) == sorted(map(repr, recipe.layers))
         assert moved.pooling_first() == moved
+
+
+def test_the_layers_that_multiply() -> None:
+    found = [(product.name, product.inputs, product.multiply_adds) for product in products(LENET)]
+    assert found == [
+        ("conv1", (28, 28, 1), 24 * 24 * 25 * 20),
+        ("conv2", (12, 12, 20), 8 * 8 * 25 * 20 * 50),
+        ("dense1", (800,), 800 * 500),
+        ("dense2", (500,), 500 * 10),
+    ]
+    assert [product.name for product in products(BASIC_CNN)] == ["conv1", "conv2", "conv3", "conv4", "dense1", "dense2"]
