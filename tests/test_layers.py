@@ -56,8 +56,7 @@ def test_the_sampler_s_process_imports_nothing_large() -> None:
 def test_the_two_adapters_mirror_each_other() -> None:
     tf = {path.name for path in (JOBS / "mnist_tf").glob("*.py")}
     torch = {path.name for path in (JOBS / "mnist_torch").glob("*.py")}
-    # A CUDA graph is captured by hand in torch, and not all of its layers are the fastest on a CPU; only TensorFlow
-    # talks while it starts.
+    # A CUDA graph is captured by hand in torch, whose dropout is slow on a CPU; only TensorFlow talks while it starts.
     assert tf - {"quiet.py"} == torch - {"cpu.py", "graph.py"}
     for name in ("framework.py", "numerics.py", "model.py", "optimizer.py"):
         public = [{f for f in _functions(f"{room}/{name}") if not f.startswith("_")} for room in FRAMEWORKS_OF]
