@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 from rich.markup import escape
@@ -30,8 +30,11 @@ class Console:
         self._rich = LastingConsole(stderr=True, highlight=False, soft_wrap=True)
 
     def line(self, text: str) -> None:
-        with suppress(OSError):
+        try:
             self._rich.print(escape(text))
+        except OSError:
+            # Whoever else flushes standard error must not meet what is left in its buffer.
+            settle_streams()
 
     @contextmanager
     def epoch(self, label: str, steps: int, live: Callable[[], LiveReading]) -> Iterator[Callable[[int], None]]:

@@ -19,7 +19,8 @@ def quiet_start() -> Iterator[None]:
     TensorFlow logs a few lines before its own log level is read, so ``TF_CPP_MIN_LOG_LEVEL`` does not stop them. On
     an exception they are printed after all.
     """
-    sys.stderr.flush()
+    with contextlib.suppress(OSError):
+        sys.stderr.flush()
     saved = os.dup(2)
     with tempfile.TemporaryFile() as held:
         os.dup2(held.fileno(), 2)
@@ -28,7 +29,8 @@ def quiet_start() -> Iterator[None]:
         except BaseException:
             os.dup2(saved, 2)
             held.seek(0)
-            os.write(2, held.read())
+            with contextlib.suppress(OSError):
+                os.write(2, held.read())
             raise
         finally:
             os.dup2(saved, 2)
