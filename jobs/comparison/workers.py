@@ -38,7 +38,8 @@ def start_workers(
         # The first piece of work is what starts the processes.
         pool.submit(int)
     except (OSError, ImportError, NotImplementedError, RuntimeError):
-        # A container without /dev/shm has no semaphores, one at its limit of processes no more processes.
+        # Nothing is lost: one process does the same work. OSError: no /dev/shm, or no more processes. ImportError and
+        # NotImplementedError: a Python built without semaphores, or too few of them. RuntimeError: no more threads.
         if pool is not None:
             _abandon(pool)
         return None

@@ -67,11 +67,23 @@ def test_a_worker_that_dies_loses_nothing(folder: Path, alone: Loaded, monkeypat
     assert _load(folder) == alone
 
 
-def test_a_system_without_semaphores_reads_alone(folder: Path, alone: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        FileNotFoundError("no /dev/shm"),
+        ImportError("no working sem_open"),
+        NotImplementedError("too few semaphores"),
+        RuntimeError("can't start new thread"),
+    ],
+    ids=lambda refusal: type(refusal).__name__,
+)
+def test_a_system_without_means_for_workers_reads_alone(
+    refusal: Exception, folder: Path, alone: Loaded, monkeypatch: pytest.MonkeyPatch
+) -> None:
     _two_cores(monkeypatch)
 
     def refuse(*_: object, **__: object) -> None:
-        raise FileNotFoundError("no /dev/shm")
+        raise refusal
 
     monkeypatch.setattr(workers, "ProcessPoolExecutor", refuse)
     assert _load(folder) == alone
