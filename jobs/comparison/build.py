@@ -30,7 +30,7 @@ from jobs.comparison.model import (
     SkippedInput,
     Unmeasured,
 )
-from jobs.comparison.proof import lined_up, speak_for
+from jobs.comparison.parity_verdict import paired_traces, section_parity
 from jobs.comparison.statistics import (
     CONFIDENCE,
     RESAMPLES,
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
     from jobs.comparison.comparability import Group
     from jobs.comparison.load import Loaded
-    from jobs.comparison.parity import FrameworkName
+    from jobs.comparison.model import FrameworkName
     from jobs.comparison.run import Run
     from jobs.comparison.statistics import Significance
 
@@ -63,7 +63,7 @@ def build(loaded: Loaded, *, allow: Iterable[str] = (), baseline: Loaded | None 
     allowed = sorted(set(allow))
     groups = group(loaded.runs, allow=allowed)
     tests = over_table([_p_value(_sides(found)) for found in groups])
-    parity, unpaired = lined_up(loaded.runs)
+    parity, unpaired = paired_traces(loaded.runs)
     return Comparison(
         package_version=__version__,
         data=_data(loaded.runs),
@@ -112,7 +112,7 @@ def _section(found: Group, significance: Significance | None, parity: Sequence[P
         recipe=found.recipe,
         protocol=protocol,
         verdict=reach(sides, headline, significance),
-        parity=speak_for(found.recipe, protocol, parity),
+        parity=section_parity(found.recipe, protocol, found.runs, parity),
         sides=[_side(framework, runs) for framework, runs in sides.items()],
         ratios=ratios,
         held_equal=found.held_equal,

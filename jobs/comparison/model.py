@@ -10,13 +10,16 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict
 
 from jobs.comparison.comparability import Why
 from jobs.comparison.metrics import MetricName
-from jobs.comparison.parity import FrameworkName, Outcome, QuantityName
-from jobs.comparison.statistics import VerdictKind
 from jobs.report.schema import PhaseName, Status
 
-SCHEMA_VERSION: Final = "1.0"
+SCHEMA_VERSION: Final = "1.1"
 """Major.minor: a minor adds fields, a major changes the meaning of one."""
 
+FrameworkName = Literal["tensorflow", "torch"]
+QuantityName = Literal["first_logits", "loss", "grad_norm", "weight_norms"]
+RoundedQuantity = Literal["loss", "logits", "gradient", "update"]
+ParityOutcome = Literal["agree", "differ", "rounds_too_coarsely", "initial_weights_differ", "not_judged"]
+VerdictKind = Literal["faster", "equivalent", "inconclusive", "too_few_runs", "single_observation", "one_side_only"]
 GateOutcome = Literal["regression", "incomparable", "improvement", "unchanged"]
 
 
@@ -207,8 +210,40 @@ class ParityQuantity(Part):
     reason: str | None
 
 
+class TrainingCode(Part):
+    """The code that a run trained with: what a parity trace must have gone through to speak for it."""
+
+    framework_version: str
+    package_version: str
+    precision: str
+    execution: str
+    input: str
+    device: str
+
+
+class RoundingCheck(Part):
+    """One quantity of one framework's trace, its precision against float64, over ``states`` states.
+
+    Errors are relative. ``usual_error`` is the lower quartile, so three of four states have at least that error.
+    """
+
+    framework: FrameworkName
+    quantity: RoundedQuantity
+    weight: str | None
+    states: int
+    usual_error: float
+    usual_bound: float
+    largest_error: float
+    largest_bound: float
+    largest_at_step: int
+    within: bool
+
+
 class ParityPair(Part):
-    """The traces of one setting in both frameworks, lined up; without a tolerance they are not judged."""
+    """The traces of one setting in both frameworks, paired; ``reason`` says why they are not judged.
+
+    ``quantities`` compare the frameworks' float64 steps, ``rounding`` each framework's precision with its own float64.
+    """
 
     recipe: str
     precision: str
@@ -217,14 +252,17 @@ class ParityPair(Part):
     learning_rate: float
     dataset_sha256: str
     runs: dict[FrameworkName, str]
+    traced_code: dict[FrameworkName, TrainingCode]
     steps: int
     tolerance_ratio: float | None
-    outcome: Outcome
+    outcome: ParityOutcome
     text: str
     largest_relative_difference: float | None
     first_step_past_tolerance: int | None
     first_quantity_past_tolerance: QuantityName | None
     quantities: list[ParityQuantity]
+    rounding: list[RoundingCheck]
+    reason: str | None
 
 
 class UnpairedTrace(Part):
@@ -317,7 +355,7 @@ class Gate(Part):
 
 
 class Comparison(Part):
-    schema_version: Literal["1.0"] = SCHEMA_VERSION
+    schema_version: Literal["1.1"] = SCHEMA_VERSION
     package_version: str
     data: Data
     confidence_ratio: float

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from jobs.comparison import tables
-from jobs.comparison.proof import unpaired_line
+from jobs.comparison.parity_verdict import unpaired_line
 from jobs.comparison.statistics import (
     FALSE_CLAIMS,
     FALSE_CLAIMS_IN_TABLE,

@@ -8,7 +8,8 @@ from rich.table import Table
 from rich.text import Text
 
 from jobs.comparison import tables
-from jobs.comparison.proof import FAILED, OUTCOME, unpaired_line
+from jobs.comparison.parity_text import OUTCOME
+from jobs.comparison.parity_verdict import FAILED, unpaired_line
 from jobs.comparison.text import visible
 
 if TYPE_CHECKING:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from jobs.comparison.fields import ENVIRONMENT, FIELDS
 from jobs.comparison.metrics import METRICS, Missing
+from jobs.comparison.parity import training_code
 from jobs.comparison.parse import parse, read_slice
 from jobs.comparison.text import shortened
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from jobs.comparison.fields import Value
     from jobs.comparison.metrics import MetricName
+    from jobs.comparison.model import TrainingCode
     from jobs.report import Report
     from jobs.report.schema import Dataset, PhaseName, Status
 
@@ -85,6 +87,7 @@ class Run:
     phases_s: dict[PhaseName, float]
     warnings: tuple[tuple[str, str], ...]
     suspect_of: tuple[str, ...]
+    code: TrainingCode
     has_parity: bool
     has_series: bool
     source: str
@@ -116,6 +119,7 @@ SHARED: Final = (
     "gpu_uuids",
     "warnings",
     "suspect_of",
+    "code",
 )
 """Fields that many runs have the same value of."""
 
@@ -159,6 +163,7 @@ class Reducer:
                 )
             ),
             suspect_of=self._one(_suspect_of(report)),
+            code=self._one(training_code(report)),
             has_parity=report.parity is not None,
             has_series=report.timeseries is not None,
             source=source,

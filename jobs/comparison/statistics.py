@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass
 from math import isfinite
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from scipy import stats
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
+
+    from jobs.comparison.model import VerdictKind
 
 RESAMPLES: Final = 10_000
 CONFIDENCE: Final = 0.90
@@ -40,8 +42,6 @@ _PERMUTATIONS_NEAR: Final = 200_000
 """Permutations where p is near its level, and 10,000 might fall on either side: all there are of ten runs a side."""
 _MANY: Final = 200
 """Values a side beyond which resampling one by one would cost seconds and change no digit that is shown."""
-
-VerdictKind = Literal["faster", "equivalent", "inconclusive", "too_few_runs", "single_observation", "one_side_only"]
 
 
 @dataclass(frozen=True, kw_only=True)

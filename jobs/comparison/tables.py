@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Final
 from jobs.comparison.fields import show_value
 from jobs.comparison.fleet import NODES_FOR_OUTLIERS
 from jobs.comparison.metrics import HEADLINE, METRICS, Metric
-from jobs.comparison.parity import QUANTITY
-from jobs.comparison.proof import OUTCOME
+from jobs.comparison.parity_text import OUTCOME, QUANTITY
+from jobs.comparison.rounding import severity
 from jobs.comparison.text import ABSENT, counted, listed, number
 
 if TYPE_CHECKING:
@@ -185,7 +185,7 @@ def difference_rows(section: Section) -> list[list[str]]:
 
 
 def parity_headings() -> list[str]:
-    return ["recipe", "precision", "seed", "steps", *QUANTITY.values(), "tolerance", "traces"]
+    return ["recipe", "precision", "seed", "steps", *QUANTITY.values(), "tolerance", "rounding", "traces"]
 
 
 def parity_row(pair: ParityPair) -> list[str]:
@@ -197,7 +197,17 @@ def parity_row(pair: ParityPair) -> list[str]:
     if pair.first_step_past_tolerance is not None:
         step = pair.first_step_past_tolerance
         outcome += " before step 1" if step == 0 else f" from step {step} on"
-    return [pair.recipe, pair.precision, str(pair.seed), str(pair.steps), *cells, tolerance, outcome]
+    rounding = _closest_to_bound(pair)
+    return [pair.recipe, pair.precision, str(pair.seed), str(pair.steps), *cells, tolerance, rounding, outcome]
+
+
+def _closest_to_bound(pair: ParityPair) -> str:
+    """The error that takes most of its bound, of either framework."""
+    if not pair.rounding:
+        return ABSENT
+    check = max(pair.rounding, key=severity)
+    what = check.quantity if check.weight is None else f"{check.quantity} of {check.weight}"
+    return f"at most {100 * severity(check):.0f} % of its bound ({check.framework}, {what})"
 
 
 def _apart(quantity: ParityQuantity) -> str:

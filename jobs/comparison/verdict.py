@@ -16,7 +16,6 @@ from jobs.comparison.statistics import (
     UNSTABLE_SPREAD,
     RatioOfMedians,
     Significance,
-    VerdictKind,
     judge,
     spread,
     summarise,
@@ -26,7 +25,7 @@ from jobs.comparison.text import counted
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from jobs.comparison.parity import FrameworkName
+    from jobs.comparison.model import FrameworkName, VerdictKind
     from jobs.comparison.run import Run
 
     Sides = Mapping[FrameworkName, Sequence[Run]]

@@ -336,10 +336,7 @@ class _Run:
         steps = self._request.parity_steps
         if steps is None:
             return None
-        still = spec.without_dropout()
-        trainer = framework.create_trainer(still, data)
-        trainer.load_weights(initial_weights(still.recipe, still.seed))
-        return record_parity(trainer, still, data, steps)
+        return record_parity(lambda traced: framework.create_trainer(traced, data), spec, data, steps)
 
     def _export(self, trainer: Trainer, spec: RunSpec, outcome: Outcome, run_id: str) -> None:
         folder = self._request.export_dir

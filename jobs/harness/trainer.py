@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Mapping
 
     import numpy as np
     from numpy.typing import NDArray
@@ -139,8 +139,15 @@ class Trainer(Protocol):
         """The model's outputs (n, 10) for ``images`` (n, 28, 28) with dropout off."""
         ...
 
-    def trace(self, batches: Iterable[NDArray[np.int32]]) -> list[tuple[float, float]]:
-        """Take one optimizer step a batch of example indices; return each step's loss and gradient norm."""
+    def loss_total(self) -> float:
+        """The sum of the losses of the epoch's examples so far."""
+        ...
+
+    def gradient_average(self) -> dict[str, NDArray[np.float64]]:
+        """The optimizer's running average of gradients by weight, in the canonical layout.
+
+        SGD's velocity, ``momentum * before + gradient``; Adam's m, ``beta_1 * before + (1 - beta_1) * gradient``.
+        """
         ...
 
 

@@ -11,7 +11,7 @@ from jobs.harness.recipe import IMAGE_SIDE, Convolution, Dense, Dropout, Flatten
 from jobs.mnist_tf.numerics import POLICY
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from numpy.typing import NDArray
 
@@ -42,7 +42,12 @@ def build_model(recipe: Recipe, precision: Precision) -> Any:
 
 def read_weights(model: Any, recipe: Recipe) -> dict[str, NDArray[np.float64]]:
     """All weights in the canonical layout, which is Keras's own."""
-    pairs = zip(weight_shapes(recipe), model.trainable_variables, strict=True)
+    return to_canonical(model.trainable_variables, recipe)
+
+
+def to_canonical(variables: Iterable[Any], recipe: Recipe) -> dict[str, NDArray[np.float64]]:
+    """One variable for each weight, in the model's order, by name."""
+    pairs = zip(weight_shapes(recipe), variables, strict=True)
     return {shape.name: np.asarray(variable.numpy(), dtype=np.float64) for shape, variable in pairs}
 
 

@@ -21,6 +21,8 @@ POLICY = {"fp32": "float32", "tf32": "float32", "bf16": "mixed_bfloat16", "fp64"
 def set_precision(precision: Precision) -> None:
     """Allow TF32 exactly where it was asked for; it covers matrix products and convolutions at once."""
     tf.config.experimental.enable_tensor_float_32_execution(precision == "tf32")
+    # Keras' metrics, such as the mean loss of fit, take this type: float32 would round a float64 loss.
+    keras.config.set_floatx(variable_dtype(precision).name)
 
 
 def variable_dtype(precision: Precision) -> Any:

@@ -30,6 +30,10 @@ class MatchedSgd(keras.optimizers.Optimizer):
             super().build(variables)
             (self._velocities,) = self.add_optimizer_variables(variables, ["velocity"])
 
+    @property
+    def gradient_averages(self) -> list[Any]:
+        return list(self._velocities)
+
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:  # noqa: ARG002 - float32
         velocity = self._velocities[self._get_variable_index(variable)].value
         velocity.assign(_exact(self._momentum, variable) * velocity + gradient)
@@ -55,6 +59,10 @@ class MatchedAdam(keras.optimizers.Optimizer):
         if not self.built:
             super().build(variables)
             self._m, self._v = self.add_optimizer_variables(variables, ["m", "v"])
+
+    @property
+    def gradient_averages(self) -> list[Any]:
+        return list(self._m)
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:  # noqa: ARG002 - float32
         index = self._get_variable_index(variable)

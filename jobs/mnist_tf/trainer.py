@@ -12,13 +12,13 @@ import tensorflow as tf
 from jobs.harness.draw import batches, shuffle_seed
 from jobs.harness.trainer import Evaluation
 from jobs.mnist_tf.input import scale, stream
-from jobs.mnist_tf.model import build_model, read_weights, write_weights
+from jobs.mnist_tf.model import build_model, read_weights, to_canonical, write_weights
 from jobs.mnist_tf.numerics import read_back, set_precision, variable_dtype
 from jobs.mnist_tf.optimizer import build_optimizer
 from jobs.mnist_tf.state import read_state, state_variables, write_state
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Mapping
 
     from numpy.typing import NDArray
 
@@ -102,6 +102,15 @@ class TensorFlowTrainer:
     def _state_variables(self) -> dict[str, Any]:
         return state_variables(self._model, self._optimizer, self._loss_total)
 
+    def loss_total(self) -> float:
+        if self._spec.input == "streamed":
+            total, _ = self._model.metrics[0].variables
+            return float(total.numpy())
+        return float(self._loss_total.numpy())
+
+    def gradient_average(self) -> dict[str, NDArray[np.float64]]:
+        return to_canonical(self._optimizer.gradient_averages, self._spec.recipe)
+
     def train_epoch(
         self,
         order: NDArray[np.int32] | None,
@@ -169,14 +178,9 @@ class TensorFlowTrainer:
             losses = self._pixel_losses(tf.gather(self._images, indices), tf.gather(self._labels, indices))
             losses *= tf.cast(self._positions < count, self._dtype)
             mean_loss = tf.reduce_sum(losses) / tf.cast(count, self._dtype)
-        self._descend(tape, losses, mean_loss)
-
-    def _descend(self, tape: Any, losses: Any, mean_loss: Any) -> list[Any]:
-        """One optimizer step down ``mean_loss``; ``losses`` (one an example) are added up on the device."""
-        gradients: list[Any] = tape.gradient(mean_loss, [v.value for v in self._model.trainable_variables])
+        gradients = tape.gradient(mean_loss, [v.value for v in self._model.trainable_variables])
         self._optimizer.apply(gradients, self._model.trainable_variables)
         self._loss_total.assign_add(tf.cast(tf.reduce_sum(losses), tf.float64))
-        return gradients
 
     def _pixel_losses(self, pixels: Any, labels: Any) -> Any:
         return self._losses_of(self._pixel_logits(pixels, training=True), labels)
@@ -215,16 +219,3 @@ class TensorFlowTrainer:
         with tf.device(self._device):
             logits = self._pixel_logits(tf.constant(images), training=False)
         return np.asarray(logits.numpy(), dtype=np.float64)
-
-    def trace(self, batches: Iterable[NDArray[np.int32]]) -> list[tuple[float, float]]:
-        steps = []
-        with tf.device(self._device):
-            for batch in batches:
-                indices = tf.constant(batch, tf.int64)
-                with tf.GradientTape() as tape:
-                    losses = self._pixel_losses(tf.gather(self._images, indices), tf.gather(self._labels, indices))
-                    mean_loss = tf.reduce_mean(losses)
-                gradients = self._descend(tape, losses, mean_loss)
-                squares = [tf.reduce_sum(tf.square(tf.cast(gradient, tf.float64))) for gradient in gradients]
-                steps.append((float(mean_loss), float(tf.sqrt(tf.add_n(squares)))))
-        return steps

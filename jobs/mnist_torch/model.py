@@ -11,7 +11,7 @@ from torch import nn
 from jobs.harness.recipe import IMAGE_SIDE, Convolution, Dense, Dropout, Flatten, MaxPool, Relu, weight_shapes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from numpy.typing import NDArray
 
@@ -45,10 +45,15 @@ def build_model(recipe: Recipe, dropout: Callable[[float], nn.Module] = nn.Dropo
 
 def read_weights(model: nn.Module, recipe: Recipe) -> dict[str, NDArray[np.float64]]:
     """All weights in the canonical layout."""
-    pairs = zip(weight_shapes(recipe), model.parameters(), strict=True)
+    return to_canonical(model.parameters(), recipe)
+
+
+def to_canonical(tensors: Iterable[torch.Tensor], recipe: Recipe) -> dict[str, NDArray[np.float64]]:
+    """One tensor for each weight, in the model's order and layout, by name and in the canonical layout."""
     return {
-        shape.name: _to_canonical(parameter.detach().cpu().to(torch.float64).numpy(), shape)
-        for shape, parameter in pairs
+        # A copy: a float64 tensor on the CPU would share its memory with the array.
+        shape.name: _to_canonical(tensor.detach().to("cpu", torch.float64, copy=True).numpy(), shape)
+        for shape, tensor in zip(weight_shapes(recipe), tensors, strict=True)
     }
 
 

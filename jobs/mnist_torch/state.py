@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from jobs.harness.checkpoint.arrays import must_match
+from jobs.mnist_torch.model import to_canonical
 from jobs.mnist_torch.optimizer import FusedMatchedAdam, MatchedAdam
 
 if TYPE_CHECKING:
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor, nn
 
+    from jobs.harness.recipe import Recipe
+
 SLOTS: Final = {
     torch.optim.SGD: ("momentum_buffer",),
     torch.optim.Adam: ("step", "exp_avg", "exp_avg_sq"),
@@ -23,6 +26,9 @@ SLOTS: Final = {
     MatchedAdam: ("m", "v"),
 }
 """What each optimizer keeps for a weight; torch's own make theirs in the first step."""
+
+AVERAGE_SLOTS: Final = frozenset({"momentum_buffer", "exp_avg", "m"})
+"""The slots that hold a running average of gradients."""
 
 
 def read_state(
@@ -53,6 +59,14 @@ def write_state(
     torch.set_rng_state(torch.from_numpy(np.array(state["random/cpu"])))
     if "random/gpu" in random_states:
         torch.cuda.set_rng_state(torch.from_numpy(np.array(state["random/gpu"])), _device(model))
+
+
+def read_gradient_average(
+    model: nn.Module, optimizer: torch.optim.Optimizer, recipe: Recipe
+) -> dict[str, NDArray[np.float64]]:
+    """The running average of gradients (momentum or Adam's m) of each weight, in the canonical layout."""
+    name = next(slot for slot in SLOTS[type(optimizer)] if slot in AVERAGE_SLOTS)
+    return to_canonical((_slot(optimizer, weight, name) for weight in model.parameters()), recipe)
 
 
 def _device(model: nn.Module) -> torch.device:

@@ -17,7 +17,7 @@ from jobs.mnist_torch.input import Digits, stream, to_device
 from jobs.mnist_torch.model import build_model, read_weights, write_weights
 from jobs.mnist_torch.numerics import VARIABLE_DTYPE, autocast, read_back, set_precision
 from jobs.mnist_torch.optimizer import build_optimizer
-from jobs.mnist_torch.state import read_state, write_state
+from jobs.mnist_torch.state import read_gradient_average, read_state, write_state
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -91,6 +91,12 @@ class TorchTrainer:
     @property
     def _others(self) -> dict[str, Tensor]:
         return {"loss_total": self._loss_total, "order": self._order}
+
+    def loss_total(self) -> float:
+        return float(self._loss_total)
+
+    def gradient_average(self) -> dict[str, NDArray[np.float64]]:
+        return read_gradient_average(self._model, self._optimizer, self._spec.recipe)
 
     def train_epoch(
         self,
@@ -207,13 +213,3 @@ class TorchTrainer:
 
     def _batch_logits(self, images: NDArray[np.uint8]) -> Tensor:
         return self._image_logits(self._scale(torch.tensor(images, device=self._device)))
-
-    def trace(self, batches: Iterable[NDArray[np.int32]]) -> list[tuple[float, float]]:
-        self._model.train()
-        steps = []
-        for batch in batches:
-            losses = self._pixel_losses(*self._gather(torch.tensor(batch, device=self._device)))
-            self._descend(losses, losses.mean())
-            squares = [parameter.grad.double().square().sum() for parameter in self._model.parameters()]
-            steps.append((float(losses.detach().mean()), float(torch.stack(squares).sum().sqrt())))
-        return steps

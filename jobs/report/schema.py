@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 
-SCHEMA_VERSION: Final = "1.1"
+SCHEMA_VERSION: Final = "1.2"
 """Major.minor: a minor adds fields, a major changes the meaning of one."""
 
 SCHEMA_MAJOR: Final = int(SCHEMA_VERSION.split(".")[0])
@@ -300,13 +300,39 @@ class ParityStep(Model):
     grad_norm: float = Field(description="Euclidean norm over all parameters")
 
 
-class Parity(Model):
-    """A trace for proving that both frameworks compute the same thing; dropout is off."""
+class ParityPath(Model):
+    """The training code that was traced."""
 
-    steps: list[ParityStep]
+    execution: Literal["eager", "graph", "compiled"]
+    input: Literal["resident", "streamed"]
+    precision: Literal["fp32", "tf32", "bf16", "fp64"]
+    device: Literal["gpu", "cpu"]
+
+
+class RoundingState(Model):
+    """How far one step in the run's precision is from the same step in float64, both from one common state.
+
+    Each error is the Euclidean norm of the difference over that of the float64 result.
+    """
+
+    step: Annotated[int, Field(ge=1)] = Field(description="the step that was taken; the state is the one before it")
+    loss: Amount
+    logits: Amount
+    gradients: dict[str, Amount] = Field(description="by weight")
+    updates: dict[str, Amount] = Field(description="what the optimizer adds, by weight")
+
+
+class Parity(Model):
+    """A trace for proving that both frameworks compute the same thing; dropout's rate is 0."""
+
+    path: ParityPath | None = Field(
+        default=None, description="null in reports before schema 1.2, whose trace was an eager step of its own"
+    )
+    steps: list[ParityStep] = Field(description="in float64, whatever the run's precision is (from schema 1.2 on)")
     initial_weights_sha256: Sha256
     first_logits: list[list[float]] = Field(description="batch x 10, evaluation mode, before the first step")
     weight_norms: dict[str, float] = Field(description="Euclidean norm of each weight after the last step")
+    rounding: list[RoundingState] | None = Field(default=None, description="null where the run itself is in float64")
 
 
 class Capability(Model):

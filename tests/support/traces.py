@@ -4,30 +4,40 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from jobs.comparison.model import TrainingCode
 from jobs.comparison.parity import Setting, Trace, pack
-from jobs.harness.draw import initial_weights
 from jobs.harness.parity import record_parity
 
 if TYPE_CHECKING:
+    from typing import Any
+
+    from jobs.comparison.model import FrameworkName
     from jobs.harness.data import DigitSet
     from jobs.harness.trainer import Framework, RunSpec
+    from jobs.report.schema import Parity
 
 
 def record(framework: Framework, spec: RunSpec, digits: DigitSet, steps: int) -> Trace:
-    """Train ``steps`` steps from the weights the matched protocol draws.
+    """Trace ``steps`` steps from the weights that the matched protocol draws.
 
     The trace's setting is that of the recipe, whatever else of it was tampered with: a fault is what two runs of
     one setting do not share.
     """
-    trainer = framework.create_trainer(spec, digits)
-    trainer.load_weights(initial_weights(spec.recipe, spec.seed))
-    setting = Setting(
+    parity = record_parity(lambda traced: framework.create_trainer(traced, digits), spec, digits, steps)
+    return packed(
+        parity,
+        framework=framework.versions().name,
         recipe=spec.recipe.name,
         precision=spec.precision,
         seed=spec.seed,
         batch_size=spec.batch_size,
-        learning_rate=spec.learning_rate,
         dataset_sha256=digits.sha256,
     )
-    parity = record_parity(trainer, spec, digits, steps)
-    return pack(parity, setting, framework=framework.versions().name, run_id="a-run")
+
+
+def packed(parity: Parity, *, framework: FrameworkName, **setting: Any) -> Trace:
+    """A trace of release 1 of the framework and of this package."""
+    assert parity.path is not None
+    code = TrainingCode(framework_version="1", package_version="1", **parity.path.model_dump())
+    setting = {"learning_rate": 0.001, **setting}
+    return pack(parity, Setting(**setting), framework=framework, run_id=f"{framework}-run", code=code)

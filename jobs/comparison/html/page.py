@@ -21,7 +21,7 @@ from jobs.comparison.html.figures.runs import runs_plate
 from jobs.comparison.html.figures.timeline import timeline_plate
 from jobs.comparison.html.theme import LOOK
 from jobs.comparison.metrics import METRICS
-from jobs.comparison.proof import unpaired_line
+from jobs.comparison.parity_verdict import unpaired_line
 from jobs.comparison.statistics import (
     FALSE_CLAIMS,
     FALSE_CLAIMS_IN_TABLE,

@@ -12,7 +12,7 @@ from jobs.errors import BadInput
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from jobs.comparison.parity import FrameworkName
+    from jobs.comparison.model import FrameworkName
     from jobs.comparison.run import Run
     from jobs.report import Report
 

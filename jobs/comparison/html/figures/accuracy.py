@@ -17,8 +17,7 @@ if TYPE_CHECKING:
 
     from jobs.comparison.html.figures.plate import Plate, Width
     from jobs.comparison.metrics import MetricName
-    from jobs.comparison.model import RunRow, Section
-    from jobs.comparison.parity import FrameworkName
+    from jobs.comparison.model import FrameworkName, RunRow, Section
 
 _PLOT, _HEAD, _FOOT, _LEGEND = 200, 40, 54, 20
 

@@ -15,8 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from jobs.comparison.html.figures.plate import Plate, Width
-    from jobs.comparison.model import Section
-    from jobs.comparison.parity import FrameworkName
+    from jobs.comparison.model import FrameworkName, Section
     from jobs.report.schema import PhaseName
 
 _BAR, _TOP, _LEGEND, _FOOT = 44, 8, 26, 44

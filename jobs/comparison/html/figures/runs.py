@@ -16,8 +16,7 @@ if TYPE_CHECKING:
 
     from jobs.comparison.html.figures.plate import Plate, Width
     from jobs.comparison.metrics import Metric
-    from jobs.comparison.model import Section, SideMetric
-    from jobs.comparison.parity import FrameworkName
+    from jobs.comparison.model import FrameworkName, Section, SideMetric
 
 MOST_DOTS: Final = 200
 """Dots of one side in one panel; more would hide each other."""
