@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Final
 
 from jobs.comparison.model import ParityPair, ParityQuantity, TrainingCode
 from jobs.comparison.parity_text import pair_text
-from jobs.comparison.rounding import MIN_STATES, check_rounding
+from jobs.comparison.rounding import check_rounding
+from jobs.report.schema import MIN_ROUNDING_STATES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -94,9 +95,7 @@ def trace_of(report: Report) -> Trace | None:
     if parity.path is not None:
         # What was traced counts, not what the run is said to have done.
         code = training_code(report).model_copy(update=parity.path.model_dump())
-    return pack(
-        parity, setting, framework=config.framework, run_id=report.run_id, attempt=report.attempt, code=code
-    )
+    return pack(parity, setting, framework=config.framework, run_id=report.run_id, attempt=report.attempt, code=code)
 
 
 def pack(
@@ -225,8 +224,8 @@ def _not_judged(one: Trace, other: Trace) -> str | None:
         if trace.code is None:
             return f"{trace.run_id} was traced by a release before report schema 1.2, without float64 beside it"
         states = trace.rounding[0].states if trace.rounding else 0
-        if states < MIN_STATES:
-            return f"{trace.run_id} was compared with float64 from {states} states; {MIN_STATES} are needed"
+        if states < MIN_ROUNDING_STATES:
+            return f"{trace.run_id} was compared with float64 from {states} states; {MIN_ROUNDING_STATES} are needed"
     return None
 
 

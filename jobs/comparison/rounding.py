@@ -57,9 +57,6 @@ LARGE_BATCH: Final = 128
 LARGE_BATCH_USUAL: Final = 1e-3
 """From this batch size on, most states hold an activation whose side of zero rounding decides, in float32 too."""
 
-MIN_STATES: Final = 8
-"""Fewer states have no lower quartile that one or two such decisions leave alone."""
-
 
 def check_rounding(
     states: Sequence[RoundingState], *, framework: FrameworkName, precision: str, batch_size: int

@@ -51,6 +51,8 @@ def assemble_report(
         "phases[].epoch": "outside the epochs",
         "earlier_attempts[].cpu_model": "the system does not say",
         "config.optimizer": f"{'SGD' if isinstance(spec.recipe.optimizer, Sgd) else 'Adam'} has no such parameter",
+        "config.numerics.thread_wait_policy": "the framework's idle threads sleep",
+        "parity.rounding": "the run is in float64 itself",
         "config.numerics.intra_op_threads": "the framework does not say",
         **null_reasons,
         **facts.null_reasons,

@@ -28,6 +28,7 @@ from jobs.harness.trainer import RunSpec
 from jobs.harness.training import Loop, Outcome, train
 from jobs.harness.weights_file import weights_path, write_weights_file
 from jobs.report import check_writable, to_line, write
+from jobs.report.schema import MIN_ROUNDING_STATES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -120,8 +121,18 @@ def _check_request(request: TrainRequest) -> None:
         raise BadInput("--epochs 0 trains nothing; give at least 1, or --parity-steps to record a parity trace alone")
     if request.checkpoint_steps is not None and request.checkpoint_dir is None:
         raise BadInput("--checkpoint-steps says how often; give --checkpoint-dir DIR to say where")
-    if request.parity_steps is not None and request.protocol != "matched":
+    if request.parity_steps is not None:
+        _check_parity(request, request.parity_steps)
+
+
+def _check_parity(request: TrainRequest, steps: int) -> None:
+    if request.protocol != "matched":
         raise BadInput("--parity-steps: only --protocol matched starts both frameworks from the same weights")
+    if request.precision != "fp64" and steps < MIN_ROUNDING_STATES:
+        raise BadInput(
+            f"--parity-steps {steps}: {request.precision} is judged from at least {MIN_ROUNDING_STATES} steps; give "
+            "more, or --precision fp64"
+        )
 
 
 class _Run:

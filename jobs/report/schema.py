@@ -130,6 +130,9 @@ class Numerics(Model):
     tf32_convolution: bool
     deterministic: bool
     intra_op_threads: Count | None
+    thread_wait_policy: Literal["active", "passive"] | None = Field(
+        default=None, description="OpenMP: whether idle threads keep a CPU busy; null where threads always sleep"
+    )
     settings: dict[str, str] = Field(description="the framework's own switches, by its own names")
 
 
@@ -293,6 +296,10 @@ class EarlierAttempt(Model):
     device: str
     cpu_model: str | None
     phases_s: dict[PhaseName, Amount] = Field(description="seconds by phase, up to the checkpoint")
+
+
+MIN_ROUNDING_STATES: Final = 8
+"""States that judge a coarser precision, at least: one odd state then leaves the lower quartile as it is."""
 
 
 class ParityStep(Model):

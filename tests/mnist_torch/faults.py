@@ -26,9 +26,7 @@ def nesterov_momentum(patch: pytest.MonkeyPatch) -> None:
 def missing_bias(patch: pytest.MonkeyPatch) -> None:
     straight = nn.Conv2d._conv_forward
 
-    def forward(
-        self: nn.Conv2d, images: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None
-    ) -> torch.Tensor:
+    def forward(self: nn.Conv2d, images: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
         return straight(self, images, weight, None if bias is not None and self.in_channels == 1 else bias)
 
     patch.setattr(nn.Conv2d, "_conv_forward", forward)

@@ -241,7 +241,10 @@ def rounding_table(answers: dict[Processor, list[dict[str, Any]]]) -> list[dict[
             errors = {
                 ("loss", ""): [state["loss"] for state in states],
                 ("logits", ""): [state["logits"] for state in states],
-                **{("gradient", name): [state["gradients"][name] for state in states] for name in states[0]["gradients"]},
+                **{
+                    ("gradient", name): [state["gradients"][name] for state in states]
+                    for name in states[0]["gradients"]
+                },
                 **{("update", name): [state["updates"][name] for state in states] for name in states[0]["updates"]},
             }
             for (quantity, _), values in errors.items():
