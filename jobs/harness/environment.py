@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import psutil
 
 from jobs import __version__
+from jobs.harness.shared_cpu import cpu_quota_cores
 from jobs.report.schema import Cpu, Environment, FrameworkVersion, Image, Kubernetes
 
 if TYPE_CHECKING:
@@ -58,21 +59,6 @@ def read_environment(
         "environment.cpu.logical_cores": "the operating system does not count them",
         "environment.cpu.quota_cores": "no cgroup limit is set",
     }
-
-
-def cpu_quota_cores(root: Path = Path("/sys/fs/cgroup")) -> float | None:
-    """Cores the cgroup lets this process use (``cpu.max``, or its version 1 pair); ``None`` where unlimited."""
-    try:
-        quota, period = (root / "cpu.max").read_text().split()
-    except (OSError, ValueError):
-        try:
-            quota = (root / "cpu" / "cpu.cfs_quota_us").read_text().strip()
-            period = (root / "cpu" / "cpu.cfs_period_us").read_text().strip()
-        except OSError:
-            return None
-    if quota in {"max", "-1"}:
-        return None
-    return float(quota) / float(period)
 
 
 def _image(variables: Mapping[str, str]) -> Image | None:

@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, cast
 
 from jobs.harness.cli import Program, run_program
+from jobs.harness.shared_cpu import usable_cpus
 from jobs.mnist_tf.quiet import quiet_start
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ def _load() -> Framework:
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
     # Warnings of the C++ side are off, errors still show.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    # By itself it takes a thread for each CPU of its affinity, whatever a quota allows. Idle threads sleep.
+    os.environ.setdefault("TF_NUM_INTRAOP_THREADS", str(usable_cpus()))
     with quiet_start():
         return cast("Framework", import_module("jobs.mnist_tf.framework"))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -29,6 +30,11 @@ def variable_dtype(precision: Precision) -> Any:
     return tf.as_dtype(keras.DTypePolicy(POLICY[precision]).variable_dtype)
 
 
+def _threads_by_variable() -> int | None:
+    number = os.environ.get("TF_NUM_INTRAOP_THREADS", "")
+    return int(number) if number.isascii() and number.isdigit() else None
+
+
 def read_back(precision: Precision) -> Numerics:
     policy = keras.DTypePolicy(POLICY[precision])
     tf32 = bool(tf.config.experimental.tensor_float_32_execution_enabled())
@@ -38,8 +44,9 @@ def read_back(precision: Precision) -> Numerics:
         tf32_matmul=tf32,
         tf32_convolution=tf32,
         deterministic=bool(is_op_determinism_enabled()),
-        # 0 means that TensorFlow takes one thread a core, and it does not say how many that was.
-        intra_op_threads=tf.config.threading.get_intra_op_parallelism_threads() or None,
+        # TensorFlow takes the variable where no number was set from Python, which reads back as 0.
+        intra_op_threads=tf.config.threading.get_intra_op_parallelism_threads() or _threads_by_variable(),
+        thread_wait_policy=None,
         settings={
             "tf.config.experimental.tensor_float_32_execution_enabled": str(tf32),
             "keras.DTypePolicy": policy.name,

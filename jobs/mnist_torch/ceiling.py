@@ -6,9 +6,9 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.nn import functional
 
 from jobs.harness.recipe import Convolution
+from jobs.mnist_torch.cpu import dense_product
 from jobs.mnist_torch.numerics import VARIABLE_DTYPE, autocast, set_precision
 
 if TYPE_CHECKING:
@@ -72,9 +72,9 @@ def product_runs(product: Product, batch: int) -> dict[str, Callable[[int], obje
     x, gradient = torch.rand(batch, *product.inputs), torch.rand(batch, layer.units)
     weights = torch.rand(layer.units, *product.inputs)
     return {
-        "forward": _repeated(lambda: functional.linear(x, weights)),
-        "input gradient": _repeated(lambda: gradient @ weights),
-        "weight gradient": _repeated(lambda: gradient.t() @ x),
+        "forward": _repeated(lambda: dense_product(x, weights, None)),
+        "input gradient": _repeated(lambda: dense_product(gradient, weights.t(), None)),
+        "weight gradient": _repeated(lambda: dense_product(gradient.t(), x.t(), None)),
     }
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, cast
 
 from jobs.harness.cli import Program, run_program
+from jobs.harness.shared_cpu import cpus_are_shared, usable_cpus
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -14,6 +16,12 @@ if TYPE_CHECKING:
 
 
 def _load() -> Framework:
+    # OpenMP reads both once, when torch is imported. By itself it counts the CPUs of the machine and not a quota's.
+    os.environ.setdefault("OMP_NUM_THREADS", str(usable_cpus()))
+    # Its threads wait for each other in a busy loop, which is quickest alone and takes the CPU from whoever they wait
+    # for where others run too.
+    if "OMP_WAIT_POLICY" not in os.environ and cpus_are_shared():
+        os.environ["OMP_WAIT_POLICY"] = "passive"
     return cast("Framework", import_module("jobs.mnist_torch.framework"))
 
 

@@ -1,13 +1,18 @@
-"""Dropout that computes what torch's own does, quicker on a CPU."""
+"""Layers that compute what torch's own do, quicker on a CPU."""
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
 from torch import nn
+from torch.nn import functional
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 SHARE_BITS: Final = 16
+ONEDNN_LINEAR: Final[Callable[..., torch.Tensor] | None] = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
 
 
 class PackedDropout(nn.Module):
@@ -31,3 +36,40 @@ class PackedDropout(nn.Module):
         mask = (chances >= self._lowest_kept).to(x.dtype).mul_(self._scale)
         # In the order in which the elements lie, channels last or not.
         return x * torch.as_strided(mask, x.size(), x.stride())
+
+
+class OneDnnLinear(nn.Linear):
+    """A dense layer through oneDNN, as torch's convolutions are; torch's own goes through MKL.
+
+    MKL takes its AVX2 path on processors of another vendor, where oneDNN's AVX-512 is twice as fast. Other types than
+    float32, and builds of torch without the operator, which its compiler uses too, keep torch's own.
+    """
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if x.dtype != torch.float32 or torch.is_autocast_enabled("cpu") or ONEDNN_LINEAR is None:
+            return functional.linear(x, self.weight, self.bias)
+        logits: torch.Tensor = _OneDnnProduct.apply(x, self.weight, self.bias)
+        return logits
+
+
+class _OneDnnProduct(torch.autograd.Function):
+    """``x weightᵀ + bias`` and its gradients: each one product with a transposed right side."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(x, weight)
+        return dense_product(x, weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor, torch.Tensor]:
+        x, weight = ctx.saved_tensors
+        of_x = dense_product(gradient, weight.t(), None) if ctx.needs_input_grad[0] else None
+        return of_x, dense_product(gradient.t(), x.t(), None), gradient.sum(0)
+
+
+def dense_product(left: torch.Tensor, right: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    """``left rightᵀ + bias`` in float32, by oneDNN where torch has its operator."""
+    if ONEDNN_LINEAR is None:
+        return functional.linear(left, right, bias)
+    product: torch.Tensor = ONEDNN_LINEAR(left, right, bias, "none", [], "")
+    return product

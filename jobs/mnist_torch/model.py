@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from jobs.harness.recipe import Recipe, WeightShape
 
 
-def build_model(recipe: Recipe, dropout: Callable[[float], nn.Module] = nn.Dropout) -> nn.Sequential:
+def build_model(
+    recipe: Recipe, *, dropout: Callable[[float], nn.Module] = nn.Dropout, dense: type[nn.Linear] = nn.Linear
+) -> nn.Sequential:
     """The recipe's layers with torch's own initial weights; images (n, 1, 28, 28) in, logits (n, 10) out."""
     modules: list[nn.Module] = []
     channels, side, features = 1, IMAGE_SIDE, 0
@@ -38,7 +40,7 @@ def build_model(recipe: Recipe, dropout: Callable[[float], nn.Module] = nn.Dropo
                 modules.append(nn.Flatten())
                 features = channels * side * side
             case Dense(units=units):
-                modules.append(nn.Linear(features, units))
+                modules.append(dense(features, units))
                 features = units
     return nn.Sequential(*modules)
 

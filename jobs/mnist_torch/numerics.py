@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
@@ -44,6 +45,7 @@ def read_back(precision: Precision) -> Numerics:
         tf32_convolution=convolution == "tf32",
         deterministic=torch.are_deterministic_algorithms_enabled(),
         intra_op_threads=torch.get_num_threads(),
+        thread_wait_policy="passive" if os.environ.get("OMP_WAIT_POLICY", "").lower() == "passive" else "active",
         settings={
             "torch.backends.cuda.matmul.fp32_precision": matmul,
             "torch.backends.cudnn.conv.fp32_precision": convolution,

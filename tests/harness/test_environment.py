@@ -7,8 +7,9 @@ import pytest
 from jobs import __version__
 from jobs.harness import telemetry
 from jobs.harness.device import FrameworkDevice
-from jobs.harness.environment import cpu_quota_cores, read_environment
+from jobs.harness.environment import read_environment
 from jobs.harness.phases import Clock
+from jobs.harness.shared_cpu import cpu_quota_cores
 from jobs.harness.trainer import FrameworkVersions
 
 if TYPE_CHECKING:

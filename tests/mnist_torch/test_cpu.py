@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from jobs.mnist_torch.cpu import PackedDropout
+from jobs.mnist_torch.cpu import ONEDNN_LINEAR, OneDnnLinear, PackedDropout
 
 
 @pytest.mark.parametrize("rate", [0.1, 0.5, 0.7])
@@ -42,3 +42,28 @@ def test_the_gradient_has_the_same_mask() -> None:
     dropped = PackedDropout(0.7)(x)
     dropped.sum().backward()
     assert torch.equal(x.grad, dropped.detach())
+
+
+def test_the_dense_layer_and_its_gradients_are_torch_s_own() -> None:
+    assert ONEDNN_LINEAR is not None, "this build of torch lacks it: then nothing is tested here"
+    torch.manual_seed(1)
+    layer, x = OneDnnLinear(800, 500), torch.rand(64, 800)
+    exact = torch.nn.Linear(800, 500).double()
+    exact.load_state_dict(layer.state_dict())
+    weights = torch.rand(64, 500)
+    found, expected = ([], [])
+    for model, into, dtype in ((layer, found, torch.float32), (exact, expected, torch.float64)):
+        inputs = x.detach().to(dtype, copy=True).requires_grad_()
+        outputs = model(inputs)
+        (outputs * weights.to(dtype)).sum().backward()
+        into += [outputs.detach(), inputs.grad, model.weight.grad, model.bias.grad]
+    for one, other in zip(found, expected, strict=True):
+        # Products of up to 800 float32 numbers of size 1: rounding grows as the root of their count, at most.
+        assert float((one.double() - other).abs().max() / other.abs().max()) < 1e-6
+
+
+def test_the_dense_layer_leaves_other_types_to_torch() -> None:
+    layer, x = OneDnnLinear(7, 5).double(), torch.rand(3, 7, dtype=torch.float64)
+    assert torch.equal(layer(x), torch.nn.functional.linear(x, layer.weight, layer.bias))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert OneDnnLinear(7, 5)(torch.rand(3, 7)).dtype == torch.bfloat16

@@ -44,6 +44,7 @@ def trainer(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     """With the parts that it has on a GPU."""
     recipe: Recipe = request.param
     monkeypatch.setattr(module, "PackedDropout", torch.nn.Dropout)
+    monkeypatch.setattr(module, "OneDnnLinear", torch.nn.Linear)
     monkeypatch.setattr(
         module, "build_optimizer", lambda spec, weights: build_optimizer(replace(spec, device="gpu"), weights)
     )
