@@ -56,6 +56,12 @@ def test_the_entry_point_is_the_console_script_as_process_1(image: str) -> None:
     assert re.findall(r"^USER (\S+)$", stage, flags=re.MULTILINE) == ["65532:65532"]
 
 
+def test_no_image_asks_for_gpus_by_itself() -> None:
+    """Where NVIDIA's runtime is the default, ``all`` would give every GPU to a pod that asked for none."""
+    assert "NVIDIA_VISIBLE_DEVICES" not in TEXT
+    assert "NVIDIA_DRIVER_CAPABILITIES=compute,utility" in stages()["runtime"]
+
+
 def test_stages_start_from_the_base_argument_or_from_each_other() -> None:
     sources = re.findall(r"^FROM (\S+) AS", TEXT, flags=re.MULTILINE)
     own = {*stages(), "${BASE}", "mnist-from-${MNIST_FROM}"}

@@ -93,9 +93,11 @@ def test_caches_are_below_tmp_and_writable_without_a_mount(name: str) -> None:
         python(image_named(name), code, f"--user={user}")
 
 
-def test_it_asks_the_runtime_for_compute_and_utility(image: str) -> None:
+def test_it_asks_the_runtime_for_compute_and_utility_and_for_no_gpu(image: str) -> None:
     variables = json.loads(inspect(image, "{{json .Config.Env}}"))
-    assert "NVIDIA_DRIVER_CAPABILITIES=compute,utility" in variables
+    assert [variable for variable in variables if "NVIDIA" in variable] == [
+        "NVIDIA_DRIVER_CAPABILITIES=compute,utility"
+    ]
 
 
 @each_image
