@@ -66,7 +66,7 @@ def read_gradient_average(
 ) -> dict[str, NDArray[np.float64]]:
     """The running average of gradients (momentum or Adam's m) of each weight, in the canonical layout."""
     name = next(slot for slot in SLOTS[type(optimizer)] if slot in AVERAGE_SLOTS)
-    return to_canonical((_slot(optimizer, weight, name) for weight in model.parameters()), recipe)
+    return to_canonical((_slots(optimizer, weight)[name] for weight in model.parameters()), recipe)
 
 
 def _device(model: nn.Module) -> torch.device:
@@ -77,25 +77,28 @@ def _tensors(model: nn.Module, optimizer: torch.optim.Optimizer, others: Mapping
     found = dict(others)
     for index, weight in enumerate(model.parameters()):
         found[f"weights/{index}"] = weight
-        for slot in SLOTS[type(optimizer)]:
-            found[f"optimizer/{slot}/{index}"] = _slot(optimizer, weight, slot)
+        for slot, tensor in _slots(optimizer, weight).items():
+            found[f"optimizer/{slot}/{index}"] = tensor
     for group in optimizer.param_groups:
         found |= {f"optimizer/{name}": value for name, value in group.items() if isinstance(value, torch.Tensor)}
     return found
 
 
-def _slot(optimizer: torch.optim.Optimizer, weight: nn.Parameter, slot: str) -> Tensor:
-    """The optimizer's own tensor, made as its first step would if that has not come: all of them begin at zero."""
+def _slots(optimizer: torch.optim.Optimizer, weight: nn.Parameter) -> dict[str, Tensor]:
+    """The optimizer's own tensors of ``weight``, made as its first step would if that has not come: all begin at zero.
+
+    All at once, since the first step makes none where it finds one.
+    """
     kept = optimizer.state[weight]
-    if kept.get(slot) is None:
-        on_device = slot != "step" or optimizer.param_groups[0].get("capturable")
-        kept[slot] = (
-            torch.zeros((), dtype=torch.float32, device=weight.device if on_device else "cpu")
-            if slot == "step"
-            else torch.zeros_like(weight, memory_format=torch.preserve_format)
-        )
-    slot_tensor: Tensor = kept[slot]
-    return slot_tensor
+    for slot in SLOTS[type(optimizer)]:
+        if kept.get(slot) is None:
+            on_device = slot != "step" or optimizer.param_groups[0].get("capturable")
+            kept[slot] = (
+                torch.zeros((), dtype=torch.float32, device=weight.device if on_device else "cpu")
+                if slot == "step"
+                else torch.zeros_like(weight, memory_format=torch.preserve_format)
+            )
+    return {slot: kept[slot] for slot in SLOTS[type(optimizer)]}
 
 
 def _random_states(device: torch.device) -> dict[str, Tensor]:

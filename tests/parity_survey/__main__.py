@@ -1,8 +1,9 @@
 """Draws parity over recipes, precisions, seeds, datasets and processor settings, and over planted faults.
 
-``python -m tests.parity_survey -o FILE`` (``make parity-survey``) traces both frameworks in their own environments,
-judges every pair as a merge does, and writes what it found. Finished traces stay in ``--work`` and are not repeated.
-No pair may differ, and every fault must be found: otherwise it ends with code 1.
+``python -m tests.parity_survey`` (``make parity-survey``) traces both frameworks in their own environments, judges
+every pair as a merge does, and writes what it found. Finished traces stay in ``--work`` and are not repeated: remove
+that folder after a change of the code. No pair may differ, and every fault must be found: otherwise it ends with
+code 1.
 """
 
 from __future__ import annotations
@@ -24,13 +25,14 @@ from jobs.comparison.parity import compare
 from jobs.comparison.rounding import ENVELOPES, lower_quartile, severity
 from jobs.harness.recipe import RECIPES
 from jobs.report.schema import Parity
+from scripts.measurement import RESULTS, circumstances, write_results
 from tests.support.faults import FAULTS
 from tests.support.traces import packed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from jobs.comparison.model import FrameworkName
+    from jobs.comparison.model import FrameworkName, ParityPair
     from jobs.comparison.parity import Trace
 
 ROOT: Final = Path(__file__).parents[2]
@@ -40,8 +42,11 @@ PYTHON: Final[dict[FrameworkName, Path]] = {
 }
 PRECISIONS: Final = ("fp32", "bf16")
 DATASETS: Final = ("mnist", "synthetic")
-STEPS: Final = {"lenet": 24, "basic-cnn": 8}
-"""Steps of a trace; float64 steps of basic-cnn take a tenth of a second and more."""
+RECIPES_TRACED: Final = ("lenet", "basic-cnn")
+STEPS: Final = 8
+"""Steps of a trace, each with a comparison of the coarser precision: as few as a verdict takes."""
+PROOF_STEPS: Final = 200
+"""Steps of the float64 traces that are taken once for each recipe, as docs/fairness.md tells its readers to."""
 VARIANTS: Final[dict[tuple[FrameworkName, str], int]] = {
     ("tensorflow", "lenet"): 2,
     ("torch", "lenet"): 2,
@@ -93,10 +98,10 @@ def survey_tasks(seeds: int) -> dict[Processor, list[dict[str, Any]]]:
     """What to trace where: each setting in processor settings drawn from a seed."""
     draw = random.Random(1)  # noqa: S311 - a sample, no secret
     tasks: dict[Processor, list[dict[str, Any]]] = defaultdict(list)
-    for recipe, precision, seed, dataset in product(STEPS, PRECISIONS, range(1, seeds + 1), DATASETS):
+    for recipe, precision, seed, dataset in product(RECIPES_TRACED, PRECISIONS, range(1, seeds + 1), DATASETS):
         for framework in PYTHON:
             for processor in draw.sample(processors(framework, precision), VARIANTS[framework, recipe]):
-                task = _task(recipe, precision, seed, dataset, STEPS[recipe], None)
+                task = _task(recipe, precision, seed, dataset, STEPS, None)
                 tasks[processor].append(task)
     return tasks
 
@@ -115,6 +120,15 @@ def fault_tasks() -> dict[Processor, list[dict[str, Any]]]:
                 if fault.applies_to(recipe)
             ]
     return tasks
+
+
+def proof_tasks() -> dict[Processor, list[dict[str, Any]]]:
+    return {
+        Processor(framework=framework, variables=()): [
+            _task(recipe, "fp64", 1, "mnist", PROOF_STEPS, None) for recipe in RECIPES_TRACED
+        ]
+        for framework in PYTHON
+    }
 
 
 def _fault_steps(fault: str) -> int:
@@ -182,8 +196,8 @@ def _packed(answer: dict[str, Any]) -> Trace:
     return packed(Parity.model_validate(answer["parity"]), framework=answer["framework"], **setting)
 
 
-def judge_pairs(answers: dict[Processor, list[dict[str, Any]]]) -> list[dict[str, Any]]:
-    """Every TensorFlow trace with every torch trace of the same setting."""
+def compare_all(answers: dict[Processor, list[dict[str, Any]]]) -> list[tuple[dict[str, Any], ParityPair]]:
+    """Every TensorFlow trace with every torch trace of the same setting; the setting beside each pair."""
     traces: dict[str, dict[str, list[tuple[Processor, dict[str, Any], Trace]]]] = defaultdict(lambda: defaultdict(list))
     for processor, answered in answers.items():
         for answer in answered:
@@ -191,20 +205,42 @@ def judge_pairs(answers: dict[Processor, list[dict[str, Any]]]) -> list[dict[str
     pairs = []
     for sides in traces.values():
         for (one, answer, first), (other, _, second) in product(sides["tensorflow"], sides["torch"]):
-            pair = compare(first, second)
-            worst = max(pair.rounding, key=severity)
-            pairs.append(
-                {
-                    **{name: answer[name] for name in ("recipe", "precision", "seed", "dataset")},
-                    "tensorflow": one.text,
-                    "torch": other.text,
-                    "outcome": pair.outcome,
-                    "float64_difference": pair.largest_relative_difference,
-                    "share_of_bound": severity(worst),
-                    "nearest_bound": " ".join(filter(None, (worst.framework, worst.quantity, worst.weight))),
-                }
-            )
+            setting = {name: answer[name] for name in ("recipe", "precision", "seed", "dataset")}
+            pairs.append(({**setting, "tensorflow": one.text, "torch": other.text}, compare(first, second)))
     return pairs
+
+
+def summarise_pairs(pairs: list[tuple[dict[str, Any], ParityPair]]) -> list[dict[str, Any]]:
+    """By recipe and precision: how many pairs agree, and how near the furthest came to a bound."""
+    rows = []
+    for recipe, precision in product(RECIPES_TRACED, PRECISIONS):
+        mine = [pair for setting, pair in pairs if (setting["recipe"], setting["precision"]) == (recipe, precision)]
+        nearest = max((check for pair in mine for check in pair.rounding), key=severity)
+        rows.append(
+            {
+                "recipe": recipe,
+                "precision": precision,
+                "pairs": len(mine),
+                "agree": sum(pair.outcome == "agree" for pair in mine),
+                "largest_float64_difference": max(pair.largest_relative_difference or 0.0 for pair in mine),
+                "nearest_bound": " ".join(filter(None, (nearest.framework, nearest.quantity, nearest.weight))),
+                "share_of_nearest_bound": severity(nearest),
+            }
+        )
+    return rows
+
+
+def judge_proofs(answers: dict[Processor, list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """The float64 pairs, quantity by quantity."""
+    return [
+        {
+            "recipe": pair.recipe,
+            "outcome": pair.outcome,
+            "steps": pair.steps,
+            **{quantity.name: quantity.largest_relative_difference for quantity in pair.quantities},
+        }
+        for _, pair in compare_all(answers)
+    ]
 
 
 def judge_faults(answers: dict[Processor, list[dict[str, Any]]]) -> list[dict[str, Any]]:
@@ -268,22 +304,31 @@ def rounding_table(answers: dict[Processor, list[dict[str, Any]]]) -> list[dict[
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("-o", "--output", type=Path, help="write the findings here as JSON")
+    parser.add_argument("-o", "--output", type=Path, default=RESULTS / "parity.json", help="default: %(default)s")
     parser.add_argument("--work", type=Path, default=ROOT / "parity-survey", help="where traces are kept")
     parser.add_argument("--seeds", type=int, default=20, help="seeds of each setting")
     arguments = parser.parse_args()
-    sampled = trace_all(survey_tasks(arguments.seeds), arguments.work / "sample")
-    pairs, rounding = judge_pairs(sampled), rounding_table(sampled)
+    measured = circumstances()
+    proofs = judge_proofs(trace_all(proof_tasks(), arguments.work / "proofs"))
     faults = judge_faults(trace_all(fault_tasks(), arguments.work / "faults"))
-    if arguments.output is not None:
-        findings = {"pairs": pairs, "rounding": rounding, "faults": faults}
-        arguments.output.write_text(json.dumps(findings, indent=1) + "\n", encoding="utf-8")
-    wrong = [pair for pair in pairs if pair["outcome"] != "agree"]
+    sampled = trace_all(survey_tasks(arguments.seeds), arguments.work / "sample")
+    pairs, rounding = compare_all(sampled), rounding_table(sampled)
+    content = {
+        "batch_size": BATCH_SIZE,
+        "steps": STEPS,
+        "seeds": arguments.seeds,
+        "proofs": proofs,
+        "pairs": summarise_pairs(pairs),
+        "rounding": rounding,
+        "faults": faults,
+    }
+    write_results(arguments.output, content, measured=measured)
+    wrong = [{**setting, "text": pair.text} for setting, pair in pairs if pair.outcome != "agree"]
     missed = [fault for fault in faults if fault["outcome"] in {"agree", "not_judged"}]
     for row in (*wrong, *missed):
         print(json.dumps(row))
     print(f"{len(pairs)} pairs, {len(wrong)} do not agree; {len(faults)} faults planted, {len(missed)} not found")
-    return 1 if wrong or missed else 0
+    return 1 if wrong or missed or any(proof["outcome"] != "agree" for proof in proofs) else 0
 
 
 if __name__ == "__main__":

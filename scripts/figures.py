@@ -1,0 +1,73 @@
+"""Writes every measured figure in README and docs from the result files: ``make figures``.
+
+A page holds a block between ``<!-- figures: NAME -->`` and ``<!-- end of figures -->``. It is rendered from the Jinja
+template ``docs/figures/NAME.md.jinja``, which sees each ``docs/results/FILE.json`` as ``FILE``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from typing import Any
+
+import jinja2
+from measurement import RESULTS, ROOT
+
+TEMPLATES = ROOT / "docs/figures"
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCK = re.compile(r"(<!-- figures: ([a-z_]+) -->\n).*?(<!-- end of figures -->)", re.DOTALL)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="change nothing; code 1 where a page is not up to date")
+    arguments = parser.parse_args()
+    stale = [page for page in PAGES if render_page(text := page.read_text(encoding="utf-8")) != text]
+    for page in stale:
+        print(f"{page.relative_to(ROOT)}: {'not up to date; run make figures' if arguments.check else 'written'}")
+        if not arguments.check:
+            page.write_text(render_page(page.read_text(encoding="utf-8")), encoding="utf-8")
+    return 1 if arguments.check and stale else 0
+
+
+def render_page(text: str) -> str:
+    """``text`` with each of its blocks rendered anew."""
+    return BLOCK.sub(lambda block: f"{block[1]}{render(block[2]).strip()}\n{block[3]}", text)
+
+
+def render(name: str) -> str:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        undefined=jinja2.StrictUndefined,
+        autoescape=False,  # noqa: S701 - Markdown from our own files
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"thousands": thousands, "scientific": scientific, "decimals": decimals, "percent": percent}
+    return environment.get_template(f"{name}.md.jinja").render(results())
+
+
+def results() -> dict[str, Any]:
+    return {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob("*.json"))}
+
+
+def thousands(number: float) -> str:
+    return f"{number:,.0f}"
+
+
+def scientific(number: float) -> str:
+    return f"{number:.1e}"
+
+
+def decimals(number: float, places: int = 2) -> str:
+    return f"{number:.{places}f}"
+
+
+def percent(ratio: float, places: int = 0) -> str:
+    return f"{100 * ratio:.{places}f} %"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

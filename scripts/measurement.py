@@ -1,0 +1,63 @@
+"""What every file of measured figures in ``docs/results`` says about how it was measured."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "docs/results"
+ENVIRONMENTS = {"tensorflow": (".venv-tf", "mnist_tf"), "torch": (".venv-torch", "mnist_torch")}
+"""Each framework's environment and package; its console script is the package's name with a hyphen."""
+
+
+def console_script(framework: str) -> Path:
+    environment, package = ENVIRONMENTS[framework]
+    return ROOT / environment / "bin" / package.replace("_", "-")
+
+
+def circumstances() -> dict[str, Any]:
+    """Commit, date and processor. A commit that ends in ``-dirty`` had changes that were not committed."""
+    describe = ["git", "describe", "--always", "--dirty", "--abbrev=10", "--exclude=*"]
+    commit = subprocess.run(describe, cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
+    return {
+        "commit": commit or None,
+        "date_utc": datetime.now(UTC).date().isoformat(),
+        "cpu_model": _cpu_model(),
+        "cpu_threads": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cpu_instructions": _instructions(),
+        "system": platform.system(),
+        "python": platform.python_version(),
+    }
+
+
+def write_results(path: Path, content: dict[str, Any], *, measured: dict[str, Any]) -> None:
+    """Write ``content`` with the ``circumstances()`` that were read before it was measured."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps({"measured": measured, **content}, indent=1, ensure_ascii=False)
+    path.write_text(f"{text}\n", encoding="utf-8")
+    print(f"\nfigures: {path}", file=sys.stderr)
+
+
+def _cpu_model() -> str | None:
+    return next((value for name, value in _cpu_lines() if name == "model name"), platform.processor() or None)
+
+
+def _instructions() -> str | None:
+    """The widest vector instructions, as ``/proc/cpuinfo`` names them."""
+    flags = next((value.split() for name, value in _cpu_lines() if name == "flags"), [])
+    return next((name for name in ("avx512f", "avx2", "avx") if name in flags), None)
+
+
+def _cpu_lines() -> list[tuple[str, str]]:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return []
+    return [(name.strip(), value.strip()) for name, _, value in (line.partition(":") for line in lines)]
