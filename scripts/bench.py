@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from measurement import ENVIRONMENTS, RESULTS, ROOT, circumstances, console_script, write_results
+from measurement import ENVIRONMENTS, ROOT, add_output_option, circumstances, console_script, write_results
 from scipy import stats
 
 WORKER = ROOT / "scripts/bench_worker.py"
@@ -37,7 +37,7 @@ def main() -> int:
     parser.add_argument("--dataset", default="mnist", help="as train's (default: mnist)")
     parser.add_argument("--images", type=int, help="training images (default: 60000; basic-cnn on a CPU: 15000)")
     parser.add_argument("--no-accuracy", action="store_true", help="leave out the runs to the post's accuracy")
-    parser.add_argument("-o", "--output", type=Path, default=RESULTS / "bench.json", help="default: %(default)s")
+    add_output_option(parser, "bench")
     arguments = parser.parse_args()
     measured = circumstances()
     results = [

@@ -13,7 +13,8 @@ import time
 from itertools import product
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+from measurement import ROOT, add_output_option, circumstances, write_results
+
 SAMPLES = 300
 RECIPES = ("lenet", "basic-cnn")
 FRAMEWORKS = ("tensorflow", "torch")
@@ -25,7 +26,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--reports", type=int, nargs="+", default=[1_000, 10_000], help="how many, one merge each")
     parser.add_argument("--keep", type=Path, help="generate the reports here, and leave them there")
+    add_output_option(parser, "merge")
     arguments = parser.parse_args()
+    measured = circumstances()
+    results = []
     print(f"{'reports':>9} {'input':>9} {'seconds':>9} {'of CPU':>9} {'peak memory':>12}")
     # What is counted of ended processes is the most any of them had: the smallest goes first.
     for count in sorted(arguments.reports):
@@ -34,6 +38,10 @@ def main() -> int:
             size = generate(folder, count)
             seconds, cpu, peak = measure(folder, Path(temporary) / "comparison")
         print(f"{count:>9,} {size / 1e6:>6,.0f} MB {seconds:>9.2f} {cpu:>9.2f} {peak / 1e6:>9,.0f} MB", flush=True)
+        results.append(
+            {"reports": count, "input_bytes": size, "wall_s": seconds, "cpu_s": cpu, "peak_memory_bytes": peak}
+        )
+    write_results(arguments.output, {"results": results}, measured=measured)
     return 0
 
 

@@ -12,10 +12,9 @@ import random
 import statistics
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
-from measurement import ENVIRONMENTS, RESULTS, ROOT, circumstances, write_results
+from measurement import ENVIRONMENTS, ROOT, add_output_option, circumstances, write_results
 
 WORKER = ROOT / "scripts/bench_shared_cpu_worker.py"
 IMAGES = 10_000
@@ -37,7 +36,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3, help="turns through all settings (default: 3)")
     parser.add_argument("--busy", type=int, nargs="+", default=[0, 1, 2], help="other busy processes (default: 0 1 2)")
-    parser.add_argument("-o", "--output", type=Path, default=RESULTS / "shared_cpu.json", help="default: %(default)s")
+    add_output_option(parser, "shared_cpu")
     arguments = parser.parse_args()
     measured = circumstances()
     results = [row for busy in arguments.busy for row in with_others(busy, arguments.rounds)]

@@ -10,21 +10,18 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
 import tempfile
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+from measurement import ENVIRONMENTS, ROOT, add_output_option, circumstances, write_results
 from scipy import stats
 
-ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "tests/support/nvml/fake_nvml.c"
 WORKER = ROOT / "scripts/bench_telemetry_worker.py"
-FRAMEWORKS = {"tensorflow": (".venv-tf", "jobs.mnist_tf.cli"), "torch": (".venv-torch", "jobs.mnist_torch.cli")}
 
 MOST_TIME_RATIO = 1.01
 MOST_CPU_RATIO = 0.02
@@ -38,25 +35,33 @@ def main() -> int:
     parser.add_argument("--pairs", type=int, default=12, help="pairs of epochs a framework (default: 12)")
     parser.add_argument("--recipe", default="lenet", help="lenet or basic-cnn (default: lenet)")
     parser.add_argument("--dataset", default="synthetic", help="as train's (default: synthetic, of MNIST's size)")
-    parser.add_argument("--output", type=Path, default=ROOT / "reports/bench-telemetry.json")
+    add_output_option(parser, "telemetry")
     arguments = parser.parse_args()
+    measured = circumstances()
     with tempfile.TemporaryDirectory() as folder:
         build = ["cc", "-O1", "-shared", "-fPIC", "-o", f"{folder}/libnvidia-ml.so.1", SOURCE, "-lm"]
         subprocess.run(build, check=True)
-        found = {name: run_worker(name, folder, arguments) for name in FRAMEWORKS}
+        found = {name: run_worker(name, folder, arguments) for name in ENVIRONMENTS}
     results = {name: summarise(pairs) for name, pairs in found.items()}
-    show(results, arguments.recipe)
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    machine = {"cpu_count": os.cpu_count(), "platform": platform.platform()}
-    content = {"recipe": arguments.recipe, "machine": machine, "results": results, "pairs": found}
-    arguments.output.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    print(f"\nraw figures: {arguments.output}")
+    for name, result in results.items():
+        print(
+            f"{name}: {result['time_ratio']:.4f} times as long; over its limits: {', '.join(result['over']) or 'none'}"
+        )
+    limits = {
+        "time_ratio": MOST_TIME_RATIO,
+        "cpu_ratio": MOST_CPU_RATIO,
+        "missed_ratio": MOST_MISSED_RATIO,
+        "lateness_p95_ms": MOST_LATENESS_MS,
+    }
+    content = {"recipe": arguments.recipe, "dataset": arguments.dataset, "limits": limits, "results": results}
+    write_results(arguments.output, content, measured=measured)
     return 0 if all(result["kept"] for result in results.values()) else 1
 
 
 def run_worker(name: str, library: str, arguments: argparse.Namespace) -> list[dict[str, Any]]:
     """The pairs that the worker measured in ``name``'s own environment."""
-    environment, module = FRAMEWORKS[name]
+    environment, package = ENVIRONMENTS[name]
+    module = f"jobs.{package}.cli"
     print(f"{name}: {arguments.pairs} pairs of epochs …", file=sys.stderr, flush=True)
     done = subprocess.run(
         [ROOT / environment / "bin/python", WORKER, module, arguments.recipe, arguments.dataset, str(arguments.pairs)],
@@ -94,20 +99,6 @@ def summarise(pairs: list[dict[str, Any]]) -> dict[str, Any]:
         "lateness_p95_ms": result["lateness_p95_ms"] < MOST_LATENESS_MS,
     }
     return result | {"kept": all(kept.values()), "over": [name for name, good in kept.items() if not good]}
-
-
-def show(results: dict[str, dict[str, Any]], recipe: str) -> None:
-    """A Markdown table, as the documentation shows it."""
-    print(f"\n| {recipe} | epoch | train time with / without | of a core | missed | p95 lateness | |")
-    print("|---|---|---|---|---|---|---|")
-    for name, result in results.items():
-        low, high = result["time_ratio_interval"]
-        over = f"over: {', '.join(result['over'])}" if result["over"] else "kept"
-        print(
-            f"| {name} | {result['epoch_s']:.1f} s | {result['time_ratio']:.4f} ({low:.4f}…{high:.4f}), "
-            f"{result['pairs']} pairs | {100 * result['cpu_ratio']:.2f} % | {100 * result['missed_ratio']:.2f} % | "
-            f"{result['lateness_p95_ms']:.2f} ms | {over} |"
-        )
 
 
 if __name__ == "__main__":

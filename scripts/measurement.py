@@ -9,7 +9,10 @@ import subprocess
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import argparse
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "docs/results"
@@ -35,6 +38,10 @@ def circumstances() -> dict[str, Any]:
         "system": platform.system(),
         "python": platform.python_version(),
     }
+
+
+def add_output_option(parser: argparse.ArgumentParser, name: str) -> None:
+    parser.add_argument("-o", "--output", type=Path, default=RESULTS / f"{name}.json", help="default: %(default)s")
 
 
 def write_results(path: Path, content: dict[str, Any], *, measured: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ import psutil
 
 CGROUP: Final = Path("/sys/fs/cgroup")
 SHARED_CPUS: Final = 0.25
-"""CPUs' worth of other processes' work from which on the CPUs count as shared."""
+"""The CPUs count as shared where other processes use more than this many of them."""
 
 
 def cpu_quota_cores(root: Path = CGROUP) -> float | None:
@@ -38,7 +38,7 @@ def usable_cpus(root: Path = CGROUP) -> int:
 
 
 def cpus_used_by_others(duration_s: float = 0.2) -> float:
-    """CPUs' worth of work that other processes did, in the next ``duration_s``, on the CPUs this one may use."""
+    """How many of the CPUs that this process may use others keep busy, measured over the next ``duration_s``."""
     mine = _own_processes()
     before_s = _busy_s() - _cpu_s(mine)
     begun_s = time.monotonic()
@@ -47,8 +47,13 @@ def cpus_used_by_others(duration_s: float = 0.2) -> float:
     return max(0.0, others_s / (time.monotonic() - begun_s))
 
 
-def cpus_are_shared() -> bool:
-    return cpus_used_by_others() > SHARED_CPUS
+def cpus_are_shared(root: Path = CGROUP) -> bool:
+    """Whether a thread that waits in a busy loop takes CPU time from one that has work.
+
+    It does where other processes use these CPUs, and where a quota allows less than the threads use.
+    """
+    quota = cpu_quota_cores(root)
+    return (quota is not None and quota < usable_cpus(root)) or cpus_used_by_others() > SHARED_CPUS
 
 
 def _affinity() -> list[int]:

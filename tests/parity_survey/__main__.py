@@ -25,7 +25,7 @@ from jobs.comparison.parity import compare
 from jobs.comparison.rounding import ENVELOPES, lower_quartile, severity
 from jobs.harness.recipe import RECIPES
 from jobs.report.schema import Parity
-from scripts.measurement import RESULTS, circumstances, write_results
+from scripts.measurement import add_output_option, circumstances, write_results
 from tests.support.faults import FAULTS
 from tests.support.traces import packed
 
@@ -304,7 +304,7 @@ def rounding_table(answers: dict[Processor, list[dict[str, Any]]]) -> list[dict[
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("-o", "--output", type=Path, default=RESULTS / "parity.json", help="default: %(default)s")
+    add_output_option(parser, "parity")
     parser.add_argument("--work", type=Path, default=ROOT / "parity-survey", help="where traces are kept")
     parser.add_argument("--seeds", type=int, default=20, help="seeds of each setting")
     arguments = parser.parse_args()
