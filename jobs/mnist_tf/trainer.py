@@ -63,13 +63,19 @@ class TensorFlowTrainer:
         return self._spec.execution == "compiled"
 
     def _compile_for_fit(self) -> None:
-        self._model.compile(
-            optimizer=self._optimizer,
-            # Keras would compute the loss in float32 whatever the model computes in.
-            loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True, dtype=self._dtype.name),
-            run_eagerly=self._spec.execution == "eager",
-            jit_compile=self._compiled,
-        )
+        # Keras would compute the loss, and add it up over an epoch, in float32 whatever the model computes in.
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, dtype=self._dtype.name)
+        usual = keras.config.floatx()
+        keras.config.set_floatx("float64")
+        try:
+            self._model.compile(
+                optimizer=self._optimizer,
+                loss=loss,
+                run_eagerly=self._spec.execution == "eager",
+                jit_compile=self._compiled,
+            )
+        finally:
+            keras.config.set_floatx(usual)
 
     @property
     def parameter_count(self) -> int:
