@@ -86,12 +86,36 @@ audit: .venv/.synced ## known vulnerabilities of what uv.lock names, where the a
 	.venv/bin/python scripts/audit.py
 
 .PHONY: bench
-bench: envs ## speed against the idiomatic loop and the machine's limit; wants a quiet machine, takes 15 minutes
+bench: envs ## speed against the post's own loops, and what limits it; wants a quiet machine, takes 15 minutes
 	.venv/bin/python scripts/bench.py $(BENCH_ARGS)
+
+.PHONY: bench-shared-cpu
+bench-shared-cpu: envs ## speed while other processes use the CPUs, by thread settings
+	.venv/bin/python scripts/bench_shared_cpu.py
+
+.PHONY: bench-compile-cache
+bench-compile-cache: envs ## what --compile-cache saves
+	.venv/bin/python scripts/bench_compile_cache.py
 
 .PHONY: bench-telemetry
 bench-telemetry: envs ## what telemetry costs: epochs with and without it, in pairs; wants a quiet machine
 	.venv/bin/python scripts/bench_telemetry.py
+
+.PHONY: error-rates
+error-rates: .venv/.synced ## how often a verdict is wrong, on simulated comparisons
+	.venv/bin/python scripts/error_rates.py
+
+.PHONY: measure-comparison
+measure-comparison: envs ## the comparison that README shows: both recipes, five seeds; takes 20 minutes
+	.venv/bin/python scripts/measure_comparison.py
+
+.PHONY: parity-survey
+parity-survey: envs ## parity over seeds, processor settings and planted faults: docs/fairness.md; takes an hour
+	.venv/bin/python -m tests.parity_survey
+
+.PHONY: figures
+figures: .venv/.synced ## write the figures in README and docs from docs/results
+	.venv/bin/python scripts/figures.py
 
 .PHONY: format
 format: .venv/.synced ## format the code and mend what can be mended

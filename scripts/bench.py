@@ -12,12 +12,10 @@ import json
 import statistics
 import subprocess
 import sys
-import tempfile
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from measurement import ENVIRONMENTS, ROOT, add_output_option, circumstances, console_script, write_results
+from measurement import ENVIRONMENTS, ROOT, add_output_option, circumstances, write_results
 from scipy import stats
 
 WORKER = ROOT / "scripts/bench_worker.py"
@@ -36,7 +34,6 @@ def main() -> int:
     parser.add_argument("--precision", choices=["fp32", "tf32", "bf16"], default="fp32")
     parser.add_argument("--dataset", default="mnist", help="as train's (default: mnist)")
     parser.add_argument("--images", type=int, help="training images (default: 60000; basic-cnn on a CPU: 15000)")
-    parser.add_argument("--no-accuracy", action="store_true", help="leave out the runs to the post's accuracy")
     add_output_option(parser, "bench")
     arguments = parser.parse_args()
     measured = circumstances()
@@ -73,8 +70,7 @@ def bench(name: str, recipe: str, arguments: argparse.Namespace) -> dict[str, An
         [ROOT / environment / "bin/python", WORKER, json.dumps(request)], cwd=ROOT, stdout=subprocess.PIPE, check=True
     )
     found = json.loads(done.stdout.splitlines()[-1])
-    to_accuracy = None if arguments.no_accuracy else time_to_accuracy(name, recipe, arguments)
-    return {"framework": name, "recipe": recipe, **summarise(found), "time_to_accuracy": to_accuracy, **found}
+    return {"framework": name, "recipe": recipe, **summarise(found), **found}
 
 
 def summarise(found: dict[str, Any]) -> dict[str, Any]:
@@ -97,24 +93,6 @@ def summarise(found: dict[str, Any]) -> dict[str, Any]:
         "ceiling_flop_per_s": ceiling,
         "ceiling_share_ratio": achieved / ceiling,
     }
-
-
-def time_to_accuracy(name: str, recipe: str, arguments: argparse.Namespace) -> dict[str, Any] | None:
-    """Training seconds to the post's own accuracy in one run of the job; only MNIST has one."""
-    if arguments.dataset == "synthetic":
-        return None
-    with tempfile.TemporaryDirectory() as folder:
-        options = ["--recipe", recipe, "--device", arguments.device, "--precision", arguments.precision]
-        subprocess.run(
-            [console_script(name), "train", *options, "--report-dir", folder],
-            cwd=ROOT,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            check=False,
-        )
-        reports = list(Path(folder).glob("*.json"))
-        results = json.loads(reports[0].read_text(encoding="utf-8"))["results"] if reports else {}
-    return {key: results.get(key) for key in ("target_accuracy_ratio", "test_accuracy_ratio", "time_to_accuracy_s")}
 
 
 if __name__ == "__main__":

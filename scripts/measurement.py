@@ -25,10 +25,14 @@ def console_script(framework: str) -> Path:
     return ROOT / environment / "bin" / package.replace("_", "-")
 
 
+CODE = ("jobs", "scripts", "tests", "pyproject.toml", "uv.lock")
+
+
 def circumstances() -> dict[str, Any]:
-    """Commit, date and processor. A commit that ends in ``-dirty`` had changes that were not committed."""
-    describe = ["git", "describe", "--always", "--dirty", "--abbrev=10", "--exclude=*"]
-    commit = subprocess.run(describe, cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
+    """Commit, date and processor. A commit that ends in ``-dirty`` had changes of the code that were not committed."""
+    commit = _git("rev-parse", "--short=10", "HEAD")
+    if commit and _git("status", "--porcelain", "--", *CODE):
+        commit += "-dirty"
     return {
         "commit": commit or None,
         "date_utc": datetime.now(UTC).date().isoformat(),
@@ -38,6 +42,10 @@ def circumstances() -> dict[str, Any]:
         "system": platform.system(),
         "python": platform.python_version(),
     }
+
+
+def _git(*arguments: str) -> str:
+    return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
 
 
 def add_output_option(parser: argparse.ArgumentParser, name: str) -> None:

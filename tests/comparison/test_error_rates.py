@@ -2,28 +2,9 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 
-from jobs.comparison.statistics import judge, over_table, permutation_p, ratio_of_medians
-
-COMPARISONS = 1000
-RUNS = 10
-NOISE = 0.05
-
-
-def verdicts(speed: float, seed: int, comparisons: int = COMPARISONS) -> list[str]:
-    """What is said of ``comparisons`` pairs of sides, the first ``speed`` times as fast as the second."""
-    random = np.random.default_rng(seed)
-    said: list[str] = []
-    for _ in range(comparisons):
-        above, below = ((level * random.normal(1000, 1000 * NOISE, RUNS)).tolist() for level in (speed, 1.0))
-        found = ratio_of_medians(above, below)
-        (significance,) = over_table([permutation_p(above, below)])
-        kind = judge((RUNS, RUNS), found, significance)
-        assert found is not None
-        said.append(kind if kind != "faster" else "first" if found.ratio > 1 else "second")
-    return said
+from tests.support.simulated_verdicts import COMPARISONS, verdicts
 
 
 @pytest.mark.slow

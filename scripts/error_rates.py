@@ -1,0 +1,38 @@
+"""How often a verdict is wrong, on simulated comparisons: ``make error-rates``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from measurement import ROOT, add_output_option, circumstances, write_results
+
+SPEEDS = (1.0, 0.9, 1.1)
+
+
+def main() -> int:
+    sys.path.insert(0, str(ROOT))
+    from tests.support.simulated_verdicts import COMPARISONS, NOISE, RUNS, verdicts  # noqa: PLC0415
+
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], help="of the simulation (default: 1 2 3)")
+    add_output_option(parser, "error_rates")
+    arguments = parser.parse_args()
+    measured = circumstances()
+    results = []
+    for speed in SPEEDS:
+        said = [verdicts(speed, seed) for seed in arguments.seeds]
+        row = {
+            "speed": speed,
+            "first": [one.count("first") for one in said],
+            "second": [one.count("second") for one in said],
+        }
+        print(row, file=sys.stderr, flush=True)
+        results.append(row)
+    content = {"comparisons": COMPARISONS, "runs": RUNS, "noise_ratio": NOISE, "seeds": arguments.seeds}
+    write_results(arguments.output, {**content, "results": results}, measured=measured)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
