@@ -115,21 +115,6 @@ def test_every_path_computes_what_the_slow_one_does(
         assert np.abs(weights[name] - array).max() <= 1e-10
 
 
-def test_the_trace_is_the_training(spec: Spec, matched_trainer: Make, digits: DigitSet) -> None:
-    chosen = spec(precision="fp64")
-    order = epoch_order(1, 1, len(digits.train_images))
-    rows = [order[start : start + 64] for start in range(0, len(order), 64)]
-    traced, trained = matched_trainer(chosen), matched_trainer(chosen)
-    steps = traced.trace(rows)
-    loss, _ = train_one_epoch(trained, chosen, digits)
-    assert np.average([step[0] for step in steps], weights=[len(row) for row in rows]) == pytest.approx(loss, rel=1e-9)
-    images, labels = digits.train_images[rows[0]], digits.train_labels[rows[0]]
-    logits = reference.forward(LENET, initial_weights(LENET, 1), images)
-    assert steps[0][0] == pytest.approx(reference.mean_loss(logits, labels), rel=1e-12)
-    for name, array in trained.weights().items():
-        assert np.abs(traced.weights()[name] - array).max() <= 1e-10
-
-
 def test_dropout_is_on_in_training_and_off_in_evaluation(spec: Spec, matched_trainer: Make, digits: DigitSet) -> None:
     trainer = matched_trainer(spec(recipe=BASIC_CNN))
     images = digits.test_images[:8]
