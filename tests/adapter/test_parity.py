@@ -88,9 +88,7 @@ def test_a_trace_takes_the_run_s_path_names_it_and_computes_the_same(
     # The first batch, the short one, and the others in their order.
     assert calls == [0, 4, 1, 2]
     for step, other in zip(parity.steps, eager.steps, strict=True):
-        # Keras sums an epoch's loss in float32, from which a streamed step's loss is told.
-        loss_tolerance = 1e-6 if input_path == "streamed" else TOLERANCE
-        assert step.loss == pytest.approx(other.loss, rel=loss_tolerance)
+        assert step.loss == pytest.approx(other.loss, rel=TOLERANCE)
         assert step.grad_norm == pytest.approx(other.grad_norm, rel=TOLERANCE)
     assert parity.weight_norms == pytest.approx(eager.weight_norms, rel=TOLERANCE)
 
