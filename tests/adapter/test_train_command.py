@@ -186,7 +186,7 @@ def test_a_signal_ends_the_run_with_a_report(
         process.communicate(timeout=60)
         took_s = time.monotonic() - asked
     assert process.returncode == code
-    assert took_s < 5
+    assert took_s < 30, "Kubernetes would have killed it"
     (report,) = _reports(tmp_path / "reports")
     assert report.status == "interrupted"
     assert len(report.results.epochs) >= 2
