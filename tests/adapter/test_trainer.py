@@ -211,5 +211,6 @@ def test_the_gradient_average_read_before_the_first_step_is_zero_and_changes_not
     chosen = spec(recipe=recipe.without_dropout())
     read, unread = matched_trainer(chosen), matched_trainer(chosen)
     assert not any(array.any() for array in read.gradient_average().values())
-    assert train_one_epoch(read, chosen, digits) == train_one_epoch(unread, chosen, digits)
+    # The loss alone: how often the hook is called depends on the time that steps take.
+    assert train_one_epoch(read, chosen, digits)[0] == train_one_epoch(unread, chosen, digits)[0]
     assert any(array.any() for array in read.gradient_average().values())
