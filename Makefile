@@ -42,16 +42,27 @@ envs: .venv/.synced .venv-tf/.synced .venv-torch/.synced ## the three environmen
 demo: envs ## train lenet in both frameworks, merge the reports, show the table
 	.venv/bin/python scripts/demo.py --epochs $(DEMO_EPOCHS)
 
+CORE = tests --ignore tests/adapter --ignore tests/mnist_tf --ignore tests/mnist_torch
+
+# MNIST that happens to be at hand has no part in these: they are what anyone can run.
 .PHONY: test
-test: envs ## every test: core, TensorFlow, torch (those of the images: make test-images)
-	.venv/bin/python -m pytest tests --ignore tests/adapter --ignore tests/mnist_tf --ignore tests/mnist_torch \
-		-m 'not docker' $(PYTEST_ARGS)
-	.venv-tf/bin/python -m pytest tests/adapter tests/mnist_tf $(PYTEST_ARGS)
-	.venv-torch/bin/python -m pytest tests/adapter tests/mnist_torch $(PYTEST_ARGS)
+test: envs ## every test but those of real MNIST and of the images: core, TensorFlow, torch
+	env -u MNIST_DATA_DIR .venv/bin/python -m pytest $(CORE) -m 'not docker and not mnist' $(PYTEST_ARGS)
+	env -u MNIST_DATA_DIR .venv-tf/bin/python -m pytest tests/adapter tests/mnist_tf $(PYTEST_ARGS)
+	env -u MNIST_DATA_DIR .venv-torch/bin/python -m pytest tests/adapter tests/mnist_torch $(PYTEST_ARGS)
 
 .PHONY: test-fast
 test-fast: ## the tests that take seconds
-	$(MAKE) test PYTEST_ARGS="-m 'not slow and not docker' $(PYTEST_ARGS)"
+	$(MAKE) test PYTEST_ARGS="-m 'not slow and not docker and not mnist' $(PYTEST_ARGS)"
+
+.PHONY: mnist-at-hand
+mnist-at-hand:
+	@[ -d "$$MNIST_DATA_DIR" ] || { echo "MNIST_DATA_DIR='$$MNIST_DATA_DIR' names no folder:" \
+		"set it to the one that holds MNIST's four files" >&2; exit 2; }
+
+.PHONY: test-mnist
+test-mnist: mnist-at-hand envs ## the tests of real MNIST, in the folder that MNIST_DATA_DIR names
+	.venv/bin/python -m pytest $(CORE) -m 'mnist and not docker' $(PYTEST_ARGS)
 
 # Named by the variable CHROMIUM, or found under one of these names, or installed where apt-get may.
 BROWSERS = chromium chromium-browser google-chrome google-chrome-stable
@@ -61,6 +72,11 @@ torture: envs ## kill, interrupt and starve jobs as often as docs/reliability.md
 	MNIST_JOBS_TORTURE=1 .venv/bin/python -m pytest tests/harness/checkpoint $(PYTEST_ARGS)
 	MNIST_JOBS_TORTURE=1 .venv-tf/bin/python -m pytest tests/adapter/test_survival.py $(PYTEST_ARGS)
 	MNIST_JOBS_TORTURE=1 .venv-torch/bin/python -m pytest tests/adapter/test_survival.py $(PYTEST_ARGS)
+
+.PHONY: test-long
+test-long: .venv/.synced ## 100,000 damaged reports, and verdicts on 1,000 pairs of sides: a sample of them is in make test
+	MNIST_JOBS_TORTURE=1 .venv/bin/python -m pytest tests/comparison/test_hostile.py \
+		tests/comparison/test_error_rates.py $(PYTEST_ARGS)
 
 .PHONY: test-page
 test-page: .venv/.synced ## the comparison's page in a real Chromium, which is installed if missing

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Final
 
 from jobs.comparison.model import SectionParity, UnpairedTrace
 from jobs.comparison.parity import pair_traces, trace_of
-from jobs.comparison.text import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -61,7 +60,7 @@ def section_parity(recipe: str, protocol: str, runs: Sequence[Run], pairs: Seque
     untraced = _untraced_code(runs, agreeing)
     if untraced:
         text = f"both frameworks compute the same in what was traced: {shown}; the timed code was not traced: "
-        text += "; ".join(untraced[:2]) + (f"; and {counted(len(untraced) - 2, 'more')}" if len(untraced) > 2 else "")
+        text += "; ".join(untraced[:2]) + (f"; and {len(untraced) - 2} more" if len(untraced) > 2 else "")
         return SectionParity(outcome="not_shown", text=f"{text}; {HOW_TO_SHOW}")
     return SectionParity(
         outcome="agree", text=f"parity holds: what was timed computes the same function in both frameworks ({shown})"

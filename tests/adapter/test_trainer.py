@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -84,50 +84,42 @@ def test_an_epoch_takes_every_step_and_learns(
     assert trainer.evaluate(digits.test_images, digits.test_labels).accuracy_ratio > 0.8
 
 
-def _executions() -> list[tuple[str, str]]:
-    return [("eager", "resident"), ("graph", "resident"), ("compiled", "resident"), ("graph", "streamed")]
+@pytest.fixture(scope="module")
+def slow_epoch() -> list[tuple[float, dict[str, Any]]]:
+    """Loss and weights of an epoch on the slow path, once it is trained."""
+    return []
 
 
 @pytest.mark.slow
-@RECIPES
-@pytest.mark.parametrize(("execution", "input_path"), _executions())
+@pytest.mark.parametrize(
+    ("execution", "input_path"),
+    [("eager", "resident"), ("graph", "resident"), ("compiled", "resident"), ("graph", "streamed")],
+)
 def test_every_path_computes_what_the_slow_one_does(
-    recipe: Recipe,
     execution: str,
     input_path: str,
     spec: Spec,
     matched_trainer: Make,
     framework: Framework,
     digits: DigitSet,
+    slow_epoch: list[tuple[float, dict[str, Any]]],
 ) -> None:
+    """A whole epoch of basic-cnn; tests/adapter/test_parity.py compares lenet's paths step by step."""
     if execution == "graph" and framework.versions().name == "torch":
         pytest.skip("torch's graphs are CUDA graphs")
-    recipe = recipe.without_dropout()
-    slow = spec(recipe=recipe, precision="fp64", execution="eager", input="streamed")
+    recipe = BASIC_CNN.without_dropout()
+    if not slow_epoch:
+        slow = spec(recipe=recipe, precision="fp64", execution="eager", input="streamed")
+        trainer = matched_trainer(slow)
+        slow_epoch.append((train_one_epoch(trainer, slow, digits)[0], trainer.weights()))
     fast = spec(recipe=recipe, precision="fp64", execution=execution, input=input_path)
-    slow_trainer, fast_trainer = matched_trainer(slow), matched_trainer(fast)
-    expected, _ = train_one_epoch(slow_trainer, slow, digits)
-    loss, _ = train_one_epoch(fast_trainer, fast, digits)
-    # Keras averages the epoch's loss in float32.
-    assert loss == pytest.approx(expected, rel=1e-6)
-    weights = fast_trainer.weights()
-    for name, array in slow_trainer.weights().items():
+    trainer = matched_trainer(fast)
+    loss, _ = train_one_epoch(trainer, fast, digits)
+    expected, expected_weights = slow_epoch[0]
+    assert loss == pytest.approx(expected, rel=1e-12)
+    weights = trainer.weights()
+    for name, array in expected_weights.items():
         assert np.abs(weights[name] - array).max() <= 1e-10
-
-
-def test_the_trace_is_the_training(spec: Spec, matched_trainer: Make, digits: DigitSet) -> None:
-    chosen = spec(precision="fp64")
-    order = epoch_order(1, 1, len(digits.train_images))
-    rows = [order[start : start + 64] for start in range(0, len(order), 64)]
-    traced, trained = matched_trainer(chosen), matched_trainer(chosen)
-    steps = traced.trace(rows)
-    loss, _ = train_one_epoch(trained, chosen, digits)
-    assert np.average([step[0] for step in steps], weights=[len(row) for row in rows]) == pytest.approx(loss, rel=1e-9)
-    images, labels = digits.train_images[rows[0]], digits.train_labels[rows[0]]
-    logits = reference.forward(LENET, initial_weights(LENET, 1), images)
-    assert steps[0][0] == pytest.approx(reference.mean_loss(logits, labels), rel=1e-12)
-    for name, array in trained.weights().items():
-        assert np.abs(traced.weights()[name] - array).max() <= 1e-10
 
 
 def test_dropout_is_on_in_training_and_off_in_evaluation(spec: Spec, matched_trainer: Make, digits: DigitSet) -> None:
@@ -219,5 +211,6 @@ def test_the_gradient_average_read_before_the_first_step_is_zero_and_changes_not
     chosen = spec(recipe=recipe.without_dropout())
     read, unread = matched_trainer(chosen), matched_trainer(chosen)
     assert not any(array.any() for array in read.gradient_average().values())
-    assert train_one_epoch(read, chosen, digits) == train_one_epoch(unread, chosen, digits)
+    # The loss alone: how often the hook is called depends on the time that steps take.
+    assert train_one_epoch(read, chosen, digits)[0] == train_one_epoch(unread, chosen, digits)[0]
     assert any(array.any() for array in read.gradient_average().values())

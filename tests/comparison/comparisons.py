@@ -17,6 +17,7 @@ from jobs.report import to_line
 from tests.support.reports import make_report
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from jobs.comparison.load import Loaded
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 TF_SPEEDS = (10_000.0, 10_100.0, 9_900.0, 10_050.0, 9_950.0)
 TORCH_SPEEDS = (12_000.0, 12_100.0, 11_900.0, 12_050.0, 11_950.0)
+EXECUTION = {"tensorflow": "graph", "torch": "eager"}
 
 
 def side(framework: str, speeds: tuple[float, ...]) -> list[Report]:
@@ -36,16 +38,40 @@ def side(framework: str, speeds: tuple[float, ...]) -> list[Report]:
 
 
 def parity_report(
-    framework: Any, *, precision: str = "fp64", step: float = 1.5, weights: str = "aa", **more: Any
-) -> Any:
-    """Two parity steps and no epoch; ``step`` is the second step's loss, ``weights`` the digest's digits."""
+    framework: Any,
+    *,
+    precision: str = "fp64",
+    step: float = 1.5,
+    weights: str = "aa",
+    states: int = 8,
+    error: float = 1e-7,
+    changes: Mapping[str, Any] | None = None,
+    **more: Any,
+) -> Report:
+    """Two float64 steps and no epoch, of the code that :func:`side` times where ``precision`` is fp32.
+
+    ``step`` is the second step's loss, ``weights`` the digest's digits, ``error`` each rounding error from ``states``
+    states.
+    """
+    rounding = [
+        {
+            "step": number,
+            "loss": error,
+            "logits": error,
+            "gradients": {"conv1.kernel": error},
+            "updates": {"conv1.kernel": error},
+        }
+        for number in range(1, states + 1)
+    ]
     parity = {
+        "path": {"execution": EXECUTION[framework], "input": "resident", "precision": precision, "device": "cpu"},
         "steps": [{"loss": 2.0, "grad_norm": 0.5}, {"loss": step, "grad_norm": 0.4}],
         "initial_weights_sha256": weights * 32,
         "first_logits": [[0.0, 1.0]],
         "weight_norms": {"conv1.kernel": 2.0},
+        "rounding": None if precision == "fp64" else rounding,
     }
-    changes = {
+    given = {
         "parity": parity,
         "config.precision": precision,
         "config.epochs": 0,
@@ -53,8 +79,9 @@ def parity_report(
         "phases": [],
         "results.steady_images_per_s": None,
         "null_reasons.results": "no epoch was asked for (--epochs 0)",
+        **(changes or {}),
     }
-    return make_report(framework=framework, run_id=f"parity-{framework}-{precision}", changes=changes, **more)
+    return make_report(framework=framework, run_id=f"parity-{framework}-{precision}", changes=given, **more)
 
 
 def as_run(report: Report) -> Run:

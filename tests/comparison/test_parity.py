@@ -3,20 +3,29 @@ from __future__ import annotations
 from array import array
 from dataclasses import replace
 from itertools import permutations
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.comparison.parity import TOLERANCE, Setting, Trace, compare, line_up, relative_difference, trace_of
+from jobs.comparison.model import RoundingCheck, TrainingCode
+from jobs.comparison.parity import TOLERANCE, Setting, Trace, compare, pair_traces, relative_difference, trace_of
 from jobs.comparison.render_markdown import render_markdown
-from tests.comparison.comparisons import TF_SPEEDS, TORCH_SPEEDS, parity_report, side, terminal
+from jobs.comparison.tables import parity_headings, parity_row
 from tests.comparison.comparisons import compare as merge
+from tests.comparison.comparisons import parity_report, terminal
 from tests.support.reports import make_report
+
+if TYPE_CHECKING:
+    from jobs.comparison.model import ParityPair
 
 SETTING = Setting(
     recipe="lenet", precision="fp64", seed=1, batch_size=64, learning_rate=0.001, dataset_sha256="5a" * 32
+)
+SINGLE = replace(SETTING, precision="fp32")
+CODE = TrainingCode(
+    framework_version="1", package_version="1", precision="fp32", execution="graph", input="resident", device="cpu"
 )
 
 
@@ -26,26 +35,54 @@ def make_trace(framework: Any = "torch", **changes: Any) -> Trace:
         run_id=f"{framework}-run",
         attempt=1,
         setting=SETTING,
+        code=CODE,
         initial_weights_sha256="aa" * 32,
         losses=array("d", [2.0, 1.5, 1.25, 1.0]),
         grad_norms=array("d", [0.5, 0.4, 0.3, 0.2]),
         first_logits=array("d", [0.0, -4.0, 1.0, 2.0]),
         logits_shape=(2, 2),
         weight_norms={"conv1.kernel": 2.0, "conv1.bias": 0.0},
+        rounding=(),
     )
     return replace(trace, **changes)
 
 
-def past(**changes: Any) -> tuple[int, str] | None:
-    return compare(make_trace("tensorflow"), make_trace(**changes)).first_past
+def check(framework: Any = "torch", **changes: Any) -> RoundingCheck:
+    given_values: dict[str, Any] = {
+        "framework": framework,
+        "quantity": "gradient",
+        "weight": "conv1.kernel",
+        "states": 8,
+        "usual_error": 1e-6,
+        "usual_bound": 2e-5,
+        "largest_error": 1e-5,
+        "largest_bound": 0.2,
+        "largest_at_step": 5,
+        "within": True,
+    }
+    return RoundingCheck(**{**given_values, **changes})
+
+
+def single(framework: Any = "torch", **changes: Any) -> Trace:
+    """A trace of a float32 run, whose rounding is within its envelope."""
+    return make_trace(framework, **{"setting": SINGLE, "rounding": (check(framework),), **changes})
+
+
+def past(pair: ParityPair) -> tuple[int, str] | None:
+    step, name = pair.first_step_past_tolerance, pair.first_quantity_past_tolerance
+    assert (step is None) == (name is None)
+    return None if step is None or name is None else (step, name)
 
 
 def test_equal_traces_agree_to_the_last_step() -> None:
     pair = compare(make_trace("tensorflow"), make_trace())
-    assert (pair.outcome, pair.steps, pair.largest, pair.first_past) == ("agree", 4, 0.0, None)
+    assert (pair.outcome, pair.steps, pair.largest_relative_difference, past(pair)) == ("agree", 4, 0.0, None)
+    assert pair.tolerance_ratio == TOLERANCE == 1e-12
     assert pair.runs == {"tensorflow": "tensorflow-run", "torch": "torch-run"}
+    assert pair.traced_code == {"tensorflow": CODE, "torch": CODE}
 
 
+@pytest.mark.parametrize("make", [make_trace, single], ids=["fp64", "fp32"])
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
@@ -62,18 +99,80 @@ def test_equal_traces_agree_to_the_last_step() -> None:
         ({"first_logits": array("d", [1e-13, -4.0, 1.0, 2.0])}, None),
     ],
 )
-def test_the_first_step_past_the_tolerance_is_named(changes: Any, expected: tuple[int, str] | None) -> None:
-    assert past(**changes) == expected
+def test_the_first_float64_step_past_the_tolerance_is_named(
+    make: Any, changes: Any, expected: tuple[int, str] | None
+) -> None:
+    """In every precision: the steps that the frameworks are compared over are float64."""
+    pair = compare(make("tensorflow"), make(**changes))
+    assert past(pair) == expected
+    assert pair.outcome == ("agree" if expected is None else "differ")
+    if expected is not None and expected[0] > 0:
+        assert f"at step {expected[0]} " in pair.text
 
 
-def test_float32_has_a_tolerance_of_its_own_and_bf16_none() -> None:
-    for precision, outcome in (("fp32", "agree"), ("fp64", "differ"), ("bf16", "not_judged")):
-        setting = replace(SETTING, precision=precision)
-        other = make_trace(setting=setting, losses=array("d", [2.0, 1.5 * (1 + 1e-7), 1.25, 1.0]))
-        pair = compare(make_trace("tensorflow", setting=setting), other)
-        assert pair.outcome == outcome
-        assert pair.tolerance == TOLERANCE.get(precision)
-        assert pair.largest == pytest.approx(1e-7, rel=1e-6)
+@pytest.mark.parametrize("coarse", ["tensorflow", "torch"])
+def test_rounding_past_its_bound_is_named_by_framework_tensor_and_bound(coarse: str) -> None:
+    outside = check(coarse, usual_error=3e-3, within=False)
+    traces = {name: single(name) for name in ("tensorflow", "torch")}
+    traces[coarse] = single(coarse, rounding=(check(coarse), outside))
+    pair = compare(traces["tensorflow"], traces["torch"])
+    assert (pair.outcome, past(pair)) == ("rounds_too_coarsely", None)
+    assert pair.text == (
+        f"seed 1: {coarse} is further from float64 than float32 explains "
+        "(gradient of conv1.kernel: 3.0e-03 off in three of four states, bound 2e-05)"
+    )
+
+
+def test_a_maximum_past_its_bound_is_named_by_its_step() -> None:
+    outside = check(quantity="logits", weight=None, largest_error=0.5, within=False)
+    pair = compare(single("tensorflow"), single(rounding=(outside,)))
+    assert pair.outcome == "rounds_too_coarsely"
+    assert "(logits: 5.0e-01 off at step 5, bound 2e-01)" in pair.text
+
+
+def test_a_difference_in_float64_comes_before_rounding() -> None:
+    other = single(losses=array("d", [2.0, 9.0, 9.0, 9.0]), rounding=(check(usual_error=1.0, within=False),))
+    pair = compare(single("tensorflow"), other)
+    assert (pair.outcome, past(pair)) == ("differ", (2, "loss"))
+
+
+def test_agreement_names_the_states_that_were_compared() -> None:
+    pair = compare(single("tensorflow", rounding=(check("tensorflow", states=12),)), single())
+    assert pair.outcome == "agree"
+    assert pair.text == (
+        "4 steps in float64, seed 1: no difference, tolerance 1e-12; from 8 of their states, both round as float32 does"
+    )
+    assert [found.framework for found in pair.rounding] == ["tensorflow", "torch"]
+    assert dict(zip(parity_headings(), parity_row(pair), strict=True))["rounding"] == (
+        "at most 5 % of its bound (tensorflow, gradient of conv1.kernel)"
+    )
+
+
+@pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16"])
+def test_a_trace_of_an_older_release_is_not_judged_below_float64(precision: str) -> None:
+    setting = replace(SETTING, precision=precision)
+    old = make_trace("torch", setting=setting, code=None, losses=array("d", [2.0, 1.5, 1.3, 0.9]))
+    pair = compare(make_trace("tensorflow", setting=setting, rounding=(check("tensorflow"),)), old)
+    assert (pair.outcome, pair.tolerance_ratio, past(pair)) == ("not_judged", None, None)
+    assert pair.reason == "torch-run was traced by a release before report schema 1.2, without float64 beside it"
+    assert pair.reason in pair.text
+
+
+def test_a_float64_trace_of_an_older_release_is_judged_but_says_nothing_of_the_timed_code() -> None:
+    pair = compare(make_trace("tensorflow", code=None), make_trace(code=None))
+    assert (pair.outcome, pair.traced_code) == ("agree", {})
+
+
+@pytest.mark.parametrize(("rounding", "states"), [((), 0), ((check(states=7),), 7)])
+def test_too_few_states_are_not_judged(rounding: Any, states: int) -> None:
+    pair = compare(single("tensorflow"), single(rounding=rounding))
+    assert pair.outcome == "not_judged"
+    assert pair.reason == f"torch-run was compared with float64 from {states} states; 8 are needed"
+
+
+def test_a_trace_without_steps_is_not_judged() -> None:
+    pair = compare(make_trace("tensorflow"), make_trace(losses=array("d"), grad_norms=array("d")))
+    assert (pair.outcome, pair.reason) == ("not_judged", "a trace has no step")
 
 
 def test_other_initial_weights_are_named_as_such() -> None:
@@ -85,29 +184,32 @@ def test_a_shorter_trace_is_compared_over_the_steps_both_took() -> None:
     short = make_trace(losses=array("d", [2.0, 1.5]), grad_norms=array("d", [0.5, 0.4]))
     pair = compare(make_trace("tensorflow"), short)
     assert (pair.outcome, pair.steps) == ("agree", 2)
-    assert pair.quantities[3].largest is None
+    assert pair.quantities[3].largest_relative_difference is None
     assert pair.quantities[3].reason == "taken after 4 steps here and 2 there"
 
 
 @pytest.mark.parametrize("changes", [{"logits_shape": (4,)}, {"weight_norms": {"conv1.kernel": 2.0}}])
 def test_another_model_is_no_agreement(changes: Any) -> None:
-    assert compare(make_trace("tensorflow"), make_trace(**changes)).outcome == "differ"
+    pair = compare(make_trace("tensorflow"), make_trace(**changes))
+    assert pair.outcome == "differ"
+    assert "the two models have other shapes" in pair.text
 
 
-def test_only_one_setting_is_lined_up_and_the_rest_is_named() -> None:
+def test_only_traces_of_one_setting_are_paired_and_the_rest_is_returned() -> None:
     traces = [
         make_trace("tensorflow"),
         make_trace("torch"),
         make_trace("torch", run_id="another-seed", setting=replace(SETTING, seed=2)),
+        make_trace("torch", run_id="another-precision", setting=SINGLE),
         make_trace("tensorflow", run_id="a-second", losses=array("d", [2.0, 1.5, 1.25, 1.1])),
     ]
-    pairs, alone = line_up(traces)
+    pairs, alone = pair_traces(traces)
     assert [(pair.runs["tensorflow"], pair.runs["torch"], pair.outcome) for pair in pairs] == [
         ("a-second", "torch-run", "differ"),
         ("tensorflow-run", "torch-run", "agree"),
     ]
-    assert [trace.run_id for trace in alone] == ["another-seed"]
-    assert all(line_up(order) == (pairs, alone) for order in permutations(traces))
+    assert {trace.run_id for trace in alone} == {"another-seed", "another-precision"}
+    assert all(pair_traces(order) == (pairs, alone) for order in permutations(traces))
 
 
 @given(st.floats(allow_nan=False, allow_infinity=False), st.floats(allow_nan=False, allow_infinity=False))
@@ -118,56 +220,36 @@ def test_the_relative_difference_is_symmetric_and_bounded(one: float, other: flo
     assert (found == 0) == (one == other) or abs(one - other) < 1e-300
 
 
-def timed() -> list[Any]:
-    return [*side("tensorflow", TF_SPEEDS), *side("torch", TORCH_SPEEDS)]
-
-
-def test_a_report_s_trace_is_read() -> None:
-    trace = trace_of(parity_report("torch"))
+def test_a_report_s_trace_is_read_with_the_code_it_went_through() -> None:
+    trace = trace_of(parity_report("torch", precision="fp32"))
     assert trace is not None
-    assert (list(trace.losses), trace.logits_shape, trace.setting.precision) == ([2.0, 1.5], (2,), "fp64")
+    assert (list(trace.losses), trace.logits_shape, trace.setting.precision) == ([2.0, 1.5], (2,), "fp32")
+    assert trace.code == TrainingCode(
+        framework_version="2.15.0",
+        package_version="0.1.0",
+        precision="fp32",
+        execution="eager",
+        input="resident",
+        device="cpu",
+    )
+    assert {(found.quantity, found.weight, found.states) for found in trace.rounding} == {
+        ("loss", None, 8),
+        ("logits", None, 8),
+        ("gradient", "conv1.kernel", 8),
+        ("update", "conv1.kernel", 8),
+    }
     assert trace_of(make_report()) is None
 
 
-def test_parity_that_holds_stands_beside_the_verdict() -> None:
-    comparison = merge(*timed(), parity_report("tensorflow"), parity_report("torch"))
-    (section,) = comparison.sections
-    assert section.parity.outcome == "agree"
-    assert section.parity.text == "parity holds: 2 steps in float64, seed 1: no difference, tolerance 1e-12"
-    assert len(section.runs) == 10, "a run of no epoch is no timed run"
-    assert comparison.parity[0].runs == {"tensorflow": "parity-tensorflow-fp64", "torch": "parity-torch-fp64"}
-
-
-def test_parity_that_fails_is_said_next_to_the_verdict_everywhere() -> None:
-    comparison = merge(*timed(), parity_report("tensorflow"), parity_report("torch", step=1.7))
-    said = (
-        "parity fails: in float64, seed 1 the traces part at step 2 (loss, 1.2e-01 apart at most in 2 steps; tolerance"
-    )
-    assert comparison.sections[0].parity.text.startswith(said)
-    first_item = next(line for line in render_markdown(comparison).splitlines() if line.startswith("- "))
-    assert f"**{said}" in first_item
-    assert said in " ".join(terminal(comparison).replace("\x1b[1;31m", "").replace("\x1b[0m", "").split())
-
-
-def test_float32_that_drifts_is_rounding_only_where_float64_agrees() -> None:
-    single = [parity_report("tensorflow", precision="fp32"), parity_report("torch", precision="fp32", step=1.7)]
-    (section,) = merge(*timed(), *single).sections
-    assert section.parity.outcome == "differ"
-    assert "only float64 can tell" in section.parity.text
-    (section,) = merge(*timed(), *single, parity_report("tensorflow"), parity_report("torch")).sections
-    assert section.parity.outcome == "agree"
-    assert "which is rounding, as float64 shows" in section.parity.text
-
-
-def test_other_initial_weights_make_parity_fail() -> None:
-    comparison = merge(*timed(), parity_report("tensorflow"), parity_report("torch", weights="bb"))
-    assert comparison.sections[0].parity.text.startswith("parity fails: the initial weights differ (float64, seed 1)")
-
-
-def test_without_traces_it_says_how_to_make_them() -> None:
-    (section,) = merge(*timed()).sections
-    assert section.parity.outcome == "not_shown"
-    assert "--parity-steps 200" in section.parity.text
+def test_a_report_of_schema_1_1_has_a_trace_without_a_path() -> None:
+    changes = {"parity.path": None, "parity.rounding": None, "schema_version": "1.1"}
+    old = parity_report("torch", precision="fp32", changes=changes)
+    trace = trace_of(old)
+    assert trace is not None
+    assert (trace.code, trace.rounding) == (None, ())
+    comparison = merge(old, parity_report("tensorflow", precision="fp32"))
+    assert [pair.outcome for pair in comparison.parity] == ["not_judged"]
+    assert "parity-torch-fp32 was traced by a release before report schema 1.2" in comparison.parity[0].text
 
 
 def test_traces_alone_make_a_comparison_too() -> None:

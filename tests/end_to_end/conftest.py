@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,16 +26,3 @@ def job() -> Callable[..., subprocess.CompletedProcess[str]]:
         return subprocess.run([SCRIPTS[framework], *arguments], capture_output=True, text=True, check=False)
 
     return run
-
-
-@pytest.fixture(scope="session")
-def dataset() -> str:
-    """MNIST where it is given, else the embedded digits: parity must hold on either."""
-    return "mnist" if os.environ.get("MNIST_DATA_DIR") else "synthetic"
-
-
-@pytest.fixture(scope="session")
-def mnist() -> str:
-    if not os.environ.get("MNIST_DATA_DIR"):
-        pytest.skip("MNIST_DATA_DIR is not set: the four real files are needed")
-    return "mnist"

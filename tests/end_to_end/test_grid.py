@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
     from jobs.report import Report
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.slow, pytest.mark.mnist, pytest.mark.timeout(1500)]
 
 
 @pytest.fixture(scope="module")
 def grid(
-    job: Callable[..., subprocess.CompletedProcess[str]], mnist: str, tmp_path_factory: pytest.TempPathFactory
+    job: Callable[..., subprocess.CompletedProcess[str]], real_mnist: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, dict[tuple[str, str, str], Report]]:
     folder = tmp_path_factory.mktemp("grid")
     reports = {}
@@ -33,7 +33,18 @@ def grid(
         ("torch", "basic-cnn", "matched"),
     ):
         target = folder / f"{framework}-{recipe}"
-        options = ("--recipe", recipe, "--protocol", protocol, "--seed", "1", "--dataset", mnist, "--device", "cpu")
+        options = (
+            "--recipe",
+            recipe,
+            "--protocol",
+            protocol,
+            "--seed",
+            "1",
+            "--device",
+            "cpu",
+            "--dataset",
+            real_mnist,
+        )
         done = job(framework, "train", *options, "--report-dir", target)
         assert done.returncode == 0, done.stderr
         (path,) = target.iterdir()

@@ -3,7 +3,6 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-import time
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
@@ -64,6 +63,9 @@ def test_the_options_are_the_documented_ones(capsys: pytest.CaptureFixture[str])
         (["train", "--seed", "-1"], "-1 is not between 0 and"),
         (["train", "--trials", "0"], "0 is not between 1 and"),
         (["train", "--protocol", "published", "--parity-steps", "3"], "only --protocol matched"),
+        (["train", "--parity-steps", "3"], "--parity-steps 3: fp32 is judged from at least 8 steps; give more, or"),
+        (["train", "--precision", "bf16", "--parity-steps", "7"], "--parity-steps 7: bf16 is judged from at least 8"),
+        (["train", "--parity-steps", "0"], "0 is not between 1 and"),
         (["train", "--no-such-option"], "--no-such-option"),
         (["tarin"], "'tarin'"),
         (["evaluate", "absent.safetensors"], "no weights file 'absent.safetensors'"),
@@ -123,31 +125,26 @@ def test_doctor_looks_at_everything_and_leaves_with_the_first_failure(
 
 
 @PROGRAMS
-@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["--version"]])
-def test_help_needs_no_framework_and_no_number_cruncher(program: Program, arguments: list[str]) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [(["--help"], 0), (["train", "--help"], 0), (["--version"], 0), (["train", "--epochs", "-1"], 2)],
+)
+def test_help_and_usage_errors_need_no_framework_and_no_number_cruncher(
+    program: Program, arguments: list[str], expected: int
+) -> None:
+    """They answer at once because they import little, which does not depend on the machine as seconds do."""
     probe = (
         "import sys\n"
         "from jobs.harness.cli import exit_code_of\n"
         f"from jobs.{program.name.replace('-', '_')}.cli import PROGRAM\n"
         f"code = exit_code_of(PROGRAM, {arguments!r})\n"
         "loaded = {'torch', 'tensorflow', 'keras', 'numpy', 'scipy'} & set(sys.modules)\n"
-        "sys.exit(code or (f'loaded {loaded}' if loaded else 0))\n"
+        "print(loaded or code, len(sys.modules), file=sys.stderr)\n"
     )
     done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-
-
-@PROGRAMS
-@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["train", "--epochs", "-1"]])
-def test_help_and_usage_errors_come_within_half_a_second(program: Program, arguments: list[str]) -> None:
-    command = [sys.executable, "-c", f"from jobs.{program.name.replace('-', '_')}.cli import main; main()", *arguments]
-    best_s = float("inf")
-    # The best of a few: what the program needs, and not what else the machine is doing.
-    for _ in range(5):
-        begun_s = time.perf_counter()
-        subprocess.run(command, capture_output=True, check=False)
-        best_s = min(best_s, time.perf_counter() - begun_s)
-    assert best_s <= 0.5
+    code, modules = done.stderr.splitlines()[-1].rsplit(maxsplit=1)
+    assert code == str(expected)
+    assert int(modules) < 600
 
 
 @PROGRAMS

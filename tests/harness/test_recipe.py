@@ -33,9 +33,12 @@ def test_flop_of_lenet_by_hand() -> None:
     assert model_flop_per_image(LENET) == 6 * multiply_adds
 
 
-def test_without_dropout_the_weights_stay() -> None:
+def test_without_dropout_the_layers_and_weights_stay() -> None:
     still = BASIC_CNN.without_dropout()
-    assert not any(isinstance(layer, Dropout) for layer in still.layers)
+    assert list(map(type, still.layers)) == list(map(type, BASIC_CNN.layers))
+    rates = [layer.rate for layer in still.layers if isinstance(layer, Dropout)]
+    assert rates
+    assert not any(rates)
     assert weight_shapes(still) == weight_shapes(BASIC_CNN)
     assert LENET.without_dropout() == LENET
 

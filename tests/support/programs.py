@@ -17,7 +17,7 @@ KILLED = Path(__file__).with_name("killed.py")
 ROOT = Path(__file__).resolve().parents[2]
 
 TORTURE = "MNIST_JOBS_TORTURE" in os.environ
-"""``make torture``: every test that survives something does it as often as the documentation says."""
+"""``make torture`` and ``make test-long``: what is tried many times is tried as often as the documentation says."""
 
 
 def rounds(few: int, many: int) -> int:

@@ -160,6 +160,7 @@ def _document(
             "environment.git_sha": "not a git checkout",
             "environment.cpu.quota_cores": "unlimited",
             "config.optimizer": "not a setting of this optimizer",
+            "config.numerics.thread_wait_policy": "not read back",
             "results.time_to_accuracy_s": "the target was not reached",
             "results.achieved_flop_per_s": "not computed",
             "results.ceiling_flop_per_s": "not known",

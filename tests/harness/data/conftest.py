@@ -1,8 +1,7 @@
 from __future__ import annotations
 
 import gzip
-import os
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -11,8 +10,8 @@ from jobs.harness.data import idx
 from jobs.harness.data.digests import MNIST_SHA256
 from jobs.harness.data.roles import ROLES
 
-REAL_MNIST = os.environ.get("MNIST_DATA_DIR")
-"""Read before any test changes the environment."""
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @pytest.fixture(autouse=True)
@@ -21,13 +20,6 @@ def _no_inherited_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> N
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("MNIST_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setenv("NO_PROXY", "*")
-
-
-@pytest.fixture
-def real_mnist() -> Path:
-    if not REAL_MNIST:
-        pytest.skip("MNIST_DATA_DIR is not set: the four real files are needed")
-    return Path(REAL_MNIST)
 
 
 @pytest.fixture

@@ -155,6 +155,7 @@ def test_an_empty_variable_is_unset(small_mnist: Path, tmp_path: Path, monkeypat
     assert data.load("mnist").location == str(tmp_path / "cache")
 
 
+@pytest.mark.mnist
 def test_the_real_mnist(real_mnist: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MNIST_DATA_DIR", str(real_mnist))
     digits = data.load("mnist")
