@@ -8,6 +8,7 @@ from __future__ import annotations
 from array import array
 from collections import defaultdict
 from dataclasses import dataclass
+from itertools import accumulate
 from math import fabs
 from typing import TYPE_CHECKING, Final
 
@@ -229,9 +230,9 @@ def _not_judged(one: Trace, other: Trace) -> str | None:
     return None
 
 
-def relative_difference(one: float, other: float) -> float:
-    """``|a - b|`` over the larger magnitude: 0 for equal numbers, and 1 where one of them is 0."""
-    scale = max(fabs(one), fabs(other))
+def relative_difference(one: float, other: float, *, scale: float | None = None) -> float:
+    """``|a - b|`` over ``scale``, which is the larger magnitude unless given; 0 where that is 0."""
+    scale = max(fabs(one), fabs(other)) if scale is None else scale
     # Halves, so that neither the difference nor a sum of two large numbers leaves a float's range.
     return 2 * (fabs(one / 2 - other / 2) / scale) if scale > 0 else 0.0
 
@@ -241,9 +242,16 @@ def _shapes_differ(one: Trace, other: Trace) -> bool:
 
 
 def _by_step(name: QuantityName, one: Sequence[float], other: Sequence[float]) -> ParityQuantity:
-    differences = [relative_difference(a, b) for a, b in zip(one, other, strict=False)]
-    if not differences:
+    """Differences relative to the largest value of either trace up to each step.
+
+    A trace tells losses and gradients from running sums. A sum's rounding is that of its largest terms, so that a batch
+    whose own loss is small has no smaller error: relative to a loss of 0.01 that alone was 7e-13.
+    """
+    if not one or not other:
         return _unknown(name, "a trace has no step")
+    pairs = list(zip(one, other, strict=False))
+    scales = accumulate((max(fabs(a), fabs(b)) for a, b in pairs), max)
+    differences = [relative_difference(a, b, scale=scale) for (a, b), scale in zip(pairs, scales, strict=True)]
     largest = max(differences)
     past = (step for step, difference in enumerate(differences, start=1) if difference > TOLERANCE)
     return _known(name, largest, at_step=differences.index(largest) + 1, first_past=next(past, None))

@@ -7,7 +7,6 @@ import pytest
 from tests.support.programs import rounds
 from tests.support.simulated_verdicts import COMPARISONS, verdicts
 
-
 TRIED = rounds(200, COMPARISONS)
 FOUND_AT_LEAST = 0.95 if TRIED == COMPARISONS else 0.92
 """A sample of 200 may fall 3 % short of the share by chance: two standard deviations."""

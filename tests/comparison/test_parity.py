@@ -212,6 +212,23 @@ def test_only_traces_of_one_setting_are_paired_and_the_rest_is_returned() -> Non
     assert all(pair_traces(order) == (pairs, alone) for order in permutations(traces))
 
 
+def test_a_small_loss_has_the_rounding_of_the_sum_it_is_told_from() -> None:
+    losses = array("d", [2.0, 1.5, 0.01, 0.01])
+    rounded = array("d", [2.0, 1.5, 0.01 + 1e-13, 0.01])
+    off = array("d", [2.0, 1.5, 0.01 * (1 + 1e-8), 0.01])
+    straight = make_trace("tensorflow", losses=losses)
+    assert compare(straight, make_trace(losses=rounded)).outcome == "agree"
+    pair = compare(straight, make_trace(losses=off))
+    assert (pair.first_step_past_tolerance, pair.first_quantity_past_tolerance) == (3, "loss")
+    assert pair.largest_relative_difference == pytest.approx(0.01 * 1e-8 / 2.0)
+
+
+def test_a_loss_that_grows_later_does_not_hide_an_earlier_difference() -> None:
+    losses, off = array("d", [2.0, 2.0, 1e9, 1e9]), array("d", [2.0, 2.0 * (1 + 1e-11), 1e9, 1e9])
+    pair = compare(make_trace("tensorflow", losses=losses), make_trace(losses=off))
+    assert pair.first_step_past_tolerance == 2
+
+
 @given(st.floats(allow_nan=False, allow_infinity=False), st.floats(allow_nan=False, allow_infinity=False))
 def test_the_relative_difference_is_symmetric_and_bounded(one: float, other: float) -> None:
     found = relative_difference(one, other)

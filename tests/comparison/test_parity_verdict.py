@@ -48,7 +48,7 @@ def test_parity_that_fails_is_said_next_to_the_verdict_everywhere() -> None:
         *timed(), parity_report("tensorflow", precision="fp32"), parity_report("torch", precision="fp32", step=1.7)
     )
     text = (
-        "parity fails: in float64, seed 1 the traces part at step 2 (loss, 1.2e-01 apart at most in 2 steps; tolerance"
+        "parity fails: in float64, seed 1 the traces part at step 2 (loss, 1.0e-01 apart at most in 2 steps; tolerance"
     )
     assert comparison.sections[0].parity.outcome == "differ"
     assert comparison.sections[0].parity.text.startswith(text)
