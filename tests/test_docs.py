@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +20,7 @@ from jobs.mnist_torch.cli import PROGRAM
 from jobs.report.schema import GpuPhase, HostPhase
 
 ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "docs" / "results"
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *(ROOT / "docs").glob("*.md")])
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -121,6 +124,32 @@ def test_the_comparison_page_has_the_code_s_figures() -> None:
         assert figure in text, figure
     for field in fields.FIELDS:
         assert f"`{field.path}`" in text
+
+
+def test_figures_in_the_pages_are_those_of_the_result_files() -> None:
+    check = [sys.executable, ROOT / "scripts" / "figures.py", "--check"]
+    done = subprocess.run(check, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_a_figure_changed_by_hand_is_noticed(tmp_path: Path) -> None:
+    for part in ("scripts", "docs"):
+        shutil.copytree(ROOT / part, tmp_path / part)
+    text = README.replace("<!-- end of figures -->", "1.42 times as fast\n<!-- end of figures -->")
+    (tmp_path / "README.md").write_text(text, encoding="utf-8")
+    check = [sys.executable, tmp_path / "scripts" / "figures.py", "--check"]
+    done = subprocess.run(check, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "README.md: not up to date; run make figures\n")
+
+
+def test_every_result_file_says_how_it_was_measured_and_is_shown() -> None:
+    results = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in RESULTS.glob("*.json")}
+    for name, result in results.items():
+        assert all(result["measured"][fact] for fact in ("commit", "date_utc", "cpu_model", "cpu_threads")), name
+    templates = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "docs/figures").glob("*.md.jinja")}
+    shown = set(re.findall(r"<!-- figures: ([a-z_]+) -->", "".join(page.read_text(encoding="utf-8") for page in PAGES)))
+    assert {f"{name}.md.jinja" for name in shown} == set(templates)
+    assert {name for name in results if any(f"{name}." in text for text in templates.values())} == set(results)
 
 
 def test_no_placeholder_is_left() -> None:
