@@ -139,6 +139,8 @@ def _warn(loaded: Loaded) -> None:
         _say(f"warning: skipped {what}")
     if len(loaded.skipped) > WARNINGS_SHOWN:
         _say(f"warning: skipped {len(loaded.skipped) - WARNINGS_SHOWN} more; comparison.json lists all")
+    if loaded.passed_over:
+        _say(f"note: {loaded.passed_over}")
     if loaded.copies:
         _say(f"note: {counted(loaded.copies, 'report')} found again, by run id and attempt; each run counts once")
 

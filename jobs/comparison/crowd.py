@@ -34,7 +34,7 @@ def read_report(path: Path, reducer: Reducer) -> Run:
     """
     name = visible(str(path))
     raw = read_file(path, origin=name)
-    return reducer.reduce(parse(raw, origin=name), source=name, place=Place(path=path, size=len(raw)))
+    return reducer.reduce(parse(raw, origin=name), source=name, place=Place.of(raw, path=path))
 
 
 def read_reports(paths: Sequence[Path], *, meanwhile: Callable[[], None]) -> Iterator[Read]:
