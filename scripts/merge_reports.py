@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from jobs.comparison.text import counted, visible
-from jobs.comparison.write import output_files, write
+from jobs.comparison.write import check_outputs, output_files, write
 from jobs.errors import FrameworkMissing, JobError
 from jobs.exit_codes import ExitCode
 from jobs.streams import LastingConsole, settle_streams, unprintable
@@ -64,6 +64,8 @@ def _merge(paths: list[str], output_dir: Path, allow: list[str], earlier: list[s
         from jobs.comparison.load import load  # noqa: PLC0415
     # Reports are trees, freed as soon as they are read; looking for cycles among them takes a third of the time.
     gc.disable()
+    # What cannot be written in the end is said before thousands of reports are read.
+    check_outputs(output_dir)
     own = output_files(output_dir)
     loaded = load(paths, sys.stdin.buffer, leave_out=own, meanwhile=_import_the_rest)
     _warn(loaded)
