@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from jobs.comparison.surroundings import without_settings
 from jobs.comparison.text import counted, visible
 from jobs.comparison.write import check_outputs, output_files, write
 from jobs.errors import FrameworkMissing, JobError
@@ -72,7 +73,7 @@ def _merge(paths: list[str], output_dir: Path, allow: list[str], earlier: list[s
     baseline = load(earlier, sys.stdin.buffer, leave_out=own) if earlier else None
     if baseline is not None:
         _warn(baseline)
-    with _extra():
+    with _extra(), without_settings():
         # SciPy takes a second to import, which bad input need not wait for.
         from jobs.comparison.build import build  # noqa: PLC0415
         from jobs.comparison.html.page import render_html  # noqa: PLC0415
@@ -115,7 +116,7 @@ def _printing() -> Iterator[list[NotWritable]]:
 
 def _import_the_rest() -> None:
     """What takes a second to import, done while other processes read; who lacks it is told later, in order."""
-    with suppress(ModuleNotFoundError):
+    with suppress(ModuleNotFoundError), without_settings():
         import jobs.comparison.build  # noqa: PLC0415
         import jobs.comparison.html.page  # noqa: PLC0415, F401
 

@@ -8,11 +8,10 @@ from __future__ import annotations
 import zlib
 from dataclasses import dataclass, replace
 from hashlib import sha256
-from math import isfinite
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from jobs.comparison.fields import ENVIRONMENT, FIELDS
-from jobs.comparison.metrics import METRICS, Missing
+from jobs.comparison.metrics import METRICS, Missing, plausible
 from jobs.comparison.parity import training_code
 from jobs.comparison.parse import Refused, parse, read_slice
 from jobs.comparison.text import shortened
@@ -221,7 +220,7 @@ def _epoch_points(report: Report) -> Iterator[EpochPoint]:
     train_s = 0.0
     for epoch in report.results.epochs:
         train_s += epoch.wall_s
-        if epoch.test_accuracy_ratio is not None and isfinite(train_s):
+        if epoch.test_accuracy_ratio is not None and plausible(train_s):
             yield EpochPoint(epoch.epoch, train_s, epoch.test_accuracy_ratio)
 
 
@@ -229,7 +228,7 @@ def _phases_s(report: Report) -> dict[PhaseName, float]:
     totals: dict[PhaseName, float] = {}
     for phase in report.phases:
         totals[phase.name] = totals.get(phase.name, 0.0) + max(0.0, phase.end_s - phase.start_s)
-    return {name: total for name, total in totals.items() if isfinite(total)}
+    return {name: total for name, total in totals.items() if plausible(total)}
 
 
 def _suspect_of(report: Report) -> tuple[str, ...]:
