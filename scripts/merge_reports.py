@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from jobs.comparison.surroundings import without_settings
-from jobs.comparison.text import counted, visible
+from jobs.comparison.text import counted
 from jobs.comparison.write import check_outputs, output_files, write
 from jobs.errors import FrameworkMissing, JobError
 from jobs.exit_codes import ExitCode
-from jobs.streams import LastingConsole, settle_streams, unprintable
+from jobs.streams import LastingConsole, settle_streams, unprintable, visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Final
 
 from jobs.comparison.parse import Refused, parse, read_file
 from jobs.comparison.run import Place, Reducer, Run
-from jobs.comparison.text import visible
 from jobs.comparison.workers import start_workers
+from jobs.streams import visible
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

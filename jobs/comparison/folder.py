@@ -6,7 +6,7 @@ import os
 import stat
 from typing import TYPE_CHECKING, Final
 
-from jobs.comparison.text import visible
+from jobs.streams import visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from jobs.comparison.parse import parse_json
 from jobs.comparison.run import Reducer, Run
-from jobs.comparison.text import listed, shortened, visible
+from jobs.comparison.text import listed, shortened
 from jobs.errors import BadInput
+from jobs.streams import visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -13,9 +13,10 @@ from jobs.comparison.found import Found, Skipped
 from jobs.comparison.logs import read_log
 from jobs.comparison.parse import Refused, open_regular
 from jobs.comparison.run import Reducer, Run
-from jobs.comparison.text import counted, visible
+from jobs.comparison.text import counted
 from jobs.errors import BadInput
 from jobs.report import LINE_MARKER
+from jobs.streams import visible
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final
 import jiter
 from pydantic import ValidationError
 
-from jobs.comparison.text import shortened, visible
+from jobs.comparison.text import shortened
 from jobs.errors import BadInput
 from jobs.report import Report
+from jobs.streams import visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
+from jobs.streams import visible
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -23,16 +25,6 @@ _REFERENCE: Final = re.compile(r"^#|(?<![0-9A-Za-z])(?:gh-[0-9]|[0-9a-f]{7,40}(?
 _FORMULA: Final = re.compile(r'(^|[,;|])(?=[ "]*[=+\-@＝＋－＠])')  # noqa: RUF001
 _BREAKS: Final = ("\t", "\r", "\n")
 _ENTITIES: Final = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
-
-
-def visible(text: str) -> str:
-    """``text`` on one line, with every control, format and line-breaking character written as its escape."""
-    if text.isprintable():
-        return text
-    return "".join(
-        character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
-        for character in text
-    )
 
 
 def shortened(text: str, limit: int) -> str:

@@ -10,8 +10,8 @@ import stat
 from typing import TYPE_CHECKING, Final
 
 from jobs.comparison.render_csv import runs_csv
-from jobs.comparison.text import visible
 from jobs.errors import NotWritable
+from jobs.streams import visible
 from jobs.whole_file import part_file, sync_folder
 
 if TYPE_CHECKING:

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.comparison.text import counted, listed, markdown, number, shortened, visible
+from jobs.comparison.text import counted, listed, markdown, number, shortened
+from jobs.streams import visible
 
 
 @given(st.text())

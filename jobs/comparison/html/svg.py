@@ -18,7 +18,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from jobs.comparison.html.theme import INK, QUIET, ROLE, RULE
-from jobs.comparison.text import visible
+from jobs.streams import visible
 
 if TYPE_CHECKING:
     from collections.abc import Callable
