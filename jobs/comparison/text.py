@@ -17,9 +17,11 @@ CELL_LIMIT: Final = 32_000
 """Characters of one CSV cell; a spreadsheet takes 32,767 and cuts or splits what is longer."""
 
 # An underscore or a hash inside a word starts nothing, and names stay readable without the backslash.
-_MARKDOWN: Final = re.compile(r"(?P<word>#[0-9]+|[0-9A-Za-z-]+)|[\\`*\[\]|~$]|(?<![A-Za-z0-9])[_#]|_(?![A-Za-z0-9])")
+_MARKDOWN: Final = re.compile(
+    r"(?P<word>(?:#[0-9]+|[0-9A-Za-z-]+)+)|[\\`*\[\]|~$]|(?<![A-Za-z0-9])[_#]|_(?![A-Za-z0-9])"
+)
 # An issue's number, or what may be a commit's.
-_REFERENCE: Final = re.compile(r"^#|(?<![0-9A-Za-z])(?:gh-[0-9]|[0-9a-f]{7,40}(?![0-9A-Za-z]))", re.IGNORECASE)
+_REFERENCE: Final = re.compile(r"#|(?<![0-9A-Za-z])(?:gh-[0-9]|[0-9a-f]{7,40}(?![0-9A-Za-z]))", re.IGNORECASE)
 # Wide forms too, which some spreadsheets take for the plain ones. A cell may begin at any mark that separates cells
 # somewhere, since which one does depends on the reader's language.
 _FORMULA: Final = re.compile(r'(^|[,;|])(?=[ "]*[=+\-@＝＋－＠])')  # noqa: RUF001
