@@ -35,7 +35,7 @@ class Loaded:
     runs: tuple[Run, ...]
     skipped: tuple[Skipped, ...]
     copies: int
-    passed_over: str | None
+    passed_over: str | None = None
 
 
 def load(
