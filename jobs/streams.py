@@ -1,4 +1,4 @@
-"""Standard output and error that cannot be written: a disk is full, or whoever read them has left."""
+"""Standard output and error: what may reach a terminal, and what to do where they cannot be written."""
 
 from __future__ import annotations
 
@@ -19,6 +19,16 @@ class LastingConsole(Console):
 
     def on_broken_pipe(self) -> None:
         self.quiet = True
+
+
+def visible(text: str) -> str:
+    """``text`` on one line, with every control, format and line-breaking character written as its escape."""
+    if text.isprintable():
+        return text
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
+        for character in text
+    )
 
 
 def unprintable(error: OSError) -> NotWritable | None:

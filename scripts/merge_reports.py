@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from jobs.comparison.text import counted, visible
-from jobs.comparison.write import output_files, write
+from jobs.comparison.surroundings import without_settings
+from jobs.comparison.text import counted
+from jobs.comparison.write import check_outputs, output_files, write
 from jobs.errors import FrameworkMissing, JobError
 from jobs.exit_codes import ExitCode
-from jobs.streams import LastingConsole, settle_streams, unprintable
+from jobs.streams import LastingConsole, settle_streams, unprintable, visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -64,13 +65,15 @@ def _merge(paths: list[str], output_dir: Path, allow: list[str], earlier: list[s
         from jobs.comparison.load import load  # noqa: PLC0415
     # Reports are trees, freed as soon as they are read; looking for cycles among them takes a third of the time.
     gc.disable()
+    # What cannot be written in the end is said before thousands of reports are read.
+    check_outputs(output_dir)
     own = output_files(output_dir)
     loaded = load(paths, sys.stdin.buffer, leave_out=own, meanwhile=_import_the_rest)
     _warn(loaded)
     baseline = load(earlier, sys.stdin.buffer, leave_out=own) if earlier else None
     if baseline is not None:
         _warn(baseline)
-    with _extra():
+    with _extra(), without_settings():
         # SciPy takes a second to import, which bad input need not wait for.
         from jobs.comparison.build import build  # noqa: PLC0415
         from jobs.comparison.html.page import render_html  # noqa: PLC0415
@@ -113,7 +116,7 @@ def _printing() -> Iterator[list[NotWritable]]:
 
 def _import_the_rest() -> None:
     """What takes a second to import, done while other processes read; who lacks it is told later, in order."""
-    with suppress(ModuleNotFoundError):
+    with suppress(ModuleNotFoundError), without_settings():
         import jobs.comparison.build  # noqa: PLC0415
         import jobs.comparison.html.page  # noqa: PLC0415, F401
 
@@ -139,6 +142,8 @@ def _warn(loaded: Loaded) -> None:
         _say(f"warning: skipped {what}")
     if len(loaded.skipped) > WARNINGS_SHOWN:
         _say(f"warning: skipped {len(loaded.skipped) - WARNINGS_SHOWN} more; comparison.json lists all")
+    if loaded.passed_over:
+        _say(f"note: {loaded.passed_over}")
     if loaded.copies:
         _say(f"note: {counted(loaded.copies, 'report')} found again, by run id and attempt; each run counts once")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from dataclasses import asdict
+from hashlib import sha256
 from itertools import groupby
 from typing import TYPE_CHECKING
 
@@ -65,6 +66,7 @@ def build(loaded: Loaded, *, allow: Iterable[str] = (), baseline: Loaded | None 
     tests = over_table([_p_value(_sides(found)) for found in groups])
     parity, unpaired = paired_traces(loaded.runs)
     return Comparison(
+        comparison_id=_comparison_id(loaded, baseline, allowed),
         package_version=__version__,
         data=_data(loaded.runs),
         confidence_ratio=CONFIDENCE,
@@ -81,6 +83,18 @@ def build(loaded: Loaded, *, allow: Iterable[str] = (), baseline: Loaded | None 
             for skipped in loaded.skipped
         ],
     )
+
+
+def _comparison_id(loaded: Loaded, baseline: Loaded | None, allowed: Sequence[str]) -> str:
+    """The same reports from the same places, compared alike, give the same id; nothing else does."""
+    digest = sha256(repr((__version__, allowed, baseline is None)).encode())
+    for side in (loaded, baseline):
+        if side is not None:
+            for run in side.runs:
+                digest.update(repr((run.source, run.place.sha256)).encode())
+            digest.update(repr(side.skipped).encode())
+    # In groups, so that no spreadsheet takes it for a number.
+    return "-".join(digest.hexdigest()[at : at + 4] for at in range(0, 16, 4))
 
 
 def _data(runs: Sequence[Run]) -> Data:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
 from jobs.comparison.fields import ENVIRONMENT, FIELDS, show_value
-from jobs.comparison.text import listed, visible
+from jobs.comparison.text import listed
 from jobs.errors import BadInput, NotComparable
+from jobs.streams import visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

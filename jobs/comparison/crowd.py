@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Final
 
 from jobs.comparison.parse import Refused, parse, read_file
 from jobs.comparison.run import Place, Reducer, Run
-from jobs.comparison.text import visible
 from jobs.comparison.workers import start_workers
+from jobs.streams import visible
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -34,7 +34,7 @@ def read_report(path: Path, reducer: Reducer) -> Run:
     """
     name = visible(str(path))
     raw = read_file(path, origin=name)
-    return reducer.reduce(parse(raw, origin=name), source=name, place=Place(path=path, size=len(raw)))
+    return reducer.reduce(parse(raw, origin=name), source=name, place=Place.of(raw, path=path))
 
 
 def read_reports(paths: Sequence[Path], *, meanwhile: Callable[[], None]) -> Iterator[Read]:

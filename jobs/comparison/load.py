@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import os
 import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final
 
 from jobs.comparison.crowd import read_report, read_reports
+from jobs.comparison.folder import READ, report_files
 from jobs.comparison.found import Found, Skipped
 from jobs.comparison.logs import read_log
-from jobs.comparison.parse import Refused
+from jobs.comparison.parse import Refused, open_regular
 from jobs.comparison.run import Reducer, Run
-from jobs.comparison.text import visible
+from jobs.comparison.text import counted
 from jobs.errors import BadInput
 from jobs.report import LINE_MARKER
+from jobs.streams import visible
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
 STANDARD_INPUT: Final = "-"
 
@@ -27,12 +28,14 @@ STANDARD_INPUT: Final = "-"
 class Loaded:
     """What was found, in an order that the order of the input has no part in.
 
-    ``copies`` counts reports found besides the one that is kept of each run and attempt.
+    ``copies`` counts reports found besides the one that is kept of each run and attempt; ``passed_over`` says which
+    files of folders were not read for their names alone, ``None`` where none was much like a report.
     """
 
     runs: tuple[Run, ...]
     skipped: tuple[Skipped, ...]
     copies: int
+    passed_over: str | None = None
 
 
 def load(
@@ -56,20 +59,21 @@ def load(
     """
     if not paths:
         raise BadInput("nothing to merge: no path was given; name report files, folders with reports, or - for a log")
-    own = {str(path.resolve()) for path in leave_out}
+    own = tuple(leave_out)
     found = Found()
     for path in dict.fromkeys(paths):
         seen, skipped = found.reports, len(found.skipped)
         if path == STANDARD_INPUT:
-            read_log(stdin, found, source="standard input", path=None)
+            read_log(stdin, found, source="standard input")
         else:
             _read_path(Path(path), found, own, meanwhile)
         if found.reports == seen:
-            raise BadInput(_nothing_in(path, list(found.skipped.values())[skipped:]))
+            raise BadInput(_nothing_in(path, list(found.skipped.values())[skipped:], found))
     return Loaded(
         runs=tuple(sorted(found.runs.values(), key=_run_order)),
         skipped=tuple(sorted(found.skipped.values(), key=lambda skipped: (skipped.source, skipped.reason))),
         copies=found.copies,
+        passed_over=_passed_over(found),
     )
 
 
@@ -77,16 +81,30 @@ def _run_order(run: Run) -> tuple[str, str, str, int, str, int]:
     return (run.recipe, run.protocol, run.framework, run.seed, run.run_id, run.attempt)
 
 
-def _nothing_in(path: str, skipped: Sequence[Skipped]) -> str:
+def _passed_over(found: Found) -> str | None:
+    if not found.passed_over:
+        return None
+    rest = found.passed_over - len(found.passed_over_names)
+    names = ", ".join(found.passed_over_names) + (f" and {rest} more" if rest else "")
+    return (
+        f"{counted(found.passed_over, 'file')} not read ({names}): of a folder only "
+        f"{' and '.join(f'*{end}' for end in READ)} are; unpack or rename what holds reports"
+    )
+
+
+def _nothing_in(path: str, skipped: Sequence[Skipped], found: Found) -> str:
     where = "standard input" if path == STANDARD_INPUT else repr(_name(Path(path)))
     text = f"{where} holds no report"
     if skipped:
         count = sum(one.count for one in skipped)
         text += f" ({count} skipped, the first: {skipped[0].source}: {skipped[0].reason})"
+    passed_over = _passed_over(found)
+    if passed_over:
+        text += f" ({passed_over})"
     return f"{text}; a job writes reports to --report-dir and one line with {LINE_MARKER.strip()} to its log"
 
 
-def _read_path(path: Path, found: Found, own: set[str], meanwhile: Callable[[], None]) -> None:
+def _read_path(path: Path, found: Found, own: Sequence[Path], meanwhile: Callable[[], None]) -> None:
     try:
         mode = path.stat().st_mode
     except (OSError, ValueError) as error:
@@ -110,20 +128,13 @@ def _read_file(path: Path, found: Found) -> None:
 
 
 def _read_log_file(path: Path, found: Found) -> None:
-    try:
-        with path.open("rb") as stream:
-            read_log(stream, found, source=_name(path), path=path)
-    except OSError as error:
-        raise Refused(f"{_name(path)!r} cannot be read ({error.strerror or error}); check its mode") from error
+    name = _name(path)
+    with open_regular(path, origin=name) as (stream, size):
+        read_log(stream, found, source=name, path=path, size=size)
 
 
-def _read_folder(folder: Path, found: Found, own: set[str], meanwhile: Callable[[], None]) -> None:
-    files = []
-    for path in _candidates(folder, found, own):
-        if path.is_file():
-            files.append(path)
-        else:
-            found.skip(_name(path), "not a regular file")
+def _read_folder(folder: Path, found: Found, own: Sequence[Path], meanwhile: Callable[[], None]) -> None:
+    files = list(report_files(folder, found, own))
     reports = [path for path in files if path.suffix != ".log"]
     for path, read in zip(reports, read_reports(reports, meanwhile=meanwhile), strict=True):
         if isinstance(read, Run):
@@ -144,21 +155,6 @@ def _read_folder_log(path: Path, found: Found) -> None:
         return
     if (found.reports, len(found.skipped)) == (seen, skipped):
         found.skip(_name(path), "a log without a report line")
-
-
-def _candidates(folder: Path, found: Found, own: set[str]) -> Iterator[Path]:
-    def unreadable(error: OSError) -> None:
-        found.skip(_name(Path(os.fsdecode(error.filename or folder))), f"cannot be read ({error.strerror or error})")
-
-    for parent, folders, files in os.walk(folder, onerror=unreadable):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in folders:
-            if Path(parent, name).is_symlink():
-                found.skip(_name(Path(parent, name)), "a link to a folder is not followed")
-        real = os.path.realpath(parent)
-        for name in sorted(files):
-            if name.endswith((".json", ".log")) and not name.startswith(".") and f"{real}/{name}" not in own:
-                yield Path(parent, name)
 
 
 def _name(path: Path) -> str:

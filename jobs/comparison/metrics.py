@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import fsum, inf, isfinite
+from math import fsum, inf
 from typing import TYPE_CHECKING, Final, Literal
 
 from jobs.comparison.text import number
@@ -20,6 +20,11 @@ MetricName = Literal[
 
 COMPLETED: Final[frozenset[Status]] = frozenset({"completed"})
 TRAINED_TO_THE_END: Final[frozenset[Status]] = frozenset({"completed", "below_reference"})
+
+
+LARGEST: Final = 1e30
+"""No speed, time, power or energy of a run is larger, or smaller than one over it without being 0: a report that says
+so is wrong. Sums, ratios and axes of what lies between stay inside a float's range."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,16 +60,23 @@ class Metric:
         return f"{100 * value:.2f}" if self.unit == "ratio" else number(value)
 
     def of(self, report: Report) -> float | Missing:
-        """The figure of one run, finite, or why there is none."""
+        """The figure of one run, or why there is none."""
         try:
             value = self.measure(report)
         except (OverflowError, ValueError):
             # What fsum says to sums past a float's range; only a damaged report has such.
             value = inf
-        return value if isinstance(value, Missing) or isfinite(value) else Missing(reason="past the range of a float")
+        if isinstance(value, Missing) or plausible(value):
+            return value
+        return Missing(reason=f"it comes to {value:.4g}, which no run can have")
 
     def counts(self, run: Run) -> bool:
         return run.status in self.statuses
+
+
+def plausible(value: float) -> bool:
+    """Whether a run can have ``value`` as a figure or a time."""
+    return value == 0 or 1 / LARGEST <= abs(value) <= LARGEST
 
 
 def null_reason(report: Report, path: str) -> str:

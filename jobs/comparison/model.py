@@ -12,7 +12,7 @@ from jobs.comparison.comparability import Why
 from jobs.comparison.metrics import MetricName
 from jobs.report.schema import PhaseName, Status
 
-SCHEMA_VERSION: Final = "1.1"
+SCHEMA_VERSION: Final = "1.2"
 """Major.minor: a minor adds fields, a major changes the meaning of one."""
 
 FrameworkName = Literal["tensorflow", "torch"]
@@ -355,7 +355,10 @@ class Gate(Part):
 
 
 class Comparison(Part):
-    schema_version: Literal["1.1"] = SCHEMA_VERSION
+    """All of it; ``comparison_id`` stands in every file of one merge, which tells files of another from them."""
+
+    schema_version: Literal["1.2"] = SCHEMA_VERSION
+    comparison_id: str
     package_version: str
     data: Data
     confidence_ratio: float

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import os
 import stat
-from typing import TYPE_CHECKING, Final
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 import jiter
 from pydantic import ValidationError
 
-from jobs.comparison.text import shortened, visible
+from jobs.comparison.text import shortened
 from jobs.errors import BadInput
 from jobs.report import Report
+from jobs.streams import visible
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 REPORT_LIMIT: Final = 16 * 1024 * 1024
@@ -33,23 +36,34 @@ class Refused(BadInput):
 def parse(raw: bytes, *, origin: str) -> Report:
     """Turn JSON into a report; ``origin`` names it in errors.
 
-    Stricter than JSON readers use to be: NaN, infinities, a key given twice, lone surrogates and nesting beyond
-    200 levels are refused.
+    Booleans and texts are not taken for numbers, nor numbers for either.
 
     Raises:
         Refused: not strict JSON, not a report, or of a schema version this release cannot read.
     """
+    data = parse_json(raw, origin=origin)
     try:
-        data = jiter.from_json(raw, allow_inf_nan=False, catch_duplicate_keys=True)
-    except ValueError as error:
-        raise Refused(f"{origin!r} is no report of a job: not valid JSON ({_short(error)})") from error
-    try:
-        return Report.model_validate(data)
+        return Report.from_data(data)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "the document"
         text = f"{origin!r} is no report of a job: {_short(where)}: {_short(first['msg'])}"
         raise Refused(text, whole=True) from error
+
+
+def parse_json(raw: bytes, *, origin: str) -> Any:
+    """What the JSON in ``raw`` says; ``origin`` names it in errors.
+
+    Stricter than JSON readers use to be: NaN, infinities, a key given twice, lone surrogates and nesting beyond
+    200 levels are refused.
+
+    Raises:
+        Refused: not strict JSON.
+    """
+    try:
+        return jiter.from_json(raw, allow_inf_nan=False, catch_duplicate_keys=True)
+    except ValueError as error:
+        raise Refused(f"{origin!r} is no report of a job: not valid JSON ({_short(error)})") from error
 
 
 def read_file(path: Path, *, origin: str) -> bytes:
@@ -70,19 +84,31 @@ def read_slice(path: Path, offset: int, size: int, *, origin: str | None = None)
     Raises:
         Refused: it cannot be read or is no regular file.
     """
-    name = visible(str(path)) if origin is None else origin
+    with open_regular(path, origin=visible(str(path)) if origin is None else origin) as (stream, file_size):
+        stream.seek(offset)
+        # A buffer of the limit's size would be made anew for each of thousands of small files.
+        return stream.read(max(0, min(size, file_size - offset)))
+
+
+@contextmanager
+def open_regular(path: Path, *, origin: str) -> Iterator[tuple[BinaryIO, int]]:
+    """A regular file to read from, and its size, beyond which nothing should be read.
+
+    What the kernel makes up as it is read, such as its own log, has the size 0 and may have no end.
+
+    Raises:
+        Refused: it cannot be read, also inside the ``with`` block, or is no regular file.
+    """
     try:
         # Without O_NONBLOCK, opening a pipe would wait for its writer.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         with os.fdopen(descriptor, "rb") as stream:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):
-                raise Refused(f"{name!r} is not a regular file")
-            stream.seek(offset)
-            # A buffer of the limit's size would be made anew for each of thousands of small files.
-            return stream.read(max(0, min(size, status.st_size - offset)))
+                raise Refused(f"{origin!r} is not a regular file")
+            yield stream, status.st_size
     except OSError as error:
-        raise Refused(f"{name!r} cannot be read ({error.strerror or error}); check its mode") from error
+        raise Refused(f"{origin!r} cannot be read ({error.strerror or error}); check its mode") from error
 
 
 def _short(text: object) -> str:

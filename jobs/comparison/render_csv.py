@@ -29,6 +29,7 @@ COLUMNS: Final = (
     "gpu_uuids",
     *(metric.name for metric in METRICS),
     "source",
+    "comparison_id",
 )
 
 
@@ -42,11 +43,11 @@ def runs_csv(comparison: Comparison) -> str:
     writer.writerow(COLUMNS)
     for section in comparison.sections:
         for row in section.runs:
-            writer.writerow(_cells(section, row))
+            writer.writerow(_cells(comparison, section, row))
     return text.getvalue()
 
 
-def _cells(section: Section, row: RunRow) -> Iterator[str | int | float | None]:
+def _cells(comparison: Comparison, section: Section, row: RunRow) -> Iterator[str | int | float | None]:
     yield csv_cell(section.recipe)
     yield section.protocol
     yield row.framework
@@ -62,3 +63,4 @@ def _cells(section: Section, row: RunRow) -> Iterator[str | int | float | None]:
     for metric in METRICS:
         yield row.metrics[metric.name]
     yield csv_cell(row.source)
+    yield comparison.comparison_id

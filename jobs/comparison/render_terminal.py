@@ -10,7 +10,7 @@ from rich.text import Text
 from jobs.comparison import tables
 from jobs.comparison.parity_text import OUTCOME
 from jobs.comparison.parity_verdict import FAILED, unpaired_line
-from jobs.comparison.text import visible
+from jobs.streams import visible
 
 if TYPE_CHECKING:
     from rich.console import Console

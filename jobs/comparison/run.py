@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import zlib
 from dataclasses import dataclass, replace
-from math import isfinite
+from hashlib import sha256
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from jobs.comparison.fields import ENVIRONMENT, FIELDS
-from jobs.comparison.metrics import METRICS, Missing
+from jobs.comparison.metrics import METRICS, Missing, plausible
 from jobs.comparison.parity import training_code
-from jobs.comparison.parse import parse, read_slice
+from jobs.comparison.parse import Refused, parse, read_slice
 from jobs.comparison.text import shortened
 
 if TYPE_CHECKING:
@@ -36,15 +36,29 @@ TEXT_LIMIT: Final = 1000
 WARNINGS_LIMIT: Final = 100
 """Warnings kept of one run."""
 
+DEVICES_LIMIT: Final = 100
+"""Devices kept of one run; what has more says so."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """Where a report's JSON is: ``size`` bytes at ``offset`` of the file ``path``, or ``kept``, compressed."""
+    """Where a report's JSON is: ``size`` bytes at ``offset`` of the file ``path``, or ``kept``, compressed.
+
+    ``sha256`` is that of the JSON as it was when it was read.
+    """
 
     path: Path | None = None
     offset: int = 0
     size: int = 0
     kept: bytes = b""
+    sha256: bytes = b""
+
+    @classmethod
+    def of(cls, raw: bytes, *, path: Path | None, offset: int = 0) -> Place:
+        """The place of ``raw``, which was read at ``offset`` of ``path``; without one it is kept."""
+        if path is None:
+            return cls(kept=zlib.compress(raw, 1), sha256=sha256(raw).digest())
+        return cls(path=path, offset=offset, size=len(raw), sha256=sha256(raw).digest())
 
 
 class EpochPoint(NamedTuple):
@@ -104,9 +118,21 @@ class Run:
         Raises:
             BadInput: its file has gone or changed meanwhile.
         """
-        if self.place.path is None:
-            return parse(zlib.decompress(self.place.kept), origin=self.source)
-        return parse(read_slice(self.place.path, self.place.offset, self.place.size), origin=self.source)
+        return parse(self.raw(), origin=self.source)
+
+    def raw(self) -> bytes:
+        """The report's JSON, read again.
+
+        Raises:
+            BadInput: its file has gone or changed meanwhile.
+        """
+        place = self.place
+        if place.path is None:
+            return zlib.decompress(place.kept)
+        raw = read_slice(place.path, place.offset, place.size)
+        if sha256(raw).digest() != place.sha256:
+            raise Refused(f"{self.source!r} has changed since it was read first; merge again once nothing writes to it")
+        return raw
 
 
 SHARED: Final = (
@@ -147,11 +173,7 @@ class Reducer:
             compared=self._one(tuple(_cut(field.read(report)) for field in FIELDS)),
             environment=self._one(tuple(_cut(field.read(report)) for field in ENVIRONMENT)),
             node=self._node(report),
-            gpu_uuids=self._one(
-                tuple(
-                    shortened(uuid, TEXT_LIMIT) for device in report.devices if (uuid := device.mig_uuid or device.uuid)
-                )
-            ),
+            gpu_uuids=self._one(_uuids(report)),
             measured={metric.name: self._measured(metric.of(report)) for metric in METRICS},
             epochs=config.epochs,
             epoch_accuracies=tuple(_epoch_points(report)),
@@ -198,7 +220,7 @@ def _epoch_points(report: Report) -> Iterator[EpochPoint]:
     train_s = 0.0
     for epoch in report.results.epochs:
         train_s += epoch.wall_s
-        if epoch.test_accuracy_ratio is not None and isfinite(train_s):
+        if epoch.test_accuracy_ratio is not None and plausible(train_s):
             yield EpochPoint(epoch.epoch, train_s, epoch.test_accuracy_ratio)
 
 
@@ -206,7 +228,7 @@ def _phases_s(report: Report) -> dict[PhaseName, float]:
     totals: dict[PhaseName, float] = {}
     for phase in report.phases:
         totals[phase.name] = totals.get(phase.name, 0.0) + max(0.0, phase.end_s - phase.start_s)
-    return {name: total for name, total in totals.items() if isfinite(total)}
+    return {name: total for name, total in totals.items() if plausible(total)}
 
 
 def _suspect_of(report: Report) -> tuple[str, ...]:
@@ -216,8 +238,9 @@ def _suspect_of(report: Report) -> tuple[str, ...]:
 
 
 def _uuids(report: Report) -> tuple[str, ...]:
-    uuids = (device.mig_uuid or device.uuid for device in report.devices)
-    return tuple(shortened(uuid, TEXT_LIMIT) for uuid in uuids if uuid is not None)
+    uuids = [uuid for device in report.devices if (uuid := device.mig_uuid or device.uuid)]
+    kept = tuple(shortened(uuid, TEXT_LIMIT) for uuid in uuids[:DEVICES_LIMIT])
+    return kept if len(kept) == len(uuids) else (*kept, f"… ({len(uuids):,} devices)")
 
 
 def _cut(value: Value) -> Value:

@@ -5,27 +5,28 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
+from jobs.streams import visible
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 ABSENT: Final = "—"
 """What stands where there is no measurement."""
 
+CELL_LIMIT: Final = 32_000
+"""Characters of one CSV cell; a spreadsheet takes 32,767 and cuts or splits what is longer."""
+
 # An underscore or a hash inside a word starts nothing, and names stay readable without the backslash.
-_MARKDOWN: Final = re.compile(r"[\\`*\[\]|~$]|(?<![A-Za-z0-9])[_#]|_(?![A-Za-z0-9])")
-# Wide forms too, which some spreadsheets take for the plain ones.
-_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")  # noqa: RUF001
+_MARKDOWN: Final = re.compile(
+    r"(?P<word>(?:#[0-9]+|[0-9A-Za-z-]+)+)|[\\`*\[\]|~$]|(?<![A-Za-z0-9])[_#]|_(?![A-Za-z0-9])"
+)
+# An issue's number, or what may be a commit's.
+_REFERENCE: Final = re.compile(r"#|(?<![0-9A-Za-z])(?:gh-[0-9]|[0-9a-f]{7,40}(?![0-9A-Za-z]))", re.IGNORECASE)
+# Wide forms too, which some spreadsheets take for the plain ones. A cell may begin at any mark that separates cells
+# somewhere, since which one does depends on the reader's language.
+_FORMULA: Final = re.compile(r'(^|[,;|])(?=[ "]*[=+\-@＝＋－＠])')  # noqa: RUF001
+_BREAKS: Final = ("\t", "\r", "\n")
 _ENTITIES: Final = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
-
-
-def visible(text: str) -> str:
-    """``text`` on one line, with every control, format and line-breaking character written as its escape."""
-    if text.isprintable():
-        return text
-    return "".join(
-        character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
-        for character in text
-    )
 
 
 def shortened(text: str, limit: int) -> str:
@@ -34,18 +35,25 @@ def shortened(text: str, limit: int) -> str:
 
 
 def markdown(text: str) -> str:
-    """``text`` as it is, read as Markdown: no markup, HTML, table cell, mention or bare link comes of it."""
-    escaped = _MARKDOWN.sub(lambda match: f"\\{match[0]}", visible(text))
+    """``text`` as it is, read as Markdown: no markup, HTML, table cell, mention, reference or bare link comes of it."""
+    escaped = _MARKDOWN.sub(_escape, visible(text))
     escaped = re.sub("[&<>]", lambda match: _ENTITIES[match[0]], escaped)
     # GitHub links bare addresses, which an entity breaks, and mentions, which only a zero-width joiner breaks.
     return escaped.replace("://", ":&#47;&#47;").replace("www.", "www&#46;").replace("@", "@&#8205;")
 
 
+def _escape(match: re.Match[str]) -> str:
+    if match["word"] is None:
+        return f"\\{match[0]}"
+    # GitHub makes links of references wherever they stand but in code, and a backslash does not keep it from that.
+    return f"`{match[0]}`" if _REFERENCE.search(match[0]) else match[0]
+
+
 def csv_cell(text: str) -> str:
-    """``text`` on one line that no spreadsheet takes for a formula (OWASP, CSV injection)."""
-    shown = visible(text)
+    """``text`` on one bounded line, of which a spreadsheet takes no part for a formula (OWASP, CSV injection)."""
+    shown = shortened(_FORMULA.sub(r"\1'", visible(text)), CELL_LIMIT)
     # The characters as they came count too: what is escaped now may have begun with a tab or a line break.
-    return f"'{shown}" if text.startswith(_FORMULA) or shown.startswith(_FORMULA) else shown
+    return f"'{shown}" if text.startswith(_BREAKS) else shown
 
 
 def number(value: float) -> str:

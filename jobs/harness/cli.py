@@ -18,7 +18,7 @@ from jobs.errors import FrameworkMissing, JobError
 from jobs.exit_codes import ExitCode
 from jobs.harness.interrupt import leave_on_sigterm
 from jobs.harness.termination import note_error, termination_message
-from jobs.streams import settle_streams, unprintable
+from jobs.streams import settle_streams, unprintable, visible
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -306,7 +306,7 @@ def build_app(program: Program) -> typer.Typer:
 
         exit_code = ExitCode.DONE
         for finding in examine(program.load_framework, device=device.value, dataset=dataset, report_dir=report_dir):
-            typer.echo(f"{finding.state:5} {finding.subject}: {finding.text}")
+            typer.echo(visible(f"{finding.state:5} {finding.subject}: {finding.text}"))
             if finding.exit_code:
                 note_error(f"{finding.subject}: {finding.text}")
             exit_code = exit_code or finding.exit_code
@@ -320,7 +320,7 @@ def build_app(program: Program) -> typer.Typer:
         from jobs.harness.data import describe, load  # noqa: PLC0415
 
         description = describe(load(dataset))
-        typer.echo(f"{description.name}  sha256 {description.sha256}  {description.location}")
+        typer.echo(visible(f"{description.name}  sha256 {description.sha256}  {description.location}"))
         for file in description.files:
             typer.echo(f"{file.sha256}  {file.content_bytes:>10} bytes  {file.name}")
         typer.echo(f"train {description.train_examples}, by digit {_counts(description.train_class_counts)}")
@@ -379,5 +379,5 @@ def _fail(message: str, code: ExitCode) -> int:
     if message:
         note_error(message)
         with suppress(OSError):
-            print(f"error: {message}", file=sys.stderr)  # noqa: T201 - the one line a person sees
+            print(f"error: {visible(message)}", file=sys.stderr)  # noqa: T201 - the one line a person sees
     return int(code)

@@ -6,6 +6,7 @@ has no sample, which is Prometheus' way to say that it is not known.
 
 from __future__ import annotations
 
+from math import isfinite
 from typing import TYPE_CHECKING, Final
 
 from prometheus_client import CollectorRegistry, Gauge, generate_latest
@@ -82,12 +83,20 @@ def to_prometheus(report: Report) -> bytes:
     registry = CollectorRegistry()
     families: dict[str, Gauge] = {}
     for name, help_text, value, own in _samples(report):
-        if value is None:
+        if value is None or not _is_a_float(value):
             continue
         if name not in families:
             families[name] = Gauge(PREFIX + name, help_text, [*common, *own], registry=registry)
         families[name].labels(**common, **own).set(value)
     return generate_latest(registry)
+
+
+def _is_a_float(value: float) -> bool:
+    """Prometheus knows floats alone; a report's whole number may be larger than any, and is no figure then."""
+    try:
+        return isfinite(value)
+    except OverflowError:
+        return False
 
 
 def _samples(report: Report) -> Iterator[Sample]:

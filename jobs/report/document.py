@@ -86,7 +86,7 @@ def parse(text: str, *, origin: str) -> Report:
     """
     try:
         data: Any = json.loads(text)
-        return Report.model_validate(data)
+        return Report.from_data(data)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the document"

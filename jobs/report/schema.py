@@ -7,9 +7,10 @@ Names carry their SI unit (``_s``, ``_bytes``, ``_w``, ``_j``, ``_hz``); ratios 
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
 
 SCHEMA_VERSION: Final = "1.2"
 """Major.minor: a minor adds fields, a major changes the meaning of one."""
@@ -35,6 +36,14 @@ def _readable_version(version: str) -> str:
             "use the release that wrote it"
         )
     return version
+
+
+def _from_text(value: Any) -> Any:
+    """A time as JSON has it; a number is no time, whatever clock it might have been read from."""
+    return datetime.fromisoformat(value) if isinstance(value, str) else value
+
+
+Instant = Annotated[AwareDatetime, BeforeValidator(_from_text)]
 
 
 class Model(BaseModel):
@@ -289,8 +298,8 @@ class EarlierAttempt(Model):
     """An attempt of this run that was cut short, up to the checkpoint from which a later one went on."""
 
     attempt: Annotated[int, Field(ge=1)]
-    started_at_utc: AwareDatetime
-    saved_at_utc: AwareDatetime
+    started_at_utc: Instant
+    saved_at_utc: Instant
     epoch: Annotated[int, Field(ge=1)] = Field(description="the epoch in progress at the checkpoint")
     step: Count = Field(description="steps of that epoch that were done")
     device: str
@@ -406,8 +415,8 @@ class Report(Model):
     attempt: Annotated[int, Field(ge=1)]
     status: Status
     status_reason: str | None = Field(description="one line; null for a completed run")
-    started_at_utc: AwareDatetime
-    finished_at_utc: AwareDatetime
+    started_at_utc: Instant
+    finished_at_utc: Instant
     environment: Environment
     devices: list[Device]
     config: Config
@@ -425,6 +434,15 @@ class Report(Model):
     null_reasons: dict[str, str] = Field(
         description="why a field is null, by path; list items as [], and a path speaks for everything below it"
     )
+
+    @classmethod
+    def from_data(cls, data: Any) -> Report:
+        """The report in ``data``, parsed JSON, read strictly: ``true`` and ``"1"`` are no numbers, and 1 is no truth.
+
+        Raises:
+            ValidationError: it is no report, or of a schema version that cannot be read.
+        """
+        return cls.model_validate(data, strict=True)
 
     def null_paths(self) -> set[str]:
         """Paths of all nulls, list items as ``[]``; the points of a time series explain themselves."""

@@ -123,4 +123,14 @@ def test_the_reports_that_tests_use_explain_every_null(gpu: bool, status: str) -
 def test_a_figure_past_a_float_s_range_is_no_measurement(mean: float) -> None:
     far = {f"phases.{at}.{end}": value for at in (2, 4) for end, value in (("start_s", -1e308), ("end_s", 1e308))}
     report = make_report(gpu=True, changes={**far, "phases.2.gpu.util_percent": aggregate(mean)})
-    assert UTIL.of(report) == Missing(reason="past the range of a float")
+    assert UTIL.of(report) in {Missing(reason=f"it comes to {sum_}, which no run can have") for sum_ in ("inf", "nan")}
+
+
+@pytest.mark.parametrize(
+    ("value", "counts"),
+    [(1.797e308, False), (2e30, False), (9e29, True), (0.0, True), (2e-30, True), (9e-31, False), (5e-324, False)],
+)
+def test_a_figure_that_no_run_can_have_is_no_measurement(value: float, counts: bool) -> None:  # noqa: FBT001
+    speed = BY_NAME["steady_images_per_s"].of(make_report(changes={"results.steady_images_per_s": value}))
+    expected = Missing(reason=f"it comes to {value:.4g}, which no run can have")
+    assert speed == (value if counts else expected)

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.comparison.text import counted, listed, markdown, number, shortened, visible
+from jobs.comparison.text import counted, listed, markdown, number, shortened
+from jobs.streams import visible
 
 
 @given(st.text())
@@ -19,7 +20,8 @@ def test_visible_text_is_one_printable_line(text: str) -> None:
 @given(st.text(st.characters(categories=["L", "N"])))
 def test_letters_and_digits_of_any_script_stay_as_they_are(text: str) -> None:
     assert visible(text) == text
-    assert markdown(text).replace("&#46;", ".") == text
+    # What could be a commit's name is code.
+    assert markdown(text).replace("&#46;", ".").replace("`", "") == text
 
 
 @given(st.text())
@@ -45,10 +47,38 @@ def test_markdown_opens_no_cell_and_no_tag(text: str) -> None:
         ("`rm`", r"\`rm\`"),
         ("https://x.example", "https:&#47;&#47;x.example"),
         ("@someone", "@&#8205;someone"),
+        ("lost #12, see", "lost `#12`, see"),
+        ("owner/name#12", "owner/`name#12`"),
+        ("##1 #x", r"\#`#1` \#x"),
+        ("GH-7 and gh-7", "`GH-7` and `gh-7`"),
+        ("at 0123abc.", "at `0123abc`."),
+        ("user@0123ABC", "user@&#8205;`0123ABC`"),
+        ("f" * 40, f"`{'f' * 40}`"),
+        ("f" * 64, "f" * 64),
+        ("GPU-0123abcd-01ab", "`GPU-0123abcd-01ab`"),
+        ("torch-lenet-matched-1", "torch-lenet-matched-1"),
+        ("`0123abc`", r"\``0123abc`\`"),
     ],
 )
 def test_markdown_keeps_what_is_harmless_readable(text: str, shown: str) -> None:
     assert markdown(text) == shown
+
+
+_CODE_OR_ESCAPE = re.compile(r"`[^`]*`|\\([^0-9A-Za-z\s])")
+_LIVE = re.compile(r"(?i)#[0-9]|(?<![0-9a-z])gh-[0-9]|(?<![0-9a-z_])[0-9a-f]{7,40}(?![0-9a-z_])")
+
+
+@given(
+    st.lists(
+        st.sampled_from(["#", "1", "12", "GH", "gh", "-", "_", "`", "\\", " ", "/", "@", "0123abc", "f", "é", ";"])
+    )
+)
+def test_no_reference_to_an_issue_or_a_commit_is_left_live(parts: list[str]) -> None:
+    """Outside of code, GitHub sees the text without backslashes, and entities as their characters."""
+    shown = markdown("".join(parts)).replace("&#8205;", "\u200d")
+    rest = _CODE_OR_ESCAPE.sub(lambda match: match[1] or " ", shown)
+    assert "``" not in re.sub(r"\\.", " ", shown)
+    assert not _LIVE.search(rest), rest
 
 
 @pytest.mark.parametrize(

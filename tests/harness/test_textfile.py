@@ -62,6 +62,17 @@ def test_what_is_not_known_has_no_sample() -> None:
     assert "mnist_job_valid" not in found
 
 
+def test_a_number_past_a_float_s_range_has_no_sample() -> None:
+    vast = {"results.framework_memory_peak_bytes": 10**400, "phases.2.start_s": -1.7e308, "phases.2.end_s": 1.7e308}
+    report = make_report(changes=vast)
+    host = HostPhase(cpu_percent=None, rss_peak_bytes=10**309)
+    found = _read(report.model_copy(update={"training": Pooled(duration_s=10, gpu=None, host=host)}))
+    assert "mnist_job_framework_memory_peak_bytes" not in found
+    assert "mnist_job_resident_memory_peak_bytes" not in found
+    assert "train" not in {labels["phase"] for labels, _ in found["mnist_job_phase_seconds"]}
+    assert found["mnist_job_train_seconds"][0][1] == report.results.train_wall_s
+
+
 def test_labels_are_escaped() -> None:
     report = _with_gpu()
     hostile = report.config.model_copy(update={"recipe": 'le"net\\\n'})

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -196,6 +197,52 @@ def test_an_environment_without_the_extra_says_which_to_use(matrix: Path, tmp_pa
     (broken / "__init__.py").write_text("raise ModuleNotFoundError(name='scipy')")
     result = merge(matrix, cwd=tmp_path, PYTHONPATH=f"{broken.parent}{os.pathsep}{ROOT}")
     assert_refused(result, ExitCode.FRAMEWORK_MISSING, "needs scipy", "mnist-jobs[compare]")
+
+
+def test_settings_for_other_programs_neither_stop_the_merge_nor_show(matrix: Path, tmp_path: Path) -> None:
+    assert merge(matrix, "-o", "plain", cwd=tmp_path).returncode == 0
+    settings = tmp_path / "settings"
+    settings.write_text("backend: nonsense\naxes.linewidth: thick\nno.such.key: 1\n")
+    # In the working folder it comes before all others.
+    (tmp_path / "matplotlibrc").write_bytes(b"\xff\xfe")
+    result = merge(
+        matrix,
+        "-o",
+        "odd",
+        cwd=tmp_path,
+        MPLBACKEND="nonsense",
+        MATPLOTLIBRC=str(settings),
+        SOURCE_DATE_EPOCH="yesterday",
+        HOME="/proc/nowhere",
+        XDG_CONFIG_HOME="/proc/nowhere",
+        XDG_CACHE_HOME="/proc/nowhere",
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stderr == ""
+    for name in ("comparison.json", "comparison.html"):
+        assert (tmp_path / "odd" / name).read_bytes() == (tmp_path / "plain" / name).read_bytes()
+
+
+def test_a_folder_in_the_place_of_an_output_file_is_refused_before_reports_are_read(tmp_path: Path) -> None:
+    (tmp_path / "comparison/runs.csv").mkdir(parents=True)
+    result = merge("nowhere", cwd=tmp_path)
+    assert_refused(result, ExitCode.REPORT_NOT_WRITABLE, "runs.csv' cannot be written: it is a folder")
+
+
+def test_all_four_files_carry_one_id(matrix: Path, tmp_path: Path) -> None:
+    assert merge(matrix, cwd=tmp_path).returncode == 0
+    texts = [path.read_text(encoding="utf-8") for path in sorted((tmp_path / "comparison").iterdir())]
+    assert len(texts) == 4
+    ids = {frozenset(re.findall(r"(?<![0-9a-f-])(?:[0-9a-f]{4}-){3}[0-9a-f]{4}(?![0-9a-f-])", text)) for text in texts}
+    assert len(ids) == 1
+    assert len(next(iter(ids))) == 1
+
+
+def test_files_that_are_passed_over_are_said(matrix: Path, tmp_path: Path) -> None:
+    (matrix / "more.json.gz").write_bytes(b"")
+    result = merge(matrix, cwd=tmp_path)
+    assert result.returncode == 0
+    assert result.stderr.startswith(f"note: 1 file not read ({matrix}/more.json.gz): of a folder only *.json and *.log")
 
 
 def test_a_terminal_without_the_characters_gets_question_marks(tmp_path: Path) -> None:

@@ -29,9 +29,10 @@ from jobs.comparison.statistics import (
     SMALLEST_EFFECT,
     UNSTABLE_SPREAD,
 )
-from jobs.comparison.text import ABSENT, counted, visible
+from jobs.comparison.text import ABSENT, counted
 from jobs.comparison.verdict import MOST_LOST
 from jobs.comparison.workers import start_workers
+from jobs.streams import visible
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -9,7 +9,6 @@ the page's content security policy would refuse.
 from __future__ import annotations
 
 import io
-import logging
 import re
 from typing import TYPE_CHECKING, Any, Final
 from xml.etree import ElementTree as ET
@@ -19,7 +18,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from jobs.comparison.html.theme import INK, QUIET, ROLE, RULE
-from jobs.comparison.text import visible
+from jobs.streams import visible
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,8 +52,6 @@ _SETTINGS: Final[dict[Any, Any]] = {
     "ytick.major.size": 0,
 }
 
-# It tells the terminal that it builds its font cache, which is nobody's concern here.
-logging.getLogger("matplotlib").setLevel(logging.ERROR)
 ET.register_namespace("", SVG)
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from math import fsum
 from typing import TYPE_CHECKING
 
-from jobs.comparison.metrics import HEADLINE, Missing, null_reason
+from jobs.comparison.metrics import HEADLINE, Missing, null_reason, plausible
 from jobs.errors import BadInput
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ SectionKey = tuple[str, str]
 
 @dataclass(frozen=True, kw_only=True)
 class Timeline:
-    """One run's samples; ``columns`` has (seconds since training began, value) by name, nulls left out.
+    """One run's samples; ``columns`` has (seconds since training began, value) by name, nulls and absurd ones left out.
 
     ``trained_s`` is when the last training phase ended; ``no_gpu`` is why there are no GPU figures, if so.
     """
@@ -73,16 +73,23 @@ def _timeline(report: Report) -> Timeline | Missing:
     if report.timeseries is None or not training:
         return Missing(reason=f"{framework}: the report has no samples of training")
     begin_s = min(phase.start_s for phase in training)
+    trained_s = max(phase.end_s for phase in training) - begin_s
+    if not plausible(trained_s):
+        return Missing(reason=f"{framework}: training comes to {trained_s:.4g} s, which no run can have")
     series = report.timeseries
     columns = {
-        name: [(t_s - begin_s, value) for t_s, value in zip(series.t_s, values, strict=False) if value is not None]
+        name: [
+            (t_s - begin_s, value)
+            for t_s, value in zip(series.t_s, values, strict=False)
+            if value is not None and plausible(value) and plausible(t_s - begin_s)
+        ]
         for name, values in zip(series.columns, series.values, strict=False)
     }
     gpu = columns.get("util_percent") or columns.get("power_w")
     return Timeline(
         framework=framework,
         run_id=report.run_id,
-        trained_s=max(phase.end_s for phase in training) - begin_s,
+        trained_s=trained_s,
         columns={name: sorted(points) for name, points in columns.items() if points},
         no_gpu=None if gpu else null_reason(report, "phases[].gpu"),
     )
