@@ -223,7 +223,12 @@ def test_the_staged_folder_itself_may_be_given(checkout: Path) -> None:
 
 @pytest.mark.parametrize(
     "mirrors",
-    ["https://a.example/?b=1&c=2", "https://a.example/;touch ran", "https://$(touch ran)/", "https://$(shell touch ran)/"],
+    [
+        "https://a.example/?b=1&c=2",
+        "https://a.example/;touch ran",
+        "https://$(touch ran)/",
+        "https://$(shell touch ran)/",
+    ],
 )
 @pytest.mark.parametrize("way", ["argument", "environment"])
 def test_mirrors_reach_the_engine_as_they_are(
