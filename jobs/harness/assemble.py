@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from jobs.harness.recipe import Sgd, model_flop_per_image
+from jobs.harness.text import printable
 from jobs.report.schema import SCHEMA_VERSION, Config, Dataset, Device, EpochResult, Optimizer, Phase, Report, Results
 
 if TYPE_CHECKING:
@@ -81,8 +82,9 @@ def assemble_report(
         parity=parity,
         telemetry=observation.telemetry,
         timeseries=observation.timeseries,
-        warnings=list(observation.warnings),
-        null_reasons=reasons,
+        # Both quote what came from outside: variables, drivers, file names.
+        warnings=[one.model_copy(update={"message": printable(one.message)}) for one in observation.warnings],
+        null_reasons={path: printable(reason) for path, reason in reasons.items()},
     ).without_idle_reasons()
 
 

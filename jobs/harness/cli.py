@@ -18,6 +18,7 @@ from jobs.errors import FrameworkMissing, JobError
 from jobs.exit_codes import ExitCode
 from jobs.harness.interrupt import leave_on_sigterm
 from jobs.harness.termination import note_error, termination_message
+from jobs.harness.text import printable
 from jobs.streams import settle_streams, unprintable
 
 if TYPE_CHECKING:
@@ -306,7 +307,7 @@ def build_app(program: Program) -> typer.Typer:
 
         exit_code = ExitCode.DONE
         for finding in examine(program.load_framework, device=device.value, dataset=dataset, report_dir=report_dir):
-            typer.echo(f"{finding.state:5} {finding.subject}: {finding.text}")
+            typer.echo(printable(f"{finding.state:5} {finding.subject}: {finding.text}"))
             if finding.exit_code:
                 note_error(f"{finding.subject}: {finding.text}")
             exit_code = exit_code or finding.exit_code
@@ -379,5 +380,5 @@ def _fail(message: str, code: ExitCode) -> int:
     if message:
         note_error(message)
         with suppress(OSError):
-            print(f"error: {message}", file=sys.stderr)  # noqa: T201 - the one line a person sees
+            print(printable(f"error: {message}"), file=sys.stderr)  # noqa: T201 - the one line a person sees
     return int(code)

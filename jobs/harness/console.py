@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from jobs.harness.text import printable
 from jobs.streams import LastingConsole, settle_streams
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ class Console:
 
     def line(self, text: str) -> None:
         try:
-            self._rich.print(escape(text))
+            self._rich.print(escape(printable(text)))
         except OSError:
             # Whoever else flushes standard error must not meet what is left in its buffer.
             settle_streams()

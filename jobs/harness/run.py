@@ -23,6 +23,7 @@ from jobs.harness.memory import free_bytes, gib
 from jobs.harness.parity import record_parity
 from jobs.harness.phases import Clock, PhaseRecorder
 from jobs.harness.termination import note_report
+from jobs.harness.text import printable
 from jobs.harness.textfile import check_textfile_writable, write_textfile
 from jobs.harness.trainer import RunSpec
 from jobs.harness.training import Loop, Outcome, train
@@ -422,4 +423,4 @@ def _reason(error: Exception) -> str:
 
 
 def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).splitlines()), "")
+    return printable(next(iter(str(error).splitlines()), ""))

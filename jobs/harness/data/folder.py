@@ -9,6 +9,7 @@ from jobs.harness.data import idx
 from jobs.harness.data.digests import MNIST_SHA256
 from jobs.harness.data.digit_set import DigitSet, assemble
 from jobs.harness.data.roles import FILE_NAMES_TEXT, ROLES, Role
+from jobs.harness.text import printable
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,7 +30,7 @@ def load_folder(folder: Path) -> DigitSet:
     if not wrong:
         name = "mnist"
     elif len(wrong) == len(ROLES):
-        name = f"idx:{folder.resolve().name}"
+        name = f"idx:{printable(folder.resolve().name)}"
     else:
         raise damaged_copy(*wrong[0])
     return assemble(name=name, location=idx.shown(folder), contents=contents)
