@@ -1,4 +1,4 @@
-"""Standard output and error that cannot be written: a disk is full, or whoever read them has left."""
+"""Standard streams that are closed or cannot be written: a disk is full, or whoever read them has left."""
 
 from __future__ import annotations
 
@@ -19,6 +19,32 @@ class LastingConsole(Console):
 
     def on_broken_pipe(self) -> None:
         self.quiet = True
+
+
+def open_streams() -> None:
+    """Open what was closed when the program started, as by ``>&-``, on the null device.
+
+    Python has ``None`` in its place, and the next file to be opened would get its number: a library that prints would
+    write into a report.
+    """
+    for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        if getattr(sys, name) is not None:
+            continue
+        null = os.open(os.devnull, os.O_RDWR)
+        if null > number and not _is_open(number):
+            os.dup2(null, number)
+            os.close(null)
+            null = number
+        os.set_inheritable(null, True)
+        setattr(sys, name, open(null, mode, encoding="utf-8", errors="backslashreplace"))  # noqa: SIM115, PTH123
+
+
+def _is_open(number: int) -> bool:
+    try:
+        os.fstat(number)
+    except OSError:
+        return False
+    return True
 
 
 def unprintable(error: OSError) -> NotWritable | None:

@@ -14,7 +14,7 @@ from jobs.comparison.text import counted, visible
 from jobs.comparison.write import output_files, write
 from jobs.errors import FrameworkMissing, JobError
 from jobs.exit_codes import ExitCode
-from jobs.streams import LastingConsole, settle_streams, unprintable
+from jobs.streams import LastingConsole, open_streams, settle_streams, unprintable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -151,6 +151,7 @@ def _say(text: str) -> None:
 
 def main() -> None:
     """Run the command line and leave with its exit code."""
+    open_streams()
     # What is kept of thousands of reports is no garbage: looking through it as often as by default costs a sixth.
     gc.set_threshold(100_000, 50, 1_000)
     for stream in (sys.stdout, sys.stderr):

@@ -19,7 +19,7 @@ from jobs.exit_codes import ExitCode
 from jobs.harness.interrupt import leave_on_sigterm
 from jobs.harness.termination import note_error, termination_message
 from jobs.harness.text import printable
-from jobs.streams import settle_streams, unprintable
+from jobs.streams import open_streams, settle_streams, unprintable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -336,6 +336,9 @@ def _counts(counts: Sequence[int]) -> str:
 
 def run_program(program: Program, arguments: Sequence[str] | None = None) -> None:
     """Run the command line and leave with its exit code; an expected failure is one line on standard error."""
+    open_streams()
+    # A character that the terminal's encoding lacks is no reason to fail.
+    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     leave_on_sigterm()
     with termination_message(program.name) as summary:
         summary.exit_code = exit_code_of(program, sys.argv[1:] if arguments is None else arguments)

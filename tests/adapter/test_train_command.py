@@ -78,6 +78,14 @@ def test_bytes_that_are_no_utf_8_lose_no_training(
     assert r"idx:caf\udce9\x1b[31m" in run("dataset", "--dataset", odd).stdout
 
 
+def test_closed_streams_cost_a_run_nothing(program: Program, folder: Path, tmp_path: Path) -> None:
+    command = _command(program, folder, "train", "--epochs", "1")
+    closing = ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *command]
+    assert subprocess.run(closing, cwd=tmp_path, check=False).returncode == ExitCode.DONE
+    (report,) = _reports(tmp_path / "reports")
+    assert report.status == "completed"
+
+
 def test_a_run_reports_itself_whole(run: Callable[..., Done], tmp_path: Path, program: Program) -> None:
     done = run("train", "--epochs", "2", "--device", "cpu", "--seed", "7")
     assert done.returncode == ExitCode.DONE, done.stderr
