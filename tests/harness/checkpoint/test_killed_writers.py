@@ -14,7 +14,7 @@ import pytest
 from jobs.harness.checkpoint import Attempt, Keeper, Whereabouts
 from jobs.harness.checkpoint.file import decode
 from jobs.harness.phases import PhaseRecorder
-from jobs.harness.training import Outcome
+from jobs.harness.training import Extent, Outcome
 from jobs.report import read, write
 from jobs.whole_file import part_file
 from tests.harness.checkpoint.test_file import NOW
@@ -38,7 +38,8 @@ class _Trainer:
 def _write_for_ever(folder: Path, number: int, told: int) -> None:
     """Write one report and one checkpoint after another, and tell of each that is there."""
     run_id = f"run-{number}"
-    keeper = Keeper(folder, every_steps=None, say=lambda _: None, warn=lambda *_: None)
+    extent = Extent(epochs=1, steps=1, train_examples=1, test_examples=1)
+    keeper = Keeper(folder, extent=extent, every_steps=None, say=lambda _: None, warn=lambda *_: None)
     keeper.begin(
         {"seed": 1},
         Attempt(run_id=run_id, number=1, started_at=NOW),
