@@ -16,7 +16,8 @@ import typer
 from jobs import __version__
 from jobs.errors import FrameworkMissing, JobError
 from jobs.exit_codes import ExitCode
-from jobs.harness.interrupt import leave_on_sigterm
+from jobs.harness.interrupt import Ending
+from jobs.harness.memory import no_room_to_load
 from jobs.harness.termination import note_error, termination_message
 from jobs.harness.text import printable
 from jobs.streams import open_streams, settle_streams, unprintable
@@ -339,11 +340,21 @@ def run_program(program: Program, arguments: Sequence[str] | None = None) -> Non
     open_streams()
     # A character that the terminal's encoding lacks is no reason to fail.
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-    leave_on_sigterm()
-    with termination_message(program.name) as summary:
-        summary.exit_code = exit_code_of(program, sys.argv[1:] if arguments is None else arguments)
-    settle_streams()
-    sys.exit(summary.exit_code)
+    ending = Ending()
+    ending.take_signals()
+    try:
+        with termination_message(program.name) as summary:
+            summary.exit_code = exit_code_of(program, sys.argv[1:] if arguments is None else arguments)
+        settle_streams()
+        code: Any = summary.exit_code
+        ending.stands(code)
+    except KeyboardInterrupt:
+        code = int(ExitCode.INTERRUPTED_BY_KEYBOARD)
+        ending.stands(code)
+    except SystemExit as left:
+        code = left.code
+        ending.stands(code)
+    sys.exit(code)
 
 
 def exit_code_of(program: Program, arguments: Sequence[str]) -> int:
@@ -375,6 +386,12 @@ def _unexpected(error: Exception, program: Program) -> int:
         return _fail(f"{message}; see `{program.name} --help`" if message else "", ExitCode.BAD_INPUT)
     if type(error).__name__ == "Abort":
         return _fail("interrupted by SIGINT", ExitCode.INTERRUPTED_BY_KEYBOARD)
+    if isinstance(error, MemoryError) or no_room_to_load(error):
+        return _fail(
+            f"out of memory ({type(error).__name__}: {' '.join(str(error).split())[:200]}); "
+            "raise the limit that `ulimit -v` shows, or give the job more memory",
+            ExitCode.OUT_OF_MEMORY,
+        )
     traceback.print_exception(error)
     return _fail(f"unexpected {type(error).__name__}; please report it with the lines above", ExitCode.INTERNAL_ERROR)
 

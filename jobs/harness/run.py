@@ -164,8 +164,7 @@ class _Run:
         try:
             guard.check()
             recorder.enter("startup")
-            framework = self._load_framework()
-            guard.check()
+            framework = self._load()
             untouched_until_s = time.monotonic()
             device = framework.select_device(request.device)
             facts = watch.attach(device, untouched_until_s=untouched_until_s)
@@ -236,6 +235,16 @@ class _Run:
         if failure is not None:
             raise failure
         return outcome.exit_code or EXIT_CODE_OF_STATUS[report.status]
+
+    def _load(self) -> Framework:
+        try:
+            framework = self._load_framework()
+        except Exception:
+            # Raised inside a library's import, a signal may have become an error of the library's.
+            self._guard.check()
+            raise
+        self._guard.check()
+        return framework
 
     def _keeper(self, spec: RunSpec, data: DigitSet) -> Keeper | NoKeeper:
         request = self._request
