@@ -19,9 +19,10 @@ SYNC = $(UV) sync --locked --quiet --python '$(PYTHON)'
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
-.tools/bin/uv:
+.tools/bin/uv: docker/uv.txt
 	python3 -m venv .tools
-	.tools/bin/python -m pip install --quiet 'uv>=0.9'
+	.tools/bin/python -m pip install --quiet --require-hashes --requirement docker/uv.txt
+	@touch $@
 
 .PHONY: envs
 envs: .venv/.synced .venv-tf/.synced .venv-torch/.synced ## the three environments: .venv, .venv-tf, .venv-torch

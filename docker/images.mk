@@ -8,10 +8,14 @@ IMAGES := mnist-tf mnist-torch
 # Only for clusters that merge on a shared volume: k8s/overlays/merge.
 MERGE_IMAGE := mnist-merge
 IMAGE_VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' jobs/__init__.py)
-IMAGE_TAG ?= $(IMAGE_VERSION)
-IMAGE_BASE ?= python:3.13-slim-trixie
 IMAGE_GIT_SHA = $(shell git rev-parse HEAD 2>/dev/null)$(shell test -z "$$(git status --porcelain 2>/dev/null)" || echo -dirty)
-DATA ?=
+
+# What a person gives reaches the commands through the environment, as it is: neither make nor a shell reads it as code.
+override DATA := $(value DATA)
+override IMAGE_BASE := $(or $(value IMAGE_BASE),python:3.13-slim-trixie)
+override IMAGE_TAG := $(or $(value IMAGE_TAG),$(IMAGE_VERSION))
+override MNIST_MIRRORS := $(value MNIST_MIRRORS)
+export DATA IMAGE_BASE IMAGE_TAG MNIST_MIRRORS
 
 # The size each may have, in GB (10^9 bytes, as the engine counts them), and the extra it is made from.
 budget_gb_mnist-tf := 6.0
@@ -23,41 +27,55 @@ extra_mnist-merge := compare
 
 ALL_IMAGES := $(IMAGES) $(MERGE_IMAGE)
 
-.PHONY: images sbom test-images $(ALL_IMAGES:%=image-%)
+.PHONY: images image-values sbom test-images $(ALL_IMAGES:%=image-%)
 
 images: $(IMAGES:%=image-%) ## both images, held to their size budgets; DATA=DIR takes MNIST from a folder
 	@$(foreach image,$(IMAGES),$(call check_size,$(image)) &&) true
 
+# Refused before anything is copied or built: a value that a command could take for an option, or Docker would not take.
+image-values:
+	@refuse() { printf 'error: %s\n' "$$1" >&2; exit 2; }; \
+	case "$$DATA" in -*) refuse "DATA=$$DATA begins with -; write ./$$DATA if that is the folder's name" ;; esac; \
+	case "$$MNIST_MIRRORS" in -*) refuse "MNIST_MIRRORS=$$MNIST_MIRRORS begins with -; give web addresses" ;; esac; \
+	case "$$IMAGE_TAG" in [!A-Za-z0-9_]* | *[!A-Za-z0-9_.-]*) \
+		refuse "IMAGE_TAG=$$IMAGE_TAG is no tag; give letters, digits and _ . - with no . or - first" ;; esac; \
+	case "$$IMAGE_BASE" in [!A-Za-z0-9]* | *[!A-Za-z0-9_.:/@-]*) \
+		refuse "IMAGE_BASE=$$IMAGE_BASE is no image; give one such as python:3.13-slim-trixie" ;; esac
+
 # $(call check_size,IMAGE): print its size, and fail above its budget.
 define check_size
-$(DOCKER) image inspect --format '{{.Size}}' '$(1):$(IMAGE_TAG)' \
-| awk -v name='$(1):$(IMAGE_TAG)' -v budget=$(budget_gb_$(1)) \
+$(DOCKER) image inspect --format '{{.Size}}' "$(1):$$IMAGE_TAG" \
+| awk -v name="$(1):$$IMAGE_TAG" -v budget=$(budget_gb_$(1)) \
 	'{ printf "%-24s %.2f GB of %.1f GB\n", name, $$1 / 1e9, budget; over = $$1 + 0 > budget * 1e9 } \
 	END { if (over) print "error: " name " is over its budget; see docker/slim.sh" > "/dev/stderr"; exit over || !NR }'
 endef
 
-# Docker reads nothing outside the build context, so a folder's files are copied into it.
+# Docker reads nothing outside the build context, so a folder's files are copied into it. They are complete before they
+# take the place of an earlier copy, which may be the very folder that was given.
 ifneq ($(DATA),)
 IMAGE_DATA := build/mnist
 .PHONY: $(IMAGE_DATA)
-$(IMAGE_DATA):
-	@rm -rf $@ && mkdir -p $@
-	@find -L "$(DATA)" -maxdepth 1 -type f \( -name '*ubyte' -o -name '*ubyte.gz' \) -exec cp {} $@/ \; || true
-	@test -n "$$(ls $@)" || { echo "error: DATA=$(DATA) holds no IDX files (*ubyte or *ubyte.gz)" >&2; exit 2; }
-	@chmod -R u+rwX,go+rX $@
+$(IMAGE_DATA): image-values
+	@mkdir -p build && new=$$(mktemp -d build/mnist.XXXXXX) && trap 'rm -rf "$$new"' EXIT || exit; \
+	for file in "$$DATA"/*ubyte "$$DATA"/*ubyte.gz; do \
+		if [ -f "$$file" ]; then cp -- "$$file" "$$new" || exit; fi; \
+	done; \
+	[ -n "$$(ls "$$new")" ] \
+		|| { printf 'error: DATA=%s holds no IDX files (*ubyte or *ubyte.gz)\n' "$$DATA" >&2; exit 2; }; \
+	chmod -R u+rwX,go+rX "$$new" && rm -rf $@ && mv "$$new" $@
 endif
 
 $(IMAGES:%=image-%): $(IMAGE_DATA)
 
-$(ALL_IMAGES:%=image-%): image-%:
+$(ALL_IMAGES:%=image-%): image-%: image-values
 	DOCKER_BUILDKIT=1 $(DOCKER) build --file docker/Dockerfile --target $* \
-		--build-arg BASE=$(IMAGE_BASE) \
+		--build-arg "BASE=$$IMAGE_BASE" \
 		--build-arg MNIST_FROM=$(if $(DATA),folder,download) \
-		$(if $(MNIST_MIRRORS),--build-arg MNIST_MIRRORS=$(MNIST_MIRRORS)) \
+		$(if $(MNIST_MIRRORS),--build-arg "MNIST_MIRRORS=$$MNIST_MIRRORS") \
 		--build-arg VERSION=$(IMAGE_VERSION) \
 		--build-arg GIT_SHA=$(IMAGE_GIT_SHA) \
-		--build-arg IMAGE_REF=$*:$(IMAGE_TAG) \
-		--tag $*:$(IMAGE_TAG) --tag $*:latest .
+		--build-arg "IMAGE_REF=$*:$$IMAGE_TAG" \
+		--tag "$*:$$IMAGE_TAG" --tag $*:latest .
 
 sbom: $(ALL_IMAGES:%=build/sbom/%.cdx.json) ## each image's bill of materials (CycloneDX) from the lock, in build/sbom
 
@@ -69,5 +87,5 @@ build/sbom/%.cdx.json: pyproject.toml uv.lock | $(filter .tools/bin/uv,$(UV))
 
 test-images: images image-$(MERGE_IMAGE) .venv/.synced ## build the images and run them as operators do
 	@$(call check_size,$(MERGE_IMAGE))
-	MNIST_JOBS_REQUIRE_IMAGES=1 MNIST_JOBS_DOCKER=$(DOCKER) MNIST_JOBS_IMAGE_TAG=$(IMAGE_TAG) \
+	MNIST_JOBS_REQUIRE_IMAGES=1 MNIST_JOBS_DOCKER=$(DOCKER) MNIST_JOBS_IMAGE_TAG="$$IMAGE_TAG" \
 		.venv/bin/python -m pytest tests/docker

@@ -1,4 +1,4 @@
-"""Standard output and error: what may reach a terminal, and what to do where they cannot be written."""
+"""Standard streams that are closed or cannot be written, and what may reach a terminal."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class LastingConsole(Console):
         self.quiet = True
 
 
-def visible(text: str) -> str:
+def escape_control_chars(text: str) -> str:
     """``text`` on one line, with every control, format and line-breaking character written as its escape."""
     if text.isprintable():
         return text
@@ -29,6 +29,32 @@ def visible(text: str) -> str:
         character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
         for character in text
     )
+
+
+def open_streams() -> None:
+    """Open what was closed when the program started, as by ``>&-``, on the null device.
+
+    Python has ``None`` in its place, and the next file to be opened would get its number: a library that prints would
+    write into a report.
+    """
+    for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        if getattr(sys, name) is not None:
+            continue
+        null = os.open(os.devnull, os.O_RDWR)
+        if null > number and not _is_open(number):
+            os.dup2(null, number)
+            os.close(null)
+            null = number
+        os.set_inheritable(null, True)
+        setattr(sys, name, open(null, mode, encoding="utf-8", errors="backslashreplace"))  # noqa: SIM115, PTH123
+
+
+def _is_open(number: int) -> bool:
+    try:
+        os.fstat(number)
+    except OSError:
+        return False
+    return True
 
 
 def unprintable(error: OSError) -> NotWritable | None:

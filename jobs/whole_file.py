@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
+import re
 import secrets
+import stat
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -16,24 +19,34 @@ MODE: Final = 0o644
 """What a job writes is for whoever may read the folder."""
 
 
+_HIDDEN: Final = re.compile(r"\..+\.[0-9a-f]{16}\.mnist-jobs\.part", re.DOTALL)
+_STEM_BYTES: Final = 100
+"""A hidden name has to be allowed wherever the right one is."""
+
+
 class Part:
     """A file's content, whole and safe on the disk of its folder, that waits for its name.
 
-    It has none where the system knows nameless files, so that a program killed now leaves nothing behind; elsewhere
-    it has a hidden one.
+    It has none where the system knows nameless files, so that a program killed now leaves nothing behind; elsewhere,
+    and for the moment in which it takes another file's place, it has a hidden one. A hidden file is locked for as long
+    as its writer lives, by which the next writer in the folder knows what to remove.
     """
 
     def __init__(self, content: bytes, folder: Path, stem: str) -> None:
         self._content = content
-        self._hidden = folder / f".{stem}.{secrets.token_hex(4)}.part"
-        self._nameless: int | None = _open_nameless(folder)
-        if self._nameless is None:
+        self._folder = folder
+        self._stem = os.fsdecode(os.fsencode(stem)[:_STEM_BYTES])
+        self._hidden: Path | None = None
+        _remove_left_behind(folder)
+        self._descriptor = _open_nameless(folder)
+        if self._descriptor is None:
             self._write_hidden()
             return
         try:
-            _write(self._nameless, content)
+            _lock(self._descriptor)
+            _write(self._descriptor, content)
         except OSError:
-            os.close(self._nameless)
+            self._let_go()
             raise
 
     def link(self, path: Path) -> None:
@@ -42,49 +55,70 @@ class Part:
         Raises:
             FileExistsError: the name is taken; what has it stays.
         """
-        if self._nameless is not None:
+        if self._hidden is None:
             try:
-                _link_nameless(self._nameless, path)
+                self._link_nameless(path)
             except FileExistsError:
                 raise
             except OSError:
                 self._write_hidden()
             else:
                 return
+        assert self._hidden is not None
         _link_or_move(self._hidden, path)
 
     def replace(self, path: Path) -> None:
         """Name the file ``path``, in place of what has that name."""
-        if self._nameless is not None:
+        if self._hidden is None:
             try:
                 with contextlib.suppress(FileExistsError):
-                    _link_nameless(self._nameless, path)
+                    self._link_nameless(path)
                     return
                 # Whole already: it bears its hidden name for as long as it takes to give it the right one.
-                _link_nameless(self._nameless, self._hidden)
+                hidden = self._hidden_name()
+                self._link_nameless(hidden)
+                self._hidden = hidden
             except OSError:
                 self._write_hidden()
+        assert self._hidden is not None
         self._hidden.replace(path)
 
     def close(self) -> None:
         """Let go of what was given no name."""
-        self._hidden.unlink(missing_ok=True)
-        if self._nameless is not None:
-            os.close(self._nameless)
-            self._nameless = None
+        if self._hidden is not None:
+            self._hidden.unlink(missing_ok=True)
+        self._let_go()
+
+    def _let_go(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def _hidden_name(self) -> Path:
+        return self._folder / f".{self._stem}.{secrets.token_hex(8)}.mnist-jobs.part"
 
     def _write_hidden(self) -> None:
-        descriptor = os.open(self._hidden, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, MODE)
-        if self._nameless is not None:
-            os.close(self._nameless)
-            self._nameless = None
+        self._let_go()
+        while self._hidden is None:
+            hidden = self._hidden_name()
+            self._descriptor = os.open(hidden, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, MODE)
+            try:
+                # Before it was locked, another writer may have taken it for left behind; then it needs another name.
+                if _lock(self._descriptor) and os.fstat(self._descriptor).st_nlink:
+                    _write(self._descriptor, self._content)
+                    self._hidden = hidden
+            finally:
+                if self._hidden is None:
+                    hidden.unlink(missing_ok=True)
+                    self._let_go()
+
+    def _link_nameless(self, path: Path) -> None:
+        # Only with a folder's descriptor does Python call linkat, which follows the link in /proc to the file itself.
+        descriptors = os.open("/proc/self/fd", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            _write(descriptor, self._content)
-        except OSError:
-            self._hidden.unlink(missing_ok=True)
-            raise
+            os.link(str(self._descriptor), path, src_dir_fd=descriptors, follow_symlinks=True)
         finally:
-            os.close(descriptor)
+            os.close(descriptors)
 
 
 @contextlib.contextmanager
@@ -125,13 +159,31 @@ def _open_nameless(folder: Path) -> int | None:
         return None
 
 
-def _link_nameless(descriptor: int, path: Path) -> None:
-    # Only with a folder's descriptor does Python call linkat, which follows the link in /proc to the file itself.
-    descriptors = os.open("/proc/self/fd", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+def _lock(descriptor: int) -> bool:
+    """Hold the file for as long as it is open; ``False`` where another has it."""
     try:
-        os.link(str(descriptor), path, src_dir_fd=descriptors, follow_symlinks=True)
-    finally:
-        os.close(descriptors)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        # On a volume without locks nobody can take the file for left behind.
+        return True
+    return True
+
+
+def _remove_left_behind(folder: Path) -> None:
+    """Remove the hidden files of writers that were killed: those that nobody holds."""
+    with contextlib.suppress(OSError):
+        for path in [path for path in folder.iterdir() if _HIDDEN.fullmatch(path.name)]:
+            # Another's file, or one that is gone by now, is left alone.
+            with contextlib.suppress(OSError):
+                descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+                        path.unlink()
+                finally:
+                    os.close(descriptor)
 
 
 def _link_or_move(hidden: Path, path: Path) -> None:

@@ -8,11 +8,14 @@ import sys
 import time
 from pathlib import Path
 
+from jobs.streams import open_streams
+
 ROOT = Path(__file__).resolve().parents[1]
 DATASET_REFUSED = 5
 
 
 def main() -> int:
+    open_streams()
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--epochs", type=int, default=3, help="epochs a job (default: 3)")
     parser.add_argument("--recipe", default="lenet", help="lenet or basic-cnn (default: lenet)")

@@ -15,7 +15,7 @@ from jobs.comparison.text import counted
 from jobs.comparison.write import check_outputs, output_files, write
 from jobs.errors import FrameworkMissing, JobError
 from jobs.exit_codes import ExitCode
-from jobs.streams import LastingConsole, settle_streams, unprintable, visible
+from jobs.streams import LastingConsole, escape_control_chars, open_streams, settle_streams, unprintable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -87,7 +87,7 @@ def _merge(paths: list[str], output_dir: Path, allow: list[str], earlier: list[s
     # Of many runs the comparison has all that is shown: both in memory at once would be one too many.
     del loaded, baseline
     written = write(comparison, render_markdown(comparison), render_html(comparison, lines), output_dir)
-    *first, last = (visible(str(path)) for path in written)
+    *first, last = (escape_control_chars(str(path)) for path in written)
     with _printing() as failure:
         render_terminal(comparison, LastingConsole())
         typer.echo(f"{counted(count, 'run')} merged into {', '.join(first)} and {last}")
@@ -151,11 +151,12 @@ def _warn(loaded: Loaded) -> None:
 def _say(text: str) -> None:
     # Line breaks are this program's own, in a refusal that lists fields; what reports brought is made visible.
     with suppress(OSError):
-        typer.echo("\n".join(visible(line) for line in text.split("\n")), err=True)
+        typer.echo("\n".join(escape_control_chars(line) for line in text.split("\n")), err=True)
 
 
 def main() -> None:
     """Run the command line and leave with its exit code."""
+    open_streams()
     # What is kept of thousands of reports is no garbage: looking through it as often as by default costs a sixth.
     gc.set_threshold(100_000, 50, 1_000)
     for stream in (sys.stdout, sys.stderr):

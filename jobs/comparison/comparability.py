@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, Literal
 from jobs.comparison.fields import ENVIRONMENT, FIELDS, show_value
 from jobs.comparison.text import listed
 from jobs.errors import BadInput, NotComparable
-from jobs.streams import visible
+from jobs.streams import escape_control_chars
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -69,7 +69,7 @@ def group(runs: Sequence[Run], *, allow: Iterable[str] = ()) -> tuple[Group, ...
     for (recipe, protocol), inside in sorted(members.items()):
         found, lines = _check(inside, recipe, protocol, allowed)
         groups.append(found)
-        refused += [f"{visible(recipe)} {protocol}: {line}" for line in lines.values()]
+        refused += [f"{escape_control_chars(recipe)} {protocol}: {line}" for line in lines.values()]
         fields.update(lines)
     if refused:
         options = " ".join(f"--allow {field}" for field in sorted(fields))
@@ -96,7 +96,7 @@ def _differing_data(runs: Iterable[Run]) -> list[str]:
     seen: dict[Value, list[Run]] = defaultdict(list)
     for run in runs:
         seen[run.dataset.sha256].append(run)
-    named = {value: f"{visible(found[0].dataset.name)} {value}" for value, found in seen.items()}
+    named = {value: f"{escape_control_chars(found[0].dataset.name)} {value}" for value, found in seen.items()}
     return [_difference_line(DATA_FIELD, seen, named)] if len(seen) > 1 else []
 
 
@@ -160,5 +160,5 @@ def _difference_line(field: str, seen: Mapping[Value, Iterable[Run]], named: Map
         places = "; ".join(
             f"{framework}: {listed(sorted(names), _FILES_NAMED)}" for framework, names in sorted(files.items())
         )
-        parts.append(f"{named[value] if named else visible(show_value(value))} ({places})")
+        parts.append(f"{named[value] if named else escape_control_chars(show_value(value))} ({places})")
     return f"{field}: {listed(sorted(parts), _VALUES_NAMED, ' ≠ ')}"

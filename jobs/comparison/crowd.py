@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from jobs.comparison.parse import Refused, parse, read_file
 from jobs.comparison.run import Place, Reducer, Run
 from jobs.comparison.workers import start_workers
-from jobs.streams import visible
+from jobs.streams import escape_control_chars
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -32,7 +32,7 @@ def read_report(path: Path, reducer: Reducer) -> Run:
     Raises:
         Refused: the file cannot be read or is no report.
     """
-    name = visible(str(path))
+    name = escape_control_chars(str(path))
     raw = read_file(path, origin=name)
     return reducer.reduce(parse(raw, origin=name), source=name, place=Place.of(raw, path=path))
 

@@ -6,7 +6,7 @@ import os
 import stat
 from typing import TYPE_CHECKING, Final
 
-from jobs.streams import visible
+from jobs.streams import escape_control_chars
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -40,13 +40,13 @@ def report_files(folder: Path, found: Found, leave_out: Iterable[Path]) -> Itera
                 continue
             mode = _mode(path)
             if stat.S_ISDIR(mode):
-                found.skip(visible(str(path)), "a link to a folder is not followed")
+                found.skip(escape_control_chars(str(path)), "a link to a folder is not followed")
             elif not entry.name.endswith(READ):
                 _pass_over(path, found)
             elif stat.S_ISREG(mode):
                 yield path
             else:
-                found.skip(visible(str(path)), "not a regular file")
+                found.skip(escape_control_chars(str(path)), "not a regular file")
 
 
 def _in_place(path: Path) -> Path:
@@ -63,7 +63,7 @@ def _entries(folder: Path, found: Found) -> list[os.DirEntry[str]]:
         with os.scandir(folder) as entries:
             return sorted(entries, key=lambda entry: entry.name)
     except OSError as error:
-        found.skip(visible(str(folder)), f"cannot be read ({error.strerror or error})")
+        found.skip(escape_control_chars(str(folder)), f"cannot be read ({error.strerror or error})")
         return []
 
 
@@ -84,4 +84,4 @@ def _mode(path: Path) -> int:
 
 def _pass_over(path: Path, found: Found) -> None:
     if not _ALIKE.isdisjoint(path.name.lower().split(".")[1:]):
-        found.pass_over(visible(str(path)))
+        found.pass_over(escape_control_chars(str(path)))

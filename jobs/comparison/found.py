@@ -9,7 +9,7 @@ from jobs.comparison.parse import parse_json
 from jobs.comparison.run import Reducer, Run
 from jobs.comparison.text import listed, shortened
 from jobs.errors import BadInput
-from jobs.streams import visible
+from jobs.streams import escape_control_chars
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -122,7 +122,7 @@ def _differing_fields(one: Run, other: Run) -> list[str]:
         for document in (here, there):
             document.pop("timeseries", None)
             document["null_reasons"].pop("timeseries", None)
-    return sorted({shortened(visible(path), _PATH_LIMIT) for path in _differences(here, there, "")})
+    return sorted({shortened(escape_control_chars(path), _PATH_LIMIT) for path in _differences(here, there, "")})
 
 
 def _differences(one: Any, other: Any, path: str) -> Iterator[str]:

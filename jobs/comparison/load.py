@@ -16,7 +16,7 @@ from jobs.comparison.run import Reducer, Run
 from jobs.comparison.text import counted
 from jobs.errors import BadInput
 from jobs.report import LINE_MARKER
-from jobs.streams import visible
+from jobs.streams import escape_control_chars
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -158,4 +158,4 @@ def _read_folder_log(path: Path, found: Found) -> None:
 
 
 def _name(path: Path) -> str:
-    return visible(str(path))
+    return escape_control_chars(str(path))

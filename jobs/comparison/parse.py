@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from jobs.comparison.text import shortened
 from jobs.errors import BadInput
 from jobs.report import Report
-from jobs.streams import visible
+from jobs.streams import escape_control_chars
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -84,7 +84,10 @@ def read_slice(path: Path, offset: int, size: int, *, origin: str | None = None)
     Raises:
         Refused: it cannot be read or is no regular file.
     """
-    with open_regular(path, origin=visible(str(path)) if origin is None else origin) as (stream, file_size):
+    with open_regular(path, origin=escape_control_chars(str(path)) if origin is None else origin) as (
+        stream,
+        file_size,
+    ):
         stream.seek(offset)
         # A buffer of the limit's size would be made anew for each of thousands of small files.
         return stream.read(max(0, min(size, file_size - offset)))
@@ -112,4 +115,4 @@ def open_regular(path: Path, *, origin: str) -> Iterator[tuple[BinaryIO, int]]:
 
 
 def _short(text: object) -> str:
-    return shortened(visible(str(text)), _REASON_LIMIT)
+    return shortened(escape_control_chars(str(text)), _REASON_LIMIT)

@@ -10,7 +10,7 @@ from rich.text import Text
 from jobs.comparison import tables
 from jobs.comparison.parity_text import OUTCOME
 from jobs.comparison.parity_verdict import FAILED, unpaired_line
-from jobs.streams import visible
+from jobs.streams import escape_control_chars
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -55,7 +55,7 @@ def _print_gate(gate: Gate, console: Console) -> None:
 
 
 def _line(text: str, *, style: str = "") -> Text:
-    return Text(visible(text), style=style)
+    return Text(escape_control_chars(text), style=style)
 
 
 def _table(section: Section) -> Table:

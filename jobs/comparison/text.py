@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
-from jobs.streams import visible
+from jobs.streams import escape_control_chars
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,7 +36,7 @@ def shortened(text: str, limit: int) -> str:
 
 def markdown(text: str) -> str:
     """``text`` as it is, read as Markdown: no markup, HTML, table cell, mention, reference or bare link comes of it."""
-    escaped = _MARKDOWN.sub(_escape, visible(text))
+    escaped = _MARKDOWN.sub(_escape, escape_control_chars(text))
     escaped = re.sub("[&<>]", lambda match: _ENTITIES[match[0]], escaped)
     # GitHub links bare addresses, which an entity breaks, and mentions, which only a zero-width joiner breaks.
     return escaped.replace("://", ":&#47;&#47;").replace("www.", "www&#46;").replace("@", "@&#8205;")
@@ -51,7 +51,7 @@ def _escape(match: re.Match[str]) -> str:
 
 def csv_cell(text: str) -> str:
     """``text`` on one bounded line, of which a spreadsheet takes no part for a formula (OWASP, CSV injection)."""
-    shown = shortened(_FORMULA.sub(r"\1'", visible(text)), CELL_LIMIT)
+    shown = shortened(_FORMULA.sub(r"\1'", escape_control_chars(text)), CELL_LIMIT)
     # The characters as they came count too: what is escaped now may have begun with a tab or a line break.
     return f"'{shown}" if text.startswith(_BREAKS) else shown
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from jobs.comparison.render_csv import runs_csv
 from jobs.errors import NotWritable
-from jobs.streams import visible
+from jobs.streams import escape_control_chars
 from jobs.whole_file import part_file, sync_folder
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def check_outputs(folder: Path) -> None:
         if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode)):
             kind = "a folder" if stat.S_ISDIR(mode) else "no regular file"
             raise NotWritable(
-                f"output file {visible(str(path))!r} cannot be written: it is {kind}; "
+                f"output file {escape_control_chars(str(path))!r} cannot be written: it is {kind}; "
                 "choose another folder with --output-dir, or move it away"
             )
 
@@ -80,7 +80,7 @@ def write(comparison: Comparison, markdown: str, html: str, folder: Path) -> tup
         sync_folder(folder)
     except OSError as error:
         raise NotWritable(
-            f"output folder {visible(str(folder))!r} cannot be written ({error.strerror or error}); "
+            f"output folder {escape_control_chars(str(folder))!r} cannot be written ({error.strerror or error}); "
             "choose another with --output-dir, or fix its owner, mode or free space"
         ) from error
     return paths
@@ -133,7 +133,7 @@ def _lock(descriptor: int, folder: Path) -> None:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         raise NotWritable(
-            f"output folder {visible(str(folder))!r} is being written by another merge; "
+            f"output folder {escape_control_chars(str(folder))!r} is being written by another merge; "
             "merge again, or choose another with --output-dir"
         ) from error
     except OSError:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from jobs.harness.recipe import Sgd, model_flop_per_image
 from jobs.report.schema import SCHEMA_VERSION, Config, Dataset, Device, EpochResult, Optimizer, Phase, Report, Results
+from jobs.streams import escape_control_chars
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -81,8 +82,11 @@ def assemble_report(
         parity=parity,
         telemetry=observation.telemetry,
         timeseries=observation.timeseries,
-        warnings=list(observation.warnings),
-        null_reasons=reasons,
+        # Both quote what came from outside: variables, drivers, file names.
+        warnings=[
+            one.model_copy(update={"message": escape_control_chars(one.message)}) for one in observation.warnings
+        ],
+        null_reasons={path: escape_control_chars(reason) for path, reason in reasons.items()},
     ).without_idle_reasons()
 
 

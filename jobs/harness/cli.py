@@ -16,9 +16,10 @@ import typer
 from jobs import __version__
 from jobs.errors import FrameworkMissing, JobError
 from jobs.exit_codes import ExitCode
-from jobs.harness.interrupt import leave_on_sigterm
+from jobs.harness.interrupt import Ending
+from jobs.harness.memory import no_room_to_load
 from jobs.harness.termination import note_error, termination_message
-from jobs.streams import settle_streams, unprintable, visible
+from jobs.streams import escape_control_chars, open_streams, settle_streams, unprintable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -306,7 +307,7 @@ def build_app(program: Program) -> typer.Typer:
 
         exit_code = ExitCode.DONE
         for finding in examine(program.load_framework, device=device.value, dataset=dataset, report_dir=report_dir):
-            typer.echo(visible(f"{finding.state:5} {finding.subject}: {finding.text}"))
+            typer.echo(escape_control_chars(f"{finding.state:5} {finding.subject}: {finding.text}"))
             if finding.exit_code:
                 note_error(f"{finding.subject}: {finding.text}")
             exit_code = exit_code or finding.exit_code
@@ -320,7 +321,7 @@ def build_app(program: Program) -> typer.Typer:
         from jobs.harness.data import describe, load  # noqa: PLC0415
 
         description = describe(load(dataset))
-        typer.echo(visible(f"{description.name}  sha256 {description.sha256}  {description.location}"))
+        typer.echo(escape_control_chars(f"{description.name}  sha256 {description.sha256}  {description.location}"))
         for file in description.files:
             typer.echo(f"{file.sha256}  {file.content_bytes:>10} bytes  {file.name}")
         typer.echo(f"train {description.train_examples}, by digit {_counts(description.train_class_counts)}")
@@ -335,11 +336,24 @@ def _counts(counts: Sequence[int]) -> str:
 
 def run_program(program: Program, arguments: Sequence[str] | None = None) -> None:
     """Run the command line and leave with its exit code; an expected failure is one line on standard error."""
-    leave_on_sigterm()
-    with termination_message(program.name) as summary:
-        summary.exit_code = exit_code_of(program, sys.argv[1:] if arguments is None else arguments)
-    settle_streams()
-    sys.exit(summary.exit_code)
+    open_streams()
+    # A character that the terminal's encoding lacks is no reason to fail.
+    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    ending = Ending()
+    ending.take_signals()
+    try:
+        with termination_message(program.name) as summary:
+            summary.exit_code = exit_code_of(program, sys.argv[1:] if arguments is None else arguments)
+        settle_streams()
+        code: Any = summary.exit_code
+        ending.stands(code)
+    except KeyboardInterrupt:
+        code = int(ExitCode.INTERRUPTED_BY_KEYBOARD)
+        ending.stands(code)
+    except SystemExit as left:
+        code = left.code
+        ending.stands(code)
+    sys.exit(code)
 
 
 def exit_code_of(program: Program, arguments: Sequence[str]) -> int:
@@ -371,6 +385,12 @@ def _unexpected(error: Exception, program: Program) -> int:
         return _fail(f"{message}; see `{program.name} --help`" if message else "", ExitCode.BAD_INPUT)
     if type(error).__name__ == "Abort":
         return _fail("interrupted by SIGINT", ExitCode.INTERRUPTED_BY_KEYBOARD)
+    if isinstance(error, MemoryError) or no_room_to_load(error):
+        return _fail(
+            f"out of memory ({type(error).__name__}: {' '.join(str(error).split())[:200]}); "
+            "raise the limit that `ulimit -v` shows, or give the job more memory",
+            ExitCode.OUT_OF_MEMORY,
+        )
     traceback.print_exception(error)
     return _fail(f"unexpected {type(error).__name__}; please report it with the lines above", ExitCode.INTERNAL_ERROR)
 
@@ -379,5 +399,5 @@ def _fail(message: str, code: ExitCode) -> int:
     if message:
         note_error(message)
         with suppress(OSError):
-            print(f"error: {visible(message)}", file=sys.stderr)  # noqa: T201 - the one line a person sees
+            print(f"error: {escape_control_chars(message)}", file=sys.stderr)  # noqa: T201 - the one line a person sees
     return int(code)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from jobs.streams import LastingConsole, settle_streams, visible
+from jobs.streams import LastingConsole, escape_control_chars, settle_streams
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -31,7 +31,7 @@ class Console:
 
     def line(self, text: str) -> None:
         try:
-            self._rich.print(escape(visible(text)))
+            self._rich.print(escape(escape_control_chars(text)))
         except OSError:
             # Whoever else flushes standard error must not meet what is left in its buffer.
             settle_streams()

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import subprocess
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import psutil
 
 from jobs import __version__
 from jobs.harness.shared_cpu import cpu_quota_cores
 from jobs.report.schema import Cpu, Environment, FrameworkVersion, Image, Kubernetes
+from jobs.streams import escape_control_chars
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,11 +22,15 @@ if TYPE_CHECKING:
     from jobs.harness.telemetry import DeviceFacts
     from jobs.harness.trainer import FrameworkVersions
 
+INDEX_VARIABLE: Final = "JOB_COMPLETION_INDEX"
+
 
 def read_environment(
     versions: FrameworkVersions, facts: DeviceFacts, *, variables: Mapping[str, str] = os.environ
 ) -> tuple[Environment, dict[str, str]]:
     """The environment, and the reason of every null in it by its path in the report."""
+    # The file system's encoding lets any byte into a variable; the report is UTF-8.
+    variables = {name: escape_control_chars(value) for name, value in variables.items()}
     image = _image(variables)
     kubernetes = _kubernetes(variables)
     environment = Environment(
@@ -50,7 +56,7 @@ def read_environment(
         "environment.image.digest": "an image cannot know its own digest; set MNIST_JOBS_IMAGE_DIGEST to record it",
         "environment.git_sha": "neither a git checkout nor set by the image's build",
         "environment.kubernetes": "not run in Kubernetes",
-        "environment.kubernetes.index": "not an indexed Job",
+        "environment.kubernetes.index": _no_index(variables),
         "environment.kubernetes.node": "the manifest passes no MNIST_JOBS_NODE_NAME",
         "environment.kubernetes.namespace": "the manifest passes no MNIST_JOBS_POD_NAMESPACE",
         "environment.kubernetes.pod": "the manifest passes no MNIST_JOBS_POD_NAME",
@@ -69,14 +75,24 @@ def _image(variables: Mapping[str, str]) -> Image | None:
 def _kubernetes(variables: Mapping[str, str]) -> Kubernetes | None:
     if "KUBERNETES_SERVICE_HOST" not in variables and "MNIST_JOBS_POD_NAME" not in variables:
         return None
-    index = variables.get("JOB_COMPLETION_INDEX", "")
     return Kubernetes(
         node=variables.get("MNIST_JOBS_NODE_NAME") or None,
         namespace=variables.get("MNIST_JOBS_POD_NAMESPACE") or None,
         pod=variables.get("MNIST_JOBS_POD_NAME") or None,
         job=variables.get("MNIST_JOBS_JOB_NAME") or None,
-        index=int(index) if index.isdigit() else None,
+        index=_index(variables),
     )
+
+
+def _index(variables: Mapping[str, str]) -> int | None:
+    index = variables.get(INDEX_VARIABLE, "")
+    # Kubernetes' own are below 2^31; int() would take other scripts' digits, too.
+    return int(index) if re.fullmatch(r"[0-9]{1,10}", index) else None
+
+
+def _no_index(variables: Mapping[str, str]) -> str:
+    index = variables.get(INDEX_VARIABLE)
+    return f"{INDEX_VARIABLE} is '{index[:40]}', which is no index" if index else "not an indexed Job"
 
 
 def _cpu_model() -> str | None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
-from typing import TYPE_CHECKING, Self
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final, Self
 
 if TYPE_CHECKING:
     from types import FrameType, TracebackType
@@ -18,13 +20,57 @@ class Interrupted(BaseException):
         self.exit_code = 128 + signal_number
 
 
-def leave_on_sigterm() -> None:
-    """End the program with code 143 on SIGTERM, which process 1 of a container would otherwise ignore."""
-    signal.signal(signal.SIGTERM, _leave)
+SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+
+
+def leave_at_once_on_signals() -> None:
+    """End the process on a signal, before anything is at stake: what takes long to import comes after this."""
+    # Registered first, so called last: Python would give its own handlers back and die of a signal after its end.
+    atexit.register(_ignore_signals)
+    for number in SIGNALS:
+        signal.signal(number, _leave)
 
 
 def _leave(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the signature is Python's
-    raise SystemExit(128 + number)
+    if number == signal.SIGINT:
+        with suppress(OSError):
+            os.write(2, b"error: interrupted by SIGINT\n")
+    os._exit(128 + number)
+
+
+def _ignore_signals() -> None:
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
+class Ending:
+    """How the program ends on a signal, also as process 1 of a container, which would otherwise ignore SIGTERM.
+
+    The first unwinds the program, as Ctrl-C does in Python; a second ends it there and then. Once its exit code
+    stands, that is the code whatever comes.
+    """
+
+    def __init__(self) -> None:
+        self._warned = False
+        self._code: int | None = None
+
+    def take_signals(self) -> None:
+        leave_at_once_on_signals()
+        for number in SIGNALS:
+            signal.signal(number, self._take)
+
+    def next_ends_it(self) -> None:
+        """One signal has been taken by somebody else."""
+        self._warned = True
+
+    def stands(self, code: int) -> None:
+        self._code = code
+
+    def _take(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - the signature is Python's
+        if self._code is not None or self._warned:
+            os._exit(128 + number if self._code is None else self._code)
+        self._warned = True
+        raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
 
 
 class InterruptGuard:
@@ -41,7 +87,7 @@ class InterruptGuard:
         self._previous: dict[int, object] = {}
 
     def __enter__(self) -> Self:
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in SIGNALS:
             self._previous[number] = signal.signal(number, self._take)
         return self
 
@@ -50,6 +96,9 @@ class InterruptGuard:
     ) -> None:
         for number, previous in self._previous.items():
             signal.signal(number, previous)  # type: ignore[arg-type]
+            ending = getattr(previous, "__self__", None)
+            if self._signal is not None and isinstance(ending, Ending):
+                ending.next_ends_it()
 
     def raise_at_once(self) -> None:
         self._at_once = True

@@ -14,7 +14,7 @@ from jobs.exit_codes import ExitCode
 from jobs.harness import data as datasets
 from jobs.harness import telemetry
 from jobs.harness.assemble import assemble_report
-from jobs.harness.checkpoint import Attempt, Keeper, NoKeeper, Whereabouts, identity_of
+from jobs.harness.checkpoint import UNFINISHED, Attempt, Keeper, NoKeeper, Whereabouts, identity_of
 from jobs.harness.console import Console, print_report_line
 from jobs.harness.draw import initial_weights
 from jobs.harness.environment import read_environment
@@ -25,10 +25,11 @@ from jobs.harness.phases import Clock, PhaseRecorder
 from jobs.harness.termination import note_report
 from jobs.harness.textfile import check_textfile_writable, write_textfile
 from jobs.harness.trainer import RunSpec
-from jobs.harness.training import Loop, Outcome, train
+from jobs.harness.training import Loop, Outcome, extent_of, train
 from jobs.harness.weights_file import weights_path, write_weights_file
 from jobs.report import check_writable, to_line, write
 from jobs.report.schema import MIN_ROUNDING_STATES
+from jobs.streams import escape_control_chars
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -163,8 +164,7 @@ class _Run:
         try:
             guard.check()
             recorder.enter("startup")
-            framework = self._load_framework()
-            guard.check()
+            framework = self._load()
             untouched_until_s = time.monotonic()
             device = framework.select_device(request.device)
             facts = watch.attach(device, untouched_until_s=untouched_until_s)
@@ -177,7 +177,7 @@ class _Run:
             spec = self._decide(framework, device)
             self._announce(framework, device, spec, data)
             identity = _identity(framework, spec, data)
-            keeper = self._keeper()
+            keeper = self._keeper(spec, data)
             finished = keeper.finished(identity)
             if finished is not None:
                 return self._give_again(finished, keeper, framework, spec, data, facts)
@@ -229,21 +229,37 @@ class _Run:
             memory_peak_bytes=memory_peak_bytes,
             null_reasons=environment_reasons,
         )
-        if report.status not in {"interrupted", "failed"}:
+        if report.status not in UNFINISHED:
             keeper.finish(report)
         self._publish(report)
         if failure is not None:
             raise failure
         return outcome.exit_code or EXIT_CODE_OF_STATUS[report.status]
 
-    def _keeper(self) -> Keeper | NoKeeper:
+    def _load(self) -> Framework:
+        try:
+            framework = self._load_framework()
+        except Exception:
+            # Raised inside a library's import, a signal may have become an error of the library's.
+            self._guard.check()
+            raise
+        self._guard.check()
+        return framework
+
+    def _keeper(self, spec: RunSpec, data: DigitSet) -> Keeper | NoKeeper:
         request = self._request
         if request.checkpoint_dir is None:
             return NoKeeper()
         # Trials are runs of their own, each with its own checkpoints.
         folder = request.checkpoint_dir if request.trials == 1 else request.checkpoint_dir / f"seed-{request.seed}"
         check_writable(folder, kind="checkpoint", option="--checkpoint-dir")
-        return Keeper(folder, every_steps=request.checkpoint_steps, say=self._console.line, warn=self._watch.warn)
+        return Keeper(
+            folder,
+            extent=extent_of(spec, data),
+            every_steps=request.checkpoint_steps,
+            say=self._console.line,
+            warn=self._watch.warn,
+        )
 
     def _build(
         self, framework: Framework, spec: RunSpec, data: DigitSet, facts: telemetry.DeviceFacts
@@ -422,4 +438,4 @@ def _reason(error: Exception) -> str:
 
 
 def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).splitlines()), "")
+    return escape_control_chars(next(iter(str(error).splitlines()), ""))

@@ -6,6 +6,9 @@ has no sample, which is Prometheus' way to say that it is not known.
 
 from __future__ import annotations
 
+import errno
+import stat
+from contextlib import suppress
 from math import isfinite
 from typing import TYPE_CHECKING, Final
 
@@ -41,9 +44,10 @@ def check_textfile_writable(path: Path) -> None:
     """Refuse a place that could not be written to, before the run.
 
     Raises:
-        NotWritable: the folder is missing or cannot be written to.
+        NotWritable: the folder is missing or cannot be written to, or there is something else than a file.
     """
     try:
+        _check_replaceable(path)
         with part_file(b"", path.parent, path.name):
             pass
     except OSError as error:
@@ -54,14 +58,22 @@ def write_textfile(report: Report, path: Path) -> None:
     """Write ``report``'s figures to ``path``, whole or not at all, in place of an earlier run's.
 
     Raises:
-        NotWritable: it cannot be written.
+        NotWritable: it cannot be written, or something else than a file has come to be there.
     """
     try:
+        _check_replaceable(path)
         with part_file(to_prometheus(report), path.parent, path.name) as part:
             part.replace(path)
             sync_folder(path.parent)
     except OSError as error:
         raise _not_writable(path, error) from error
+
+
+def _check_replaceable(path: Path) -> None:
+    # The file is replaced whole, which would put an end to a device, a pipe or a link.
+    with suppress(FileNotFoundError):
+        if not stat.S_ISREG(path.lstat().st_mode):
+            raise FileExistsError(errno.EEXIST, "it is there and is no regular file")
 
 
 def _not_writable(path: Path, error: OSError) -> NotWritable:

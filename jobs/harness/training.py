@@ -22,6 +22,27 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Extent:
+    """How much there is to train."""
+
+    epochs: int
+    steps: int
+    """An epoch."""
+    train_examples: int
+    test_examples: int
+
+
+def extent_of(spec: RunSpec, data: DigitSet) -> Extent:
+    examples = len(data.train_images)
+    return Extent(
+        epochs=spec.epochs,
+        steps=-(-examples // spec.batch_size),
+        train_examples=examples,
+        test_examples=len(data.test_images),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class EpochOutcome:
     """One finished epoch; losses may be infinite or not a number."""
 
@@ -64,7 +85,7 @@ class Loop:
     @property
     def steps(self) -> int:
         """Steps an epoch."""
-        return -(-len(self.data.train_images) // self.spec.batch_size)
+        return extent_of(self.spec, self.data).steps
 
 
 def train(loop: Loop, outcome: Outcome) -> None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+from contextlib import contextmanager
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from jobs.harness.cli import Program, run_program
 from jobs.harness.shared_cpu import cpus_are_shared, usable_cpus
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator
 
     from jobs.harness.trainer import Framework
 
@@ -22,7 +24,25 @@ def _load() -> Framework:
     # for where others run too.
     if "OMP_WAIT_POLICY" not in os.environ and cpus_are_shared():
         os.environ["OMP_WAIT_POLICY"] = "passive"
-    return cast("Framework", import_module("jobs.mnist_torch.framework"))
+    with _some_folder():
+        return cast("Framework", import_module("jobs.mnist_torch.framework"))
+
+
+@contextmanager
+def _some_folder() -> Iterator[None]:
+    """Be in a folder that is there: where the current one was deleted, MKL would end the process while it is loaded."""
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        deleted = os.open(".", os.O_RDONLY)
+        os.chdir("/")
+        try:
+            yield
+        finally:
+            os.fchdir(deleted)
+            os.close(deleted)
+    else:
+        yield
 
 
 def _compile_cache(folder: Path) -> dict[str, str]:

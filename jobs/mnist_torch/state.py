@@ -54,11 +54,24 @@ def write_state(
     tensors = _tensors(model, optimizer, others)
     random_states = _random_states(_device(model))
     must_match(state, {name: tensor.detach().cpu().numpy() for name, tensor in (tensors | random_states).items()})
+    _check_values(state)
     for name, tensor in tensors.items():
         tensor.copy_(torch.from_numpy(np.array(state[name])))
     torch.set_rng_state(torch.from_numpy(np.array(state["random/cpu"])))
     if "random/gpu" in random_states:
         torch.cuda.set_rng_state(torch.from_numpy(np.array(state["random/gpu"])), _device(model))
+
+
+def _check_values(state: Mapping[str, NDArray[Any]]) -> None:
+    """Any number may be a weight, but not an index or a generator's state."""
+    if not np.array_equal(np.sort(state["order"]), np.arange(len(state["order"]))):
+        raise ValueError("its order does not have each example once")
+    for name, device in {"random/cpu": "cpu", "random/gpu": "cuda"}.items():
+        if name in state:
+            try:
+                torch.Generator(device).set_state(torch.from_numpy(np.array(state[name])))
+            except RuntimeError as error:
+                raise ValueError(f"{name} is no state of torch's random numbers ({error})") from error
 
 
 def read_gradient_average(

@@ -99,7 +99,8 @@ def to_line(report: Report) -> str:
     """One marked line for a log. The time series stays in the file: a log is no place for thousands of samples."""
     reasons = {**report.null_reasons, "timeseries": "kept in the report file only"}
     slim = report.model_copy(update={"timeseries": None, "null_reasons": reasons})
-    return LINE_MARKER + slim.model_dump_json()
+    # In ASCII, whatever the log's encoding is.
+    return LINE_MARKER + slim.model_dump_json(ensure_ascii=True)
 
 
 def from_line(line: str, *, origin: str) -> Report | None:

@@ -82,6 +82,24 @@ def test_a_state_comes_back_as_it_went_in(spec: Spec, framework: Framework, digi
         assert np.array_equal(array, state[name]), name
 
 
+@pytest.mark.parametrize("name", ["order", "random/cpu"])
+def test_values_that_torch_could_not_go_on_from_are_refused_and_change_nothing(
+    name: str, spec: Spec, framework: Framework, digits: DigitSet
+) -> None:
+    if framework.versions().name != "torch":
+        pytest.skip("TensorFlow keeps no order and takes any numbers for its generators")
+    trainer = framework.create_trainer(spec(protocol="published"), digits)
+    before = trainer.state()
+    state = {key: array + 1 for key, array in before.items()}
+    state[name] = np.full_like(state[name], 77)
+    for other in {"order", "random/cpu"} - {name}:
+        state[other] = before[other]
+    with pytest.raises(ValueError, match=name):
+        trainer.load_state(state)
+    for key, array in trainer.state().items():
+        assert np.array_equal(before[key], array), key
+
+
 @pytest.mark.parametrize("fault", ["missing", "another shape", "another type", "too many"])
 def test_what_is_no_state_of_it_is_refused_and_changes_nothing(
     fault: str, spec: Spec, framework: Framework, digits: DigitSet

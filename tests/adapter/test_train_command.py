@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import signal
 import subprocess
 import time
@@ -49,6 +51,39 @@ def _error_line(done: Done) -> str:
     assert "Traceback" not in done.stderr
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     return line
+
+
+def test_bytes_that_are_no_utf_8_lose_no_training(
+    run: Callable[..., Done], folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    odd = os.fsdecode(b"caf\xe9\x1b[31m")
+    shutil.copytree(folder, tmp_path / odd)
+    for name in ("NODE_NAME", "POD_NAME", "IMAGE_REF", "GIT_SHA", "WATCH_GPU"):
+        monkeypatch.setenv(f"MNIST_JOBS_{name}", odd)
+    folders = ("--report-dir", odd + "/r", "--export-dir", odd + "/w", "--checkpoint-dir", odd + "/c")
+    done = run("train", "--epochs", "1", "--dataset", odd, *folders, "--metrics-textfile", odd + "/m.prom")
+    assert done.returncode == ExitCode.DONE, done.stderr
+    assert "\x1b" not in done.stderr
+    (report,) = _reports(tmp_path / odd / "r")
+    assert report.config.dataset.name == r"idx:caf\udce9\x1b[31m"
+    assert report.environment.kubernetes is not None
+    assert report.environment.kubernetes.node == r"caf\udce9\x1b[31m"
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith(LINE_MARKER)]
+    assert from_line(line, origin="log") == report.model_copy(
+        update={
+            "timeseries": None,
+            "null_reasons": report.null_reasons | {"timeseries": "kept in the report file only"},
+        }
+    )
+    assert r"idx:caf\udce9\x1b[31m" in run("dataset", "--dataset", odd).stdout
+
+
+def test_closed_streams_cost_a_run_nothing(program: Program, folder: Path, tmp_path: Path) -> None:
+    command = _command(program, folder, "train", "--epochs", "1")
+    closing = ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *command]
+    assert subprocess.run(closing, cwd=tmp_path, check=False).returncode == ExitCode.DONE
+    (report,) = _reports(tmp_path / "reports")
+    assert report.status == "completed"
 
 
 def test_a_run_reports_itself_whole(run: Callable[..., Done], tmp_path: Path, program: Program) -> None:

@@ -7,19 +7,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobs.comparison.text import counted, listed, markdown, number, shortened
-from jobs.streams import visible
+from jobs.streams import escape_control_chars
 
 
 @given(st.text())
 def test_visible_text_is_one_printable_line(text: str) -> None:
-    shown = visible(text)
+    shown = escape_control_chars(text)
     assert shown.isprintable()
     assert "\n" not in shown
 
 
 @given(st.text(st.characters(categories=["L", "N"])))
 def test_letters_and_digits_of_any_script_stay_as_they_are(text: str) -> None:
-    assert visible(text) == text
+    assert escape_control_chars(text) == text
     # What could be a commit's name is code.
     assert markdown(text).replace("&#46;", ".").replace("`", "") == text
 

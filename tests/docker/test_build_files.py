@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -122,7 +123,7 @@ def make(checkout: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         pytest.skip("make is not installed")
     command = ["make", "--no-print-directory", "-f", str(ROOT / "docker/images.mk"), "images", "DOCKER=echo"]
     # Whoever runs the tests may be make itself, which hands its variables down.
-    environment = {"PATH": os.environ["PATH"]}
+    environment = {name: os.environ[name] for name in ("PATH", "MNIST_MIRRORS") if name in os.environ}
     return subprocess.run(
         [*command, *arguments], cwd=checkout, env=environment, capture_output=True, text=True, check=False
     )
@@ -158,6 +159,100 @@ def test_images_refuse_a_folder_without_data(checkout: Path, tmp_path: Path) -> 
     assert result.returncode != 0
     assert "holds no IDX files" in result.stderr
     assert "build " not in result.stdout
+
+
+def test_uv_itself_is_one_release_and_comes_by_hash() -> None:
+    (pin,) = re.findall(r"^[^#\s-].*", (ROOT / "docker/uv.txt").read_text("utf-8"), re.MULTILINE)
+    assert re.fullmatch(r"uv==[0-9.]+ \\", pin)
+    for file in ("Makefile", "docker/Dockerfile"):
+        installs = [line for line in (ROOT / file).read_text("utf-8").splitlines() if "pip install" in line]
+        assert len(installs) == 1
+        assert "--require-hashes" in installs[0]
+
+
+@pytest.mark.slow
+def test_another_uv_than_the_pinned_one_is_refused(tmp_path: Path) -> None:
+    for name in ("Makefile", "docker/uv.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    (version,) = re.findall(r"^uv==(\S+)", (ROOT / "docker/uv.txt").read_text("utf-8"), re.MULTILINE)
+    # A stranger's wheel of that name and version, where pip looks for it.
+    wheel = tmp_path / f"wheels/uv-{version}-py3-none-any.whl"
+    wheel.parent.mkdir()
+    with zipfile.ZipFile(wheel, "w") as archive:
+        info = f"uv-{version}.dist-info"
+        archive.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: uv\nVersion: {version}\n")
+        archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        archive.writestr(f"{info}/RECORD", "")
+    environment = {"PATH": os.environ["PATH"], "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(wheel.parent)}
+    command = ["make", "-C", str(tmp_path), ".tools/bin/uv"]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 2
+    assert "DO NOT MATCH THE HASHES" in result.stderr
+
+
+def _files(folder: Path) -> set[Path]:
+    return {path for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["DATA=-delete", "DATA=-exec", "MNIST_MIRRORS=-x", "IMAGE_TAG=-x", "IMAGE_TAG=a b", "IMAGE_BASE=--pull"],
+)
+def test_a_value_that_is_no_value_is_refused_and_nothing_is_touched(checkout: Path, value: str) -> None:
+    before = _files(checkout)
+    result = make(checkout, value)
+    assert result.returncode == 2
+    assert re.search(rf"^error: {value} (begins with -|is no (tag|image))", result.stderr, re.MULTILINE), result.stderr
+    assert "build " not in result.stdout
+    assert _files(checkout) == before
+
+
+@pytest.mark.parametrize("name", ["!", "(", "$(touch ran)", "`touch ran`", "'\"; touch ran; \"'", "a\nb", "*", "$HOME"])
+def test_a_folder_of_any_name_is_a_folder(checkout: Path, tmp_path: Path, name: str) -> None:
+    folder = tmp_path / name
+    folder.mkdir()
+    (folder / "t10k-labels-idx1-ubyte").write_text("content")
+    before = _files(checkout)
+    result = make(checkout, f"DATA={folder}")
+    assert result.returncode == 0, result.stderr
+    assert _files(checkout) - before == {checkout / "build/mnist/t10k-labels-idx1-ubyte"}
+
+
+def test_the_staged_folder_itself_may_be_given(checkout: Path) -> None:
+    staged = checkout / "build/mnist/t10k-labels-idx1-ubyte"
+    staged.parent.mkdir(parents=True)
+    staged.write_text("content")
+    assert make(checkout, "DATA=build/mnist").returncode == 0
+    assert staged.read_text() == "content"
+
+
+@pytest.mark.parametrize(
+    "mirrors",
+    [
+        "https://a.example/?b=1&c=2",
+        "https://a.example/;touch ran",
+        "https://$(touch ran)/",
+        "https://$(shell touch ran)/",
+    ],
+)
+@pytest.mark.parametrize("way", ["argument", "environment"])
+def test_mirrors_reach_the_engine_as_they_are(
+    checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mirrors: str, way: str
+) -> None:
+    engine = tmp_path / "engine"
+    engine.write_text("#!/bin/sh\nprintf '%s\\n' \"$@\" >> arguments\necho 1\n")
+    engine.chmod(0o755)
+    arguments = [f"DOCKER={engine}"]
+    if way == "argument":
+        arguments.append(f"MNIST_MIRRORS={mirrors}")
+    else:
+        monkeypatch.setenv("MNIST_MIRRORS", mirrors)
+    before = _files(checkout)
+    result = make(checkout, *arguments)
+    assert result.returncode == 0, result.stderr
+    assert (checkout / "arguments").read_text().splitlines().count(f"MNIST_MIRRORS={mirrors}") == 2
+    assert _files(checkout) - before == {checkout / "arguments"}
 
 
 @pytest.mark.parametrize(("gigabytes", "over"), [(5.5, None), (5.7, "mnist-torch"), (6.1, "mnist-tf")])

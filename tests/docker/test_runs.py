@@ -137,7 +137,10 @@ def test_sigterm_reaches_the_program(image: str, container: str, reports: Path, 
 
 def test_sigterm_ends_what_is_no_training_too(image: str, container: str) -> None:
     """Process 1 ignores a signal that it has no handler for; then `docker stop` would wait and kill."""
-    code = "import jobs.harness.interrupt as i, time; i.leave_on_sigterm(); print('ready', flush=True); time.sleep(300)"
+    code = (
+        "import time; from jobs.harness.interrupt import Ending; Ending().take_signals(); "
+        "print('ready', flush=True); time.sleep(300)"
+    )
     options = ("--detach", "--name", container, "--entrypoint=python")
     assert docker("run", *options, image, "-c", code).returncode == 0
     follow_until(container, "ready")

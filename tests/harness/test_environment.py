@@ -3,6 +3,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from jobs import __version__
 from jobs.harness import telemetry
@@ -11,6 +13,7 @@ from jobs.harness.environment import read_environment
 from jobs.harness.phases import Clock
 from jobs.harness.shared_cpu import cpu_quota_cores
 from jobs.harness.trainer import FrameworkVersions
+from jobs.streams import escape_control_chars
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -53,6 +56,35 @@ def test_the_pod_and_the_image_are_read_from_the_variables(facts: telemetry.Devi
     assert environment.kubernetes is not None
     assert environment.kubernetes.node == "node-7"
     assert environment.kubernetes.index == 3
+
+
+@pytest.mark.parametrize(
+    ("index", "read"),
+    [("0", 0), ("41", 41), ("²", None), ("٣", None), ("9" * 5000, None), ("-1", None), ("\udce9", None)],
+)
+def test_a_completion_index_is_a_number_or_has_its_reason(
+    facts: telemetry.DeviceFacts, index: str, read: int | None
+) -> None:
+    variables = {"MNIST_JOBS_POD_NAME": "pod", "JOB_COMPLETION_INDEX": index}
+    environment, reasons = read_environment(VERSIONS, facts, variables=variables)
+    assert environment.kubernetes is not None
+    assert environment.kubernetes.index == read
+    reason = f"JOB_COMPLETION_INDEX is '{escape_control_chars(index)[:40]}', which is no index"
+    assert read is not None or reasons["environment.kubernetes.index"] == reason
+
+
+VARIABLES = ("IMAGE_REF", "IMAGE_DIGEST", "GIT_SHA", "NODE_NAME", "POD_NAME", "POD_NAMESPACE", "JOB_NAME")
+
+
+@given(st.text(st.characters() | st.integers(0xDC80, 0xDCFF).map(chr), min_size=1))
+def test_variables_of_any_bytes_are_text_that_a_report_can_hold(facts: telemetry.DeviceFacts, value: str) -> None:
+    variables = {f"MNIST_JOBS_{name}": value for name in VARIABLES}
+    environment, _ = read_environment(VERSIONS, facts, variables=variables)
+    # A lone surrogate, which stands for a byte that is no UTF-8, cannot be written as JSON.
+    assert environment.model_dump_json().isprintable()
+    assert environment.kubernetes is not None
+    assert environment.kubernetes.node == escape_control_chars(value)
+    assert environment.kubernetes.node == value or not value.isprintable()
 
 
 @pytest.mark.parametrize(("text", "cores"), [("max 100000", None), ("150000 100000", 1.5), ("nonsense", None)])

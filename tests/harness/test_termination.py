@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
@@ -15,11 +16,13 @@ from hypothesis import strategies as st
 from jobs import __version__
 from jobs.exit_codes import ExitCode
 from jobs.harness.cli import run_program
+from jobs.harness.interrupt import SIGNALS
 from jobs.harness.termination import LIMIT_BYTES, PATH_VARIABLE, Summary, note_error, termination_message
 from jobs.mnist_torch.cli import PROGRAM
 from tests.support.reports import make_report
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 
@@ -34,6 +37,15 @@ def run(arguments: list[str]) -> int:
         run_program(PROGRAM, arguments)
     assert isinstance(left.value.code, int)
     return left.value.code
+
+
+@pytest.fixture(autouse=True)
+def _signals_as_before() -> Iterator[None]:
+    """A program that has ended gives its exit code on any signal, which is not for the tests' own process."""
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture

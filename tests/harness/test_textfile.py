@@ -1,18 +1,23 @@
 from __future__ import annotations
 
+import os
+import stat
+import subprocess
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from jobs.errors import NotWritable
+from jobs.exit_codes import ExitCode
 from jobs.harness.textfile import check_textfile_writable, to_prometheus, write_textfile
+from jobs.mnist_torch.cli import PROGRAM
 from jobs.report.schema import Aggregate, GpuPhase, HostPhase, Pooled, Validity
+from tests.support.programs import ROOT, command_of
 from tests.support.reports import make_report
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from jobs.report import Report
 
 
@@ -93,3 +98,43 @@ def test_a_folder_that_is_missing_is_refused(tmp_path: Path) -> None:
     for attempt in (check_textfile_writable, lambda path: write_textfile(_with_gpu(), path)):
         with pytest.raises(NotWritable, match="--metrics-textfile"):
             attempt(tmp_path / "nowhere" / "mnist.prom")
+
+
+@pytest.mark.parametrize("what", ["fifo", "folder", "link to a file", "dangling link", "device", ".", ""])
+def test_what_is_no_regular_file_is_refused_and_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = Path("it" if " " in what or what in {"fifo", "folder", "device"} else what)
+    if what == "fifo":
+        os.mkfifo(path)
+    elif what == "folder":
+        path.mkdir()
+    elif what == "device":
+        # Not the machine's own null device, which code that fails this test would replace.
+        _make_null_device(path)
+    elif "link" in what:
+        path.symlink_to("nowhere" if what == "dangling link" else __file__)
+    before = path.lstat()
+    for attempt in (check_textfile_writable, lambda path: write_textfile(_with_gpu(), path)):
+        with pytest.raises(NotWritable, match="it is there and is no regular file"):
+            attempt(path)
+    assert path.lstat() == before
+    assert [file.name for file in tmp_path.iterdir()] == ([path.name] if path.name else [])
+
+
+def test_a_folder_is_refused_before_the_framework_is_loaded(tmp_path: Path) -> None:
+    command = command_of(PROGRAM, "train", "--metrics-textfile", ".", "--report-dir", str(tmp_path / "reports"))
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == ExitCode.REPORT_NOT_WRITABLE
+    assert done.stderr == (
+        "error: --metrics-textfile '.' cannot be written (it is there and is no regular file); "
+        "choose a file in a folder that exists and can be written to\n"
+    )
+
+
+def _make_null_device(path: Path) -> None:
+    try:
+        os.mknod(path, stat.S_IFCHR | 0o666, os.makedev(1, 3))
+    except PermissionError:
+        pytest.skip("only root may make a device")

@@ -1,12 +1,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import pytest
 
 from scripts import audit
-
-if TYPE_CHECKING:
-    import pytest
 
 ROOT = Path(__file__).parents[2]
 
@@ -28,12 +26,55 @@ def test_every_package_of_the_lock_is_asked_for() -> None:
     assert {"torch", "tensorflow", "typer", "nvidia-ml-py", "pytest"} <= names
 
 
+def _packages(*found: dict[str, object]) -> list[audit.Package]:
+    return [audit.Package.model_validate(one) for one in found]
+
+
+@pytest.fixture
+def pip_audit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where a program in pip-audit's place may be put; there is no other."""
+    monkeypatch.setattr("sys.executable", str(tmp_path / "bin/python"))
+    monkeypatch.setenv("PATH", "/bin")
+    (tmp_path / "bin").mkdir()
+    return tmp_path / "bin/pip-audit"
+
+
+def _answers(pip_audit: Path, answer: str) -> None:
+    pip_audit.write_text(f"#!/bin/sh\nprintf '%s' '{answer}'\n")
+    pip_audit.chmod(0o755)
+
+
+@pytest.mark.parametrize("answer", ["[]", "{}", "null", '{"dependencies": 1}', '{"dependencies": [1]}', "{", "oh no"])
+def test_an_answer_that_cannot_be_read_is_one_line_and_fails(
+    pip_audit: Path, capsys: pytest.CaptureFixture[str], answer: str
+) -> None:
+    _answers(pip_audit, answer)
+    assert audit.main() == 2
+    out, error = capsys.readouterr()
+    assert out == ""
+    assert error.startswith("error: audit: pip-audit's answer ")
+    assert error.count("\n") == 1
+
+
+def test_without_pip_audit_the_way_to_it_is_named(pip_audit: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert not pip_audit.exists()
+    assert audit.main() == 2
+    assert "pip-audit is not installed; `make audit`" in capsys.readouterr().err
+
+
+def test_a_pip_audit_that_cannot_be_run_is_named(pip_audit: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pip_audit.write_text("#!/nowhere/python\n")
+    pip_audit.chmod(0o755)
+    assert audit.main() == 2
+    assert f"error: audit: {pip_audit} cannot be run" in capsys.readouterr().err
+
+
 def test_a_vulnerability_is_named_and_fails(capsys: pytest.CaptureFixture[str]) -> None:
-    found = [
+    found = _packages(
         {"name": "good", "version": "1", "vulns": []},
         {"name": "bad", "version": "2", "vulns": [{"id": "PYSEC-1", "fix_versions": ["3"]}]},
         {"name": "odd", "skip_reason": "not found"},
-    ]
+    )
     assert audit.judge(found) == 1
     out = capsys.readouterr().out
     assert "bad 2: PYSEC-1, fixed in 3" in out
@@ -41,9 +82,10 @@ def test_a_vulnerability_is_named_and_fails(capsys: pytest.CaptureFixture[str]) 
     assert audit.judge(found[:1]) == 0
 
 
+@pytest.mark.parametrize("answer", ["", '{"dependencies": []}', '{"dependencies": [{"name": "a", "skip_reason": ""}]}'])
 def test_who_cannot_ask_does_not_say_that_all_is_well(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    pip_audit: Path, capsys: pytest.CaptureFixture[str], answer: str
 ) -> None:
-    monkeypatch.setattr(audit, "ask", lambda _: None)
+    _answers(pip_audit, answer)
     assert audit.main() == 0
     assert "not done" in capsys.readouterr().out

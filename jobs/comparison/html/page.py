@@ -32,7 +32,7 @@ from jobs.comparison.statistics import (
 from jobs.comparison.text import ABSENT, counted
 from jobs.comparison.verdict import MOST_LOST
 from jobs.comparison.workers import start_workers
-from jobs.streams import visible
+from jobs.streams import escape_control_chars
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -144,7 +144,7 @@ def _template() -> Template:
 
 
 def _finalize(value: object) -> object:
-    return value if isinstance(value, Markup) else visible(str(value))
+    return value if isinstance(value, Markup) else escape_control_chars(str(value))
 
 
 def named(text: str) -> str:
@@ -191,7 +191,8 @@ def headline(text: str) -> tuple[str, str]:
 
 def unbroken(text: str) -> Markup:
     """``text`` in which a line never ends inside a number like 1.6e-14."""
-    return Markup(re.sub(r"[\d.]+e-\d+", r'<span class="unbroken">\g<0></span>', str(escape(visible(text)))))  # noqa: S704
+    safe = str(escape(escape_control_chars(text)))
+    return Markup(re.sub(r"[\d.]+e-\d+", r'<span class="unbroken">\g<0></span>', safe))  # noqa: S704 - escaped above
 
 
 def sentence(text: str) -> str:

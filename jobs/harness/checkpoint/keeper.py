@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from jobs.errors import BadInput
 from jobs.harness.checkpoint.attempt import Resumed
 from jobs.harness.checkpoint.file import DamagedCheckpoint, decode, encode
-from jobs.harness.checkpoint.state import Spent, State, differences, identity_of_report
+from jobs.harness.checkpoint.state import LAST_ATTEMPT, Spent, State, check_extent, differences, identity_of_report
 from jobs.report import read, to_text
 from jobs.report.schema import EarlierAttempt
 from jobs.whole_file import part_file, sync_folder
@@ -24,12 +24,14 @@ if TYPE_CHECKING:
     from jobs.harness.checkpoint.state import Identity
     from jobs.harness.phases import PhaseRecorder
     from jobs.harness.trainer import Trainer
-    from jobs.harness.training import Outcome
+    from jobs.harness.training import Extent, Outcome
     from jobs.report import Report
 
 KEPT: Final = 2
 NAME: Final = re.compile(r"(?P<run_id>[A-Za-z0-9][A-Za-z0-9._-]*)-e(?P<epoch>\d{6})-s(?P<step>\d{6})\.safetensors")
 FINISHED_SUFFIX: Final = ".finished"
+UNFINISHED: Final = frozenset({"interrupted", "failed"})
+"""Statuses after which a run may go on."""
 FOREIGN_SUFFIXES: Final = frozenset({".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".bin", ".keras", ".h5", ".hdf5"})
 """Where frameworks keep what runs code when it is loaded: such a file is never opened."""
 
@@ -65,10 +67,17 @@ class Keeper:
     keeps = True
 
     def __init__(
-        self, folder: Path, *, every_steps: int | None, say: Callable[[str], None], warn: Callable[[str, str], None]
+        self,
+        folder: Path,
+        *,
+        extent: Extent,
+        every_steps: int | None,
+        say: Callable[[str], None],
+        warn: Callable[[str, str], None],
     ) -> None:
         self.every_steps = every_steps
         self._folder = folder
+        self._extent = extent
         self._say = say
         self._warn = warn
         self._refused: set[Path] = set()
@@ -106,6 +115,7 @@ class Keeper:
                 continue
             self._must_be_equal(path, checkpoint.state.identity, identity)
             try:
+                check_extent(checkpoint.state, self._extent)
                 trainer.load_state(checkpoint.arrays)
             except ValueError as error:
                 self._refuse(path, str(error))
@@ -220,7 +230,10 @@ class Keeper:
     def _read_report(self, path: Path) -> Report:
         if not path.is_file():
             raise BadInput("it is no regular file")
-        return read(path)
+        report = read(path)
+        if report.status in UNFINISHED or report.attempt > LAST_ATTEMPT:
+            raise BadInput(f"attempt {report.attempt} with status {report.status} is no end of a run")
+        return report
 
     def _name_foreign_files(self) -> None:
         for path in sorted(self._files()):

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 
 from jobs.harness.training import EpochOutcome
 from jobs.report.schema import Count, EarlierAttempt, PhaseName, RunId
 
 if TYPE_CHECKING:
     from jobs.harness.trainer import RunSpec
+    from jobs.harness.training import Extent
     from jobs.report import Report
     from jobs.report.schema import Config
 
@@ -47,7 +48,11 @@ def identity_of_report(report: Report) -> Identity:
     )
 
 
-PositiveInt = Annotated[int, Field(ge=1)]
+LAST_ATTEMPT: Final = 10**9
+PositiveInt = Annotated[int, Field(ge=1, le=LAST_ATTEMPT)]
+LONGEST_S: Final = 1e9
+CLOCK_S: Final = 1e-9
+"""A phase takes no time at all, or some that a clock can tell; a speed is found by dividing by it."""
 
 
 class _Part(BaseModel):
@@ -55,12 +60,18 @@ class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, ser_json_inf_nan="constants")
 
 
+def _told_by_a_clock(seconds: float) -> float:
+    if 0 < seconds < CLOCK_S:
+        raise ValueError("no clock tells so short a time")
+    return seconds
+
+
 class Spent(_Part):
     """Seconds that went into the phases of one name in one epoch."""
 
     name: PhaseName
     epoch: PositiveInt | None
-    seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    seconds: Annotated[float, Field(ge=0, le=LONGEST_S), AfterValidator(_told_by_a_clock)]
 
 
 class State(_Part):
@@ -96,7 +107,34 @@ def parse_state(text: str) -> State:
     finished = [epoch.epoch for epoch in state.epochs]
     if finished != list(range(1, state.epoch)):
         raise ValueError(f"epoch {state.epoch} is in progress, but the finished ones are {finished}")
+    if not all(0 <= epoch.accuracy_ratio <= 1 for epoch in state.epochs):
+        raise ValueError("an accuracy is no share between 0 and 1")
+    numbers = [attempt.attempt for attempt in state.attempts]
+    if numbers != sorted({*numbers}) or numbers[-1] != state.attempt:
+        raise ValueError(f"attempt {state.attempt} wrote it, but the attempts are {numbers}")
+    if not all(seconds <= LONGEST_S for attempt in state.attempts for seconds in attempt.phases_s.values()):
+        raise ValueError(f"an attempt took more than {LONGEST_S:g} s")
     return state
+
+
+def check_extent(state: State, extent: Extent) -> None:
+    """Compare how far the run has come with how far it can go.
+
+    Raises:
+        ValueError: it has come further, or has seen more than there is.
+    """
+    last = extent.epochs + 1
+    if state.epoch > last or state.step > (extent.steps if state.epoch < last else 0):
+        raise ValueError(
+            f"it is {state.step} steps into epoch {state.epoch}, of {extent.epochs} epochs of {extent.steps} steps"
+        )
+    if state.examples_evaluated not in {None, extent.test_examples}:
+        raise ValueError(f"{state.examples_evaluated} test images were evaluated, of {extent.test_examples}")
+    first: dict[int, int] = {}
+    for epoch, images in state.first_step_images:
+        first[epoch] = first.get(epoch, 0) + images
+    if any(epoch > extent.epochs or images > extent.train_examples for epoch, images in first.items()):
+        raise ValueError(f"first steps had {first} images by epoch, of {extent.train_examples}")
 
 
 def differences(saved: Identity, wanted: Identity) -> list[str]:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
+import threading
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
@@ -17,7 +20,8 @@ from jobs.harness.data.progress import DownloadProgress, progress_for
 from jobs.harness.data.roles import FILE_NAMES_TEXT, Role
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
+    from types import FrameType
 
 MIRRORS_VARIABLE: Final = "MNIST_MIRRORS"
 MIRRORS: Final = (
@@ -30,6 +34,8 @@ MAX_DOWNLOAD_BYTES: Final = 64 * 2**20
 
 _TIMEOUT_S: Final = (5, 30)
 """To connect, and between two pieces of an answer."""
+_LONGEST_S: Final = 600
+"""For a whole file, which takes seconds: a server that sends a byte now and then meets every other limit."""
 
 _RETRIES: Final = 1
 _BLOCK_BYTES: Final = 2**16
@@ -109,7 +115,8 @@ def _fetch(role: Role, mirror: str, folder: Path, on_progress: Callable[[str], N
     # No known hash: the packed file's differs from mirror to mirror, the content's is checked here instead.
     store = pooch.create(path=folder, base_url=mirror, registry={name: None}, retry_if_failed=_RETRIES)
     try:
-        store.fetch(name, downloader=fetch_and_verify)
+        with _ends_after(_LONGEST_S):
+            store.fetch(name, downloader=fetch_and_verify)
     except OSError as error:
         if (status := _http_status(error)) is not None:
             raise _MirrorFailedError(f"HTTP {status}") from error
@@ -122,6 +129,27 @@ def _fetch(role: Role, mirror: str, folder: Path, on_progress: Callable[[str], N
         ) from error
     except ValueError as error:
         raise _MirrorFailedError(f"no such address ({type(error).__name__})") from error
+
+
+@contextmanager
+def _ends_after(seconds: float) -> Iterator[None]:
+    """Give a mirror up after so long, wherever the HTTP client waits: an alarm ends what is done inside."""
+    if threading.current_thread() is not threading.main_thread():
+        # Python lets no other thread set an alarm; the commands download in this one.
+        yield
+        return
+
+    def give_up(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the signature is Python's
+        raise _MirrorFailedError(f"took more than {seconds:g} s")
+
+    previous = signal.signal(signal.SIGALRM, give_up)
+    # Again each second, should the first come while Python ignores exceptions.
+    other = signal.setitimer(signal.ITIMER_REAL, seconds, 1.0)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, *other)
+        signal.signal(signal.SIGALRM, previous)
 
 
 def _http_status(error: OSError) -> int | None:

@@ -9,6 +9,7 @@ from jobs.harness.data import idx
 from jobs.harness.data.digests import MNIST_SHA256
 from jobs.harness.data.digit_set import DigitSet, assemble
 from jobs.harness.data.roles import FILE_NAMES_TEXT, ROLES, Role
+from jobs.streams import escape_control_chars
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,7 +30,7 @@ def load_folder(folder: Path) -> DigitSet:
     if not wrong:
         name = "mnist"
     elif len(wrong) == len(ROLES):
-        name = f"idx:{folder.resolve().name}"
+        name = f"idx:{escape_control_chars(folder.resolve().name)}"
     else:
         raise damaged_copy(*wrong[0])
     return assemble(name=name, location=idx.shown(folder), contents=contents)
@@ -49,20 +50,32 @@ def load_mnist_folder(folder: Path) -> DigitSet:
 
 def read_folder(folder: Path) -> Contents:
     """The four files' contents, each checked alone, and images counted against labels."""
-    paths = [find(folder, role) for role in ROLES]
-    for role, path in zip(ROLES, paths, strict=True):
-        if path is None:
+    found = [find(folder, role) for role in ROLES]
+    for role, paths in zip(ROLES, found, strict=True):
+        if not paths:
             names = " or ".join(role.file_names)
             raise DatasetRefused(
                 f"{idx.shown(folder)}: expected a file {names}, found none; a data set is a folder with the four "
                 f"files {FILE_NAMES_TEXT}"
             )
     train_images, train_labels, test_images, test_labels = (
-        idx.read(path, role) for role, path in zip(ROLES, paths, strict=True) if path is not None
+        _read_one(paths, role) for role, paths in zip(ROLES, found, strict=True)
     )
     _check_counts(train_images, train_labels)
     _check_counts(test_images, test_labels)
     return train_images, train_labels, test_images, test_labels
+
+
+def _read_one(paths: list[Path], role: Role) -> IdxArray:
+    """The first of the files under ``role``'s names; the others must hold the same, or one would be used unasked."""
+    content = idx.read(paths[0], role)
+    for other in paths[1:]:
+        if idx.content_sha256(other) != content.sha256:
+            raise DatasetRefused(
+                f"{idx.shown(other)}: expected the content of {paths[0].name} beside it, found other content; "
+                "remove the one that is not meant"
+            )
+    return content
 
 
 def is_folder(path: Path) -> bool:
@@ -73,8 +86,8 @@ def is_folder(path: Path) -> bool:
         return False
 
 
-def find(folder: Path, role: Role) -> Path | None:
-    """The file that plays ``role`` in a folder, or ``None``.
+def find(folder: Path, role: Role) -> list[Path]:
+    """The files that have one of ``role``'s names in a folder, raw before gz.
 
     Raises:
         DatasetRefused: the folder is none or cannot be read.
@@ -87,7 +100,7 @@ def find(folder: Path, role: Role) -> Path | None:
             f"{idx.shown(folder)}: expected a folder with the files {FILE_NAMES_TEXT}, found none that can be read "
             f"({reason}); check the path and its permissions"
         ) from error
-    return next((folder / name for name in role.file_names if name in present), None)
+    return [folder / name for name in role.file_names if name in present]
 
 
 def damaged_copy(role: Role, content: IdxArray) -> DatasetRefused:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final, cast
 import numpy as np
 
 from jobs.errors import DatasetRefused
+from jobs.streams import escape_control_chars
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -178,8 +179,7 @@ def _check_labels(labels: NDArray[np.uint8], path: Path) -> None:
 
 def shown(path: Path) -> str:
     """A path in one line, even one with a line break in its name."""
-    text = str(path)
-    return text if text.isprintable() else ascii(text)
+    return escape_control_chars(str(path))
 
 
 def _text(shape: tuple[int, ...]) -> str:

@@ -39,7 +39,7 @@ def load_mnist(on_progress: Callable[[str], None] | None = None) -> DigitSet:
         except DatasetRefused as error:
             raise DatasetRefused(f"{DATA_DIR_VARIABLE} is set, but {error}") from error
     cache = cache_folder()
-    if any(_cached(cache, role) is None for role in ROLES):
+    if not all(_cached(cache, role) for role in ROLES):
         _complete(cache, on_progress)
     try:
         return load_mnist_folder(cache)
@@ -57,17 +57,21 @@ def cache_folder() -> Path:
     return platformdirs.user_cache_path("mnist-jobs") / "mnist"
 
 
-def _cached(cache: Path, role: Role) -> Path | None:
-    return find(cache, role) if is_folder(cache) else None
+def _cached(cache: Path, role: Role) -> list[Path]:
+    return find(cache, role) if is_folder(cache) else []
 
 
 def _complete(cache: Path, on_progress: Callable[[str], None] | None) -> None:
     """Make the cache hold all four files, whole."""
     missing: list[Role] = []
     for role in ROLES:
-        while (path := _cached(cache, role)) is not None and not _is_whole(path, role):
-            _remove(path)
-        if path is None:
+        whole = False
+        for path in _cached(cache, role):
+            if _is_whole(path, role):
+                whole = True
+            else:
+                _remove(path)
+        if not whole:
             missing.append(role)
     if missing:
         # Brings in the HTTP client, which a run with its data at hand does not need.

@@ -16,7 +16,7 @@ class Role:
 
     @property
     def file_names(self) -> tuple[str, ...]:
-        """The names it is found under, the first found counts: both spellings in use, raw before gz."""
+        """The names it is found under, the first found is read: both spellings in use, raw before gz."""
         dotted = self.stem.replace("-idx", ".idx")
         return (self.stem, dotted, f"{self.stem}.gz", f"{dotted}.gz")
 

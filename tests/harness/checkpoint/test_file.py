@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import json
+import math
 import pickle
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,15 +14,17 @@ from hypothesis import strategies as st
 from safetensors.numpy import save
 
 from jobs.errors import BadInput
-from jobs.harness.checkpoint import file
+from jobs.harness.assemble import _results
+from jobs.harness.checkpoint import Resumed, file
 from jobs.harness.checkpoint.file import FORMAT, DamagedCheckpoint, decode, encode
-from jobs.harness.checkpoint.state import State, differences, parse_state
-from jobs.harness.training import EpochOutcome
+from jobs.harness.checkpoint.state import State, check_extent, differences, parse_state
+from jobs.harness.phases import PhaseRecorder
+from jobs.harness.recipe import LENET
+from jobs.harness.trainer import RunSpec
+from jobs.harness.training import EpochOutcome, Outcome, extent_of
 from jobs.harness.weights_file import read_weights_file
 from jobs.report.schema import EarlierAttempt
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from tests.support.digits import small_digits
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 
@@ -112,6 +116,18 @@ def _forged(text: str, **metadata: str) -> bytes:
     return save(arrays, metadata=facts)
 
 
+def _changed(**changes: Any) -> bytes:
+    """A whole checkpoint with the right hash, whose state someone has changed."""
+    state = json.loads(make_state().to_text())
+    parts = {
+        "epochs": lambda epoch: state["epochs"][0] | epoch,
+        "attempts": lambda attempt: state["attempts"][0] | attempt,
+    }
+    for name, value in changes.items():
+        state[name] = [parts[name](one) for one in value] if name in parts else value
+    return _forged(json.dumps(state))
+
+
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
@@ -124,6 +140,14 @@ def _forged(text: str, **metadata: str) -> bytes:
         (_forged(make_state(run_id="ok").to_text().replace('"ok"', '"../../etc"')), "cannot be read"),
         (_forged(make_state(epoch=3).to_text()), "epoch 3 is in progress, but the finished ones are"),
         (_forged(json.dumps(json.loads(make_state().to_text()) | {"more": 1})), "cannot be read"),
+        (_changed(epochs=[{"accuracy_ratio": 5.0}]), "no share between 0 and 1"),
+        (_changed(epochs=[{"accuracy_ratio": math.nan}]), "no share between 0 and 1"),
+        (_changed(attempt=2), r"attempt 2 wrote it, but the attempts are [1]"),
+        (_changed(attempts=[{}, {}]), r"attempt 1 wrote it, but the attempts are [1, 1]"),
+        (_changed(attempt=10**30, attempts=[{"attempt": 10**30}]), "cannot be read"),
+        (_changed(attempts=[{"phases_s": {"train": 1e300}}]), "took more than 1e.09 s"),
+        (_changed(spent=[{"name": "train", "epoch": 1, "seconds": 1e300}]), "cannot be read"),
+        (_changed(spent=[{"name": "train", "epoch": 1, "seconds": 1e-300}]), "no clock tells so short a time"),
     ],
 )
 def test_what_is_no_checkpoint_is_refused_with_its_reason(content: bytes, reason: str, path: Path) -> None:
@@ -167,6 +191,67 @@ def test_a_state_reads_back_equal(losses: list[float], accuracy: float, step: in
     ]
     state = make_state(epochs=epochs, epoch=len(losses) + 1, step=step, examples_evaluated=examples)
     assert parse_state(state.to_text()) == state
+
+
+DIGITS = small_digits()
+NUMBERS = st.sampled_from([0, 1, 2, 3, 64, 650, 10**9, 10**30]) | st.integers(-1, 100)
+SECONDS = st.sampled_from([0.0, 5e-324, 1e-9, 1.5, 1e9, 1e300, 1.797e308]) | st.floats(0, 1e10)
+
+
+@given(
+    epochs=st.integers(1, 4),
+    step=NUMBERS,
+    accuracy=st.floats(0, 1) | st.floats(),
+    loss=st.floats(),
+    examples=st.none() | NUMBERS,
+    seconds=SECONDS,
+    first=st.lists(st.tuples(NUMBERS, NUMBERS), max_size=3),
+)
+def test_a_state_that_is_accepted_gives_results_that_a_report_can_hold(
+    epochs: int,
+    step: int,
+    accuracy: float,
+    loss: float,
+    examples: int | None,
+    seconds: float,
+    first: list[tuple[int, int]],
+) -> None:
+    finished = [
+        EpochOutcome(epoch=number, train_loss=loss, test_loss=loss, accuracy_ratio=accuracy)
+        for number in range(1, epochs + 1)
+    ]
+    spent = [
+        {"name": name, "epoch": number, "seconds": seconds}
+        for name in ("train", "first_step")
+        for number in range(1, epochs + 1)
+    ]
+    content = json.loads(make_state(epoch=epochs + 1, epochs=finished).to_text()) | {
+        "step": step,
+        "examples_evaluated": examples,
+        "spent": spent,
+        "first_step_images": first,
+    }
+    spec = RunSpec(
+        recipe=LENET,
+        protocol="matched",
+        seed=1,
+        epochs=3,
+        batch_size=64,
+        learning_rate=0.001,
+        precision="fp32",
+        execution="eager",
+        input="resident",
+        device="cpu",
+    )
+    try:
+        state = parse_state(json.dumps(content))
+        check_extent(state, extent_of(spec, DIGITS))
+    except ValueError:
+        return
+    outcome, recorder = Outcome(), PhaseRecorder(lambda: 0.0)
+    Resumed(path=Path("it"), state=state).restore(outcome, recorder)
+    results, _ = _results(spec, DIGITS, outcome, recorder)
+    assert len(results.epochs) == epochs
 
 
 def test_differences_name_both_values() -> None:

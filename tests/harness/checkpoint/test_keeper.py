@@ -12,7 +12,7 @@ from jobs.errors import BadInput
 from jobs.harness.checkpoint import Attempt, Keeper, Resumed, Whereabouts
 from jobs.harness.checkpoint.state import identity_of_report
 from jobs.harness.phases import PhaseRecorder
-from jobs.harness.training import EpochOutcome, Outcome
+from jobs.harness.training import EpochOutcome, Extent, Outcome
 from tests.support.reports import make_report
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from jobs.harness.trainer import Trainer
 
 IDENTITY = {"recipe": "lenet", "seed": 1}
+EXTENT = Extent(epochs=9, steps=100, train_examples=6400, test_examples=250)
 HERE = Whereabouts(device="cpu", cpu_model="a CPU")
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 
@@ -50,7 +51,11 @@ class _Kept:
         self.recorder = PhaseRecorder(lambda: self.now_s)
         self.outcome = Outcome()
         self.keeper = Keeper(
-            folder, every_steps=None, say=self.said.append, warn=lambda code, _: self.warned.append(code)
+            folder,
+            extent=EXTENT,
+            every_steps=None,
+            say=self.said.append,
+            warn=lambda code, _: self.warned.append(code),
         )
 
     def begin(self, attempt: int = 1, run_id: str = "run-1") -> Attempt:
@@ -104,7 +109,7 @@ def test_a_folder_that_cannot_be_read_is_one_line(tmp_path: Path) -> None:
         lambda keeper: keeper.resume(IDENTITY, cast("Trainer", _Trainer())),
     ):
         with pytest.raises(BadInput, match=r"cannot be read \(No such file"):
-            look(Keeper(absent, every_steps=None, say=print, warn=print))
+            look(Keeper(absent, extent=EXTENT, every_steps=None, say=print, warn=print))
 
 
 def test_a_pipe_is_not_waited_for(kept: _Kept, tmp_path: Path) -> None:
@@ -154,10 +159,36 @@ def test_a_state_that_is_not_this_model_s_is_passed_over(kept: _Kept, tmp_path: 
     assert "not this model's state" in again.said[0]
 
 
+@pytest.mark.parametrize(
+    ("epoch", "step", "changes"),
+    [
+        (1, 101, {}),
+        (10, 1, {}),
+        (11, 0, {}),
+        (2, 0, {"examples_evaluated": 251}),
+        (2, 0, {"first_step_images": [(1, 6000), (1, 401)]}),
+        (2, 0, {"first_step_images": [(10, 64)]}),
+    ],
+)
+def test_one_that_has_come_further_than_there_is_way_is_refused_by_name(
+    kept: _Kept, tmp_path: Path, epoch: int, step: int, changes: dict[str, Any]
+) -> None:
+    kept.save(1, 1, 1.0)
+    for name, value in changes.items():
+        setattr(kept.outcome, name, value)
+    kept.save(epoch, step, 2.0)
+    again = _Kept(tmp_path)
+    # The good one before it is taken, and its state alone reaches the trainer.
+    resumed, value = again.resume()
+    assert (resumed.state.step, value) == (1, 1.0)
+    (line,) = again.said
+    assert f"-e{epoch:06d}-s{step:06d}.safetensors' is refused: " in line
+
+
 def test_another_configuration_is_refused_with_both_values(kept: _Kept, tmp_path: Path) -> None:
     kept.save(1, 1, 1.0)
     with pytest.raises(BadInput, match="seed is 1 there and 2 here; give the options it was started with"):
-        Keeper(tmp_path, every_steps=None, say=print, warn=print).resume(
+        Keeper(tmp_path, extent=EXTENT, every_steps=None, say=print, warn=print).resume(
             {"recipe": "lenet", "seed": 2}, cast("Trainer", _Trainer())
         )
 
@@ -233,6 +264,14 @@ def test_a_finished_run_is_found_with_its_report(kept: _Kept) -> None:
     assert kept.keeper.finished(identity) == report
     with pytest.raises(BadInput, match="epochs is"):
         kept.keeper.finished(identity | {"epochs": 99})
+
+
+@pytest.mark.parametrize("change", [{"status": "interrupted"}, {"status": "failed"}, {"attempt": 10**300}])
+def test_a_report_that_ends_no_run_is_named_and_passed_over(kept: _Kept, change: dict[str, Any]) -> None:
+    report = make_report()
+    kept.keeper.finish(report.model_copy(update=change))
+    assert kept.keeper.finished(identity_of_report(report)) is None
+    assert "is no end of a run" in kept.said[0]
 
 
 def test_a_finished_report_that_is_damaged_is_named_and_passed_over(kept: _Kept, tmp_path: Path) -> None:

@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import gzip
 import io
+import signal
+import socketserver
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
 
@@ -112,6 +114,40 @@ def test_what_is_missing_is_downloaded_once(monkeypatch: pytest.MonkeyPatch, cac
     host = mirror.url.split("/")[2]
     assert lines[0] == f"downloading train-images-idx3-ubyte.gz from {host}"
     assert len(lines) == 4
+
+
+@pytest.mark.parametrize("part", ["headers", "body"])
+def test_a_mirror_that_drips_is_given_up(monkeypatch: pytest.MonkeyPatch, cache: Path, good: Answer, part: str) -> None:
+    """A byte at a time meets the limit between two pieces for days."""
+    monkeypatch.setattr(download, "_LONGEST_S", 0.5)
+    before = (signal.getsignal(signal.SIGALRM), signal.getitimer(signal.ITIMER_REAL)[0] > 0)
+    start = b"HTTP/1.0 200 OK\r\n" + (b"Content-Length: 1000000\r\n\r\n" if part == "body" else b"X-Odd: ")
+    done = threading.Event()
+
+    class Drip(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            with suppress(OSError):
+                self.wfile.write(start)
+                while not done.wait(0.02):
+                    self.wfile.write(b"x")
+
+    lines: list[str] = []
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Drip) as server, mirrors(monkeypatch, good) as (mirror,):
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        dripping = f"127.0.0.1:{server.server_address[1]}"
+        monkeypatch.setenv("MNIST_MIRRORS", f"http://{dripping}/,{mirror.url}")
+        data.load("mnist", on_progress=lines.append)
+        monkeypatch.setenv("MNIST_MIRRORS", f"http://{dripping}/")
+        monkeypatch.setattr(download, "MIRRORS", ())
+        monkeypatch.setenv("MNIST_CACHE_DIR", str(cache / "other"))
+        assert f"{dripping}: took more than 0.5 s" in refusal()
+        done.set()
+        server.shutdown()
+    # Asked once, and last from then on; nothing half-written stays.
+    assert [dripping in line for line in lines] == [True, False, False, False, False]
+    assert names_in(cache) == NAMES | {"other"}
+    assert names_in(cache / "other") == set()
+    assert (signal.getsignal(signal.SIGALRM), signal.getitimer(signal.ITIMER_REAL)[0] > 0) == before
 
 
 def test_files_can_be_read_by_other_users(monkeypatch: pytest.MonkeyPatch, cache: Path, good: Answer) -> None:

@@ -12,7 +12,7 @@ from jobs.errors import BadInput, DatasetRefused
 from jobs.exit_codes import ExitCode
 from jobs.harness import data
 from jobs.harness.data.digests import MNIST_SHA256
-from jobs.harness.data.roles import ROLES, TRAIN_IMAGES
+from jobs.harness.data.roles import ROLES, TRAIN_IMAGES, TRAIN_LABELS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -165,3 +165,32 @@ def test_the_real_mnist(real_mnist: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert description.train_class_counts == (5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949)
     assert description.test_class_counts == (980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009)
     assert data.load(str(real_mnist)).sha256 == digits.sha256
+
+
+@pytest.mark.parametrize("beside", ["{}.gz", "dotted", "dotted.gz"])
+def test_two_files_of_one_name_hold_the_same_or_are_refused(small_folder: Path, beside: str) -> None:
+    stem = TRAIN_LABELS.stem
+    content = (small_folder / stem).read_bytes()
+    other = small_folder / (stem.replace("-idx", ".idx") if "dotted" in beside else stem)
+    other = other.with_name(other.name + (".gz" if beside.endswith(".gz") else ""))
+    pack = gzip.compress if beside.endswith(".gz") else bytes
+    other.write_bytes(pack(content))
+    alone = data.load(str(small_folder))
+    assert alone.files[1].source == str(small_folder / stem)
+    other.write_bytes(pack(content[:-1] + b"\x00"))
+    with pytest.raises(
+        DatasetRefused, match=f"expected the content of {stem} beside it, found other content"
+    ) as refusal:
+        data.load(str(small_folder))
+    assert other.name in str(refusal.value)
+
+
+def test_a_cache_forgets_a_damaged_copy_beside_a_whole_one(small_mnist: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MNIST_CACHE_DIR", str(small_mnist))
+    damaged = small_mnist / TRAIN_LABELS.stem.replace("-idx", ".idx")
+    packed = small_mnist / f"{damaged.name}.gz"
+    for path in (damaged, packed):
+        path.write_bytes(b"damaged")
+    assert data.load("mnist").name == "mnist"
+    assert not damaged.exists()
+    assert not packed.exists()
