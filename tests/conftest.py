@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 REAL_MNIST = os.environ.get("MNIST_DATA_DIR")
@@ -10,6 +11,11 @@ REAL_MNIST = os.environ.get("MNIST_DATA_DIR")
 
 # Programs started here write as they do for most people: through a buffer that is flushed once more at their end.
 os.environ.pop("PYTHONUNBUFFERED", None)
+
+
+# How long an example takes says something of the machine, and nothing of the code.
+hypothesis.settings.register_profile("any machine", deadline=None)
+hypothesis.settings.load_profile("any machine")
 
 
 @pytest.fixture(scope="session")
