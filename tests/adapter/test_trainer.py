@@ -204,6 +204,20 @@ def test_an_exception_from_the_hook_ends_the_epoch(spec: Spec, matched_trainer: 
         assert seen[-1] < 11
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("execution", ["graph", "compiled"])
+def test_every_execution_trains_in_float32(
+    execution: str, spec: Spec, matched_trainer: Make, framework: Framework, digits: DigitSet
+) -> None:
+    """The layers that float32 has to itself, such as oneDNN's, are not those of float64."""
+    if execution == "graph" and framework.versions().name == "torch":
+        pytest.skip("torch's graphs are CUDA graphs")
+    eager, fast = spec(execution="eager"), spec(execution=execution)
+    expected, _ = train_one_epoch(matched_trainer(eager), eager, digits)
+    loss, _ = train_one_epoch(matched_trainer(fast), fast, digits)
+    assert loss == pytest.approx(expected, rel=1e-4)
+
+
 @RECIPES
 def test_the_gradient_average_read_before_the_first_step_is_zero_and_changes_nothing(
     recipe: Recipe, spec: Spec, matched_trainer: Make, digits: DigitSet
