@@ -32,7 +32,7 @@ NUMBERS = [
     for path, value in leaves(TEMPLATE)
     if isinstance(value, int | float) and not isinstance(value, bool) and path[0] not in {"phases", "telemetry"}
 ]
-TEXTS = [path for path, value in leaves(TEMPLATE) if isinstance(value, str)]
+TEXTS = sorted((path for path, value in leaves(TEMPLATE) if isinstance(value, str)), key=str)
 
 
 def load_paths(*paths: Path, leave_out: tuple[Path, ...] = ()) -> Loaded:

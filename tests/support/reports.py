@@ -184,7 +184,7 @@ def _document(
     else:
         data["null_reasons"]["devices[].mig_uuid"] = "MIG is off"
         given = {"util_percent", "power_w", "energy_j", "energy_source", "memory_used_peak_bytes"}
-        for name in GpuPhase.model_fields.keys() - given:
+        for name in sorted(GpuPhase.model_fields.keys() - given):
             data["null_reasons"][f"phases[].gpu.{name}"] = "not sampled"
     return data
 
