@@ -24,7 +24,6 @@ SETTINGS: dict[str, dict[str, dict[str, str]]] = {
         "default": {},
         "active": {"OMP_WAIT_POLICY": "active"},
         "passive": {"OMP_WAIT_POLICY": "passive"},
-        "spin 1,000": {"GOMP_SPINCOUNT": "1000"},
         "1 thread": {"OMP_NUM_THREADS": "1"},
     },
     "tensorflow": {"default": {}, "1 thread": {"TF_NUM_INTRAOP_THREADS": "1"}},

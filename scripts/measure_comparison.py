@@ -2,8 +2,7 @@
 
 Both recipes in both frameworks, one run after the other on this machine's CPU. For each seed the order
 of the frameworks is drawn anew, so that neither has the warmer machine. The first seed's runs also record a parity
-trace. The post's own two programs follow once, with ``--protocol published``. Reports and comparison stay in
-``--work``; runs that are there already are not made again.
+trace. Reports and comparison stay in ``--work``; runs that are there already are not made again.
 """
 
 from __future__ import annotations
@@ -21,8 +20,6 @@ from measurement import ENVIRONMENTS, ROOT, add_output_option, circumstances, co
 SEEDS = {"lenet": 5, "basic-cnn": 1}
 """Runs of each recipe and framework; lenet has enough for a verdict."""
 PARITY_STEPS = 200
-PUBLISHED = {"lenet": "torch", "basic-cnn": "tensorflow"}
-"""Each recipe's framework in the post."""
 METRICS = ("test_accuracy_ratio", "train_wall_s", "steady_images_per_s")
 
 
@@ -37,9 +34,7 @@ def main() -> int:
     for recipe, seeds in SEEDS.items():
         for seed in range(1, seeds + 1):
             for framework in draw.sample(list(ENVIRONMENTS), len(ENVIRONMENTS)):
-                train(framework, recipe, "matched", seed, arguments)
-    for recipe, framework in PUBLISHED.items():
-        train(framework, recipe, "published", 1, arguments)
+                train(framework, recipe, seed, arguments)
     output = arguments.work / "comparison"
     merge = [sys.executable, ROOT / "scripts/merge_reports.py", arguments.work / "matched", "-o", output]
     subprocess.run(merge, check=True, stdout=subprocess.DEVNULL)
@@ -52,14 +47,14 @@ def main() -> int:
     return 0
 
 
-def train(framework: str, recipe: str, protocol: str, seed: int, arguments: argparse.Namespace) -> None:
-    folder = arguments.work / protocol / f"{recipe}-{framework}-{seed}"
+def train(framework: str, recipe: str, seed: int, arguments: argparse.Namespace) -> None:
+    folder = arguments.work / "matched" / f"{recipe}-{framework}-{seed}"
     if folder.exists() and list(folder.glob("*.json")):
         return
-    print(f"{recipe}, {framework}, {protocol}, seed {seed} …", file=sys.stderr, flush=True)
+    print(f"{recipe}, {framework}, seed {seed} …", file=sys.stderr, flush=True)
     command = [console_script(framework), "train", "--device", "cpu", "--recipe", recipe, "--seed", str(seed)]
-    command += ["--protocol", protocol, "--dataset", arguments.dataset, "--report-dir", folder]
-    if protocol == "matched" and seed == 1:
+    command += ["--dataset", arguments.dataset, "--report-dir", folder]
+    if seed == 1:
         command += ["--parity-steps", str(PARITY_STEPS)]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
@@ -67,11 +62,10 @@ def train(framework: str, recipe: str, protocol: str, seed: int, arguments: argp
 def accuracies(work: Path) -> list[dict[str, Any]]:
     """Of each run: test accuracy by epoch."""
     rows = []
-    for path in sorted(work.glob("*/*/*.json")):
-        if path.parent.parent.name in {"matched", "published"}:
-            report = json.loads(path.read_text(encoding="utf-8"))
-            kept = {name: report["config"][name] for name in ("recipe", "framework", "protocol", "seed")}
-            rows.append({**kept, "by_epoch": [one["test_accuracy_ratio"] for one in report["results"]["epochs"]]})
+    for path in sorted((work / "matched").glob("*/*.json")):
+        report = json.loads(path.read_text(encoding="utf-8"))
+        kept = {name: report["config"][name] for name in ("recipe", "framework", "seed")}
+        rows.append({**kept, "by_epoch": [one["test_accuracy_ratio"] for one in report["results"]["epochs"]]})
     return rows
 
 
