@@ -110,10 +110,6 @@ bench: envs ## speed against the post's own loops, and what limits it; wants a q
 bench-shared-cpu: envs ## speed while other processes use the CPUs, by thread settings
 	.venv/bin/python scripts/bench_shared_cpu.py
 
-.PHONY: bench-compile-cache
-bench-compile-cache: envs ## what --compile-cache saves
-	.venv/bin/python scripts/bench_compile_cache.py
-
 .PHONY: bench-telemetry
 bench-telemetry: envs ## what telemetry costs: epochs with and without it, in pairs; wants a quiet machine
 	.venv/bin/python scripts/bench_telemetry.py
