@@ -70,20 +70,20 @@ BROWSERS = chromium chromium-browser google-chrome google-chrome-stable
 
 .PHONY: torture
 torture: envs ## kill, interrupt and starve jobs as often as docs/reliability.md says; wants root, takes most of an hour
-	MNIST_JOBS_TORTURE=1 .venv/bin/python -m pytest tests/harness/checkpoint $(PYTEST_ARGS)
+	MNIST_JOBS_TORTURE=1 .venv/bin/python -m pytest tests/checkpoint $(PYTEST_ARGS)
 	MNIST_JOBS_TORTURE=1 .venv-tf/bin/python -m pytest tests/adapter/test_survival.py $(PYTEST_ARGS)
 	MNIST_JOBS_TORTURE=1 .venv-torch/bin/python -m pytest tests/adapter/test_survival.py $(PYTEST_ARGS)
 
 .PHONY: test-long
 test-long: .venv/.synced ## 100,000 damaged reports, and verdicts on 1,000 pairs of sides: a sample of them is in make test
-	MNIST_JOBS_TORTURE=1 .venv/bin/python -m pytest tests/comparison/test_hostile.py \
-		tests/comparison/test_error_rates.py $(PYTEST_ARGS)
+	MNIST_JOBS_TORTURE=1 .venv/bin/python -m pytest tests/comparison/input/test_hostile.py \
+		tests/comparison/analysis/test_error_rates.py $(PYTEST_ARGS)
 
 .PHONY: test-page
 test-page: .venv/.synced ## the comparison's page in a real Chromium, which is installed if missing
 	@[ -n "$$CHROMIUM" ] || [ -n "$$(for name in $(BROWSERS); do command -v $$name; done)" ] \
 		|| { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium; }
-	MNIST_JOBS_REQUIRE_CHROMIUM=1 .venv/bin/python -m pytest tests/comparison/html $(PYTEST_ARGS)
+	MNIST_JOBS_REQUIRE_CHROMIUM=1 .venv/bin/python -m pytest tests/comparison/output/html $(PYTEST_ARGS)
 
 .PHONY: picture
 picture: .venv/.synced ## the README's picture, from a comparison's page: PAGE=comparison/comparison.html
@@ -138,7 +138,7 @@ format: .venv/.synced ## format the code and mend what can be mended
 .PHONY: schema
 schema: .venv/.synced ## publish the JSON Schemas of the report and of the comparison
 	.venv/bin/python -m jobs.report.publish
-	.venv/bin/python -m jobs.comparison.publish
+	.venv/bin/python -m jobs.comparison.output.publish
 
 .PHONY: bench-merge
 bench-merge: .venv/.synced ## measure merges of thousands of generated reports: seconds and peak memory

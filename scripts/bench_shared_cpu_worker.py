@@ -8,10 +8,10 @@ import time
 from dataclasses import replace
 from importlib import import_module
 
-from jobs.harness import data
-from jobs.harness.draw import epoch_order, initial_weights
-from jobs.harness.recipe import LENET
-from jobs.harness.trainer import RunSpec
+from jobs import datasets as data
+from jobs.adapter import RunSpec
+from jobs.recipes import LENET
+from jobs.training.seeding import epoch_order, initial_weights
 
 
 def main(package: str, images: int, epochs: int) -> float:

@@ -9,11 +9,12 @@ import time
 from importlib import import_module
 from typing import Any
 
-from jobs.harness import data, telemetry
-from jobs.harness.draw import epoch_order, initial_weights
-from jobs.harness.phases import Clock, Span
-from jobs.harness.recipe import recipe_named
-from jobs.harness.trainer import RunSpec
+from jobs import datasets as data
+from jobs.adapter import RunSpec
+from jobs.phases import Clock, Span
+from jobs.recipes import recipe_named
+from jobs.telemetry import monitor
+from jobs.training.seeding import epoch_order, initial_weights
 
 
 def measure(module: str, recipe_name: str, dataset: str, pairs: int) -> list[dict[str, Any]]:
@@ -48,7 +49,7 @@ def measure(module: str, recipe_name: str, dataset: str, pairs: int) -> list[dic
 
     def train_watched() -> dict[str, Any]:
         clock = Clock()
-        watch = telemetry.watch(clock=clock)
+        watch = monitor.watch(clock=clock)
         watch.attach(device)
         watch.mark()
         start_s = clock()

@@ -15,10 +15,10 @@ import time
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from jobs.harness import data
-from jobs.harness.draw import epoch_order, initial_weights
-from jobs.harness.recipe import model_flop_per_image, products, recipe_named
-from jobs.harness.trainer import RunSpec
+from jobs import datasets as data
+from jobs.adapter import RunSpec
+from jobs.recipes import model_flop_per_image, products, recipe_named
+from jobs.training.seeding import epoch_order, initial_weights
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from jobs.harness.data import DigitSet
-    from jobs.harness.recipe import Recipe
-    from jobs.harness.trainer import Framework, Trainer
+    from jobs.adapter import Framework, Trainer
+    from jobs.datasets import ImageDataset
+    from jobs.recipes import Recipe
 
 BLOCKS = 5
-LEAST_S = 0.1
+MIN_S = 0.1
 """A product is timed in this many blocks of at least so long."""
 
 
@@ -90,7 +90,7 @@ def measure(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def _epoch(
-    trainer: Trainer, draw_order: Callable[[int, int], NDArray[np.int32] | None], digits: DigitSet, epoch: int
+    trainer: Trainer, draw_order: Callable[[int, int], NDArray[np.int32] | None], digits: ImageDataset, epoch: int
 ) -> float:
     order = draw_order(epoch, len(digits.train_images))
     trainer.synchronize()
@@ -118,7 +118,7 @@ def _products(ceiling: Any, recipe: Recipe) -> list[dict[str, Any]]:
             run(3)
             begun_s = time.perf_counter()
             run(3)
-            times = max(3, math.ceil(3 * LEAST_S / (time.perf_counter() - begun_s)))
+            times = max(3, math.ceil(3 * MIN_S / (time.perf_counter() - begun_s)))
             blocks_s = []
             for _ in range(BLOCKS):
                 begun_s = time.perf_counter()
@@ -129,7 +129,7 @@ def _products(ceiling: Any, recipe: Recipe) -> list[dict[str, Any]]:
     return found
 
 
-def _cut(digits: DigitSet, images: int) -> DigitSet:
+def _cut(digits: ImageDataset, images: int) -> ImageDataset:
     return dataclasses.replace(
         digits, train_images=digits.train_images[:images], train_labels=digits.train_labels[:images]
     )

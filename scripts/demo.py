@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from jobs.streams import open_streams
+from jobs.io.stdio import open_streams
 
 ROOT = Path(__file__).resolve().parents[1]
 DATASET_REFUSED = 5

@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from jobs.comparison.surroundings import without_settings
+from jobs.comparison.output.library_settings import without_settings
+from jobs.comparison.output.write import check_outputs, output_files, write
 from jobs.comparison.text import counted
-from jobs.comparison.write import check_outputs, output_files, write
 from jobs.errors import FrameworkMissing, JobError
 from jobs.exit_codes import ExitCode
-from jobs.streams import LastingConsole, escape_control_chars, open_streams, settle_streams, unprintable
+from jobs.io.stdio import PipeSafeConsole, escape_control_chars, flush_stdio, open_streams, stdout_error
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from jobs.comparison.load import Loaded
+    from jobs.comparison.input.load import Loaded
     from jobs.errors import NotWritable
 
 WARNINGS_SHOWN = 20
@@ -62,7 +62,7 @@ def merge(
 
 def _merge(paths: list[str], output_dir: Path, allow: list[str], earlier: list[str]) -> None:
     with _extra():
-        from jobs.comparison.load import load  # noqa: PLC0415
+        from jobs.comparison.input.load import load  # noqa: PLC0415
     # Reports are trees, freed as soon as they are read; looking for cycles among them takes a third of the time.
     gc.disable()
     # What cannot be written in the end is said before thousands of reports are read.
@@ -76,10 +76,10 @@ def _merge(paths: list[str], output_dir: Path, allow: list[str], earlier: list[s
     with _extra(), without_settings():
         # SciPy takes a second to import, which bad input need not wait for.
         from jobs.comparison.build import build  # noqa: PLC0415
-        from jobs.comparison.html.page import render_html  # noqa: PLC0415
-        from jobs.comparison.html.timelines import timelines  # noqa: PLC0415
-        from jobs.comparison.render_markdown import render_markdown  # noqa: PLC0415
-        from jobs.comparison.render_terminal import render_terminal  # noqa: PLC0415
+        from jobs.comparison.output.html.page import render_html  # noqa: PLC0415
+        from jobs.comparison.output.html.timelines import timelines  # noqa: PLC0415
+        from jobs.comparison.output.markdown import render_markdown  # noqa: PLC0415
+        from jobs.comparison.output.terminal import render_terminal  # noqa: PLC0415
     # What is loaded stays to the end, where looking for cycles in it would take half a second more.
     gc.freeze()
     comparison = build(loaded, allow=allow, baseline=baseline)
@@ -89,7 +89,7 @@ def _merge(paths: list[str], output_dir: Path, allow: list[str], earlier: list[s
     written = write(comparison, render_markdown(comparison), render_html(comparison, lines), output_dir)
     *first, last = (escape_control_chars(str(path)) for path in written)
     with _printing() as failure:
-        render_terminal(comparison, LastingConsole())
+        render_terminal(comparison, PipeSafeConsole())
         typer.echo(f"{counted(count, 'run')} merged into {', '.join(first)} and {last}")
     if comparison.gate is not None:
         code = GATE_CODES.get(comparison.gate.outcome, ExitCode.DONE)
@@ -107,7 +107,7 @@ def _printing() -> Iterator[list[NotWritable]]:
     try:
         yield failure
     except OSError as error:
-        untold = unprintable(error)
+        untold = stdout_error(error)
         if untold is not None:
             failure.append(untold)
         elif not isinstance(error, BrokenPipeError):
@@ -118,7 +118,7 @@ def _import_the_rest() -> None:
     """What takes a second to import, done while other processes read; who lacks it is told later, in order."""
     with suppress(ModuleNotFoundError), without_settings():
         import jobs.comparison.build  # noqa: PLC0415
-        import jobs.comparison.html.page  # noqa: PLC0415, F401
+        import jobs.comparison.output.html.page  # noqa: PLC0415, F401
 
 
 @contextmanager
@@ -171,13 +171,13 @@ def main() -> None:
             raise
         # Whoever read our standard output has left, as `| head` does; typer calls that an error of its own.
     except OSError as error:
-        untold = unprintable(error)
+        untold = stdout_error(error)
         if untold is None:
             raise
         _say(f"error: {untold}")
         sys.exit(untold.exit_code)
     finally:
-        settle_streams()
+        flush_stdio()
 
 
 if __name__ == "__main__":

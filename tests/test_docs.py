@@ -11,13 +11,16 @@ from pathlib import Path
 
 import pytest
 
-from jobs.comparison import fields, fleet, gate, parse, statistics, verdict
+from jobs.cli.app import exit_code_of
+from jobs.comparison import fields
+from jobs.comparison.analysis import fleet, statistics, verdict
+from jobs.comparison.analysis import regression as gate
+from jobs.comparison.input import parse
 from jobs.exit_codes import ExitCode
-from jobs.harness.cli import exit_code_of
-from jobs.harness.recipe import RECIPES, model_flop_per_image
-from jobs.harness.telemetry.validity import SUSPECT
 from jobs.mnist_torch.cli import PROGRAM
+from jobs.recipes import RECIPES, model_flop_per_image
 from jobs.report.schema import GpuPhase, HostPhase
+from jobs.telemetry.validity import SUSPECT
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results"
@@ -112,11 +115,11 @@ def test_the_comparison_page_has_the_code_s_figures() -> None:
         f"{100 * (statistics.SMALLEST_EFFECT - 1):.0f} %",
         f"{100 * statistics.CONFIDENCE:.0f} % interval",
         f"{statistics.RESAMPLES:,} resamples",
-        f"p of at most {statistics.FALSE_CLAIMS:g}",
-        f"at most {statistics.FALSE_CLAIMS_IN_TABLE:g} after Holm",
+        f"p of at most {statistics.ALPHA:g}",
+        f"at most {statistics.FAMILYWISE_ALPHA:g} after Holm",
         f"over {100 * statistics.UNSTABLE_SPREAD:.0f} % of its median",
-        f"{100 * verdict.MOST_LOST:.0f} points",
-        f"{100 * gate.FALSE_ALARMS:.1f} %",
+        f"{100 * verdict.MAX_FAILURE_RATE_GAP:.0f} points",
+        f"{100 * gate.GATE_ALPHA:.1f} %",
         f"{100 * gate.ACCURACY_FLOOR:.1f} points",
         f"beyond {fleet.OUTLIER_SCORE:g}",
         f"{parse.REPORT_LIMIT // 1024**2} MiB",

@@ -9,16 +9,27 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from jobs import __version__
-from jobs.comparison.attempts import last_attempts
-from jobs.comparison.comparability import group
-from jobs.comparison.fleet import by_node
-from jobs.comparison.gate import gate
-from jobs.comparison.metrics import METRICS, TRAINED_TO_THE_END, Metric, Missing
-from jobs.comparison.model import (
+from jobs.comparison.analysis.comparability import group
+from jobs.comparison.analysis.fleet import by_node
+from jobs.comparison.analysis.parity_verdict import paired_traces, section_parity
+from jobs.comparison.analysis.regression import gate
+from jobs.comparison.analysis.statistics import (
+    CONFIDENCE,
+    RESAMPLES,
+    holm_correction,
+    permutation_p,
+    ratio_of_medians,
+    summarise,
+)
+from jobs.comparison.analysis.verdict import headline_values, reach
+from jobs.comparison.input.attempts import last_attempts
+from jobs.comparison.input.metrics import METRICS, TRAINED_TO_THE_END, Metric, Missing
+from jobs.comparison.schema import (
     Comparison,
     Data,
     EpochAccuracy,
     FieldDifference,
+    FrameworkResults,
     MetricRatio,
     Node,
     Observation,
@@ -26,30 +37,19 @@ from jobs.comparison.model import (
     RunRow,
     RunWarnings,
     Section,
-    Side,
     SideMetric,
     SkippedInput,
     Unmeasured,
 )
-from jobs.comparison.parity_verdict import paired_traces, section_parity
-from jobs.comparison.statistics import (
-    CONFIDENCE,
-    RESAMPLES,
-    over_table,
-    permutation_p,
-    ratio_of_medians,
-    summarise,
-)
-from jobs.comparison.verdict import headline_values, reach
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from jobs.comparison.comparability import Group
-    from jobs.comparison.load import Loaded
-    from jobs.comparison.model import FrameworkName
-    from jobs.comparison.run import Run
-    from jobs.comparison.statistics import Significance
+    from jobs.comparison.analysis.comparability import Group
+    from jobs.comparison.analysis.statistics import Significance
+    from jobs.comparison.input.load import Loaded
+    from jobs.comparison.input.run_summary import RunSummary
+    from jobs.comparison.schema import FrameworkName
 
 
 def build(loaded: Loaded, *, allow: Iterable[str] = (), baseline: Loaded | None = None) -> Comparison:
@@ -63,7 +63,7 @@ def build(loaded: Loaded, *, allow: Iterable[str] = (), baseline: Loaded | None 
     """
     allowed = sorted(set(allow))
     groups = group(loaded.runs, allow=allowed)
-    tests = over_table([_p_value(_sides(found)) for found in groups])
+    tests = holm_correction([_p_value(_sides(found)) for found in groups])
     parity, unpaired = paired_traces(loaded.runs)
     return Comparison(
         comparison_id=_comparison_id(loaded, baseline, allowed),
@@ -97,7 +97,7 @@ def _comparison_id(loaded: Loaded, baseline: Loaded | None, allowed: Sequence[st
     return "-".join(digest.hexdigest()[at : at + 4] for at in range(0, 16, 4))
 
 
-def _data(runs: Sequence[Run]) -> Data:
+def _data(runs: Sequence[RunSummary]) -> Data:
     first = runs[0].dataset
     return Data(
         names=sorted({run.dataset.name for run in runs}),
@@ -107,13 +107,13 @@ def _data(runs: Sequence[Run]) -> Data:
     )
 
 
-def _sides(found: Group) -> dict[FrameworkName, list[Run]]:
+def _sides(found: Group) -> dict[FrameworkName, list[RunSummary]]:
     return {
         framework: list(runs) for framework, runs in groupby(last_attempts(found.runs), key=lambda run: run.framework)
     }
 
 
-def _p_value(sides: Mapping[FrameworkName, Sequence[Run]]) -> float | None:
+def _p_value(sides: Mapping[FrameworkName, Sequence[RunSummary]]) -> float | None:
     return permutation_p(*map(headline_values, sides.values())) if len(sides) == 2 else None
 
 
@@ -143,7 +143,7 @@ def _section(found: Group, significance: Significance | None, parity: Sequence[P
     )
 
 
-def _observed(metric: Metric, runs: Iterable[Run]) -> list[Observation]:
+def _observed(metric: Metric, runs: Iterable[RunSummary]) -> list[Observation]:
     """Every value of ``metric`` that counts, smallest first."""
     observations = [
         Observation(run_id=run.run_id, attempt=run.attempt, value=value)
@@ -153,7 +153,7 @@ def _observed(metric: Metric, runs: Iterable[Run]) -> list[Observation]:
     return sorted(observations, key=lambda one: (one.value, one.run_id, one.attempt))
 
 
-def _ratios(sides: Mapping[FrameworkName, Sequence[Run]]) -> list[MetricRatio]:
+def _ratios(sides: Mapping[FrameworkName, Sequence[RunSummary]]) -> list[MetricRatio]:
     if len(sides) == 1:
         return []
     denominator, numerator = sides
@@ -180,8 +180,8 @@ def _ratios(sides: Mapping[FrameworkName, Sequence[Run]]) -> list[MetricRatio]:
     return ratios
 
 
-def _side(framework: FrameworkName, runs: Sequence[Run]) -> Side:
-    return Side(
+def _side(framework: FrameworkName, runs: Sequence[RunSummary]) -> FrameworkResults:
+    return FrameworkResults(
         framework=framework,
         framework_versions=sorted({run.framework_version for run in runs}),
         runs_by_status=dict(sorted(Counter(run.status for run in runs).items())),
@@ -191,7 +191,7 @@ def _side(framework: FrameworkName, runs: Sequence[Run]) -> Side:
     )
 
 
-def _side_metric(metric: Metric, runs: Sequence[Run]) -> SideMetric:
+def _side_metric(metric: Metric, runs: Sequence[RunSummary]) -> SideMetric:
     observations = _observed(metric, runs)
     summary = summarise([observation.value for observation in observations])
     reasons = Counter(
@@ -211,7 +211,7 @@ def _side_metric(metric: Metric, runs: Sequence[Run]) -> SideMetric:
     )
 
 
-def _epochs(runs: Iterable[Run]) -> list[EpochAccuracy]:
+def _epochs(runs: Iterable[RunSummary]) -> list[EpochAccuracy]:
     reached: dict[int, list[tuple[float, float]]] = defaultdict(list)
     for run in runs:
         if run.status in TRAINED_TO_THE_END:
@@ -235,7 +235,7 @@ def _epochs(runs: Iterable[Run]) -> list[EpochAccuracy]:
     return found
 
 
-def _row(run: Run) -> RunRow:
+def _row(run: RunSummary) -> RunRow:
     return RunRow(
         framework=run.framework,
         framework_version=run.framework_version,
@@ -254,7 +254,7 @@ def _row(run: Run) -> RunRow:
     )
 
 
-def _warnings(framework: FrameworkName, runs: Iterable[Run]) -> list[RunWarnings]:
+def _warnings(framework: FrameworkName, runs: Iterable[RunSummary]) -> list[RunWarnings]:
     # A run that gives one warning twice still counts once.
     given = Counter(warning for run in runs for warning in set(run.warnings))
     return [

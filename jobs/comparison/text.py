@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
-from jobs.streams import escape_control_chars
+from jobs.io.stdio import escape_control_chars
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -6,14 +6,14 @@ import os
 from importlib import import_module
 from typing import TYPE_CHECKING, cast
 
-from jobs.harness.cli import Program, run_program
-from jobs.harness.shared_cpu import usable_cpus
-from jobs.mnist_tf.quiet import quiet_start
+from jobs.cli.app import Program, run_program
+from jobs.io.cpus import usable_cpus
+from jobs.mnist_tf.native_logs import suppress_native_stderr
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from jobs.harness.trainer import Framework
+    from jobs.adapter import Framework
 
 
 def _load() -> Framework:
@@ -25,7 +25,7 @@ def _load() -> Framework:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     # By itself it takes a thread for each CPU of its affinity, whatever a quota allows. Idle threads sleep.
     os.environ.setdefault("TF_NUM_INTRAOP_THREADS", str(usable_cpus()))
-    with quiet_start():
+    with suppress_native_stderr():
         return cast("Framework", import_module("jobs.mnist_tf.framework"))
 
 

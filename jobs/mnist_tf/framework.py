@@ -1,4 +1,4 @@
-"""TensorFlow as the harness sees it: versions, devices, trainers."""
+"""What TensorFlow offers to a run: versions, devices, trainers."""
 
 from __future__ import annotations
 
@@ -8,16 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import tensorflow as tf
 
+from jobs.adapter import FrameworkDevice, FrameworkVersions
 from jobs.errors import BadInput, NoUsableGpu
-from jobs.harness.device import FrameworkDevice
-from jobs.harness.trainer import FrameworkVersions
-from jobs.mnist_tf.quiet import quiet_start
+from jobs.mnist_tf.native_logs import suppress_native_stderr
 from jobs.mnist_tf.trainer import TensorFlowTrainer
 
 if TYPE_CHECKING:
-    from jobs.harness.data import DigitSet
-    from jobs.harness.device import DeviceKind
-    from jobs.harness.trainer import DeviceChoice, Execution, InputPath, RunSpec
+    from jobs.adapter import DeviceChoice, DeviceKind, Execution, InputPath, RunSpec
+    from jobs.datasets import ImageDataset
 
 AMPERE = (8, 0)
 """The first compute capability with TF32 and bfloat16 matrix units."""
@@ -57,7 +55,7 @@ def _gpus(choice: DeviceChoice) -> list[Any]:
     if choice == "cpu":
         return []
     # Where a GPU was asked for, CUDA's own complaint is worth reading; where any device will do, it is noise.
-    with contextlib.nullcontext() if choice == "gpu" else quiet_start():
+    with contextlib.nullcontext() if choice == "gpu" else suppress_native_stderr():
         return list(tf.config.list_physical_devices("GPU"))
 
 
@@ -89,7 +87,7 @@ def is_out_of_memory(error: Exception) -> bool:
     return isinstance(error, tf.errors.ResourceExhaustedError)
 
 
-def create_trainer(spec: RunSpec, data: DigitSet) -> TensorFlowTrainer:
+def create_trainer(spec: RunSpec, data: ImageDataset) -> TensorFlowTrainer:
     if spec.precision == "tf32" and spec.device == "cpu":
         raise BadInput("--precision tf32: only NVIDIA GPUs have it; use fp32 or bf16")
     if spec.precision in {"tf32", "bf16"} and spec.device == "gpu":

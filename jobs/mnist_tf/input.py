@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 import tensorflow as tf
 
-from jobs.harness.draw import shuffle_seed
 from jobs.mnist_tf.numerics import variable_dtype
+from jobs.training.seeding import shuffle_seed
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from jobs.harness.data import DigitSet
-    from jobs.harness.recipe import Scaling
-    from jobs.harness.trainer import RunSpec
+    from jobs.adapter import RunSpec
+    from jobs.datasets import ImageDataset
+    from jobs.recipes import Scaling
 
 
 def scale(pixels: Any, scaling: Scaling, dtype: Any) -> Any:
@@ -24,7 +24,7 @@ def scale(pixels: Any, scaling: Scaling, dtype: Any) -> Any:
     return (images - tf.constant(scaling.mean, dtype)) / tf.constant(scaling.std, dtype)
 
 
-def stream(data: DigitSet, spec: RunSpec, order: NDArray[np.int32] | None, epoch: int, done: int = 0) -> Any:
+def stream(data: ImageDataset, spec: RunSpec, order: NDArray[np.int32] | None, epoch: int, done: int = 0) -> Any:
     """Batches of (images (n, 28, 28, 1), labels (n,)) in ``order``, without the first ``done``.
 
     Where ``order`` is ``None`` tf.data shuffles, by the spec's seed and ``epoch``.

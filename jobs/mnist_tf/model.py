@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
-from jobs.harness.recipe import IMAGE_SIDE, Convolution, Dense, Dropout, Flatten, MaxPool, Relu, weight_shapes
 from jobs.mnist_tf.numerics import POLICY
+from jobs.recipes import IMAGE_SIDE, Convolution, Dense, Dropout, Flatten, MaxPool, Relu, weight_shapes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from numpy.typing import NDArray
 
-    from jobs.harness.recipe import Recipe
-    from jobs.harness.trainer import Precision
+    from jobs.adapter import Precision
+    from jobs.recipes import Recipe
 
 
 def build_model(recipe: Recipe, precision: Precision) -> Any:

@@ -14,7 +14,7 @@ from tensorflow.python.framework.config import is_op_determinism_enabled
 from jobs.report.schema import Numerics
 
 if TYPE_CHECKING:
-    from jobs.harness.trainer import Precision
+    from jobs.adapter import Precision
 
 POLICY = {"fp32": "float32", "tf32": "float32", "bf16": "mixed_bfloat16", "fp64": "float64"}
 
@@ -35,7 +35,7 @@ def _threads_by_variable() -> int | None:
     return int(number) if number.isascii() and number.isdigit() else None
 
 
-def read_back(precision: Precision) -> Numerics:
+def effective_numerics(precision: Precision) -> Numerics:
     policy = keras.DTypePolicy(POLICY[precision])
     tf32 = bool(tf.config.experimental.tensor_float_32_execution_enabled())
     return Numerics(

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import keras
 import tensorflow as tf
 
-from jobs.harness.recipe import Sgd
+from jobs.recipes import Sgd
 
 if TYPE_CHECKING:
-    from jobs.harness.trainer import RunSpec
+    from jobs.adapter import RunSpec
 
 
 class MatchedSgd(keras.optimizers.Optimizer):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jobs.harness.checkpoint.arrays import must_match
+from jobs.checkpoint.validate import validate_arrays
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,6 +32,6 @@ def write_state(state: Mapping[str, NDArray[Any]], variables: Mapping[str, Any])
     Raises:
         ValueError: the arrays are not those of these variables; nothing was changed.
     """
-    must_match(state, read_state(variables))
+    validate_arrays(state, read_state(variables))
     for name, variable in variables.items():
         variable.assign(state[name])

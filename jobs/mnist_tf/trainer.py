@@ -9,32 +9,32 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from jobs.harness.draw import batches, shuffle_seed
-from jobs.harness.trainer import Evaluation
+from jobs.adapter import Evaluation
 from jobs.mnist_tf.input import scale, stream
 from jobs.mnist_tf.model import build_model, read_weights, to_canonical, write_weights
-from jobs.mnist_tf.numerics import read_back, set_precision, variable_dtype
+from jobs.mnist_tf.numerics import effective_numerics, set_precision, variable_dtype
 from jobs.mnist_tf.optimizer import build_optimizer
 from jobs.mnist_tf.state import read_state, state_variables, write_state
+from jobs.training.seeding import batches, shuffle_seed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from numpy.typing import NDArray
 
-    from jobs.harness.data import DigitSet
-    from jobs.harness.trainer import RunSpec
+    from jobs.adapter import RunSpec
+    from jobs.datasets import ImageDataset
     from jobs.report.schema import Numerics
 
 EVALUATION_BATCH: Final = 1000
 LONGEST_CALL_S: Final = 0.25
-MOST_STEPS_A_CALL: Final = 256
+MAX_STEPS_A_CALL: Final = 256
 
 
 class TensorFlowTrainer:
-    """See :class:`jobs.harness.trainer.Trainer`."""
+    """See :class:`jobs.adapter.Trainer`."""
 
-    def __init__(self, spec: RunSpec, data: DigitSet) -> None:
+    def __init__(self, spec: RunSpec, data: ImageDataset) -> None:
         self._spec = spec
         set_precision(spec.precision)
         keras.utils.set_random_seed(spec.seed)
@@ -83,7 +83,7 @@ class TensorFlowTrainer:
 
     @property
     def numerics(self) -> Numerics:
-        return read_back(self._spec.precision)
+        return effective_numerics(self._spec.precision)
 
     def synchronize(self) -> None:
         if self._spec.device == "gpu":
@@ -169,7 +169,7 @@ class TensorFlowTrainer:
                 self._run_steps(indices, counts, tf.constant(step), tf.constant(stop))
                 # Long calls keep Python out of the loop; short ones let a signal through and the bar move.
                 if step > done and time.monotonic() - started < LONGEST_CALL_S:
-                    stride = min(2 * stride, MOST_STEPS_A_CALL)
+                    stride = min(2 * stride, MAX_STEPS_A_CALL)
                 step = stop
                 on_step(step)
         return float(self._loss_total.numpy()) / len(order)

@@ -8,13 +8,13 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from jobs.harness.cli import Program, run_program
-from jobs.harness.shared_cpu import cpus_are_shared, usable_cpus
+from jobs.cli.app import Program, run_program
+from jobs.io.cpus import cpus_are_shared, usable_cpus
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from jobs.harness.trainer import Framework
+    from jobs.adapter import Framework
 
 
 def _load() -> Framework:

@@ -1,4 +1,4 @@
-"""torch as the harness sees it: versions, devices, trainers."""
+"""What torch offers to a run: versions, devices, trainers."""
 
 from __future__ import annotations
 
@@ -7,15 +7,13 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from jobs.adapter import FrameworkDevice, FrameworkVersions
 from jobs.errors import BadInput, NoUsableGpu
-from jobs.harness.device import FrameworkDevice
-from jobs.harness.trainer import FrameworkVersions
 from jobs.mnist_torch.trainer import TorchTrainer
 
 if TYPE_CHECKING:
-    from jobs.harness.data import DigitSet
-    from jobs.harness.device import DeviceKind
-    from jobs.harness.trainer import DeviceChoice, Execution, InputPath, RunSpec
+    from jobs.adapter import DeviceChoice, DeviceKind, Execution, InputPath, RunSpec
+    from jobs.datasets import ImageDataset
 
 AMPERE = (8, 0)
 """The first compute capability with TF32 and bfloat16 matrix units."""
@@ -72,7 +70,7 @@ def is_out_of_memory(error: Exception) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
 
 
-def create_trainer(spec: RunSpec, data: DigitSet) -> TorchTrainer:
+def create_trainer(spec: RunSpec, data: ImageDataset) -> TorchTrainer:
     if spec.execution == "graph" and spec.device == "cpu":
         raise BadInput("--execution graph: torch's graphs are CUDA graphs and need a GPU; use eager or compiled")
     if spec.execution == "graph" and spec.input == "streamed":

@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from jobs.harness.data import DigitSet
-    from jobs.harness.trainer import RunSpec
+    from jobs.adapter import RunSpec
+    from jobs.datasets import ImageDataset
 
 
 class Digits(VisionDataset):
     """The training images as PIL images, transformed one by one as torchvision's datasets do."""
 
-    def __init__(self, data: DigitSet, spec: RunSpec) -> None:
+    def __init__(self, data: ImageDataset, spec: RunSpec) -> None:
         scaling = spec.recipe.scaling
         transform = v2.Compose(
             [

@@ -8,14 +8,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from jobs.harness.recipe import IMAGE_SIDE, Convolution, Dense, Dropout, Flatten, MaxPool, Relu, weight_shapes
+from jobs.recipes import IMAGE_SIDE, Convolution, Dense, Dropout, Flatten, MaxPool, Relu, weight_shapes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from numpy.typing import NDArray
 
-    from jobs.harness.recipe import Recipe, WeightShape
+    from jobs.recipes import Recipe, WeightShape
 
 
 def build_model(

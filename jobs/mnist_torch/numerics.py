@@ -11,8 +11,7 @@ import torch
 from jobs.report.schema import Numerics
 
 if TYPE_CHECKING:
-    from jobs.harness.device import DeviceKind
-    from jobs.harness.trainer import Precision
+    from jobs.adapter import DeviceKind, Precision
 
 VARIABLE_DTYPE = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.float32, "fp64": torch.float64}
 
@@ -34,7 +33,7 @@ def autocast(precision: Precision, device: DeviceKind) -> AbstractContextManager
     return torch.autocast("cuda" if device == "gpu" else "cpu", dtype=torch.bfloat16, cache_enabled=False)
 
 
-def read_back(precision: Precision) -> Numerics:
+def effective_numerics(precision: Precision) -> Numerics:
     matmul = str(torch.backends.cuda.matmul.fp32_precision)
     convolution = str(torch.backends.cudnn.conv.fp32_precision)
     variable = str(VARIABLE_DTYPE[precision]).removeprefix("torch.")

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from jobs.harness.recipe import Sgd
+from jobs.recipes import Sgd
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from jobs.harness.trainer import RunSpec
+    from jobs.adapter import RunSpec
 
 
 class MatchedAdam(torch.optim.Optimizer):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import torch
 
-from jobs.harness.checkpoint.arrays import must_match
+from jobs.checkpoint.validate import validate_arrays
 from jobs.mnist_torch.model import to_canonical
 from jobs.mnist_torch.optimizer import FusedMatchedAdam, MatchedAdam
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor, nn
 
-    from jobs.harness.recipe import Recipe
+    from jobs.recipes import Recipe
 
-SLOTS: Final = {
+OPTIMIZER_STATE_KEYS: Final = {
     torch.optim.SGD: ("momentum_buffer",),
     torch.optim.Adam: ("step", "exp_avg", "exp_avg_sq"),
     FusedMatchedAdam: ("step", "exp_avg", "exp_avg_sq"),
@@ -53,7 +53,7 @@ def write_state(
     """
     tensors = _tensors(model, optimizer, others)
     random_states = _random_states(_device(model))
-    must_match(state, {name: tensor.detach().cpu().numpy() for name, tensor in (tensors | random_states).items()})
+    validate_arrays(state, {name: tensor.detach().cpu().numpy() for name, tensor in (tensors | random_states).items()})
     _check_values(state)
     for name, tensor in tensors.items():
         tensor.copy_(torch.from_numpy(np.array(state[name])))
@@ -78,7 +78,7 @@ def read_gradient_average(
     model: nn.Module, optimizer: torch.optim.Optimizer, recipe: Recipe
 ) -> dict[str, NDArray[np.float64]]:
     """The running average of gradients (momentum or Adam's m) of each weight, in the canonical layout."""
-    name = next(slot for slot in SLOTS[type(optimizer)] if slot in AVERAGE_SLOTS)
+    name = next(slot for slot in OPTIMIZER_STATE_KEYS[type(optimizer)] if slot in AVERAGE_SLOTS)
     return to_canonical((_slots(optimizer, weight)[name] for weight in model.parameters()), recipe)
 
 
@@ -103,7 +103,7 @@ def _slots(optimizer: torch.optim.Optimizer, weight: nn.Parameter) -> dict[str, 
     All at once, since the first step makes none where it finds one.
     """
     kept = optimizer.state[weight]
-    for slot in SLOTS[type(optimizer)]:
+    for slot in OPTIMIZER_STATE_KEYS[type(optimizer)]:
         if kept.get(slot) is None:
             on_device = slot != "step" or optimizer.param_groups[0].get("capturable")
             kept[slot] = (
@@ -111,7 +111,7 @@ def _slots(optimizer: torch.optim.Optimizer, weight: nn.Parameter) -> dict[str, 
                 if slot == "step"
                 else torch.zeros_like(weight, memory_format=torch.preserve_format)
             )
-    return {slot: kept[slot] for slot in SLOTS[type(optimizer)]}
+    return {slot: kept[slot] for slot in OPTIMIZER_STATE_KEYS[type(optimizer)]}
 
 
 def _random_states(device: torch.device) -> dict[str, Tensor]:

@@ -8,15 +8,15 @@ import torch
 from torch.nn import functional
 from torch.utils.data import RandomSampler
 
-from jobs.harness.draw import batches
-from jobs.harness.trainer import Evaluation
-from jobs.mnist_torch.cpu import OneDnnLinear, PackedDropout
-from jobs.mnist_torch.graph import StepGraph
+from jobs.adapter import Evaluation
+from jobs.mnist_torch.cpu_layers import FastCpuDropout, OneDnnLinear
+from jobs.mnist_torch.cuda_graph import StepGraph
 from jobs.mnist_torch.input import Digits, stream, to_device
 from jobs.mnist_torch.model import build_model, read_weights, write_weights
-from jobs.mnist_torch.numerics import VARIABLE_DTYPE, autocast, read_back, set_precision
+from jobs.mnist_torch.numerics import VARIABLE_DTYPE, autocast, effective_numerics, set_precision
 from jobs.mnist_torch.optimizer import build_optimizer
 from jobs.mnist_torch.state import read_gradient_average, read_state, write_state
+from jobs.training.seeding import batches
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -25,17 +25,17 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from jobs.harness.data import DigitSet
-    from jobs.harness.trainer import RunSpec
+    from jobs.adapter import RunSpec
+    from jobs.datasets import ImageDataset
     from jobs.report.schema import Numerics
 
 EVALUATION_BATCH = 1000
 
 
 class TorchTrainer:
-    """See :class:`jobs.harness.trainer.Trainer`."""
+    """See :class:`jobs.adapter.Trainer`."""
 
-    def __init__(self, spec: RunSpec, data: DigitSet) -> None:
+    def __init__(self, spec: RunSpec, data: ImageDataset) -> None:
         self._spec = spec
         self._device = torch.device("cuda:0" if spec.device == "gpu" else "cpu")
         self._dtype = VARIABLE_DTYPE[spec.precision]
@@ -45,9 +45,9 @@ class TorchTrainer:
         torch.manual_seed(spec.seed)
         layout = torch.channels_last if spec.input == "resident" else torch.preserve_format
         # The same function, measured 7 to 17 % quicker here on two CPU cores; TensorFlow gained nothing by it.
-        recipe = spec.recipe.pooling_first() if spec.input == "resident" else spec.recipe
+        recipe = spec.recipe.pool_before_relu() if spec.input == "resident" else spec.recipe
         if spec.input == "resident" and spec.device == "cpu" and spec.execution != "compiled":
-            model = build_model(recipe, dropout=PackedDropout, dense=OneDnnLinear)
+            model = build_model(recipe, dropout=FastCpuDropout, dense=OneDnnLinear)
         else:
             # torch.compile makes kernels of its own, and refuses oneDNN's operator in training.
             model = build_model(recipe)
@@ -69,7 +69,7 @@ class TorchTrainer:
 
     @property
     def numerics(self) -> Numerics:
-        return read_back(self._spec.precision)
+        return effective_numerics(self._spec.precision)
 
     def synchronize(self) -> None:
         if self._device.type == "cuda":
@@ -133,7 +133,7 @@ class TorchTrainer:
     def _train_streamed(self, loader: Iterable[list[Tensor]], on_step: Callable[[int], None], done: int) -> None:
         for step, batch in enumerate(loader, start=done + 1):
             losses = self._losses(*to_device(batch, self._device))
-            self._descend(losses, losses.mean())
+            self._optimizer_step(losses, losses.mean())
             on_step(step)
 
     def _train_resident(self, order: NDArray[np.int32], on_step: Callable[[int], None], done: int) -> None:
@@ -156,19 +156,19 @@ class TorchTrainer:
                 self._masked_step(indices[step], counts[step])
             else:
                 losses = self._losses(*self._gather(indices[step, : host_counts[step]]))
-                self._descend(losses, losses.mean())
+                self._optimizer_step(losses, losses.mean())
             on_step(step + 1)
 
     def _masked_step(self, indices: Tensor, count: Tensor) -> None:
         """A step in one static shape, for graphs and compilers: only the first ``count`` examples weigh."""
         losses = self._losses(*self._gather(indices))
         losses = losses * (torch.arange(len(indices), device=self._device) < count)
-        self._descend(losses, losses.sum() / count)
+        self._optimizer_step(losses, losses.sum() / count)
 
     def _gather(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         return self._images.index_select(0, indices), self._labels.index_select(0, indices)
 
-    def _descend(self, losses: Tensor, mean_loss: Tensor) -> None:
+    def _optimizer_step(self, losses: Tensor, mean_loss: Tensor) -> None:
         """One optimizer step down ``mean_loss``; ``losses`` (one an example) are added up on the device."""
         self._optimizer.zero_grad()
         mean_loss.backward()

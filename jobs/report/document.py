@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any, Final
 from pydantic import ValidationError
 
 from jobs.errors import BadInput, NotWritable
+from jobs.io.atomic_file import pending_file, sync_folder
 from jobs.report.schema import Report
-from jobs.whole_file import part_file, sync_folder
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from jobs.whole_file import Part
+    from jobs.io.atomic_file import Part
 
 LINE_MARKER: Final = "MNIST_JOBS_REPORT "
 """What a report line in a log starts with, after whatever prefix the log adds."""
@@ -114,7 +114,7 @@ def from_line(line: str, *, origin: str) -> Report | None:
 
 
 def _write_new(text: str, folder: Path, stem: str) -> Path:
-    with part_file(text.encode(), folder, stem) as part:
+    with pending_file(text.encode(), folder, stem) as part:
         path = _link_free_name(part, folder, stem)
     sync_folder(folder)
     return path

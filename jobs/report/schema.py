@@ -267,7 +267,7 @@ class HostPhase(Model):
     )
 
 
-class Pooled(Model):
+class TrainingSummary(Model):
     """All phases of one name together: of ``train``, the headline."""
 
     duration_s: Amount
@@ -425,7 +425,7 @@ class Report(Model):
     earlier_attempts: list[EarlierAttempt] = Field(
         default_factory=list, description="what this one went on from; results are of all attempts, phases of this one"
     )
-    training: Pooled | None = Field(default=None, description="the train phases together: steady training")
+    training: TrainingSummary | None = Field(default=None, description="the train phases together: steady training")
     validity: Validity | None = None
     parity: Parity | None
     telemetry: Telemetry
@@ -452,22 +452,20 @@ class Report(Model):
 
     def unexplained_nulls(self) -> list[str]:
         """Paths of the nulls that no entry of ``null_reasons`` covers; empty in a well-formed report."""
-        return sorted(
-            path for path in self.null_paths() if not any(_speaks_for(key, path) for key in self.null_reasons)
-        )
+        return sorted(path for path in self.null_paths() if not any(_covers(key, path) for key in self.null_reasons))
 
-    def without_idle_reasons(self) -> Report:
+    def prune_null_reasons(self) -> Report:
         """The same report with the reasons its nulls need: of those that speak for one, the most precise."""
         needed = {
             max(keys, key=len)
             for path in self.null_paths()
-            if (keys := [key for key in self.null_reasons if _speaks_for(key, path)])
+            if (keys := [key for key in self.null_reasons if _covers(key, path)])
         }
         reasons = {key: reason for key, reason in sorted(self.null_reasons.items()) if key in needed}
         return self.model_copy(update={"null_reasons": reasons})
 
 
-def _speaks_for(key: str, path: str) -> bool:
+def _covers(key: str, path: str) -> bool:
     return path == key or path.startswith((f"{key}.", f"{key}[]"))
 
 

@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from jobs.harness.cli import Program
-    from jobs.harness.data import DigitSet
-    from jobs.harness.trainer import Framework, RunSpec, Trainer
+    from jobs.adapter import Framework, RunSpec, Trainer
+    from jobs.cli.app import Program
+    from jobs.datasets import ImageDataset
 
 
 @pytest.fixture(scope="session")
@@ -35,20 +35,20 @@ def framework(program: Program) -> Framework:
 
 
 @pytest.fixture(scope="session")
-def digits() -> DigitSet:
+def digits() -> ImageDataset:
     return small_digits()
 
 
 @pytest.fixture(scope="session")
-def folder(tmp_path_factory: pytest.TempPathFactory, digits: DigitSet) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory, digits: ImageDataset) -> Path:
     return write_idx_folder(tmp_path_factory.mktemp("data") / "bars", digits)
 
 
 @pytest.fixture
 def spec(framework: Framework) -> Callable[..., RunSpec]:
     """A spec of lenet on the CPU, of which a test changes what it is about."""
-    from jobs.harness.recipe import LENET
-    from jobs.harness.trainer import RunSpec
+    from jobs.adapter import RunSpec
+    from jobs.recipes import LENET
 
     def make(**changes: Any) -> RunSpec:
         recipe = changes.get("recipe", LENET)
@@ -70,9 +70,9 @@ def spec(framework: Framework) -> Callable[..., RunSpec]:
 
 
 @pytest.fixture
-def matched_trainer(framework: Framework, digits: DigitSet) -> Callable[[RunSpec], Trainer]:
+def matched_trainer(framework: Framework, digits: ImageDataset) -> Callable[[RunSpec], Trainer]:
     """A trainer with the weights that the matched protocol draws."""
-    from jobs.harness.draw import initial_weights
+    from jobs.training.seeding import initial_weights
 
     def make(spec: RunSpec) -> Trainer:
         trainer = framework.create_trainer(spec, digits)

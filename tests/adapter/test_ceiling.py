@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from jobs.harness.recipe import BASIC_CNN, LENET, products
+from jobs.recipes import BASIC_CNN, LENET, products
 from tests.support.programs import module_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from jobs.harness.cli import Program
-    from jobs.harness.recipe import Recipe
-    from jobs.harness.trainer import RunSpec
+    from jobs.adapter import RunSpec
+    from jobs.cli.app import Program
+    from jobs.recipes import Recipe
 
 TIMES = 20
 

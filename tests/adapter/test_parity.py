@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from jobs.comparison.parity import TOLERANCE
-from jobs.harness.draw import epoch_order, initial_weights
-from jobs.harness.parity import MAX_ROUNDING_STATES, Batch, batches_with_short_one, record_parity, take_step
-from jobs.harness.recipe import LENET
+from jobs.comparison.analysis.parity import TOLERANCE
+from jobs.recipes import LENET
+from jobs.training.parity_trace import MAX_ROUNDING_STATES, Batch, batches_with_short_one, record_parity, take_step
+from jobs.training.seeding import epoch_order, initial_weights
 from tests.support import reference
 from tests.support.digits import small_digits
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from jobs.harness.data import DigitSet
-    from jobs.harness.trainer import Framework, RunSpec, Trainer
+    from jobs.adapter import Framework, RunSpec, Trainer
+    from jobs.datasets import ImageDataset
     from jobs.report.schema import Parity
 
     Spec = Callable[..., RunSpec]
@@ -29,7 +29,7 @@ STEPS = 4
 
 
 @pytest.fixture(scope="module")
-def few_digits() -> DigitSet:
+def few_digits() -> ImageDataset:
     return small_digits(train=72, test=10)
 
 
@@ -40,14 +40,14 @@ def kept() -> list[Parity]:
 
 
 @pytest.fixture
-def eager(spec: Spec, framework: Framework, few_digits: DigitSet, kept: list[Parity]) -> Parity:
+def eager(spec: Spec, framework: Framework, few_digits: ImageDataset, kept: list[Parity]) -> Parity:
     if not kept:
         chosen = spec(precision="fp64", execution="eager", batch_size=BATCH)
         kept.append(record(framework, chosen, few_digits)[0])
     return kept[0]
 
 
-def record(framework: Framework, spec: RunSpec, digits: DigitSet, steps: int = STEPS) -> tuple[Parity, list[Any]]:
+def record(framework: Framework, spec: RunSpec, digits: ImageDataset, steps: int = STEPS) -> tuple[Parity, list[Any]]:
     """A trace, and of each trainer it went through the spec and the number of calls of ``train_epoch``."""
     used: list[tuple[RunSpec, list[int]]] = []
 
@@ -73,7 +73,7 @@ def record(framework: Framework, spec: RunSpec, digits: DigitSet, steps: int = S
      ("compiled", "resident")],
 )  # fmt: skip
 def test_a_trace_takes_the_run_s_path_names_it_and_computes_the_same(
-    execution: str, input_path: str, spec: Spec, framework: Framework, few_digits: DigitSet, eager: Parity
+    execution: str, input_path: str, spec: Spec, framework: Framework, few_digits: ImageDataset, eager: Parity
 ) -> None:
     if execution == "graph" and framework.versions().name == "torch":
         pytest.skip("torch's graphs are CUDA graphs")
@@ -95,7 +95,7 @@ def test_a_trace_takes_the_run_s_path_names_it_and_computes_the_same(
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_coarser_precision_is_traced_beside_float64_on_the_same_path(
-    precision: str, spec: Spec, framework: Framework, few_digits: DigitSet
+    precision: str, spec: Spec, framework: Framework, few_digits: ImageDataset
 ) -> None:
     chosen = spec(precision=precision, batch_size=BATCH)
     parity, used = record(framework, chosen, few_digits, steps=20)
@@ -120,7 +120,7 @@ def test_a_coarser_precision_is_traced_beside_float64_on_the_same_path(
 
 
 def test_steps_taken_one_by_one_are_the_epoch(
-    spec: Spec, matched_trainer: Callable[[RunSpec], Trainer], digits: DigitSet
+    spec: Spec, matched_trainer: Callable[[RunSpec], Trainer], digits: ImageDataset
 ) -> None:
     chosen = spec(precision="fp64")
     order = epoch_order(1, 1, len(digits.train_images))
@@ -140,7 +140,7 @@ def test_steps_taken_one_by_one_are_the_epoch(
 
 
 def test_the_gradient_s_norm_is_that_of_the_loss(
-    spec: Spec, framework: Framework, matched_trainer: Callable[[RunSpec], Trainer], digits: DigitSet
+    spec: Spec, framework: Framework, matched_trainer: Callable[[RunSpec], Trainer], digits: ImageDataset
 ) -> None:
     """By central differences of the loss along the gradient itself, which the weights after an SGD step tell."""
     chosen = spec(precision="fp64", batch_size=BATCH)

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from jobs.comparison.parity import TOLERANCE, compare
-from jobs.harness import draw
-from jobs.harness.parity import batches_with_short_one, relative_error, take_step
-from jobs.harness.recipe import BASIC_CNN, LENET
+from jobs.comparison.analysis.parity import TOLERANCE, compare
+from jobs.recipes import BASIC_CNN, LENET
+from jobs.training import seeding as draw
+from jobs.training.parity_trace import batches_with_short_one, relative_error, take_step
 from tests.support.digits import small_digits
 from tests.support.faults import FAULTS, Fault
 from tests.support.traces import record
@@ -22,11 +22,11 @@ from tests.support.traces import record
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from jobs.comparison.model import ParityPair
-    from jobs.comparison.parity import Trace
-    from jobs.harness.data import DigitSet
-    from jobs.harness.recipe import Recipe
-    from jobs.harness.trainer import Framework, RunSpec, Trainer
+    from jobs.adapter import Framework, RunSpec, Trainer
+    from jobs.comparison.analysis.parity import Trace
+    from jobs.comparison.schema import ParityPair
+    from jobs.datasets import ImageDataset
+    from jobs.recipes import Recipe
 
     Record = Callable[..., Trace]
 
@@ -55,7 +55,7 @@ SHOWN_BY_ROUNDING = {"inputs truncated as TF32 does": 1e-5, "bf16 where fp32 was
 
 
 @pytest.fixture(scope="module")
-def few_digits() -> DigitSet:
+def few_digits() -> ImageDataset:
     return small_digits(train=EXAMPLES, test=10)
 
 
@@ -66,7 +66,7 @@ def recorded() -> dict[tuple[str, str], Trace]:
 
 
 @pytest.fixture
-def trace(spec: Callable[..., RunSpec], framework: Framework, few_digits: DigitSet) -> Record:
+def trace(spec: Callable[..., RunSpec], framework: Framework, few_digits: ImageDataset) -> Record:
     def make(recipe: Recipe, precision: str = "fp64", **changes: Any) -> Trace:
         chosen = spec(recipe=recipe, precision=precision, batch_size=BATCH, **changes)
         return record(framework, chosen, few_digits, STEPS if precision == "fp64" else ROUNDING_STEPS)
@@ -144,7 +144,7 @@ def test_a_second_run_of_a_coarser_precision_agrees(precision: str, trace: Recor
 
 
 def test_the_framework_s_own_adam_is_not_the_matched_one(
-    spec: Callable[..., RunSpec], matched_trainer: Callable[[RunSpec], Trainer], digits: DigitSet
+    spec: Callable[..., RunSpec], matched_trainer: Callable[[RunSpec], Trainer], digits: ImageDataset
 ) -> None:
     """In torch ε stands inside the corrected root; in Keras β and the learning rate pass through float32."""
     chosen = spec(recipe=BASIC_CNN.without_dropout(), precision="fp64", batch_size=BATCH)
@@ -166,7 +166,7 @@ def test_a_shuffled_batch_is_named(trace: Record, faithful: Record, monkeypatch:
         order[16:24], order[48:56] = order[48:56].copy(), order[16:24].copy()
         return order
 
-    monkeypatch.setattr("jobs.harness.parity.epoch_order", shuffled)
+    monkeypatch.setattr("jobs.training.parity_trace.epoch_order", shuffled)
     pair = compare(straight, trace(LENET))
     assert (pair.outcome, past(pair)) == ("differ", (3, "loss"))
 
@@ -181,7 +181,7 @@ def test_the_order_inside_a_batch_means_nothing(
         order[16:32] = order[16:32][::-1].copy()
         return order
 
-    monkeypatch.setattr("jobs.harness.parity.epoch_order", turned)
+    monkeypatch.setattr("jobs.training.parity_trace.epoch_order", turned)
     assert compare(straight, trace(LENET)).outcome == "agree"
 
 
@@ -190,6 +190,6 @@ def test_other_initial_weights_are_named_as_such(
 ) -> None:
     straight = faithful(LENET)
     monkeypatch.setattr(
-        "jobs.harness.parity.initial_weights", lambda recipe, seed: draw.initial_weights(recipe, seed + 1)
+        "jobs.training.parity_trace.initial_weights", lambda recipe, seed: draw.initial_weights(recipe, seed + 1)
     )
     assert compare(straight, trace(LENET)).outcome == "initial_weights_differ"

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from jobs.harness.draw import epoch_order
-from jobs.harness.recipe import BASIC_CNN, LENET
+from jobs.recipes import BASIC_CNN, LENET
+from jobs.training.seeding import epoch_order
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from jobs.harness.data import DigitSet
-    from jobs.harness.recipe import Recipe
-    from jobs.harness.trainer import Framework, RunSpec, Trainer
+    from jobs.adapter import Framework, RunSpec, Trainer
+    from jobs.datasets import ImageDataset
+    from jobs.recipes import Recipe
 
     Spec = Callable[..., RunSpec]
 
@@ -45,7 +45,13 @@ def _train(trainer: Trainer, spec: RunSpec, *, epoch: int, done: int = 0, until:
 @pytest.mark.parametrize("input_path", ["resident", "streamed"])
 @pytest.mark.parametrize("left_after", [1, 4, STEPS])
 def test_the_rest_is_the_same_to_the_last_bit(
-    recipe: Recipe, protocol: str, input_path: str, left_after: int, spec: Spec, framework: Framework, digits: DigitSet
+    recipe: Recipe,
+    protocol: str,
+    input_path: str,
+    left_after: int,
+    spec: Spec,
+    framework: Framework,
+    digits: ImageDataset,
 ) -> None:
     chosen = spec(recipe=recipe, protocol=protocol, input=input_path)
     whole = framework.create_trainer(chosen, digits)
@@ -71,7 +77,7 @@ def test_the_rest_is_the_same_to_the_last_bit(
         assert np.array_equal(resumed.state()[name], array), name
 
 
-def test_a_state_comes_back_as_it_went_in(spec: Spec, framework: Framework, digits: DigitSet) -> None:
+def test_a_state_comes_back_as_it_went_in(spec: Spec, framework: Framework, digits: ImageDataset) -> None:
     chosen = spec(recipe=BASIC_CNN)
     first, second = (framework.create_trainer(chosen, digits) for _ in range(2))
     _train(first, chosen, epoch=1)
@@ -84,7 +90,7 @@ def test_a_state_comes_back_as_it_went_in(spec: Spec, framework: Framework, digi
 
 @pytest.mark.parametrize("name", ["order", "random/cpu"])
 def test_values_that_torch_could_not_go_on_from_are_refused_and_change_nothing(
-    name: str, spec: Spec, framework: Framework, digits: DigitSet
+    name: str, spec: Spec, framework: Framework, digits: ImageDataset
 ) -> None:
     if framework.versions().name != "torch":
         pytest.skip("TensorFlow keeps no order and takes any numbers for its generators")
@@ -102,7 +108,7 @@ def test_values_that_torch_could_not_go_on_from_are_refused_and_change_nothing(
 
 @pytest.mark.parametrize("fault", ["missing", "another shape", "another type", "too many"])
 def test_what_is_no_state_of_it_is_refused_and_changes_nothing(
-    fault: str, spec: Spec, framework: Framework, digits: DigitSet
+    fault: str, spec: Spec, framework: Framework, digits: ImageDataset
 ) -> None:
     chosen = spec(recipe=BASIC_CNN)
     trainer, other = (framework.create_trainer(chosen, digits) for _ in range(2))

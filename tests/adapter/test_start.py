@@ -15,7 +15,7 @@ from tests.support.programs import command_of
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from jobs.harness.cli import Program
+    from jobs.cli.app import Program
 
 
 @pytest.mark.parametrize("mebibytes", [400, 1000])

@@ -18,14 +18,14 @@ import psutil
 import pytest
 
 from jobs.exit_codes import ExitCode
-from jobs.harness.weights_file import read_weights_file
 from jobs.report import from_line, read
+from jobs.weights_file import read_weights_file
 from tests.support.programs import ROOT, TORTURE, command_of, killed_command_of, rounds, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from jobs.harness.cli import Program
+    from jobs.cli.app import Program
     from jobs.report import Report
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(7200 if TORTURE else 600)]
@@ -389,7 +389,7 @@ def test_out_of_memory_names_batch_size_and_what_was_free(program: Program, tmp_
     program_text = (
         "import resource, sys\n"
         f"from jobs.{program.name.replace('-', '_')}.cli import PROGRAM\n"
-        "from jobs.harness.cli import exit_code_of\n"
+        "from jobs.cli.app import exit_code_of\n"
         "PROGRAM.load_framework()\n"
         "size = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
         "resource.setrlimit(resource.RLIMIT_AS, (size + 2**30,) * 2)\n"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from jobs.harness.cli import exit_code_of
+from jobs.cli.app import exit_code_of
 from jobs.report import read
 from tests.support import fake_nvml as library
 
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from jobs.harness.cli import Program
-    from jobs.harness.trainer import Framework
+    from jobs.adapter import Framework
+    from jobs.cli.app import Program
     from jobs.report import Report
 
 ALL = ("UtilizationRates", "PowerUsage", "FieldValues", "ClockInfo", "MemoryInfo_v2", "MemoryInfo", "Temperature")

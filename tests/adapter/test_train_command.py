@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from jobs.harness.cli import Program
+    from jobs.cli.app import Program
     from jobs.report import Report
 
 Done = subprocess.CompletedProcess[str]

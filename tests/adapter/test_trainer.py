@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 
 from jobs.errors import BadInput, NoUsableGpu
-from jobs.harness.draw import epoch_order, initial_weights
-from jobs.harness.recipe import BASIC_CNN, LENET
+from jobs.recipes import BASIC_CNN, LENET
+from jobs.training.seeding import epoch_order, initial_weights
 from tests.support import reference
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from jobs.harness.data import DigitSet
-    from jobs.harness.recipe import Recipe
-    from jobs.harness.trainer import Framework, RunSpec, Trainer
+    from jobs.adapter import Framework, RunSpec, Trainer
+    from jobs.datasets import ImageDataset
+    from jobs.recipes import Recipe
 
     Spec = Callable[..., RunSpec]
     Make = Callable[[RunSpec], Trainer]
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 RECIPES = pytest.mark.parametrize("recipe", [LENET, BASIC_CNN], ids=["lenet", "basic-cnn"])
 
 
-def train_one_epoch(trainer: Trainer, spec: RunSpec, digits: DigitSet) -> tuple[float, list[int]]:
+def train_one_epoch(trainer: Trainer, spec: RunSpec, digits: ImageDataset) -> tuple[float, list[int]]:
     steps: list[int] = []
     order = epoch_order(spec.seed, 1, len(digits.train_images)) if spec.protocol == "matched" else None
     return trainer.train_epoch(order, steps.append, epoch=1), steps
@@ -48,7 +48,7 @@ def test_weights_come_back_as_they_went_in(recipe: Recipe, spec: Spec, matched_t
 @RECIPES
 @pytest.mark.parametrize(("precision", "tolerance"), [("fp64", 1e-12), ("fp32", 1e-5)])
 def test_logits_are_those_of_plain_numpy(
-    recipe: Recipe, precision: str, tolerance: float, spec: Spec, matched_trainer: Make, digits: DigitSet
+    recipe: Recipe, precision: str, tolerance: float, spec: Spec, matched_trainer: Make, digits: ImageDataset
 ) -> None:
     images = digits.test_images[:16]
     logits = matched_trainer(spec(recipe=recipe, precision=precision)).logits(images)
@@ -57,7 +57,7 @@ def test_logits_are_those_of_plain_numpy(
 
 
 @RECIPES
-def test_evaluation_counts_every_image(recipe: Recipe, spec: Spec, matched_trainer: Make, digits: DigitSet) -> None:
+def test_evaluation_counts_every_image(recipe: Recipe, spec: Spec, matched_trainer: Make, digits: ImageDataset) -> None:
     trainer = matched_trainer(spec(recipe=recipe))
     # More images than one evaluation batch holds, and not a multiple of it.
     images, labels = np.tile(digits.test_images, (5, 1, 1))[:1203], np.tile(digits.test_labels, 5)[:1203]
@@ -71,7 +71,7 @@ def test_evaluation_counts_every_image(recipe: Recipe, spec: Spec, matched_train
 @pytest.mark.parametrize("protocol", ["matched", "published"])
 @pytest.mark.parametrize("input_path", ["resident", "streamed"])
 def test_an_epoch_takes_every_step_and_learns(
-    protocol: str, input_path: str, spec: Spec, framework: Framework, digits: DigitSet
+    protocol: str, input_path: str, spec: Spec, framework: Framework, digits: ImageDataset
 ) -> None:
     chosen = spec(recipe=BASIC_CNN.without_dropout(), protocol=protocol, input=input_path)
     trainer = framework.create_trainer(chosen, digits)
@@ -101,7 +101,7 @@ def test_every_path_computes_what_the_slow_one_does(
     spec: Spec,
     matched_trainer: Make,
     framework: Framework,
-    digits: DigitSet,
+    digits: ImageDataset,
     slow_epoch: list[tuple[float, dict[str, Any]]],
 ) -> None:
     """A whole epoch of basic-cnn; tests/adapter/test_parity.py compares lenet's paths step by step."""
@@ -122,7 +122,9 @@ def test_every_path_computes_what_the_slow_one_does(
         assert np.abs(weights[name] - array).max() <= 1e-10
 
 
-def test_dropout_is_on_in_training_and_off_in_evaluation(spec: Spec, matched_trainer: Make, digits: DigitSet) -> None:
+def test_dropout_is_on_in_training_and_off_in_evaluation(
+    spec: Spec, matched_trainer: Make, digits: ImageDataset
+) -> None:
     trainer = matched_trainer(spec(recipe=BASIC_CNN))
     images = digits.test_images[:8]
     assert (trainer.logits(images) == trainer.logits(images)).all()
@@ -133,7 +135,7 @@ def test_dropout_is_on_in_training_and_off_in_evaluation(spec: Spec, matched_tra
 
 
 @pytest.mark.parametrize("protocol", ["matched", "published"])
-def test_the_seed_decides_the_run(protocol: str, spec: Spec, framework: Framework, digits: DigitSet) -> None:
+def test_the_seed_decides_the_run(protocol: str, spec: Spec, framework: Framework, digits: ImageDataset) -> None:
     losses = []
     for seed in (1, 1, 2):
         chosen = spec(protocol=protocol, seed=seed)
@@ -148,7 +150,7 @@ def test_the_seed_decides_the_run(protocol: str, spec: Spec, framework: Framewor
     [("fp32", "float32", "float32"), ("fp64", "float64", "float64"), ("bf16", "bfloat16", "float32")],
 )
 def test_precision_is_set_and_read_back(
-    precision: str, compute: str, variable: str, spec: Spec, matched_trainer: Make, digits: DigitSet
+    precision: str, compute: str, variable: str, spec: Spec, matched_trainer: Make, digits: ImageDataset
 ) -> None:
     chosen = spec(precision=precision)
     trainer = matched_trainer(chosen)
@@ -160,7 +162,7 @@ def test_precision_is_set_and_read_back(
     assert np.isfinite(loss)
 
 
-def test_bf16_really_computes_in_bf16(spec: Spec, matched_trainer: Make, digits: DigitSet) -> None:
+def test_bf16_really_computes_in_bf16(spec: Spec, matched_trainer: Make, digits: ImageDataset) -> None:
     images = digits.test_images[:16]
     error = np.abs(
         matched_trainer(spec(precision="bf16")).logits(images) - matched_trainer(spec(precision="fp64")).logits(images)
@@ -168,7 +170,7 @@ def test_bf16_really_computes_in_bf16(spec: Spec, matched_trainer: Make, digits:
     assert 1e-5 < error < 0.05
 
 
-def test_what_the_device_cannot_do_is_refused(spec: Spec, framework: Framework, digits: DigitSet) -> None:
+def test_what_the_device_cannot_do_is_refused(spec: Spec, framework: Framework, digits: ImageDataset) -> None:
     with pytest.raises(BadInput, match="only NVIDIA GPUs have it"):
         framework.create_trainer(spec(precision="tf32"), digits)
 
@@ -184,7 +186,7 @@ def test_a_missing_gpu_is_never_a_silent_cpu_run(framework: Framework) -> None:
         framework.select_device("gpu")
 
 
-def test_an_exception_from_the_hook_ends_the_epoch(spec: Spec, matched_trainer: Make, digits: DigitSet) -> None:
+def test_an_exception_from_the_hook_ends_the_epoch(spec: Spec, matched_trainer: Make, digits: ImageDataset) -> None:
     class Stop(Exception):
         pass
 
@@ -207,7 +209,7 @@ def test_an_exception_from_the_hook_ends_the_epoch(spec: Spec, matched_trainer: 
 @pytest.mark.slow
 @pytest.mark.parametrize("execution", ["graph", "compiled"])
 def test_every_execution_trains_in_float32(
-    execution: str, spec: Spec, matched_trainer: Make, framework: Framework, digits: DigitSet
+    execution: str, spec: Spec, matched_trainer: Make, framework: Framework, digits: ImageDataset
 ) -> None:
     """The layers that float32 has to itself, such as oneDNN's, are not those of float64."""
     if execution == "graph" and framework.versions().name == "torch":
@@ -220,7 +222,7 @@ def test_every_execution_trains_in_float32(
 
 @RECIPES
 def test_the_gradient_average_read_before_the_first_step_is_zero_and_changes_nothing(
-    recipe: Recipe, spec: Spec, matched_trainer: Make, digits: DigitSet
+    recipe: Recipe, spec: Spec, matched_trainer: Make, digits: ImageDataset
 ) -> None:
     chosen = spec(recipe=recipe.without_dropout())
     read, unread = matched_trainer(chosen), matched_trainer(chosen)

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from jobs.comparison.build import build
-from jobs.comparison.load import load
-from jobs.comparison.render_markdown import render_markdown
-from jobs.comparison.render_terminal import render_terminal
-from jobs.comparison.run import Place, Reducer
-from jobs.comparison.write import write
+from jobs.comparison.input.load import load
+from jobs.comparison.input.run_summary import Reducer, ReportLocation
+from jobs.comparison.output.markdown import render_markdown
+from jobs.comparison.output.terminal import render_terminal
+from jobs.comparison.output.write import write
 from jobs.report import to_line
 from tests.support.reports import make_report
 
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from jobs.comparison.load import Loaded
-    from jobs.comparison.model import Comparison, Section
-    from jobs.comparison.run import Run
+    from jobs.comparison.input.load import Loaded
+    from jobs.comparison.input.run_summary import RunSummary
+    from jobs.comparison.schema import Comparison, Section
     from jobs.report import Report
 
 TF_SPEEDS = (10_000.0, 10_100.0, 9_900.0, 10_050.0, 9_950.0)
@@ -84,8 +84,8 @@ def parity_report(
     return make_report(framework=framework, run_id=f"parity-{framework}-{precision}", changes=given, **more)
 
 
-def as_run(report: Report) -> Run:
-    return Reducer().reduce(report, source=f"{report.run_id}.json", place=Place())
+def as_run(report: Report) -> RunSummary:
+    return Reducer().reduce(report, source=f"{report.run_id}.json", place=ReportLocation())
 
 
 def loaded_from(*reports: Report) -> Loaded:

@@ -11,9 +11,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from jobs.comparison.build import build
-from jobs.comparison.load import Loaded, load
-from jobs.comparison.render_csv import runs_csv
-from jobs.comparison.render_markdown import render_markdown
+from jobs.comparison.input.load import Loaded, load
+from jobs.comparison.output.csv import runs_csv
+from jobs.comparison.output.markdown import render_markdown
 from jobs.errors import JobError
 from jobs.report import LINE_MARKER
 from tests.comparison.comparisons import terminal
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import random
     from collections.abc import Iterator
 
-    from jobs.comparison.model import Comparison
+    from jobs.comparison.schema import Comparison
 
 TEMPLATE: dict[str, Any] = json.loads(
     make_report(

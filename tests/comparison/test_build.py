@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from jobs.comparison.build import build
-from jobs.comparison.load import Loaded, load
-from jobs.comparison.render_markdown import render_markdown
+from jobs.comparison.input.load import Loaded, load
+from jobs.comparison.output.markdown import render_markdown
 from jobs.report import to_line
 from tests.comparison.comparisons import (
     TF_SPEEDS,

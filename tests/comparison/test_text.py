@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobs.comparison.text import counted, listed, markdown, number, shortened
-from jobs.streams import escape_control_chars
+from jobs.io.stdio import escape_control_chars
 
 
 @given(st.text())

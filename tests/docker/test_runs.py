@@ -12,8 +12,8 @@ import pytest
 
 from jobs import __version__, report
 from jobs.exit_codes import ExitCode
-from jobs.harness.telemetry.watching import WATCH_GPU_VARIABLE
-from jobs.harness.termination import LIMIT_BYTES, PATH_VARIABLE
+from jobs.telemetry.monitor import WATCH_GPU_VARIABLE
+from jobs.training.termination_message import LIMIT_BYTES, PATH_VARIABLE
 from tests.docker.conftest import DOCKER, LOCKED_DOWN, MNIST_RUN, QUICK_RUN, docker, image_label, image_named
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ def test_sigterm_reaches_the_program(image: str, container: str, reports: Path, 
 def test_sigterm_ends_what_is_no_training_too(image: str, container: str) -> None:
     """Process 1 ignores a signal that it has no handler for; then `docker stop` would wait and kill."""
     code = (
-        "import time; from jobs.harness.interrupt import Ending; Ending().take_signals(); "
+        "import time; from jobs.training.signals import Ending; Ending().take_signals(); "
         "print('ready', flush=True); time.sleep(300)"
     )
     options = ("--detach", "--name", container, "--entrypoint=python")

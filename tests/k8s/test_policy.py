@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 import typer
 
+from jobs.cli.app import build_app
 from jobs.exit_codes import ExitCode
-from jobs.harness import environment, termination
-from jobs.harness.cli import build_app
 from jobs.mnist_tf.cli import PROGRAM as MNIST_TF
 from jobs.mnist_torch.cli import PROGRAM as MNIST_TORCH
+from jobs.training import environment
+from jobs.training import termination_message as termination
 from tests.k8s.manifests import GPU, NAME, SETS, Job, documents, jobs, of_kind
 
 PROGRAMS = {"mnist-tf": MNIST_TF, "mnist-torch": MNIST_TORCH}

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import tensorflow as tf
 
-from jobs.harness.draw import batches, epoch_order
-from jobs.harness.recipe import BASIC_CNN, LENET
-from jobs.harness.trainer import RunSpec
+from jobs.adapter import RunSpec
 from jobs.mnist_tf.trainer import TensorFlowTrainer
+from jobs.recipes import BASIC_CNN, LENET
+from jobs.training.seeding import batches, epoch_order
 from tests.support.digits import small_digits
 
 if TYPE_CHECKING:
-    from jobs.harness.recipe import Recipe
+    from jobs.recipes import Recipe
 
 HOST = {"PyFunc", "PyFuncStateless", "EagerPyFunc", "Print", "PrintV2", "Where", "Unique", "IteratorGetNext"}
 """What calls Python, prints, has a shape that depends on values, or reads from the host's pipeline."""

@@ -3,13 +3,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from jobs.mnist_torch.cpu import ONEDNN_LINEAR, OneDnnLinear, PackedDropout
+from jobs.mnist_torch.cpu_layers import ONEDNN_LINEAR, FastCpuDropout, OneDnnLinear
 
 
 @pytest.mark.parametrize("rate", [0.1, 0.5, 0.7])
 def test_the_rate_and_the_mean_are_met(rate: float) -> None:
     torch.manual_seed(1)
-    dropped = PackedDropout(rate)(torch.ones(1000, 1001, dtype=torch.float64))
+    dropped = FastCpuDropout(rate)(torch.ones(1000, 1001, dtype=torch.float64))
     share = float((dropped == 0).double().mean())
     # Five standard deviations of a share of a million draws.
     assert share == pytest.approx(rate, abs=5 * (rate * (1 - rate) / 1e6) ** 0.5)
@@ -19,14 +19,14 @@ def test_the_rate_and_the_mean_are_met(rate: float) -> None:
 
 def test_elements_are_dropped_independently_of_each_other() -> None:
     torch.manual_seed(1)
-    kept = (PackedDropout(0.5)(torch.ones(400_000)) != 0).double() - 0.5
+    kept = (FastCpuDropout(0.5)(torch.ones(400_000)) != 0).double() - 0.5
     for lag in (1, 2, 3, 4, 5, 64):
         # Four elements share a word: neighbours must not know of each other.
         assert abs(float((kept[:-lag] * kept[lag:]).mean())) < 5 * 0.25 / 400_000**0.5
 
 
 def test_it_is_off_in_evaluation_and_repeats_with_its_seed() -> None:
-    dropout, x = PackedDropout(0.7), torch.rand(8, 3, 5, 5).to(memory_format=torch.channels_last)
+    dropout, x = FastCpuDropout(0.7), torch.rand(8, 3, 5, 5).to(memory_format=torch.channels_last)
     assert dropout.eval()(x) is x
     dropout.train()
     results = []
@@ -39,7 +39,7 @@ def test_it_is_off_in_evaluation_and_repeats_with_its_seed() -> None:
 
 def test_the_gradient_has_the_same_mask() -> None:
     x = torch.ones(64, 33, requires_grad=True)
-    dropped = PackedDropout(0.7)(x)
+    dropped = FastCpuDropout(0.7)(x)
     dropped.sum().backward()
     assert torch.equal(x.grad, dropped.detach())
 

@@ -9,16 +9,16 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from jobs.harness.draw import batches, epoch_order
-from jobs.harness.recipe import BASIC_CNN, LENET
-from jobs.harness.trainer import RunSpec
+from jobs.adapter import RunSpec
 from jobs.mnist_torch import trainer as module
 from jobs.mnist_torch.optimizer import build_optimizer
 from jobs.mnist_torch.trainer import TorchTrainer
+from jobs.recipes import BASIC_CNN, LENET
+from jobs.training.seeding import batches, epoch_order
 from tests.support.digits import small_digits
 
 if TYPE_CHECKING:
-    from jobs.harness.recipe import Recipe
+    from jobs.recipes import Recipe
 
 HOST_METHODS = ("item", "cpu", "numpy", "tolist", "__bool__", "__int__", "__float__", "__index__")
 DATA_DEPENDENT = {"aten::_local_scalar_dense", "aten::nonzero", "aten::masked_select", "aten::unique_dim"}
@@ -43,7 +43,7 @@ class _Watch(TorchDispatchMode):
 def trainer(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> TorchTrainer:
     """With the parts that it has on a GPU."""
     recipe: Recipe = request.param
-    monkeypatch.setattr(module, "PackedDropout", torch.nn.Dropout)
+    monkeypatch.setattr(module, "FastCpuDropout", torch.nn.Dropout)
     monkeypatch.setattr(module, "OneDnnLinear", torch.nn.Linear)
     monkeypatch.setattr(
         module, "build_optimizer", lambda spec, weights: build_optimizer(replace(spec, device="gpu"), weights)
@@ -93,7 +93,7 @@ def test_the_step_asks_nothing_of_the_host_and_has_one_shape(warm: TorchTrainer)
 
 @pytest.mark.parametrize("fault", [torch.Tensor.item, torch.Tensor.cpu, torch.Tensor.nonzero, bool])
 def test_a_step_that_asks_the_host_is_found(fault: Any, warm: TorchTrainer, monkeypatch: pytest.MonkeyPatch) -> None:
-    descend = warm._descend
+    descend = warm._optimizer_step
     name = getattr(fault, "__name__", "")
 
     def faulty(losses: torch.Tensor, mean_loss: torch.Tensor) -> None:
@@ -102,6 +102,6 @@ def test_a_step_that_asks_the_host_is_found(fault: Any, warm: TorchTrainer, monk
         # Looked up now, as a step would.
         bool(loss) if fault is bool else getattr(loss, name)()
 
-    monkeypatch.setattr(warm, "_descend", faulty)
+    monkeypatch.setattr(warm, "_optimizer_step", faulty)
     with pytest.raises(AssertionError, match=r"asks the host|in the step"):
         _watched(warm, 0)

@@ -9,20 +9,20 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from jobs.comparison.parity import compare
-from jobs.harness.recipe import BASIC_CNN
-from jobs.harness.trainer import RunSpec
+from jobs.adapter import RunSpec
+from jobs.comparison.analysis.parity import compare
 from jobs.mnist_torch import framework
+from jobs.recipes import BASIC_CNN
 from tests.support.digits import small_digits
 from tests.support.traces import record
 
 if TYPE_CHECKING:
-    from jobs.harness.data import DigitSet
-    from jobs.harness.recipe import Recipe
+    from jobs.datasets import ImageDataset
+    from jobs.recipes import Recipe
 
 
 @pytest.fixture(scope="module")
-def digits() -> DigitSet:
+def digits() -> ImageDataset:
     return small_digits()
 
 
@@ -42,7 +42,7 @@ def _spec(recipe: Recipe, precision: Any) -> RunSpec:
     )
 
 
-def test_one_layer_s_padding_shows_before_the_first_step(digits: DigitSet, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_layer_s_padding_shows_before_the_first_step(digits: ImageDataset, monkeypatch: pytest.MonkeyPatch) -> None:
     spec = _spec(BASIC_CNN.without_dropout(), "fp64")
     straight = record(framework, spec, digits, 2)
     straight_conv = nn.Conv2d._conv_forward

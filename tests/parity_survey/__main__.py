@@ -21,9 +21,9 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from jobs.comparison.parity import compare
-from jobs.comparison.rounding import ENVELOPES, lower_quartile, severity
-from jobs.harness.recipe import RECIPES
+from jobs.comparison.analysis.parity import compare
+from jobs.comparison.analysis.rounding import ENVELOPES, lower_quartile, severity
+from jobs.recipes import RECIPES
 from jobs.report.schema import Parity
 from scripts.measurement import add_output_option, circumstances, write_results
 from tests.support.faults import FAULTS
@@ -32,8 +32,8 @@ from tests.support.traces import packed
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from jobs.comparison.model import FrameworkName, ParityPair
-    from jobs.comparison.parity import Trace
+    from jobs.comparison.analysis.parity import Trace
+    from jobs.comparison.schema import FrameworkName, ParityPair
 
 ROOT: Final = Path(__file__).parents[2]
 PYTHON: Final[dict[FrameworkName, Path]] = {

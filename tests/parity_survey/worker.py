@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from jobs.harness import data
-from jobs.harness.parity import record_parity
-from jobs.harness.recipe import recipe_named
-from jobs.harness.trainer import RunSpec
+from jobs import datasets as data
+from jobs.adapter import RunSpec
+from jobs.recipes import recipe_named
+from jobs.training.parity_trace import record_parity
 from tests.support.faults import FAULTS, adapter
 
 if TYPE_CHECKING:
-    from jobs.harness.cli import Program
+    from jobs.cli.app import Program
 
 
 def main() -> None:

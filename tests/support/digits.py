@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jobs.harness.data import DigitSet
-from jobs.harness.data.roles import ROLES
+from jobs.datasets import ImageDataset
+from jobs.datasets.idx_files import ROLES
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-def small_digits(train: int = 650, test: int = 250) -> DigitSet:
+def small_digits(train: int = 650, test: int = 250) -> ImageDataset:
     """Ten classes of noisy bars; 650 images make ten full batches of 64 and a short one."""
     train_images, train_labels = _draw(train, seed=1)
     test_images, test_labels = _draw(test, seed=2)
-    return DigitSet(
+    return ImageDataset(
         name="bars",
         sha256="0" * 64,
         train_images=train_images,
@@ -31,7 +31,7 @@ def small_digits(train: int = 650, test: int = 250) -> DigitSet:
     )
 
 
-def write_idx_folder(folder: Path, digits: DigitSet) -> Path:
+def write_idx_folder(folder: Path, digits: ImageDataset) -> Path:
     """Write the four raw IDX files into ``folder``."""
     folder.mkdir(parents=True, exist_ok=True)
     arrays = (digits.train_images, digits.train_labels, digits.test_images, digits.test_labels)

@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from jobs.harness.recipe import Adam, Dropout, Recipe, Sgd
-from jobs.harness.trainer import RunSpec
+from jobs.adapter import RunSpec
+from jobs.recipes import Adam, Dropout, Recipe, Sgd
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     import pytest
 
-    from jobs.harness.data import DigitSet
-    from jobs.harness.trainer import Framework, Trainer
+    from jobs.adapter import Framework, Trainer
+    from jobs.datasets import ImageDataset
 
 LEARNING_RATE_ERROR: Final = 1e-4
 PIXEL: Final = (14, 14)
@@ -53,7 +53,7 @@ def _with_spec(change: Callable[[RunSpec], RunSpec]) -> Callable[[str, pytest.Mo
         module: Framework = import_module(f"{adapter(framework)}.framework")  # type: ignore[assignment]
         create = module.create_trainer
 
-        def create_with_fault(spec: RunSpec, data: DigitSet) -> Trainer:
+        def create_with_fault(spec: RunSpec, data: ImageDataset) -> Trainer:
             return create(change(spec), data)
 
         patch.setattr(module, "create_trainer", create_with_fault)
@@ -81,7 +81,7 @@ def _wrong_labels(framework: str, patch: pytest.MonkeyPatch) -> None:
     module: Framework = import_module(f"{adapter(framework)}.framework")  # type: ignore[assignment]
     create = module.create_trainer
 
-    def create_with_fault(spec: RunSpec, data: DigitSet) -> Trainer:
+    def create_with_fault(spec: RunSpec, data: ImageDataset) -> Trainer:
         labels = data.train_labels.copy()
         labels[::1000] = (labels[::1000] + 1) % 10
         return create(spec, replace(data, train_labels=labels))

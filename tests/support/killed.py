@@ -12,7 +12,7 @@ import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from jobs.harness import training
+from jobs.training import loop as training
 
 if TYPE_CHECKING:
     from collections.abc import Callable

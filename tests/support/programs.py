@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import subprocess
 
-    from jobs.harness.cli import Program
+    from jobs.cli.app import Program
 
 KILLED = Path(__file__).with_name("killed.py")
 ROOT = Path(__file__).resolve().parents[2]

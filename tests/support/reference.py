@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from jobs.harness.recipe import Convolution, Dense, Flatten, MaxPool, Relu
+from jobs.recipes import Convolution, Dense, Flatten, MaxPool, Relu
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from numpy.typing import NDArray
 
-    from jobs.harness.recipe import Recipe
+    from jobs.recipes import Recipe
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from jobs.comparison.statistics import judge, over_table, permutation_p, ratio_of_medians
+from jobs.comparison.analysis.statistics import holm_correction, judge, permutation_p, ratio_of_medians
 
 COMPARISONS = 1000
 RUNS = 10
@@ -18,7 +18,7 @@ def verdicts(speed: float, seed: int, comparisons: int = COMPARISONS) -> list[st
     for _ in range(comparisons):
         above, below = ((level * random.normal(1000, 1000 * NOISE, RUNS)).tolist() for level in (speed, 1.0))
         found = ratio_of_medians(above, below)
-        (significance,) = over_table([permutation_p(above, below)])
+        (significance,) = holm_correction([permutation_p(above, below)])
         kind = judge((RUNS, RUNS), found, significance)
         assert found is not None
         said.append(kind if kind != "faster" else "first" if found.ratio > 1 else "second")

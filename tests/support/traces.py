@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from jobs.comparison.model import TrainingCode
-from jobs.comparison.parity import Setting, Trace, pack
-from jobs.harness.parity import record_parity
+from jobs.comparison.analysis.parity import Setting, Trace, pack
+from jobs.comparison.schema import TrainingCode
+from jobs.training.parity_trace import record_parity
 
 if TYPE_CHECKING:
     from typing import Any
 
-    from jobs.comparison.model import FrameworkName
-    from jobs.harness.data import DigitSet
-    from jobs.harness.trainer import Framework, RunSpec
+    from jobs.adapter import Framework, RunSpec
+    from jobs.comparison.schema import FrameworkName
+    from jobs.datasets import ImageDataset
     from jobs.report.schema import Parity
 
 
-def record(framework: Framework, spec: RunSpec, digits: DigitSet, steps: int) -> Trace:
+def record(framework: Framework, spec: RunSpec, digits: ImageDataset, steps: int) -> Trace:
     """Trace ``steps`` steps from the weights that the matched protocol draws.
 
     The trace's setting is that of the recipe, whatever else of it was tampered with: a fault is what two runs of

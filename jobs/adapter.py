@@ -1,0 +1,198 @@
+"""What an adapter implements: protocols that the frameworks' modules satisfy without inheriting anything."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from jobs.datasets import ImageDataset
+    from jobs.recipes import Recipe
+    from jobs.report.schema import Numerics
+
+TrainingProtocol = Literal["matched", "published"]
+Precision = Literal["fp32", "tf32", "bf16", "fp64"]
+Execution = Literal["eager", "graph", "compiled"]
+InputPath = Literal["resident", "streamed"]
+DeviceChoice = Literal["auto", "gpu", "cpu"]
+DeviceKind = Literal["gpu", "cpu"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrameworkDevice:
+    """The device that an adapter selected.
+
+    ``uuid`` and ``pci_bus_id`` identify a GPU outside the framework, whose ``index`` counts visible devices
+    only. Either may be ``None`` where the framework does not tell; both are ``None`` for a CPU.
+    """
+
+    kind: DeviceKind
+    index: int
+    name: str
+    uuid: str | None = None
+    pci_bus_id: str | None = None
+    compute_capability: str | None = None
+    memory_total_bytes: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSpec:
+    """One run, decided: nothing is left to a default."""
+
+    recipe: Recipe
+    protocol: TrainingProtocol
+    seed: int
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    precision: Precision
+    execution: Execution
+    input: InputPath
+    device: DeviceKind
+
+    def without_dropout(self) -> RunSpec:
+        return replace(self, recipe=self.recipe.without_dropout())
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrameworkVersions:
+    name: Literal["tensorflow", "torch"]
+    version: str
+    cuda_runtime: str | None
+    """CUDA version the framework was built with."""
+    cudnn: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """Mean loss and number of right answers over ``examples`` images."""
+
+    loss: float
+    correct: int
+    examples: int
+
+    @property
+    def accuracy_ratio(self) -> float:
+        return self.correct / self.examples
+
+
+class Trainer(Protocol):
+    """A model on a device, with the training set at hand.
+
+    Weights pass in and out in the canonical layout and in float64, which holds every narrower value exactly.
+    """
+
+    @property
+    def parameter_count(self) -> int: ...
+
+    @property
+    def numerics(self) -> Numerics:
+        """The settings in force, read back from the framework."""
+        ...
+
+    def synchronize(self) -> None:
+        """Wait until the device has done all that was asked of it."""
+        ...
+
+    def memory_peak_bytes(self) -> int | None:
+        """The most that the framework's allocator had in use on the device since this trainer was made.
+
+        ``None`` where it keeps no count, as on the CPU.
+        """
+        ...
+
+    def weights(self) -> dict[str, NDArray[np.float64]]: ...
+
+    def load_weights(self, weights: Mapping[str, NDArray[np.float64]]) -> None: ...
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """All that the next step depends on: weights, optimizer, random numbers, the epoch's loss so far.
+
+        Arrays are in the framework's own layout and types, so that :meth:`load_state` restores every bit.
+        """
+        ...
+
+    def load_state(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Take up what :meth:`state` of a trainer of the same spec returned.
+
+        Raises:
+            ValueError: the arrays are not those of this trainer; nothing was taken up.
+        """
+        ...
+
+    def train_epoch(
+        self,
+        order: NDArray[np.int32] | None,
+        on_step: Callable[[int], None],
+        *,
+        epoch: int,
+        done: int = 0,
+        stop_every: int | None = None,
+    ) -> float:
+        """Train what is left of an epoch and return the mean training loss of all its examples.
+
+        ``order`` lists the examples in the order to take them; ``None`` leaves the shuffle to the framework. The
+        first ``done`` steps were done before :meth:`load_state`. ``on_step`` is called with the steps done so far:
+        after the first step, at each multiple of ``stop_every``, after the last, and often in between; an exception
+        it raises ends the epoch between two steps.
+        """
+        ...
+
+    def evaluate(
+        self, images: NDArray[np.uint8], labels: NDArray[np.uint8], *, check: Callable[[], None] | None = None
+    ) -> Evaluation:
+        """Evaluate all of ``images`` (n, 28, 28) with dropout off.
+
+        ``check`` is called between batches; an exception it raises ends the evaluation.
+        """
+        ...
+
+    def logits(self, images: NDArray[np.uint8]) -> NDArray[np.float64]:
+        """The model's outputs (n, 10) for ``images`` (n, 28, 28) with dropout off."""
+        ...
+
+    def loss_total(self) -> float:
+        """The sum of the losses of the epoch's examples so far."""
+        ...
+
+    def gradient_average(self) -> dict[str, NDArray[np.float64]]:
+        """The optimizer's running average of gradients by weight, in the canonical layout.
+
+        SGD's velocity, ``momentum * before + gradient``; Adam's m, ``beta_1 * before + (1 - beta_1) * gradient``.
+        """
+        ...
+
+
+class Framework(Protocol):
+    """An adapter's ``framework`` module."""
+
+    def versions(self) -> FrameworkVersions: ...
+
+    def select_device(self, choice: DeviceChoice) -> FrameworkDevice:
+        """Choose the device.
+
+        Raises:
+            NoUsableGpu: a GPU was asked for and the framework cannot use one.
+        """
+        ...
+
+    def default_execution(self, device: DeviceKind, input_path: InputPath) -> Execution:
+        """The fastest execution measured for the device."""
+        ...
+
+    def is_out_of_memory(self, error: Exception) -> bool:
+        """Does ``error`` say that memory, the device's or the host's, has run out?"""
+        ...
+
+    def create_trainer(self, spec: RunSpec, data: ImageDataset) -> Trainer:
+        """Build model and optimizer and stage the data, with the framework's own initial weights.
+
+        Raises:
+            BadInput: the device cannot do what the spec asks for.
+        """
+        ...

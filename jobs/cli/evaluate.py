@@ -1,0 +1,59 @@
+"""Evaluates a weights file on a test set."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from jobs import datasets
+from jobs.adapter import RunSpec
+from jobs.errors import OutOfMemory
+from jobs.io.memory import free_bytes, gib
+from jobs.weights_file import read_weights_file
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from jobs.adapter import DeviceChoice, Evaluation, Framework, Precision
+
+
+def evaluate_file(
+    path: Path, load_framework: Callable[[], Framework], *, dataset: str, device: DeviceChoice, precision: Precision
+) -> Evaluation:
+    """Evaluate the weights in ``path`` on all test images of ``dataset``.
+
+    Raises:
+        BadInput: the file holds no weights of a known recipe.
+        DatasetRefused: the data is missing or damaged.
+        NoUsableGpu: a GPU was asked for and there is none.
+        OutOfMemory: the device or the host has too little.
+    """
+    trained = read_weights_file(path)
+    data = datasets.load(dataset)
+    framework = load_framework()
+    recipe = trained.recipe
+    spec = RunSpec(
+        recipe=recipe,
+        protocol="matched",
+        seed=recipe.seed,
+        epochs=0,
+        batch_size=recipe.batch_size,
+        learning_rate=recipe.learning_rate,
+        precision=precision,
+        execution="eager",
+        input="resident",
+        device=framework.select_device(device).kind,
+    )
+    try:
+        trainer = framework.create_trainer(spec, data)
+        trainer.load_weights(trained.weights)
+        evaluation = trainer.evaluate(data.test_images, data.test_labels)
+    except Exception as error:
+        if not (isinstance(error, MemoryError) or framework.is_out_of_memory(error)):
+            raise
+        raise OutOfMemory(
+            f"out of memory in {precision} ({gib(free_bytes())} of the host's free at the time); "
+            "end other work on the device, or use --device cpu"
+        ) from error
+    assert evaluation.examples == len(data.test_images), "every test image counts"
+    return evaluation

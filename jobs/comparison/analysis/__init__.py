@@ -1,0 +1,1 @@
+"""What the runs show: comparability, statistics, verdicts, parity, regressions, nodes."""

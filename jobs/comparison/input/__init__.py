@@ -1,0 +1,1 @@
+"""Files and logs in, summaries of runs out."""

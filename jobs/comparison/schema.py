@@ -1,0 +1,386 @@
+"""comparison.json: what one merge found, with its own schema version.
+
+Names carry their SI unit as the report's do. Everything is in an order that the input's order has no part in,
+and nothing tells when or where the comparison was made: the same reports give the same bytes.
+"""
+
+from typing import Final, Literal, Self
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict
+
+from jobs.report.schema import PhaseName, Report, Status
+
+SCHEMA_VERSION: Final = "1.2"
+"""Major.minor: a minor adds fields, a major changes the meaning of one."""
+
+MetricName = Literal[
+    "steady_images_per_s", "train_wall_s", "test_accuracy_ratio", "gpu_util_percent", "gpu_power_w", "gpu_energy_j"
+]
+Why = Literal["framework", "allowed", "environment"]
+FrameworkName = Literal["tensorflow", "torch"]
+QuantityName = Literal["first_logits", "loss", "grad_norm", "weight_norms"]
+RoundedQuantity = Literal["loss", "logits", "gradient", "update"]
+ParityOutcome = Literal["agree", "differ", "rounds_too_coarsely", "initial_weights_differ", "not_judged"]
+VerdictKind = Literal["faster", "equivalent", "inconclusive", "too_few_runs", "single_observation", "one_side_only"]
+GateOutcome = Literal["regression", "incomparable", "improvement", "unchanged"]
+
+
+class Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Data(Part):
+    """The one dataset all runs were trained on; ``names`` are what the reports call it."""
+
+    names: list[str]
+    sha256: str
+    train_examples: int
+    test_examples: int
+
+
+class Observation(Part):
+    """One run's value."""
+
+    run_id: str
+    attempt: int
+    value: float
+
+
+class Unmeasured(Part):
+    """``runs`` runs of a side lack a value for this reason."""
+
+    reason: str
+    runs: int
+
+
+class SideMetric(Part):
+    """One metric over one side's runs, ``null`` where no run has it; ``observations`` are every raw point."""
+
+    name: MetricName
+    unit: str
+    n: int
+    median: float | None
+    q1: float | None
+    q3: float | None
+    minimum: float | None
+    maximum: float | None
+    observations: list[Observation]
+    unmeasured: list[Unmeasured]
+
+
+class EpochAccuracy(Part):
+    """Test accuracy after an epoch, over the ``n`` runs of a side that measured it.
+
+    ``train_s`` is the median training time up to there, evaluation excluded.
+    """
+
+    epoch: int
+    n: int
+    train_s: float
+    median: float
+    minimum: float
+    maximum: float
+
+
+class Node(Part):
+    """One node and its GPU: median steady training speed of the ``n`` of its runs that count.
+
+    ``score`` is the modified z-score among the side's nodes, ``null`` with fewer than five nodes; ``outlier`` says
+    that the node stands apart from the others, or has no speed at all.
+    """
+
+    node: str | None
+    gpu_uuids: list[str]
+    runs: int
+    n: int
+    median: float | None
+    score: float | None
+    outlier: Literal["slow", "fast", "no_speed"] | None
+
+
+class FrameworkResults(Part):
+    """One framework's runs in a section; ``nodes`` is empty where fewer than two nodes or GPUs are named."""
+
+    framework: FrameworkName
+    framework_versions: list[str]
+    runs_by_status: dict[str, int]
+    metrics: list[SideMetric]
+    epochs: list[EpochAccuracy]
+    nodes: list[Node]
+
+
+class MetricRatio(Part):
+    """Ratio of the sides' medians; ``low`` and ``high`` are ``null`` with too few runs for an interval."""
+
+    metric: MetricName
+    numerator: FrameworkName
+    denominator: FrameworkName
+    ratio: float
+    low: float | None
+    high: float | None
+
+
+class ExcludedRuns(Part):
+    """Runs of a side that the verdict does not count, and why."""
+
+    framework: FrameworkName
+    why: str
+    runs: int
+
+
+class Unstable(Part):
+    """A side whose interquartile range is a large share of its median."""
+
+    framework: FrameworkName
+    spread_ratio: float
+
+
+class Suspect(Part):
+    """Runs of a side that count although something disturbed them, as their own reports say."""
+
+    framework: FrameworkName
+    cause: str
+    runs: int
+
+
+class Verdict(Part):
+    """``faster`` names the faster side, and is ``null`` unless the kind is ``faster``.
+
+    ``p_value`` is the permutation test's, ``p_value_table`` the same with Holm's correction over all sections; both
+    are ``null`` with too few runs.
+    """
+
+    kind: VerdictKind
+    metric: MetricName
+    faster: FrameworkName | None
+    p_value: float | None
+    p_value_table: float | None
+    text: str
+    left_out: list[ExcludedRuns]
+    suspect: list[Suspect]
+    unstable: list[Unstable]
+
+
+class FieldDifference(Part):
+    """A field that differs between comparable runs: each framework's own, allowed by name, or environment."""
+
+    field: str
+    why: Why
+    values: dict[str, list[str]]
+
+
+class RunWarnings(Part):
+    """A warning that ``runs`` runs of a side carry."""
+
+    framework: FrameworkName
+    code: str
+    message: str
+    runs: int
+
+
+class RunRow(Part):
+    """One attempt of one run; a metric's value is ``null`` where the run has none."""
+
+    framework: FrameworkName
+    framework_version: str
+    seed: int
+    run_id: str
+    attempt: int
+    status: Status
+    status_reason: str | None
+    started_at_utc: AwareDatetime
+    node: str | None
+    gpu_uuids: list[str]
+    source: str
+    phases_s: dict[PhaseName, float]
+    """Total time in each phase the run had."""
+    metrics: dict[MetricName, float | None]
+    missing: dict[MetricName, str]
+
+
+class ParityQuantity(Part):
+    """How far one quantity of two traces is apart; steps count from 1, and 0 is before the first.
+
+    ``null`` with a ``reason`` where it could not be compared; ``where`` names the weight furthest apart.
+    """
+
+    name: QuantityName
+    largest_relative_difference: float | None
+    at_step: int | None
+    where: str | None
+    first_step_past_tolerance: int | None
+    reason: str | None
+
+
+class TrainingCode(Part):
+    """The code that a run trained with: what a parity trace must have gone through to speak for it."""
+
+    framework_version: str
+    package_version: str
+    precision: str
+    execution: str
+    input: str
+    device: str
+
+    @classmethod
+    def of(cls, report: Report) -> Self:
+        """The code that trained ``report``'s run."""
+        config, environment = report.config, report.environment
+        return cls(
+            framework_version=environment.framework.version,
+            package_version=environment.package_version,
+            precision=config.precision,
+            execution=config.execution,
+            input=config.input,
+            device=config.device,
+        )
+
+
+class RoundingCheck(Part):
+    """One quantity of one framework's trace, its precision against float64, over ``states`` states.
+
+    Errors are relative. ``usual_error`` is the lower quartile, so three of four states have at least that error.
+    """
+
+    framework: FrameworkName
+    quantity: RoundedQuantity
+    weight: str | None
+    states: int
+    usual_error: float
+    usual_bound: float
+    largest_error: float
+    largest_bound: float
+    largest_at_step: int
+    within: bool
+
+
+class ParityPair(Part):
+    """The traces of one setting in both frameworks, paired; ``reason`` says why they are not judged.
+
+    ``quantities`` compare the frameworks' float64 steps, ``rounding`` each framework's precision with its own float64.
+    """
+
+    recipe: str
+    precision: str
+    seed: int
+    batch_size: int
+    learning_rate: float
+    dataset_sha256: str
+    runs: dict[FrameworkName, str]
+    traced_code: dict[FrameworkName, TrainingCode]
+    steps: int
+    tolerance_ratio: float | None
+    outcome: ParityOutcome
+    text: str
+    largest_relative_difference: float | None
+    first_step_past_tolerance: int | None
+    first_quantity_past_tolerance: QuantityName | None
+    quantities: list[ParityQuantity]
+    rounding: list[RoundingCheck]
+    reason: str | None
+
+
+class UnpairedTrace(Part):
+    """A parity trace that no trace of the other framework shares a setting with."""
+
+    framework: FrameworkName
+    run_id: str
+    recipe: str
+    precision: str
+    seed: int
+
+
+class SectionParity(Part):
+    """What the parity traces say about a section's runs."""
+
+    outcome: Literal["agree", "differ", "not_shown", "not_expected"]
+    text: str
+
+
+class Section(Part):
+    """All runs of one recipe and protocol."""
+
+    recipe: str
+    protocol: Literal["matched", "published"]
+    verdict: Verdict
+    parity: SectionParity
+    sides: list[FrameworkResults]
+    ratios: list[MetricRatio]
+    held_equal: dict[str, str | int | float | bool | None]
+    differences: list[FieldDifference]
+    runs: list[RunRow]
+    warnings: list[RunWarnings]
+
+
+class SkippedInput(Part):
+    """Something among the input that could not be used; ``count`` lines of a log, or one file."""
+
+    source: str
+    reason: str
+    count: int
+
+
+class EnvironmentChange(Part):
+    """Something around a framework's runs that was other before."""
+
+    field: str
+    before: list[str]
+    now: list[str]
+
+
+class GateMetric(Part):
+    """One metric now against the baseline.
+
+    ``change`` and ``tolerated`` are shares of the baseline's median, or differences where ``unit`` is ``ratio``;
+    both are ``null`` where there is too little to compare.
+    """
+
+    name: MetricName
+    unit: str
+    n_before: int
+    n_now: int
+    median_before: float | None
+    median_now: float | None
+    change: float | None
+    tolerated: float | None
+    outcome: Literal["worse", "better", "within", "not_measured"]
+
+
+class GateSide(Part):
+    """One framework's runs of a recipe and protocol, now against the baseline."""
+
+    recipe: str
+    protocol: Literal["matched", "published"]
+    framework: FrameworkName
+    outcome: GateOutcome
+    text: str
+    runs_before: int
+    runs_now: int
+    metrics: list[GateMetric]
+    changes: list[EnvironmentChange]
+
+
+class Gate(Part):
+    """Now against the baseline; the outcome is the worst of the sides', ``triage`` says where to look first."""
+
+    outcome: GateOutcome
+    false_alarms_ratio: float
+    sides: list[GateSide]
+    triage: list[str]
+
+
+class Comparison(Part):
+    """All of it; ``comparison_id`` stands in every file of one merge, which tells files of another from them."""
+
+    schema_version: Literal["1.2"] = SCHEMA_VERSION
+    comparison_id: str
+    package_version: str
+    data: Data
+    confidence_ratio: float
+    bootstrap_resamples: int
+    allowed: list[str]
+    sections: list[Section]
+    gate: Gate | None
+    parity: list[ParityPair]
+    unpaired_traces: list[UnpairedTrace]
+    skipped: list[SkippedInput]

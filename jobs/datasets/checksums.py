@@ -1,0 +1,16 @@
+"""What data must hash to; runs on data with other hashes are never compared."""
+
+from __future__ import annotations
+
+from typing import Final
+
+MNIST_SHA256: Final = {
+    "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+    "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+    "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+    "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+}
+"""SHA-256 of MNIST's four files, decompressed: copies compressed anew are the same data."""
+
+SYNTHETIC_SHA256: Final = "a8351187c5f4cb9ba548ee92fe81939af78b8914a2b4963da1eca77f6e7647af"
+"""The set that :mod:`jobs.datasets.synthetic` draws. A changed generator is a changed data set."""

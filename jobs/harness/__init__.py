@@ -1,1 +1,0 @@
-"""What runs around a training job, whichever framework trains: no framework is imported here."""

@@ -1,0 +1,1 @@
+"""Runs a job: trains, evaluates, and builds the report."""

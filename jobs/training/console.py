@@ -1,0 +1,101 @@
+"""What a run tells a person, on standard error: a progress bar on a terminal, plain lines in a log."""
+
+from __future__ import annotations
+
+import sys
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final
+
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from jobs.io.stdio import PipeSafeConsole, escape_control_chars, flush_stdio
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from jobs.telemetry.types import LiveReading
+
+PLAIN_INTERVAL_S: Final = 30.0
+"""A log gets a line about the epoch in progress at most this often."""
+
+BAR_INTERVAL_S: Final = 0.2
+
+
+class Console:
+    """Lines and progress of one program; a run is never lost to a log that cannot be written."""
+
+    def __init__(self) -> None:
+        self._rich = PipeSafeConsole(stderr=True, highlight=False, soft_wrap=True)
+
+    def line(self, text: str) -> None:
+        try:
+            self._rich.print(escape(escape_control_chars(text)))
+        except OSError:
+            # Whoever else flushes standard error must not meet what is left in its buffer.
+            flush_stdio()
+
+    @contextmanager
+    def epoch(self, label: str, steps: int, live: Callable[[], LiveReading]) -> Iterator[Callable[[int], None]]:
+        """Show one epoch; the yielded function takes the steps done and is cheap enough for every step."""
+        if self._rich.is_terminal:
+            with self._bar(label, steps, live) as update:
+                yield update
+        else:
+            yield self._plain(label, steps, live)
+
+    @contextmanager
+    def _bar(self, label: str, steps: int, live: Callable[[], LiveReading]) -> Iterator[Callable[[int], None]]:
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, TextColumn("{task.fields[gpu]}"), console=self._rich, transient=True) as progress:
+            task = progress.add_task(escape(label), total=steps, gpu="")
+            due_s = time.monotonic()
+
+            def update(done: int) -> None:
+                nonlocal due_s
+                if done < steps and time.monotonic() < due_s:
+                    return
+                due_s = time.monotonic() + BAR_INTERVAL_S
+                progress.update(task, completed=done, gpu=live_text(live()))
+
+            yield update
+
+    def _plain(self, label: str, steps: int, live: Callable[[], LiveReading]) -> Callable[[int], None]:
+        due_s = time.monotonic() + PLAIN_INTERVAL_S
+
+        def update(done: int) -> None:
+            nonlocal due_s
+            if time.monotonic() < due_s:
+                return
+            due_s = time.monotonic() + PLAIN_INTERVAL_S
+            self.line("  ".join(part for part in (label, f"step {done}/{steps}", live_text(live())) if part))
+
+        return update
+
+
+def live_text(reading: LiveReading) -> str:
+    """GPU busy, power and memory in one short text; empty where nothing is known."""
+    parts = []
+    if reading.gpu_util_percent is not None:
+        parts.append(f"GPU busy {reading.gpu_util_percent:.0f} %")
+    if reading.power_w is not None:
+        parts.append(f"{reading.power_w:.0f} W")
+    if reading.memory_used_bytes is not None:
+        parts.append(f"{reading.memory_used_bytes / 2**30:.1f} GiB")
+    return "  ".join(parts)
+
+
+def print_report_line(line: str, *, always: bool = False) -> OSError | None:
+    """Put a report's marked line on standard output, where a pod's log carries it; a terminal is spared.
+
+    Returns:
+        Why it could not be printed, if so.
+    """
+    try:
+        if always or not sys.stdout.isatty():
+            print(line, flush=True)  # noqa: T201 - standard output is the interface here
+    except OSError as error:
+        flush_stdio()
+        return error
+    return None

@@ -1,0 +1,160 @@
+"""One run's results in Prometheus text format, for node_exporter's textfile collector or a push gateway.
+
+Names carry Prometheus' base units: seconds, bytes, joules, watts, ratios of 0…1. A figure that could not be taken
+has no sample, which is Prometheus' way to say that it is not known.
+"""
+
+from __future__ import annotations
+
+import errno
+import stat
+from contextlib import suppress
+from math import isfinite
+from typing import TYPE_CHECKING, Final
+
+from prometheus_client import CollectorRegistry, Gauge, generate_latest
+
+from jobs.errors import NotWritable
+from jobs.io.atomic_file import pending_file, sync_folder
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from jobs.report import Report
+    from jobs.report.schema import GpuPhase, HostPhase
+
+PREFIX: Final = "mnist_job_"
+
+GPU_RATIOS: Final = {
+    "gpu_utilization_ratio": "util_percent",
+    "gpu_sm_utilization_ratio": "sm_util_percent",
+    "gpu_sm_occupancy_ratio": "sm_occupancy_percent",
+    "gpu_tensor_utilization_ratio": "tensor_util_percent",
+    "gpu_dram_bandwidth_utilization_ratio": "dram_bandwidth_util_percent",
+    "gpu_memory_controller_utilization_ratio": "memory_util_percent",
+}
+"""Our metric: the report's field, a percentage."""
+
+Sample = tuple[str, str, float | None, dict[str, str]]
+"""Name, help, value, labels of its own."""
+
+
+def check_textfile_writable(path: Path) -> None:
+    """Refuse a place that could not be written to, before the run.
+
+    Raises:
+        NotWritable: the folder is missing or cannot be written to, or there is something else than a file.
+    """
+    try:
+        _check_replaceable(path)
+        with pending_file(b"", path.parent, path.name):
+            pass
+    except OSError as error:
+        raise _not_writable(path, error) from error
+
+
+def write_textfile(report: Report, path: Path) -> None:
+    """Write ``report``'s figures to ``path``, whole or not at all, in place of an earlier run's.
+
+    Raises:
+        NotWritable: it cannot be written, or something else than a file has come to be there.
+    """
+    try:
+        _check_replaceable(path)
+        with pending_file(to_prometheus(report), path.parent, path.name) as part:
+            part.replace(path)
+            sync_folder(path.parent)
+    except OSError as error:
+        raise _not_writable(path, error) from error
+
+
+def _check_replaceable(path: Path) -> None:
+    # The file is replaced whole, which would put an end to a device, a pipe or a link.
+    with suppress(FileNotFoundError):
+        if not stat.S_ISREG(path.lstat().st_mode):
+            raise FileExistsError(errno.EEXIST, "it is there and is no regular file")
+
+
+def _not_writable(path: Path, error: OSError) -> NotWritable:
+    return NotWritable(
+        f"--metrics-textfile {str(path)!r} cannot be written ({error.strerror or error}); "
+        "choose a file in a folder that exists and can be written to"
+    )
+
+
+def to_prometheus(report: Report) -> bytes:
+    """The figures of ``report`` in Prometheus text format."""
+    device = report.devices[0] if report.devices else None
+    common = {
+        "framework": report.config.framework,
+        "recipe": report.config.recipe,
+        "protocol": report.config.protocol,
+        "gpu_uuid": (device.mig_uuid or device.uuid or "") if device is not None else "",
+    }
+    registry = CollectorRegistry()
+    families: dict[str, Gauge] = {}
+    for name, help_text, value, own in _samples(report):
+        if value is None or not _is_a_float(value):
+            continue
+        if name not in families:
+            families[name] = Gauge(PREFIX + name, help_text, [*common, *own], registry=registry)
+        families[name].labels(**common, **own).set(value)
+    return generate_latest(registry)
+
+
+def _is_a_float(value: float) -> bool:
+    """Prometheus knows floats alone; a report's whole number may be larger than any, and is no figure then."""
+    try:
+        return isfinite(value)
+    except OverflowError:
+        return False
+
+
+def _samples(report: Report) -> Iterator[Sample]:
+    results = report.results
+    yield "finished_timestamp_seconds", "When the run ended", report.finished_at_utc.timestamp(), {}
+    yield "status", "1 for the run's status", 1.0, {"status": report.status}
+    yield "test_accuracy_ratio", "Accuracy on the test images", results.test_accuracy_ratio, {}
+    yield "test_loss", "Mean loss on the test images", results.test_loss, {}
+    yield "train_seconds", "All optimizer steps, the first included", results.train_wall_s, {}
+    yield "steady_images_per_second", "Training speed after the first step", results.steady_images_per_s, {}
+    peak = results.framework_memory_peak_bytes
+    yield "framework_memory_peak_bytes", "Most the framework's allocator had in use", peak, {}
+    seconds: dict[str, float] = {}
+    for phase in report.phases:
+        seconds[phase.name] = seconds.get(phase.name, 0.0) + phase.end_s - phase.start_s
+    for name, value in seconds.items():
+        yield "phase_seconds", "Time by phase", value, {"phase": name}
+    if report.validity is not None:
+        yield "valid", "1 where nothing disturbed the run, 0 where something did", _valid(report.validity.status), {}
+    if report.training is not None:
+        yield from _host(report.training.host)
+        yield from _gpu(report.training.gpu)
+
+
+def _valid(status: str) -> float | None:
+    return {"ok": 1.0, "suspect": 0.0}.get(status)
+
+
+def _host(host: HostPhase | None) -> Iterator[Sample]:
+    if host is None:
+        return
+    cores = None if host.cpu_percent is None else host.cpu_percent.mean / 100
+    yield "cpu_cores", "CPU in use during steady training, 1 is one core", cores, {}
+    yield "resident_memory_peak_bytes", "Resident memory during steady training", host.rss_peak_bytes, {}
+    yield "cgroup_throttled_seconds", "Time held back by the CPU quota in training", host.cgroup_throttled_s, {}
+
+
+def _gpu(gpu: GpuPhase | None) -> Iterator[Sample]:
+    if gpu is None:
+        return
+    for name, field in GPU_RATIOS.items():
+        figure = getattr(gpu, field)
+        mean = None if figure is None else figure.mean / 100
+        yield name, f"{field} of the report over steady training, as a ratio", mean, {}
+    yield "gpu_power_watts", "Mean power during steady training", None if gpu.power_w is None else gpu.power_w.mean, {}
+    yield "gpu_energy_joules", "Energy of steady training", gpu.energy_j, {}
+    yield "gpu_memory_used_peak_bytes", "Memory in use on the device", gpu.memory_used_peak_bytes, {}
+    for cause, value in (gpu.throttle_s or {}).items():
+        yield "gpu_throttled_seconds", "Time at lowered clocks in steady training", value, {"cause": cause}

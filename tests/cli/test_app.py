@@ -1,0 +1,161 @@
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+import pytest
+
+from jobs.cli.app import exit_code_of
+from jobs.exit_codes import ExitCode
+from jobs.mnist_tf.cli import PROGRAM as TF
+from jobs.mnist_torch.cli import PROGRAM as TORCH
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from jobs.cli.app import Program
+
+PROGRAMS = pytest.mark.parametrize("program", [TF, TORCH], ids=["tf", "torch"])
+
+TRAIN_OPTIONS = {
+    "--recipe", "--protocol", "--epochs", "--batch-size", "--learning-rate", "--seed", "--dataset", "--device",
+    "--precision", "--execution", "--input", "--trials", "--parity-steps", "--report-dir", "--export-dir", "--help",
+    "--telemetry", "--sample-ms", "--gpm-ms", "--slow-ms", "--metrics-textfile", "--checkpoint-dir",
+    "--checkpoint-steps", "--compile-cache",
+}  # fmt: skip
+
+
+COMMANDS = ("train", "evaluate", "doctor", "dataset")
+
+
+def _help(program: Program, command: str, capsys: pytest.CaptureFixture[str]) -> str:
+    """All that a user can see of a command's options."""
+    assert exit_code_of(program, [command, "--help"]) == 0
+    return capsys.readouterr().out.replace(program.name, "PROGRAM")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_both_commands_take_the_same_options(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    shown = _help(TF, command, capsys)
+    assert shown.startswith(f"Usage: PROGRAM {command}")
+    assert shown == _help(TORCH, command, capsys)
+
+
+def test_the_options_are_the_documented_ones(capsys: pytest.CaptureFixture[str]) -> None:
+    assert set(re.findall(r"^ +(--[a-z-]+)", _help(TF, "train", capsys), re.MULTILINE)) == TRAIN_OPTIONS
+
+
+@PROGRAMS
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["train", "--recipe", "lennet"], "'lennet' is not one of 'lenet', 'basic-cnn'"),
+        (["train", "--batch-size", "0"], "0 is not between 1 and 60000"),
+        (["train", "--epochs", "-1"], "-1 is not between 0 and"),
+        (["train", "--epochs", "0"], "--epochs 0 trains nothing"),
+        (["train", "--checkpoint-steps", "5"], "give --checkpoint-dir DIR to say where"),
+        (["train", "--learning-rate", "0"], "0.0 is not a finite number above 0"),
+        (["train", "--learning-rate", "nan"], "nan is not a finite number above 0"),
+        (["train", "--learning-rate", "fast"], "--learning-rate"),
+        (["train", "--seed", "-1"], "-1 is not between 0 and"),
+        (["train", "--trials", "0"], "0 is not between 1 and"),
+        (["train", "--protocol", "published", "--parity-steps", "3"], "only --protocol matched"),
+        (["train", "--parity-steps", "3"], "--parity-steps 3: fp32 is judged from at least 8 steps; give more, or"),
+        (["train", "--precision", "bf16", "--parity-steps", "7"], "--parity-steps 7: bf16 is judged from at least 8"),
+        (["train", "--parity-steps", "0"], "0 is not between 1 and"),
+        (["train", "--no-such-option"], "--no-such-option"),
+        (["tarin"], "'tarin'"),
+        (["evaluate", "absent.safetensors"], "no weights file 'absent.safetensors'"),
+        (["dataset", "--dataset", "absent"], "'absent': no such data set or folder"),
+    ],
+)
+def test_bad_input_is_one_line_and_code_2(
+    program: Program, arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert exit_code_of(program, arguments) == ExitCode.BAD_INPUT
+    printed = capsys.readouterr()
+    assert words in printed.err
+    assert printed.err.startswith("error: ")
+    assert printed.err.count("\n") == 1
+    assert printed.out == ""
+
+
+@PROGRAMS
+def test_a_report_folder_that_cannot_be_written_is_refused_before_anything_else(
+    program: Program, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    arguments = ["train", "--report-dir", str(tmp_path / "file" / "reports")]
+    assert exit_code_of(program, arguments) == ExitCode.REPORT_NOT_WRITABLE
+    assert "choose another with --report-dir" in capsys.readouterr().err
+
+
+@PROGRAMS
+def test_without_its_framework_it_says_which_extra_or_image(
+    program: Program, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if find_spec(program.framework) is not None:
+        pytest.skip(f"{program.framework} is installed here")
+    arguments = ["train", "--dataset", "synthetic", "--report-dir", str(tmp_path)]
+    assert exit_code_of(program, arguments) == ExitCode.FRAMEWORK_MISSING
+    error = capsys.readouterr().err
+    assert f"mnist-jobs[{program.extra}]" in error
+    assert f"the image {program.name}" in error
+
+
+@PROGRAMS
+def test_doctor_looks_at_everything_and_leaves_with_the_first_failure(
+    program: Program, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if find_spec(program.framework) is not None:
+        pytest.skip(f"{program.framework} is installed here")
+    code = exit_code_of(program, ["doctor", "--dataset", str(tmp_path), "--report-dir", str(tmp_path / "reports")])
+    printed = capsys.readouterr().out.splitlines()
+    assert code == ExitCode.FRAMEWORK_MISSING
+    assert [line.split(":")[0].split(maxsplit=1)[1] for line in printed] == [
+        "NVML",
+        "framework",
+        "dataset",
+        "report folder",
+    ]
+    assert [line.split()[0] for line in printed][1:] == ["fail", "fail", "ok"]
+
+
+@PROGRAMS
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [(["--help"], 0), (["train", "--help"], 0), (["--version"], 0), (["train", "--epochs", "-1"], 2)],
+)
+def test_help_and_usage_errors_need_no_framework_and_no_number_cruncher(
+    program: Program, arguments: list[str], expected: int
+) -> None:
+    """They answer at once because they import little, which does not depend on the machine as seconds do."""
+    probe = (
+        "import sys\n"
+        "from jobs.cli.app import exit_code_of\n"
+        f"from jobs.{program.name.replace('-', '_')}.cli import PROGRAM\n"
+        f"code = exit_code_of(PROGRAM, {arguments!r})\n"
+        "loaded = {'torch', 'tensorflow', 'keras', 'numpy', 'scipy'} & set(sys.modules)\n"
+        "print(loaded or code, len(sys.modules), file=sys.stderr)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=False)
+    code, modules = done.stderr.splitlines()[-1].rsplit(maxsplit=1)
+    assert code == str(expected)
+    assert int(modules) < 600
+
+
+@PROGRAMS
+def test_a_program_error_is_not_dressed_up_as_bad_input(
+    program: Program, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("a bug of ours")
+
+    monkeypatch.setattr("jobs.datasets.load", broken)
+    assert exit_code_of(program, ["dataset"]) == ExitCode.INTERNAL_ERROR
+    error = capsys.readouterr().err
+    assert "Traceback" in error
+    assert error.splitlines()[-1].startswith("error: unexpected ZeroDivisionError")

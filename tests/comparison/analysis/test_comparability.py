@@ -1,0 +1,228 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from jobs.comparison.analysis.comparability import group
+from jobs.comparison.fields import ENVIRONMENT, FIELDS
+from jobs.errors import BadInput, NotComparable
+from tests.comparison.comparisons import as_run as run
+from tests.support.reports import make_report
+
+if TYPE_CHECKING:
+    from jobs.comparison.input.run_summary import RunSummary
+
+
+def pair(*, gpu: bool = True, protocol: Any = "matched", torch: dict[str, Any] | None = None) -> list[RunSummary]:
+    """One run of each framework; ``torch`` changes fields of torch's."""
+    return [
+        run(make_report(framework="tensorflow", gpu=gpu, protocol=protocol)),
+        run(make_report(framework="torch", gpu=gpu, protocol=protocol, changes=torch)),
+    ]
+
+
+@pytest.mark.parametrize("field", [*FIELDS, *ENVIRONMENT], ids=lambda field: field.path)
+@pytest.mark.parametrize("gpu", [False, True])
+def test_every_field_can_be_read(field: Any, gpu: bool) -> None:  # noqa: FBT001
+    value = field.read(make_report(gpu=gpu))
+    assert value is None or isinstance(value, str | int | float)
+
+
+def test_equal_runs_are_one_group() -> None:
+    (found,) = group(pair())
+    assert (found.recipe, found.protocol) == ("lenet", "matched")
+    assert found.held_equal["config.batch_size"] == 64
+    assert [(difference.field, difference.why) for difference in found.differences] == [
+        ("environment.framework.version", "framework"),
+        ("config.execution", "framework"),
+    ]
+
+
+def test_recipes_and_protocols_are_groups_of_their_own() -> None:
+    runs = [
+        run(make_report(recipe=recipe, protocol=protocol, run_id=f"{recipe}-{protocol}"))
+        for recipe in ("lenet", "basic-cnn")
+        for protocol in ("matched", "published")
+    ]
+    assert [(found.recipe, found.protocol) for found in group(runs)] == [
+        ("basic-cnn", "matched"),
+        ("basic-cnn", "published"),
+        ("lenet", "matched"),
+        ("lenet", "published"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("field", "path", "value", "shown"),
+    [
+        ("config.parameter_count", "config.parameter_count", 7, "431080"),
+        ("config.epochs", "config.epochs", 9, "2"),
+        ("config.batch_size", "config.batch_size", 128, "64"),
+        ("config.learning_rate", "config.learning_rate", 0.01, "0.001"),
+        ("config.dropout", "config.dropout", False, "yes"),
+        ("config.initializer", "config.initializer", "zeros", "kaiming_uniform"),
+        ("config.optimizer.name", "config.optimizer.name", "adam", "sgd"),
+        ("config.optimizer.momentum", "config.optimizer.momentum", 0.9, "0.5"),
+        ("config.optimizer.beta_1", "config.optimizer.beta_1", 0.9, "not given"),
+        ("config.optimizer.beta_2", "config.optimizer.beta_2", 0.9, "not given"),
+        ("config.optimizer.epsilon", "config.optimizer.epsilon", 1e-8, "not given"),
+        ("config.optimizer.form", "config.optimizer.form", "torch's own", "matched"),
+        ("config.precision", "config.precision", "tf32", "fp32"),
+        ("config.numerics.compute_dtype", "config.numerics.compute_dtype", "bfloat16", "float32"),
+        ("config.numerics.variable_dtype", "config.numerics.variable_dtype", "float64", "float32"),
+        ("config.numerics.tf32_matmul", "config.numerics.tf32_matmul", True, "no"),
+        ("config.numerics.tf32_convolution", "config.numerics.tf32_convolution", True, "no"),
+        ("config.numerics.deterministic", "config.numerics.deterministic", True, "no"),
+        ("config.input", "config.input", "streamed", "resident"),
+        ("devices[].name", "devices.0.name", "Other GPU", "Example GPU"),
+        ("devices[].power_limit_w", "devices.0.power_limit_w", 300.0, "700"),
+        ("environment.driver_version", "environment.driver_version", "580.1", "570.x"),
+    ],
+)
+def test_each_field_that_differs_is_refused_by_name_and_allowed_by_name(
+    field: str, path: str, value: Any, shown: str
+) -> None:
+    runs = pair(torch={path: value})
+    with pytest.raises(NotComparable) as refusal:
+        group(runs)
+    message = str(refusal.value)
+    assert f"{field}: " in message
+    assert f"{shown} (tensorflow: tensorflow-lenet-matched-1.json)" in message
+    assert "(torch: torch-lenet-matched-1.json)" in message
+    assert f"--allow {field}" in message
+    assert "\n" not in message
+
+    (found,) = group(runs, allow=[field])
+    assert (field, "allowed") in [(difference.field, difference.why) for difference in found.differences]
+    assert field not in found.held_equal
+
+
+def test_a_gpu_and_a_cpu_are_refused() -> None:
+    runs = [run(make_report(framework="tensorflow", gpu=True)), run(make_report(framework="torch"))]
+    with pytest.raises(NotComparable, match=r"config\.device: cpu .* ≠ gpu"):
+        group(runs)
+
+
+@pytest.mark.parametrize("name", ["model", "logical_cores", "quota_cores"])
+def test_the_cpu_is_the_device_of_a_run_on_the_cpu_only(name: str) -> None:
+    value: Any = "Other CPU" if name == "model" else 96
+    changes = {f"environment.cpu.{name}": value}
+    with pytest.raises(NotComparable, match=rf"environment\.cpu\.{name}"):
+        group(pair(gpu=False, torch=changes))
+    (found,) = group(pair(gpu=True, torch=changes))
+    assert (f"environment.cpu.{name}", "environment") in [(one.field, one.why) for one in found.differences]
+
+
+def test_every_differing_field_is_in_one_refusal() -> None:
+    runs = pair(torch={"config.batch_size": 128, "config.epochs": 9, "config.input": "streamed"})
+    with pytest.raises(NotComparable) as refusal:
+        group(runs)
+    message = str(refusal.value)
+    assert "3 fields differ" in message
+    assert [line.split(": ")[1] for line in message.split("\n  ")[1:]] == [
+        "config.epochs",
+        "config.batch_size",
+        "config.input",
+    ]
+
+
+def test_a_refusal_names_one_file_a_value_and_counts_the_rest() -> None:
+    runs = [*pair(), *(run(make_report(seed=seed, gpu=True, changes={"config.epochs": 9})) for seed in (3, 4, 5))]
+    with pytest.raises(NotComparable, match=r"9 \(torch: torch-lenet-matched-3\.json and 2 more\)"):
+        group(runs)
+
+
+def test_different_data_are_refused_over_everything_and_cannot_be_allowed() -> None:
+    other = {"config.dataset.sha256": "7b" * 32, "config.dataset.name": "synthetic"}
+    runs = [run(make_report()), run(make_report(recipe="basic-cnn", changes=other))]
+    with pytest.raises(NotComparable) as refusal:
+        group(runs)
+    message = str(refusal.value)
+    assert f"config.dataset.sha256: mnist {'5a' * 32} (torch: torch-lenet-matched-1.json)" in message
+    assert f"synthetic {'7b' * 32} (torch: torch-basic-cnn-matched-1.json)" in message
+    assert "\n" not in message
+    with pytest.raises(BadInput, match="never compared"):
+        group(runs, allow=["config.dataset.sha256"])
+
+
+def test_an_unknown_field_cannot_be_allowed() -> None:
+    with pytest.raises(BadInput, match=r"--allow 'batch': .*config\.batch_size"):
+        group(pair(), allow=["batch"])
+
+
+def test_published_leaves_initializer_and_update_to_the_framework_and_says_so() -> None:
+    (found,) = group(pair(protocol="published"))
+    listed = {difference.field: difference.values for difference in found.differences if difference.why == "framework"}
+    assert listed["config.initializer"] == {"tensorflow": ("tensorflow's own",), "torch": ("torch's own",)}
+    assert set(listed) == {
+        "config.initializer",
+        "config.optimizer.form",
+        "config.execution",
+        "environment.framework.version",
+    }
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"config.execution": "compiled"}, r"config\.execution: compiled .* ≠ eager .* ≠ graph"),
+        ({"environment.framework.version": "2.14.0"}, r"framework\.version: 2\.14\.0 .* ≠ 2\.15\.0 .* ≠ 2\.21\.0"),
+        ({"config.numerics.settings": {"benchmark": "True"}}, r"settings: benchmark=True .* ≠ not given"),
+    ],
+)
+def test_one_side_may_not_differ_from_itself_even_in_what_the_framework_decides(
+    changed: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(NotComparable, match=message):
+        group([*pair(), run(make_report(seed=2, gpu=True, changes=changed))])
+
+
+def test_threads_on_the_cpu_are_each_framework_s_own_and_equal_inside_a_side() -> None:
+    (found,) = group(pair(gpu=False, torch={"config.numerics.intra_op_threads": 8}))
+    assert ("config.numerics.intra_op_threads", "framework") in [(one.field, one.why) for one in found.differences]
+    other = run(make_report(seed=2, changes={"config.numerics.intra_op_threads": 8}))
+    with pytest.raises(NotComparable, match="intra_op_threads"):
+        group([*pair(gpu=False), other])
+
+
+def test_a_failed_run_that_never_knew_its_device_does_not_refuse_the_rest() -> None:
+    failed = make_report(seed=2, gpu=True, status="failed", changes={"devices": [], "environment.driver_version": None})
+    (found,) = group([*pair(), run(failed)])
+    assert len(found.runs) == 3
+    assert found.held_equal["devices[].name"] == "Example GPU"
+
+
+def test_a_failed_run_of_another_configuration_is_refused_like_any_other() -> None:
+    failed = make_report(seed=2, gpu=True, status="failed", changes={"config.batch_size": 1})
+    with pytest.raises(NotComparable, match="batch_size"):
+        group([*pair(), run(failed)])
+
+
+def test_a_completed_run_with_an_unknown_power_limit_is_refused() -> None:
+    with pytest.raises(NotComparable, match=r"devices\[\]\.power_limit_w: 700 .* ≠ unknown"):
+        group(pair(torch={"devices.0.power_limit_w": None}))
+
+
+def test_the_environment_may_differ_and_is_listed() -> None:
+    (found,) = group(pair(torch={"environment.python_version": "3.12.0", "environment.driver_version": "570.200"}))
+    listed = {
+        difference.field: difference.values for difference in found.differences if difference.why == "environment"
+    }
+    assert listed == {
+        "environment.driver_version": {"tensorflow": ("570.124.06",), "torch": ("570.200",)},
+        "environment.python_version": {"tensorflow": ("3.13.1",), "torch": ("3.12.0",)},
+    }
+
+
+def test_control_characters_do_not_reach_the_refusal() -> None:
+    with pytest.raises(NotComparable) as refusal:
+        group(pair(torch={"devices.0.name": "evil\x1b[2J\nerror: forged"}))
+    assert "\x1b" not in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_refusal_stays_short_however_many_values_there_are() -> None:
+    runs = [run(make_report(seed=seed, gpu=True, changes={"config.epochs": seed})) for seed in range(1, 40)]
+    with pytest.raises(NotComparable, match=r"and 29 more; merge equal runs"):
+        group(runs)

@@ -1,0 +1,200 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from jobs.comparison.analysis.regression import ACCURACY_FLOOR, GATE_ALPHA, gate
+from tests.comparison.comparisons import as_run, parity_report
+from tests.support.reports import make_report
+
+if TYPE_CHECKING:
+    from jobs.comparison.input.run_summary import RunSummary
+    from jobs.comparison.schema import Gate, GateSide
+
+STEADY = (10_000.0, 10_050.0, 9_950.0, 10_020.0, 9_980.0, 10_010.0)
+
+
+def runs(
+    speeds: tuple[float, ...] = STEADY, *, framework: Any = "torch", accuracy: float = 0.95, **changes: Any
+) -> list[RunSummary]:
+    return [
+        as_run(
+            make_report(
+                framework=framework,
+                seed=seed,
+                gpu=True,
+                images_per_s=speed,
+                accuracy=accuracy + seed * 1e-5,
+                changes={path.replace("__", "."): value for path, value in changes.items()},
+            )
+        )
+        for seed, speed in enumerate(speeds, start=1)
+    ]
+
+
+def scaled(factor: float) -> tuple[float, ...]:
+    return tuple(factor * speed for speed in STEADY)
+
+
+def only(found: Gate) -> GateSide:
+    (side,) = found.sides
+    return side
+
+
+def test_the_same_is_unchanged() -> None:
+    found = gate(runs(), runs())
+    assert (found.outcome, only(found).changes, found.triage) == ("unchanged", [], [])
+    assert "nothing that reports record has changed" in only(found).text
+
+
+@pytest.mark.parametrize(
+    ("factor", "outcome"), [(0.9, "regression"), (0.98, "unchanged"), (1.02, "unchanged"), (1.1, "improvement")]
+)
+def test_speed_beyond_the_floor_counts(factor: float, outcome: str) -> None:
+    assert gate(runs(scaled(factor)), runs()).outcome == outcome
+
+
+def test_the_threshold_is_the_baseline_s_own_variance() -> None:
+    noisy = (10_000.0, 12_000.0, 8_000.0, 11_000.0, 9_000.0, 10_500.0)
+    assert gate(runs(scaled(0.9)), runs(noisy)).outcome == "unchanged"
+    speed = only(gate(runs(scaled(0.9)), runs(noisy))).metrics[0]
+    assert speed.tolerated is not None
+    assert speed.tolerated > 0.2
+
+
+@pytest.mark.parametrize(
+    ("change", "outcome"),
+    [(-0.01, "regression"), (-0.5 * ACCURACY_FLOOR, "unchanged"), (0.01, "improvement")],
+)
+def test_accuracy_counts_both_ways(change: float, outcome: str) -> None:
+    assert gate(runs(accuracy=0.95 + change), runs()).outcome == outcome
+
+
+def test_faster_but_less_accurate_is_a_regression_and_both_are_said() -> None:
+    side = only(gate(runs(scaled(1.2), accuracy=0.9), runs()))
+    assert side.outcome == "regression"
+    assert side.text.startswith("regression: test accuracy 95.00 → 90.00 % (-5.00 points")
+    assert "better all the same: steady training 10,005 → 12,006 images/s (+20.00 %" in side.text
+
+
+def test_runs_lost_beyond_the_baseline_s_are_a_regression() -> None:
+    failed = as_run(make_report(seed=9, gpu=True, status="failed", images_per_s=None))
+    side = only(gate([*runs(), failed], runs()))
+    assert side.outcome == "regression"
+    assert "1 of 7 runs did not complete, against 0 of 6 before" in side.text
+    assert only(gate([*runs(), failed], [*runs(), failed])).outcome == "unchanged"
+
+
+def test_a_parity_trace_is_no_run_to_gate() -> None:
+    assert gate([*runs(), as_run(parity_report("torch"))], runs()).outcome == "unchanged"
+    assert gate(runs(), [*runs(), as_run(parity_report("tensorflow"))]).outcome == "unchanged"
+
+
+def test_all_runs_lost_are_a_regression_not_a_gap() -> None:
+    failed = [as_run(make_report(seed=9, gpu=True, status="failed", images_per_s=None))]
+    assert only(gate(failed, runs())).outcome == "regression"
+
+
+def test_only_the_driver_changed() -> None:
+    before = runs(environment__driver_version="550.54", environment__cuda_driver_version="12.4")
+    side = only(gate(runs(scaled(0.9), environment__driver_version="570.12"), before))
+    assert side.text.endswith("; only the driver changed: 550.54 → 570.12")
+    assert [change.field for change in side.changes] == [
+        "environment.cuda_driver_version",
+        "environment.driver_version",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"environment__framework": {"name": "torch", "version": "2.16.0"}, "environment__cudnn_version": "9.9"},
+         "only the framework changed: 2.15.0 → 2.16.0"),
+        ({"environment__image": {"ref": "i:2", "digest": "sha256:2"}, "environment__python_version": "3.14.0"},
+         "only the image changed: sha256:1 → sha256:2"),
+        ({"devices__0__power_limit_w": 350.0}, "only the power limit changed: 700 → 350"),
+        ({"devices__0__uuid": "GPU-1"}, "only the GPU changed: GPU-00000000-0000-0000-0000-000000000000 → GPU-1"),
+        ({"environment__python_version": "3.14.0"}, "only the Python changed: 3.13.1 → 3.14.0"),
+        ({"environment__os": "Linux 7"}, "only the environment.os changed: Linux 6.12 → Linux 7"),
+        ({"environment__driver_version": "580.1", "environment__os": "Linux 7"},
+         "driver changed: 570.124.06 → 580.1; environment.os changed: Linux 6.12 → Linux 7"),
+    ],
+)  # fmt: skip
+def test_what_changed_is_named(changes: dict[str, Any], said: str) -> None:
+    image = {"environment__image": {"ref": "i:1", "digest": "sha256:1"}}
+    now = runs(**{**image, **changes})
+    assert only(gate(now, runs(**image))).text.endswith(f"; {said}")
+
+
+@pytest.mark.parametrize(
+    ("slow", "said"),
+    [
+        (("tensorflow", "torch"), "both frameworks are slower: look at what they share, the node or the driver"),
+        (("torch",), "only torch is slower: look at its image or the framework itself"),
+    ],
+)
+def test_triage(slow: tuple[str, ...], said: str) -> None:
+    before = [run for framework in ("tensorflow", "torch") for run in runs(framework=framework)]
+    now = [
+        run
+        for framework in ("tensorflow", "torch")
+        for run in runs(scaled(0.8 if framework in slow else 1.0), framework=framework)
+    ]
+    found = gate(now, before)
+    assert found.outcome == "regression"
+    assert found.triage == [f"lenet, matched: {said}"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"config__batch_size": 128}, "config.batch_size (64 → 128)"),
+        ({"config__dataset__sha256": "7b" * 32}, f"config.dataset.sha256 ({'5a' * 32} → {'7b' * 32})"),
+        ({"devices__0__name": "Other"}, "devices[].name (Example GPU → Other)"),
+        ({"config__execution": "compiled"}, "config.execution (eager → compiled)"),
+    ],
+)
+def test_other_configurations_are_incomparable(changes: dict[str, Any], said: str) -> None:
+    found = gate(runs(scaled(0.5), **changes), runs())
+    assert found.outcome == "incomparable"
+    assert said in only(found).text
+
+
+def test_data_cannot_be_allowed_and_other_fields_can() -> None:
+    assert gate(runs(config__batch_size=128), runs(), allow=["config.batch_size"]).outcome == "unchanged"
+
+
+def test_a_framework_that_is_gone_or_new_is_incomparable() -> None:
+    assert gate(runs(), runs(framework="tensorflow")).outcome == "incomparable"
+    assert [side.outcome for side in gate(runs(), runs(framework="tensorflow")).sides] == ["incomparable"] * 2
+
+
+def test_a_baseline_of_few_runs_has_no_variance() -> None:
+    found = only(gate(runs(), runs(STEADY[:4])))
+    assert found.outcome == "incomparable"
+    assert "the baseline has 4 completed runs, its variance needs 5" in found.text
+
+
+def test_regression_outranks_incomparable() -> None:
+    now = [*runs(scaled(0.5)), *runs(framework="tensorflow")]
+    assert gate(now, runs()).outcome == "regression"
+
+
+@pytest.mark.parametrize("noise", [0.01, 0.05, 0.2])
+@pytest.mark.parametrize("n_now", [1, 5])
+def test_runs_like_the_baseline_s_rarely_raise_an_alarm(noise: float, n_now: int) -> None:
+    random = np.random.default_rng(11)
+    trials, alarms = 400, 0
+    for _ in range(trials):
+        then, now = (tuple(random.lognormal(9, noise, n)) for n in (8, n_now))
+        speed = only(gate(runs(now), runs(then))).metrics[0]
+        alarms += speed.outcome == "worse"
+    assert alarms <= 3 * GATE_ALPHA * trials
+
+
+@pytest.mark.parametrize("speeds", [(1e-300, 1e300, 1.0, 2.0, 3.0), (0.0,) * 5, (1e308,) * 5, (1e-300,) * 5])
+def test_extreme_speeds_do_no_harm(speeds: tuple[float, ...]) -> None:
+    for now, before in ((speeds, STEADY), (STEADY, speeds), (speeds, speeds)):
+        assert gate(runs(now), runs(before)).sides[0].text

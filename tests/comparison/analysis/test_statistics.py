@@ -1,0 +1,214 @@
+from __future__ import annotations
+
+import math
+import statistics
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jobs.comparison.analysis.statistics import (
+    RUNS_FOR_A_VERDICT,
+    SMALLEST_EFFECT,
+    RatioOfMedians,
+    Significance,
+    holm_correction,
+    judge,
+    permutation_p,
+    ratio_of_medians,
+    spread,
+    summarise,
+)
+
+speeds = st.floats(1.0, 1e7)
+samples = st.lists(speeds, min_size=1, max_size=12)
+enough = st.lists(speeds, min_size=RUNS_FOR_A_VERDICT, max_size=12)
+
+
+SURE = Significance(p=0.001, p_table=0.001)
+
+
+def ratio(low: float, middle: float, high: float) -> RatioOfMedians:
+    return RatioOfMedians(ratio=middle, low=low, high=high)
+
+
+def test_no_values_have_no_summary() -> None:
+    assert summarise([]) is None
+
+
+def test_a_summary_by_hand() -> None:
+    summary = summarise([5.0, 1.0, 2.0, 4.0])
+    assert summary is not None
+    assert (summary.n, summary.minimum, summary.q1, summary.median, summary.q3, summary.maximum) == (
+        4, 1.0, 1.75, 3.0, 4.25, 5.0,
+    )  # fmt: skip
+
+
+@given(samples, st.randoms())
+def test_a_summary_is_ordered_and_blind_to_order(values: list[float], random: object) -> None:
+    shuffled = values.copy()
+    random.shuffle(shuffled)  # type: ignore[attr-defined]
+    summary = summarise(values)
+    assert summary == summarise(shuffled)
+    assert summary is not None
+    assert summary.minimum <= summary.q1 <= summary.median <= summary.q3 <= summary.maximum
+    assert summary.median == pytest.approx(statistics.median(values))
+
+
+@settings(max_examples=25, deadline=None)
+@given(enough, enough, st.randoms())
+def test_a_ratio_is_blind_to_order_and_inside_the_extremes(
+    above: list[float], below: list[float], random: object
+) -> None:
+    found = ratio_of_medians(above, below)
+    for values in (above, below):
+        random.shuffle(values)  # type: ignore[attr-defined]
+    assert found == ratio_of_medians(above, below)
+    assert found is not None
+    assert found.low is not None
+    assert found.high is not None
+    least, most = min(above) / max(below), max(above) / min(below)
+    assert least * (1 - 1e-12) <= found.low <= found.high <= most * (1 + 1e-12)
+
+
+@settings(max_examples=25, deadline=None)
+@given(enough, enough, st.sampled_from([0.25, 2.0, 1024.0]))
+def test_the_unit_has_no_part_in_a_ratio(above: list[float], below: list[float], factor: float) -> None:
+    scaled = ratio_of_medians([factor * value for value in above], [factor * value for value in below])
+    assert scaled == ratio_of_medians(above, below)
+
+
+def test_constant_speeds_give_an_interval_without_width() -> None:
+    assert ratio_of_medians([12.0] * 5, [10.0] * 5) == ratio(1.2, 1.2, 1.2)
+
+
+@given(st.lists(speeds, min_size=1, max_size=RUNS_FOR_A_VERDICT - 1), samples)
+def test_too_few_runs_have_a_ratio_and_no_interval(few: list[float], others: list[float]) -> None:
+    found = ratio_of_medians(few, others)
+    assert found is not None
+    assert (found.low, found.high) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("above", "below"),
+    [([], [1.0]), ([1.0], []), ([1.0], [0.0]), ([0.0], [1.0]), ([1.0] * 5, [0.0, 1.0, 1.0, 1.0, 1.0])],
+)
+def test_what_has_no_ratio(above: list[float], below: list[float]) -> None:
+    assert ratio_of_medians(above, below) is None
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    st.lists(st.floats(0, allow_infinity=False, allow_nan=False), min_size=1, max_size=6),
+    st.lists(st.floats(0, allow_infinity=False, allow_nan=False), min_size=1, max_size=6),
+)
+def test_extreme_values_give_a_finite_ratio_or_none(above: list[float], below: list[float]) -> None:
+    found = ratio_of_medians(above, below)
+    summary = summarise(above)
+    assert summary is not None
+    assert math.isfinite(summary.median)
+    assert spread(summary) is None or math.isfinite(spread(summary) or 0.0)
+    p = permutation_p(above, below)
+    assert p is None or 0 <= p <= 1
+    if found is not None:
+        assert all(
+            bound is None or (math.isfinite(bound) and bound > 0) for bound in (found.ratio, found.low, found.high)
+        )
+
+
+@pytest.mark.parametrize(
+    ("runs", "comparison", "verdict"),
+    [
+        ((1, 1), RatioOfMedians(ratio=2, low=None, high=None), "single_observation"),
+        ((1, 5), RatioOfMedians(ratio=2, low=None, high=None), "too_few_runs"),
+        ((0, 5), None, "too_few_runs"),
+        ((4, 9), RatioOfMedians(ratio=2, low=None, high=None), "too_few_runs"),
+        ((5, 5), ratio(1.05, 1.1, 1.2), "faster"),
+        ((5, 5), ratio(0.8, 0.9, 0.95), "faster"),
+        ((5, 5), ratio(0.98, 1.0, 1.02), "equivalent"),
+        ((5, 5), ratio(1.01, 1.02, 1.025), "equivalent"),
+        ((5, 5), ratio(0.9, 1.2, 1.4), "inconclusive"),
+        ((5, 5), ratio(1.0, 1.2, 1.4), "inconclusive"),
+        ((5, 5), ratio(1.01, 1.02, 1.2), "inconclusive"),
+        ((5, 5), ratio(1.01, SMALLEST_EFFECT, 1.2), "faster"),
+        ((5, 5), None, "inconclusive"),
+    ],
+)
+def test_verdicts(runs: tuple[int, int], comparison: RatioOfMedians | None, verdict: str) -> None:
+    assert judge(runs, comparison, SURE) == verdict
+
+
+@given(st.tuples(st.floats(0.5, 2), st.floats(0.5, 2), st.floats(0.5, 2)).map(sorted))
+def test_the_choice_of_numerator_decides_nothing(bounds: list[float]) -> None:
+    low, middle, high = bounds
+    # A bound on the edge itself may fall either side of it when it is inverted.
+    edges = (1.0, SMALLEST_EFFECT, 1 / SMALLEST_EFFECT)
+    if any(math.isclose(bound, edge, rel_tol=1e-9) for bound in bounds for edge in edges):
+        return
+    assert judge((5, 5), ratio(low, middle, high), SURE) == judge((5, 5), ratio(1 / high, 1 / middle, 1 / low), SURE)
+
+
+@pytest.mark.parametrize(
+    ("significance", "verdict"),
+    [
+        (Significance(p=0.01, p_table=0.05), "faster"),
+        (Significance(p=0.011, p_table=0.011), "inconclusive"),
+        (Significance(p=0.009, p_table=0.051), "inconclusive"),
+        (None, "inconclusive"),
+    ],
+)
+def test_faster_needs_the_permutation_test_by_itself_and_in_its_table(
+    significance: Significance | None, verdict: str
+) -> None:
+    assert judge((5, 5), ratio(1.05, 1.1, 1.2), significance) == verdict
+
+
+def test_a_permutation_test_by_hand() -> None:
+    # Of the 252 ways to halve ten runs, the two that part them are as far apart as what was seen.
+    assert permutation_p([1.0, 1.1, 1.2, 1.3, 1.4], [2.0, 2.1, 2.2, 2.3, 2.4]) == pytest.approx(2 / 252)
+    assert permutation_p([1.0, 2.0, 3.0, 4.0, 5.0], [1.0, 2.0, 3.0, 4.0, 5.0]) == 1.0
+    assert permutation_p([1.0] * 5, [1.0] * 5) == 1.0
+    assert permutation_p([1.0] * 4, [2.0] * 9) is None
+    assert permutation_p([0.0, 1.0, 1.0, 1.0, 1.0], [2.0] * 9) is None
+
+
+@settings(max_examples=15, deadline=None)
+@given(enough, enough, st.randoms())
+def test_a_permutation_test_is_blind_to_order(one: list[float], other: list[float], random: object) -> None:
+    p = permutation_p(one, other)
+    assert p is not None
+    assert 0 < p <= 1
+    for values in (one, other):
+        random.shuffle(values)  # type: ignore[attr-defined]
+    assert permutation_p(one, other) == p
+
+
+def test_holm_by_hand() -> None:
+    found = holm_correction([0.01, None, 0.04, 0.03])
+    assert [None if one is None else pytest.approx(one.p_table) for one in found] == [0.03, None, 0.06, 0.06]
+    assert [one and one.p for one in found] == [0.01, None, 0.04, 0.03]
+
+
+@given(st.lists(st.floats(0, 1), max_size=8))
+def test_holm_never_lowers_a_p_and_keeps_their_order(p_values: list[float]) -> None:
+    found = sorted((one.p, one.p_table) for one in holm_correction(p_values) if one is not None)
+    assert len(found) == len(p_values)
+    assert all(p <= p_table <= 1 for p, p_table in found)
+    assert [p_table for _, p_table in found] == sorted(p_table for _, p_table in found)
+
+
+@pytest.mark.parametrize("n", [201, 400])
+def test_many_runs_are_resampled_by_rank_with_the_same_result(n: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    random = np.random.default_rng(n)
+    above, below = list(random.normal(110, 5, n)), list(random.normal(100, 5, n))
+    by_rank, welch = ratio_of_medians(above, below), permutation_p(above, below[:20])
+    monkeypatch.setattr("jobs.comparison.analysis.statistics._MANY", n)
+    one_by_one, permuted = ratio_of_medians(above, below), permutation_p(above, below[:20])
+    assert by_rank is not None
+    assert one_by_one is not None
+    assert by_rank.low != one_by_one.low
+    assert (by_rank.low, by_rank.high) == pytest.approx((one_by_one.low, one_by_one.high), rel=1e-3)
+    assert welch is not None
+    assert permuted is not None
+    assert max(welch, permuted) < 0.001

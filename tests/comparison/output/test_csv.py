@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import csv
+import io
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jobs.comparison.output.csv import COLUMNS, runs_csv
+from jobs.comparison.text import csv_cell
+from tests.comparison.comparisons import TF_SPEEDS, compare, side
+from tests.support.reports import make_report
+
+
+def test_a_row_a_run_with_its_numbers_as_they_are() -> None:
+    failed = make_report(framework="tensorflow", seed=9, status="failed", images_per_s=None)
+    rows = list(csv.DictReader(io.StringIO(runs_csv(compare(*side("tensorflow", TF_SPEEDS), failed)))))
+    assert [row["seed"] for row in rows] == ["1", "2", "3", "4", "5", "9"]
+    assert [float(row["steady_images_per_s"]) for row in rows[:5]] == list(TF_SPEEDS)
+    assert (rows[5]["steady_images_per_s"], rows[5]["status_reason"]) == ("", "the run is failed")
+    assert set(rows[0]) == set(COLUMNS)
+
+
+EXCEL_LIMIT = 32_767
+
+
+@pytest.mark.parametrize(
+    ("text", "cell"),
+    [
+        ("=1+1", "'=1+1"),
+        ("+1", "'+1"),
+        ("-1", "'-1"),
+        ("@x", "'@x"),
+        ("\t=1", r"'\t=1"),
+        ("\r=1", r"'\r=1"),
+        ("plain = text", "plain = text"),
+        ("a;=1+1", "a;'=1+1"),
+        ('a; "@x', "a;' \"@x"),
+        ("a,-1|+1", "a,'-1|'+1"),
+        (";＝1", ";'＝1"),  # noqa: RUF001
+        ("a;b=1", "a;b=1"),
+        ("", ""),
+    ],
+)
+def test_no_cell_is_a_formula(text: str, cell: str) -> None:
+    assert csv_cell(text) == cell
+
+
+@given(st.text())
+def test_a_cell_is_one_printable_line_that_starts_nothing(text: str) -> None:
+    cell = csv_cell(text)
+    assert cell.isprintable()
+    assert not cell.startswith(("=", "+", "-", "@", "\t", "\r", "\n"))
+
+
+@given(st.lists(st.sampled_from([*";,|=+-@", " ", '"', "x", "1", "\t", "\n"])))
+def test_no_part_of_a_cell_is_a_formula_where_another_mark_separates_cells(parts: list[str]) -> None:
+    cell = csv_cell("".join(parts))
+    for separator in ";,|":
+        for part in cell.split(separator):
+            assert not part.strip(' "').startswith(tuple("=+-@"))
+
+
+def test_a_run_with_a_thousand_devices_has_a_cell_that_a_spreadsheet_can_hold() -> None:
+    device = make_report(gpu=True).devices[0].model_dump()
+    devices = [{**device, "uuid": f"GPU-{index:04}-{'x' * 580}"} for index in range(1000)]
+    text = runs_csv(compare(make_report(gpu=True, changes={"devices": devices})))
+    (row,) = csv.DictReader(io.StringIO(text))
+    assert len(row["gpu_uuids"]) < EXCEL_LIMIT
+    assert row["gpu_uuids"].endswith("characters)")
+    assert max(len(csv_cell(character * 100_000)) for character in ("x", "\U0010ffff", ";=", '"')) < EXCEL_LIMIT
+
+
+def test_few_of_a_thousand_devices_are_kept() -> None:
+    device = make_report(gpu=True).devices[0].model_dump()
+    devices = [{**device, "uuid": f"GPU-{index}"} for index in range(1000)]
+    (section,) = compare(make_report(gpu=True, changes={"devices": devices})).sections
+    assert section.runs[0].gpu_uuids[-2:] == ["GPU-99", "… (1,000 devices)"]

@@ -1,0 +1,196 @@
+from __future__ import annotations
+
+import gzip
+import hashlib
+import shutil
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from jobs import datasets as data
+from jobs.datasets.checksums import MNIST_SHA256
+from jobs.datasets.idx_files import ROLES, TRAIN_IMAGES, TRAIN_LABELS
+from jobs.errors import BadInput, DatasetRefused
+from jobs.exit_codes import ExitCode
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+
+def refusal(dataset: Path | str) -> str:
+    with pytest.raises(DatasetRefused) as caught:
+        data.load(str(dataset))
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_a_folder_is_named_for_itself(small_folder: Path) -> None:
+    digits = data.load(str(small_folder))
+    assert digits.name == "idx:digits"
+    assert digits.location == str(small_folder)
+    assert digits.train_images.shape == (30, 28, 28)
+    assert digits.train_labels.shape == (30,)
+    assert digits.test_images.shape == (20, 28, 28)
+    assert digits.test_labels.shape == (20,)
+
+
+def test_a_set_is_hashed_from_its_files_contents(small_folder: Path, small_files: dict[str, bytes]) -> None:
+    hashes = [hashlib.sha256(small_files[role.stem]).hexdigest() for role in ROLES]
+    digits = data.load(str(small_folder))
+    assert [file.sha256 for file in digits.files] == hashes
+    assert digits.sha256 == hashlib.sha256("".join(hashes).encode()).hexdigest()
+
+
+def test_packing_and_spelling_change_nothing(small_folder: Path) -> None:
+    before = data.load(str(small_folder))
+    for role, name in zip(ROLES, ("{0}", "{0}.gz", "{1}", "{1}.gz"), strict=True):
+        raw = small_folder / role.stem
+        content = raw.read_bytes()
+        raw.unlink()
+        path = small_folder / name.format(role.stem, role.stem.replace("-idx", ".idx"))
+        path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
+    after = data.load(str(small_folder))
+    assert after.sha256 == before.sha256
+    np.testing.assert_array_equal(after.test_images, before.test_images)
+
+
+def test_arrays_cannot_be_changed(small_folder: Path) -> None:
+    digits = data.load(str(small_folder))
+    for array in (digits.train_images, digits.train_labels, digits.test_images, digits.test_labels):
+        assert array.flags.c_contiguous
+        with pytest.raises(ValueError, match="read-only"):
+            array[0] = 0
+
+
+def test_a_description_counts_classes(small_folder: Path) -> None:
+    description = data.describe(data.load(str(small_folder)))
+    assert description.train_examples == 30
+    assert description.test_examples == 20
+    assert description.train_class_counts == (3,) * 10
+    assert description.test_class_counts == (2,) * 10
+    assert description.files[0].name == "train-images-idx3-ubyte"
+    assert description.files[0].content_bytes == 16 + 30 * 784
+    assert description.files[0].source == str(small_folder / "train-images-idx3-ubyte")
+
+
+def test_a_missing_file_is_named(small_folder: Path) -> None:
+    (small_folder / "t10k-labels-idx1-ubyte").unlink()
+    message = refusal(small_folder)
+    assert message.startswith(f"{small_folder}: expected a file t10k-labels-idx1-ubyte or t10k-labels.idx1-ubyte or ")
+    assert "found none" in message
+
+
+def test_fewer_labels_than_images_are_refused(small_folder: Path) -> None:
+    shutil.copy(small_folder / "t10k-labels-idx1-ubyte", small_folder / "train-labels-idx1-ubyte")
+    assert refusal(small_folder) == (
+        f"{small_folder / 'train-labels-idx1-ubyte'}: expected 30 labels, as many as there are images in "
+        "train-images-idx3-ubyte, found 20; take both files from the same set"
+    )
+
+
+@pytest.mark.parametrize("unknown", ["mnits", "", "/no/such/folder", "~no-such-user/x", "x" * 5000, "a\0b"])
+def test_an_unknown_name_is_bad_input(unknown: str) -> None:
+    with pytest.raises(BadInput) as caught:
+        data.load(unknown)
+    assert caught.value.exit_code is ExitCode.BAD_INPUT
+    assert "choose mnist, synthetic or a folder of IDX files" in str(caught.value)
+
+
+def test_a_file_is_no_folder(small_folder: Path) -> None:
+    with pytest.raises(BadInput, match="no such data set or folder"):
+        data.load(str(small_folder / "train-images-idx3-ubyte"))
+
+
+def test_a_folder_with_mnists_content_is_mnist(small_mnist: Path) -> None:
+    assert data.load(str(small_mnist)).name == "mnist"
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["raw", "gz"])
+def test_a_flipped_byte_makes_a_damaged_copy(
+    small_mnist: Path, small_files: dict[str, bytes], pack: Callable[[bytes], bytes]
+) -> None:
+    content = bytearray(small_files[TRAIN_IMAGES.stem])
+    content[1000] ^= 1
+    damaged = small_mnist / f"{TRAIN_IMAGES.stem}.gz"
+    damaged.write_bytes(pack(bytes(content)))
+    wanted, found = MNIST_SHA256[TRAIN_IMAGES.stem][:12], hashlib.sha256(content).hexdigest()[:12]
+    assert refusal(small_mnist) == (
+        f"{damaged}: expected MNIST's train-images-idx3-ubyte (content sha256 {wanted}…), found other content "
+        f"({found}…): a damaged copy of MNIST; copy the file again from its source"
+    )
+
+
+def test_a_named_folder_comes_before_the_cache(
+    small_mnist: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "cache").mkdir()
+    monkeypatch.setenv("MNIST_DATA_DIR", str(small_mnist))
+    digits = data.load("mnist")
+    assert digits.name == "mnist"
+    assert digits.location == str(small_mnist)
+
+
+def test_a_named_folder_that_is_wrong_is_refused_though_the_cache_is_right(
+    small_mnist: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(small_mnist, tmp_path / "cache")
+    monkeypatch.setenv("MNIST_DATA_DIR", str(tmp_path / "nowhere"))
+    assert refusal("mnist").startswith(f"MNIST_DATA_DIR is set, but {tmp_path / 'nowhere'}: expected a folder with")
+    monkeypatch.setenv("MNIST_DATA_DIR", str(tmp_path))
+    assert "expected a file train-images-idx3-ubyte or" in refusal("mnist")
+
+
+def test_a_named_folder_with_another_set_is_refused(small_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MNIST_DATA_DIR", str(small_folder))
+    message = refusal("mnist")
+    assert message.startswith("MNIST_DATA_DIR is set, but ")
+    assert "expected MNIST's train-images-idx3-ubyte (content sha256 ba891046e650…)" in message
+
+
+def test_an_empty_variable_is_unset(small_mnist: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(small_mnist, tmp_path / "cache")
+    monkeypatch.setenv("MNIST_DATA_DIR", "")
+    assert data.load("mnist").location == str(tmp_path / "cache")
+
+
+@pytest.mark.mnist
+def test_the_real_mnist(real_mnist: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MNIST_DATA_DIR", str(real_mnist))
+    digits = data.load("mnist")
+    description = data.describe(digits)
+    assert description.train_examples == 60_000
+    assert description.test_examples == 10_000
+    assert description.train_class_counts == (5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949)
+    assert description.test_class_counts == (980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009)
+    assert data.load(str(real_mnist)).sha256 == digits.sha256
+
+
+@pytest.mark.parametrize("beside", ["{}.gz", "dotted", "dotted.gz"])
+def test_two_files_of_one_name_hold_the_same_or_are_refused(small_folder: Path, beside: str) -> None:
+    stem = TRAIN_LABELS.stem
+    content = (small_folder / stem).read_bytes()
+    other = small_folder / (stem.replace("-idx", ".idx") if "dotted" in beside else stem)
+    other = other.with_name(other.name + (".gz" if beside.endswith(".gz") else ""))
+    pack = gzip.compress if beside.endswith(".gz") else bytes
+    other.write_bytes(pack(content))
+    alone = data.load(str(small_folder))
+    assert alone.files[1].source == str(small_folder / stem)
+    other.write_bytes(pack(content[:-1] + b"\x00"))
+    with pytest.raises(
+        DatasetRefused, match=f"expected the content of {stem} beside it, found other content"
+    ) as refusal:
+        data.load(str(small_folder))
+    assert other.name in str(refusal.value)
+
+
+def test_a_cache_forgets_a_damaged_copy_beside_a_whole_one(small_mnist: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MNIST_CACHE_DIR", str(small_mnist))
+    damaged = small_mnist / TRAIN_LABELS.stem.replace("-idx", ".idx")
+    packed = small_mnist / f"{damaged.name}.gz"
+    for path in (damaged, packed):
+        path.write_bytes(b"damaged")
+    assert data.load("mnist").name == "mnist"
+    assert not damaged.exists()
+    assert not packed.exists()

@@ -1,0 +1,164 @@
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from jobs.io.atomic_file import pending_file, sync_folder
+from tests.support.programs import ROOT
+
+
+@pytest.fixture(params=["nameless", "hidden", "no links"])
+def volume(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder on a volume with nameless files, on one without, and on one that knows no links either."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError("operation not permitted")
+
+    if request.param != "nameless":
+        monkeypatch.setattr("jobs.io.atomic_file._open_tmpfile", lambda _: None)
+    if request.param == "no links":
+        monkeypatch.setattr("os.link", refuse)
+    return tmp_path
+
+
+def test_a_name_is_given_once(volume: Path) -> None:
+    path = volume / "it"
+    with pending_file(b"first", volume, "it") as part:
+        part.link(path)
+    with pending_file(b"second", volume, "it") as part, pytest.raises(FileExistsError):
+        part.link(path)
+    assert [file.name for file in volume.iterdir()] == ["it"]
+    assert path.read_bytes() == b"first"
+    assert path.stat().st_mode & 0o777 == 0o644
+
+
+def test_a_file_is_replaced_by_a_whole_one(volume: Path) -> None:
+    path = volume / "it"
+    for content in (b"first", b"second", b"third"):
+        with pending_file(content, volume, "it") as part:
+            part.replace(path)
+        sync_folder(volume)
+        assert path.read_bytes() == content
+    assert [file.name for file in volume.iterdir()] == ["it"]
+
+
+def test_what_was_not_named_leaves_nothing(volume: Path) -> None:
+    with pytest.raises(ZeroDivisionError), pending_file(b"it", volume, "it"):
+        raise ZeroDivisionError
+    assert list(volume.iterdir()) == []
+
+
+def test_a_nameless_file_that_cannot_be_linked_is_named_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.link
+
+    def refuse_nameless(source: str, path: Path, **options: object) -> None:
+        if options:
+            raise FileNotFoundError("no /proc here")
+        real(source, path)
+
+    monkeypatch.setattr("os.link", refuse_nameless)
+    for name in ("linked", "replaced"):
+        with pending_file(name.encode(), tmp_path, name) as part:
+            (part.link if name == "linked" else part.replace)(tmp_path / name)
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == {
+        "linked": b"linked",
+        "replaced": b"replaced",
+    }
+
+
+def test_the_next_writer_removes_what_a_killed_one_left(tmp_path: Path) -> None:
+    path = tmp_path / "it"
+    path.write_bytes(b"before")
+    # Killed when the new file has its hidden name and the old one still has the right one.
+    killed = (
+        "import os, pathlib, signal, sys; from jobs.io.atomic_file import pending_file\n"
+        "pathlib.Path.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "path = pathlib.Path(sys.argv[1])\n"
+        "with pending_file(b'after', path.parent, path.name) as part: part.replace(path)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", killed, str(path)], cwd=ROOT, check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert path.read_bytes() == b"before"
+    assert len(list(tmp_path.iterdir())) == 2
+    with pending_file(b"next", tmp_path, "next") as part:
+        part.link(tmp_path / "next")
+    assert {file.name for file in tmp_path.iterdir()} == {"it", "next"}
+
+
+def test_a_writer_leaves_alone_what_another_one_holds(volume: Path) -> None:
+    with pending_file(b"first", volume, "it") as first:
+        for number in range(3):
+            with pending_file(b"other", volume, "it") as other:
+                other.replace(volume / f"other-{number}")
+        first.replace(volume / "it")
+    assert (volume / "it").read_bytes() == b"first"
+    assert len(list(volume.iterdir())) == 4
+
+
+def test_a_writer_removes_only_files_of_its_own_kind(tmp_path: Path) -> None:
+    name = f".it.{'0' * 16}.mnist-jobs.part"
+    for other in (".it.part", ".it.deadbeef.part", name.removeprefix("."), "it"):
+        (tmp_path / other).write_text("mine")
+    (tmp_path / name).symlink_to(tmp_path / "it")
+    os.mkfifo(tmp_path / name.replace("0", "1"))
+    before = sorted(tmp_path.iterdir())
+    with pending_file(b"it", tmp_path, "it"):
+        pass
+    assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize("letter", ["x", "한"])
+def test_the_longest_name_is_replaced_like_any_other(volume: Path, letter: str) -> None:
+    path = volume / (letter * (255 // len(letter.encode())))
+    for content in (b"first", b"second"):
+        with pending_file(content, volume, path.name) as part:
+            part.replace(path)
+        assert path.read_bytes() == content
+    assert list(volume.iterdir()) == [path]
+
+
+def test_writers_that_share_a_folder_take_nothing_from_each_other(volume: Path) -> None:
+    def write(number: int) -> None:
+        for _ in range(100):
+            with pending_file(b"%d" % number, volume, "it") as part:
+                part.replace(volume / f"it-{number}")
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(write, range(4)))
+    assert {path.name: path.read_bytes() for path in volume.iterdir()} == {f"it-{n}": b"%d" % n for n in range(4)}
+
+
+def test_descriptors_are_given_back(volume: Path) -> None:
+    descriptors = Path("/proc/self/fd")
+    before = len(list(descriptors.iterdir()))
+    for number in range(20):
+        with pending_file(b"it", volume, "it") as part:
+            part.replace(volume / "it")
+            if number % 2:
+                with pending_file(b"it", volume, "it") as other:
+                    other.replace(volume / "it")
+    assert len(list(descriptors.iterdir())) == before
+
+
+@pytest.mark.parametrize(("code", "said"), [(errno.EINVAL, False), (errno.EIO, True)])
+def test_a_volume_that_cannot_sync_a_folder_has_the_file_all_the_same(
+    code: int, said: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: int) -> None:
+        raise OSError(code, "refused")
+
+    monkeypatch.setattr("os.fsync", refuse)
+    if said:
+        with pytest.raises(OSError, match="refused"):
+            sync_folder(tmp_path)
+    else:
+        sync_folder(tmp_path)

@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.support import fake_nvml as library
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+
+@pytest.fixture(scope="session")
+def fake_nvml(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a ``libnvidia-ml.so.1`` that the real binding loads."""
+    return library.build(tmp_path_factory.mktemp("nvml"))
+
+
+@pytest.fixture(scope="session")
+def old_nvml(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same as a driver of 2020 would offer it: many functions are missing."""
+    return library.build(tmp_path_factory.mktemp("old-nvml"), "-DOLD_DRIVER")
+
+
+# The dynamic loader reads LD_LIBRARY_PATH when a process starts, so every scenario is a process of its own.
+PROGRAM = """
+import json, os, sys, threading, time
+from jobs.telemetry import monitor
+from jobs.telemetry.types import Options
+from jobs.adapter import FrameworkDevice
+from jobs.phases import Clock, Span
+
+request = json.loads(sys.argv[1])
+clock = Clock()
+sys.executable = request["executable"]
+options = Options(mode=request["mode"], fast_s=0.02, gpm_s=0.1, slow_s=0.1)
+watch = monitor.watch(clock=clock, options=options)
+watch._record.greeted.wait(1)  # as it is while the framework is imported
+facts = watch.attach(FrameworkDevice(**request["device"]))
+def mark():
+    watch.mark()
+    return clock()
+start_s = mark()
+record, pause = watch._record, threading.Event()
+while len(record.series(request["until"]).times) < request["rows"] and clock() < start_s + request["longest_s"]:
+    pause.wait(0.005)
+middle_s = mark()
+if request["span_s"] is not None:
+    middle_s = start_s + request["span_s"]
+for _ in range(request["marks"]):
+    watch.mark()
+    pause.wait(0.03)
+live, end_s = watch.latest(), mark()
+spans = [Span(name="startup", epoch=None, start_s=0.0, end_s=start_s),
+         Span(name="train", epoch=1, start_s=start_s, end_s=middle_s)]
+called_s = clock()
+observation = watch.stop(spans)
+stop_s = clock() - called_s
+print(json.dumps({
+    "facts": vars(facts), "live": vars(live), "seconds": middle_s - start_s, "stop_s": stop_s,
+    "start_s": start_s, "middle_s": middle_s, "origin_s": time.monotonic() - clock(),
+    "telemetry": observation.telemetry.model_dump(), "gpu": observation.gpu[1] and observation.gpu[1].model_dump(),
+    "startup": observation.gpu[0] and observation.gpu[0].model_dump(),
+    "training": observation.training.model_dump(), "validity": observation.validity.model_dump(),
+    "host": observation.host[1] and observation.host[1].model_dump(), "reasons": observation.null_reasons,
+    "warnings": {w.code: w.message for w in observation.warnings},
+    "columns": observation.timeseries and observation.timeseries.columns,
+    "again": watch.stop([]) is observation,
+}), flush=True)
+os._exit(0)  # a thread that hangs in NVML must not hold up the interpreter's exit
+"""
+
+
+@pytest.fixture
+def watched(fake_nvml: Path) -> Callable[..., dict[str, Any]]:
+    """RunMonitor for ``rows`` readings against the stand-in set up by ``script``; without it against no library."""
+
+    def watch(
+        *,
+        rows: int = 25,
+        longest_s: float = 20,
+        until: str = "power_w",
+        marks: int = 0,
+        span_s: float | None = None,
+        mode: str = "process",
+        executable: str = sys.executable,
+        library: Path | None = fake_nvml,
+        device: dict[str, Any] | None = None,
+        variables: dict[str, str] | None = None,
+        **script: str,
+    ) -> dict[str, Any]:
+        hidden = {"LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER"}
+        environment = {key: value for key, value in os.environ.items() if key not in hidden} | (variables or {})
+        if library is not None:
+            environment["LD_LIBRARY_PATH"] = str(library)
+        environment |= {f"FAKE_NVML_{name.upper()}": value for name, value in script.items()}
+        default = {"kind": "gpu", "index": 0, "name": "Fake", "uuid": "GPU-fake-0"}
+        request = {
+            "device": default if device is None else device,
+            "rows": rows,
+            "longest_s": longest_s,
+            "until": until,
+            "marks": marks,
+            "span_s": span_s,
+            "mode": mode,
+            "executable": executable,
+        }
+        command = [sys.executable, "-c", PROGRAM, json.dumps(request)]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
+        assert done.returncode == 0, done.stderr
+        assert done.stderr == ""
+        answer: dict[str, Any] = json.loads(done.stdout)
+        assert answer["again"]
+        return answer
+
+    return watch

@@ -1,0 +1,202 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jobs.telemetry.aggregate import ReadingWindow, Series, aggregate, counted, highest, rate_of
+
+GAPS = st.lists(st.floats(0.01, 0.3), min_size=1, max_size=60)
+VALUES = st.floats(-1e6, 1e6)
+SECOND = ReadingWindow(max_gap_s=1.0)
+
+
+@st.composite
+def series(draw: st.DrawFn) -> Series:
+    times = np.cumsum(draw(GAPS))
+    return Series(times, np.array([draw(VALUES) for _ in times]))
+
+
+REACHES = st.builds(ReadingWindow, st.floats(0.05, 2), st.sampled_from([0.0, 0.1, 1.0]), st.booleans())
+
+
+@given(samples=series(), start_s=st.floats(0, 5), length_s=st.floats(0.01, 10), reach=REACHES)
+def test_figures_lie_among_the_values(samples: Series, start_s: float, length_s: float, reach: ReadingWindow) -> None:
+    found = aggregate(samples, [(start_s, start_s + length_s)], reach)
+    if found is None:
+        return
+    assert samples.values.min() <= found.mean <= found.max <= samples.values.max()
+    assert found.p50 <= found.p95 <= found.max
+    assert 0 <= found.coverage_ratio <= 1
+    assert 1 <= found.n <= len(samples.times)
+
+
+@given(gaps=GAPS, value=VALUES)
+def test_a_constant_is_its_own_mean(gaps: list[float], value: float) -> None:
+    times = np.cumsum(gaps)
+    found = aggregate(Series(times, np.full(len(gaps), value)), [(0.0, float(times[-1]))], SECOND)
+    assert found is not None
+    assert (found.mean, found.p50, found.p95, found.max) == (value, value, value, value)
+
+
+@given(samples=series(), cut=st.floats(0.1, 0.9))
+def test_the_parts_of_a_phase_make_up_the_whole(samples: Series, cut: float) -> None:
+    end_s = float(samples.times[-1])
+    parts = [(0.0, cut * end_s), (cut * end_s, end_s)]
+    whole = aggregate(samples, [(0.0, end_s)], SECOND)
+    pooled = aggregate(samples, parts, SECOND)
+    assert whole is not None
+    assert pooled is not None
+    assert pooled.mean == pytest.approx(whole.mean, rel=1e-6, abs=1e-3)
+    assert pooled.coverage_ratio == pytest.approx(whole.coverage_ratio)
+    # Not the median: where two values share the time evenly, rounding decides which of them it is.
+    assert pooled.max == whole.max
+
+
+@given(
+    before=VALUES,
+    inside=VALUES,
+    after=VALUES,
+    window_s=st.sampled_from([0.1, 0.5, 1.0]),
+    since_previous=st.booleans(),
+    shift_s=st.floats(0, 0.1),
+)
+def test_nothing_leaks_in_from_before_or_after(
+    *, before: float, inside: float, after: float, window_s: float, since_previous: bool, shift_s: float
+) -> None:
+    """Readings average over the time behind them; a phase of one value must not see its neighbours'."""
+    step_s = window_s if since_previous else 0.1
+    times = np.arange(1, 200) * step_s + shift_s
+    edges = np.array([4.0, 8.0])
+
+    def value_at(time_s: np.ndarray) -> np.ndarray:
+        return np.select([time_s < edges[0] - 1e-9, time_s <= edges[1] + 1e-9], [before, inside], after)
+
+    # What a device would say: the mean over the window behind the reading.
+    grid = np.linspace(0.0, 1.0, 21)
+    values = np.array([value_at(at_s - window_s * grid).mean() for at_s in times])
+    found = aggregate(Series(times, values), [(4.0, 8.0)], ReadingWindow(2.0, window_s, since_previous))
+    assert found is not None
+    assert found.mean == pytest.approx(inside)
+    assert found.max == pytest.approx(inside)
+
+
+def test_a_ramp_has_the_known_answer() -> None:
+    times = np.arange(1, 101) * 0.1
+    found = aggregate(Series(times, times), [(0.0, 10.0)], SECOND)
+    assert found is not None
+    # Sample i stands for the 0.1 s before it, so the mean is 0.1 (1 + … + 100) / 100.
+    assert found.mean == pytest.approx(5.05)
+    assert found.p50 == pytest.approx(5.0)
+    assert found.p95 == pytest.approx(9.5)
+    assert (found.max, found.n, found.coverage_ratio, found.quality) == (10.0, 100, 1.0, "ok")
+
+
+def test_samples_weigh_by_the_time_they_stand_for() -> None:
+    samples = Series(np.array([1.0, 1.1, 2.0]), np.array([0.0, 100.0, 0.0]))
+    found = aggregate(samples, [(0.0, 2.0)], SECOND)
+    assert found is not None
+    assert found.mean == pytest.approx(100 * 0.1 / 2.0)
+
+
+def test_a_gap_in_the_sampling_is_not_covered() -> None:
+    samples = Series(np.array([0.5, 8.0]), np.array([10.0, 20.0]))
+    found = aggregate(samples, [(0.0, 8.0)], ReadingWindow(max_gap_s=0.5))
+    assert found is not None
+    assert found.coverage_ratio == pytest.approx(1.0 / 8)
+    assert found.quality == "insufficient"
+
+
+def test_an_average_since_the_reading_before_claims_no_hole() -> None:
+    """Readings failed for a minute; the first that came back speaks for its own time only."""
+    times = np.concatenate([np.arange(0, 51) * 0.2, 70.0 + np.arange(0, 6) * 0.2])
+    values = np.where(times <= 10, 10.0, 90.0)
+    found = aggregate(
+        Series(times, values), [(0.0, 71.0)], ReadingWindow(max_gap_s=0.6, window_s=0.2, since_previous=True)
+    )
+    assert found is not None
+    assert found.mean < 25
+    assert found.coverage_ratio < 0.2
+    assert found.quality == "insufficient"
+
+
+def test_what_is_outside_the_phase_does_not_count() -> None:
+    times = np.arange(0, 100) * 0.1
+    values = np.where((times > 3) & (times <= 7), 50.0, 90.0)
+    found = aggregate(Series(times, values), [(3.0, 7.0)], SECOND)
+    assert found is not None
+    assert found.max == 50.0
+
+
+@pytest.mark.parametrize(("count", "length_s"), [(19, 3.0), (40, 2.9)])
+def test_too_little_is_said_to_be_too_little(count: int, length_s: float) -> None:
+    times = np.linspace(length_s / count, length_s, count)
+    found = aggregate(Series(times, times), [(0.0, length_s)], SECOND)
+    assert found is not None
+    assert found.quality == "insufficient"
+
+
+def test_phases_too_short_alone_may_be_enough_together() -> None:
+    times = np.arange(0, 200) * 0.1
+    stretches = [(float(start), start + 1.0) for start in range(0, 18, 2)]
+    assert aggregate(Series(times, times), stretches[:1], SECOND).quality == "insufficient"  # type: ignore[union-attr]
+    assert aggregate(Series(times, times), stretches, SECOND).quality == "ok"  # type: ignore[union-attr]
+
+
+def test_no_sample_is_no_figure() -> None:
+    empty = Series(np.empty(0), np.empty(0))
+    one = Series(np.array([5.0]), np.array([1.0]))
+    assert aggregate(empty, [(0.0, 1.0)], SECOND) is None
+    assert aggregate(one, [(0.0, 1.0)], SECOND) is None
+    assert aggregate(one, [(5.0, 5.0)], SECOND) is None
+    assert aggregate(one, [], SECOND) is None
+    assert highest(empty, [(0.0, 1.0)]) is None
+
+
+def test_a_counter_is_read_at_the_phase_s_ends() -> None:
+    times = np.arange(0, 101) * 0.1
+    samples = Series(times, 100 * times + 5000)
+    assert counted(samples, [(1.23, 4.56)], max_gap_s=0.2) == pytest.approx(100 * (4.56 - 1.23))
+
+
+@given(cut=st.floats(0.1, 9.9))
+def test_counts_of_the_parts_add_up(cut: float) -> None:
+    times = np.arange(0, 101) * 0.1
+    samples = Series(times, times**2)
+    whole = counted(samples, [(0.0, 10.0)], max_gap_s=0.2)
+    assert counted(samples, [(0.0, cut), (cut, 10.0)], max_gap_s=0.2) == pytest.approx(whole)
+
+
+def test_a_counter_without_samples_at_both_ends_is_unknown() -> None:
+    samples = Series(np.array([1.0, 2.0]), np.array([0.0, 10.0]))
+    assert counted(samples, [(0.0, 2.0)], max_gap_s=0.2) is None
+    assert counted(samples, [(1.0, 3.0)], max_gap_s=0.2) is None
+    assert counted(samples, [(1.0, 2.0), (1.0, 3.0)], max_gap_s=2.0) is None
+    # Between two readings too far apart it may have stood still and run.
+    far = Series(np.array([0.0, 1.0, 100.0, 101.0]), np.array([0.0, 1.0, 2.0, 3.0]))
+    assert counted(far, [(40.0, 41.0)], max_gap_s=2.0) is None
+    assert counted(far, [(0.5, 100.5)], max_gap_s=2.0) == pytest.approx(2.0)
+    assert counted(Series(np.empty(0), np.empty(0)), [(0.0, 1.0)], max_gap_s=0.2) is None
+    assert counted(samples, [], max_gap_s=0.2) is None
+
+
+def test_a_counter_that_was_reset_is_unknown() -> None:
+    samples = Series(np.array([0.0, 1.0, 2.0]), np.array([100.0, 5.0, 10.0]))
+    assert counted(samples, [(0.0, 2.0)], max_gap_s=0.2) is None
+
+
+def test_a_rate_is_the_counter_s_growth_over_time() -> None:
+    times = np.array([0.0, 0.05, 1.0, 2.0])
+    rate = rate_of(Series(times, np.array([0.0, 0.1, 1.0, 4.0])), least_s=0.1)
+    assert rate.times.tolist() == [0.0, 1.0, 2.0]
+    assert rate.values.tolist()[1:] == [1.0, 3.0]
+    found = aggregate(rate, [(0.0, 2.0)], ReadingWindow(max_gap_s=3.0))
+    assert found is not None
+    assert (found.mean, found.n) == (2.0, 2)
+    assert len(rate_of(Series(np.empty(0), np.empty(0)), least_s=0.1).times) == 0
+
+
+def test_the_highest_is_of_the_stretches_alone() -> None:
+    samples = Series(np.arange(10.0), np.arange(10.0))
+    assert highest(samples, [(1.0, 3.0), (5.5, 6.5)]) == 6.0

@@ -1,0 +1,163 @@
+"""Every return code of NVML at every call: a figure or a reason, never an exception and never a wrong number."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from jobs.telemetry.phase_metrics import THROTTLE_CAUSES
+from tests.support.fake_nvml import SOURCE
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+FUNCTIONS = sorted(set(re.findall(r"^ret_t (nvml\w+)\(", SOURCE.read_text(), re.MULTILINE)))
+
+# One process for all: the library reads the environment at every call, and os.environ writes it through.
+PROGRAM = """
+import json, os, sys
+import pynvml
+from jobs.telemetry.sampler.messages import Settings, DeviceQuery
+from jobs.telemetry.sampler.gpu_loop import GpuLoop
+from jobs.telemetry.sampler.device_lookup import find
+from jobs.telemetry.sampler.nvml import Session
+from jobs.telemetry.sampler.message_writer import MessageWriter
+from jobs.telemetry.sampler.gpu_sampler import GpuSampler
+
+codes = sorted({value for name, value in vars(pynvml).items() if name.startswith("NVML_ERROR_")} | {77, -5})
+wanted = {"uuid": "GPU-fake-0", "pci_bus_id": "0:0:0", "index": 0, "visible_devices": None, "device_order": None}
+settings = Settings(fast_s=1e-6, gpm_s=1e-6, slow_s=1e-6)
+
+def from_the_start(said):
+    loop = GpuLoop(settings, MessageWriter(said.append))
+    for order in ({"kind": "attach", "wanted": wanted, "untouched_until_s": 1e12}, {"kind": "mark"}, {"kind": "stop"}):
+        loop.inbox.put(order)
+    loop.run()
+
+def in_mid_run(said, rule):
+    os.environ["FAKE_NVML_FAIL"] = ""
+    session, outbox = Session(), MessageWriter(said.append)
+    device = GpuSampler(find(session, DeviceQuery(**wanted))[0], settings, outbox)
+    for turn in range(4):
+        device.read_due()
+        device._counted_s = 0.0
+        os.environ["FAKE_NVML_FAIL"] = rule if turn else ""
+    device.say_changes()
+    rates, others = device.finish()
+    outbox.say("gpu_end", rates=rates, other_process_count=others)
+    os.environ["FAKE_NVML_FAIL"] = ""
+    session.close()
+
+for function in json.loads(sys.argv[1]):
+    for code in codes:
+        rule = os.environ["FAKE_NVML_FAIL"] = f"{function}:{code}:0"
+        early, late = [], []
+        from_the_start(early)
+        in_mid_run(late, rule)
+        print(json.dumps({"function": function, "code": code, "early": early, "late": late}))
+"""
+
+TRUE = {
+    "util_percent": {0, 40},
+    "memory_util_percent": {0, 10},
+    "power_w": {100},
+    "sm_clock_hz": {1.5e9},
+    "memory_clock_hz": {2.6e9},
+    "memory_used_bytes": {0, 2**30},
+    "memory_reserved_bytes": {2**28},
+    "temperature_c": {50},
+    "sm_util_percent": {12.5},
+    "graphics_util_percent": {90},
+    "sm_occupancy_percent": {6.25},
+    "tensor_util_percent": {2},
+    "hmma_util_percent": {1},
+    "fp32_util_percent": {3},
+    "dram_bandwidth_util_percent": {5},
+    "pcie_tx_bytes_per_s": {8 * 2**20},
+    "pcie_rx_bytes_per_s": {4 * 2**20},
+    "throttle_s.thermal": {0},
+    **{f"throttle_s.{cause}": {1000 * 1e-9} for cause in THROTTLE_CAUSES if cause != "thermal"},
+    "ecc_corrected_errors": {0},
+    "ecc_uncorrected_errors": {0},
+    "row_remaps_corrected": {0},
+    "row_remaps_uncorrected": {0},
+    "util_percent.buffered": {0, 40},
+    "memory_util_percent.buffered": {0, 10},
+}
+"""Everything that may ever be said; what counts up is checked to do so."""
+
+COUNTERS = ("energy_j", "pcie_tx_bytes", "pcie_rx_bytes")
+
+
+@pytest.fixture(scope="module")
+def said(fake_nvml: Path) -> list[dict[str, Any]]:
+    environment = os.environ | {"LD_LIBRARY_PATH": str(fake_nvml), "FAKE_NVML_SAMPLES": "epoch"}
+    command = [sys.executable, "-c", PROGRAM, json.dumps(FUNCTIONS)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def _messages(case: dict[str, Any], kind: str) -> list[dict[str, Any]]:
+    return [message for message in case["early"] + case["late"] if message["kind"] == kind]
+
+
+def test_every_code_at_every_call_was_tried(said: list[dict[str, Any]]) -> None:
+    assert {case["function"] for case in said} == set(FUNCTIONS)
+    assert len({case["code"] for case in said}) > 25
+    assert len(said) == len(FUNCTIONS) * len({case["code"] for case in said})
+
+
+def test_every_run_ends_in_order(said: list[dict[str, Any]]) -> None:
+    for case in said:
+        kinds = [message["kind"] for message in case["early"] if message["kind"] not in {"rows", "status"}]
+        assert kinds == ["hello", "facts", "gpu_end"], (case["function"], case["code"], kinds)
+
+
+def test_no_number_is_wrong(said: list[dict[str, Any]]) -> None:
+    for case in said:
+        for part in ("early", "late"):
+            last = dict.fromkeys(COUNTERS, 0.0)
+            for message in case[part]:
+                for _, values in message.get("rows", []):
+                    for name, value in values.items():
+                        known = {value} if name in COUNTERS else TRUE[name]
+                        assert value in known, (case["function"], case["code"], name, value)
+                        if name in COUNTERS:
+                            assert value >= last[name]
+                            last[name] = value
+
+
+def test_every_figure_that_is_missing_has_its_reason(said: list[dict[str, Any]]) -> None:
+    """A device that was found is read: each metric has given a value, or its status says why not."""
+    names = {"util_percent", "power_w", "sm_clock_hz", "memory_used_bytes", "temperature_c", "energy_j"}
+    for case in said:
+        (facts,) = [message for message in case["early"] if message["kind"] == "facts"]
+        if facts["error"] is not None:
+            assert facts["facts"]["null_reasons"]
+            continue
+        rows = [values for message in case["early"] for _, values in message.get("rows", [])]
+        read = {name for values in rows for name in values}
+        errors = {
+            name
+            for message in case["early"]
+            if message["kind"] == "status"
+            for name, status in message["status"].items()
+            if status["error"]
+        }
+        assert names <= read | errors, (case["function"], case["code"], names - read - errors)
+
+
+def test_one_call_that_fails_costs_its_own_figures_alone(said: list[dict[str, Any]]) -> None:
+    """Temperature, read last, is there whatever else failed after the device was found."""
+    for case in said:
+        if "Temperature" in case["function"] or not any("rows" in message for message in case["late"]):
+            continue
+        rows = [values for message in case["late"] for _, values in message.get("rows", [])]
+        assert any("temperature_c" in values for values in rows), (case["function"], case["code"])

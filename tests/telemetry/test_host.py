@@ -1,0 +1,85 @@
+"""The host's readings against what this process has really used."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import psutil
+import pytest
+
+from jobs.telemetry.sampler import host
+from jobs.telemetry.sampler.host import HostReader
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def _burn(seconds: float) -> None:
+    end_s = time.process_time() + seconds
+    while time.process_time() < end_s:
+        pass
+
+
+def test_cpu_time_and_memory_are_the_process_s_own() -> None:
+    reader = HostReader(os.getpid())
+    begun_s, before = time.process_time(), reader.read()
+    ballast = bytearray(os.urandom(1)) * 200_000_000
+    _burn(0.3)
+    used_s, after = time.process_time() - begun_s, reader.read()
+    assert after["cpu_s"] - before["cpu_s"] == pytest.approx(used_s, abs=0.1)
+    assert after["rss_bytes"] - before["rss_bytes"] > 150_000_000
+    assert 0 < after["main_thread_s"] <= after["cpu_s"]
+    assert len(ballast) == 200_000_000
+
+
+def test_children_count_while_they_run() -> None:
+    program = "import sys; x = bytearray(b'1') * 100_000_000; print('up', flush=True); sys.stdin.read()"
+    before = HostReader(os.getpid()).read()
+    with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == b"up\n"
+        assert HostReader(os.getpid()).read()["rss_bytes"] - before["rss_bytes"] > 90_000_000
+        assert child.stdin is not None
+        child.stdin.close()
+
+
+def test_a_process_that_is_gone_is_said_to_be() -> None:
+    with pytest.raises(psutil.NoSuchProcess):
+        HostReader(2**22 + 1)
+
+
+@pytest.mark.parametrize(
+    ("cgroup", "file", "stat"),
+    [
+        ("0::/kube/pod\n", "kube/pod/cpu.stat", "usage_usec 9\nnr_throttled 3\nthrottled_usec 2500000\n"),
+        # In a container with a cgroup namespace of its own.
+        ("0::/../outside\n", "cpu.stat", "usage_usec 9\nnr_throttled 3\nthrottled_usec 2500000\n"),
+        (
+            "5:memory:/a\n4:cpu,cpuacct:/docker/b\n",
+            "cpu/docker/b/cpu.stat",
+            "nr_throttled 3\nthrottled_time 2500000000\n",
+        ),
+        ("4:cpu,cpuacct:/docker/b\n", "cpu/cpu.stat", "nr_throttled 3\nthrottled_time 2500000000\n"),
+    ],
+)
+def test_throttling_is_read_from_either_version_of_cgroups(
+    cgroup: str, file: str, stat: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, proc = tmp_path / "cgroup", tmp_path / "proc"
+    (root / file).parent.mkdir(parents=True)
+    (root / file).write_text(stat)
+    (proc / str(os.getpid())).mkdir(parents=True)
+    (proc / str(os.getpid()) / "cgroup").write_text(cgroup)
+    monkeypatch.setattr(host, "CGROUP_ROOT", root)
+    monkeypatch.setattr(host, "PROC", proc)
+    assert HostReader(os.getpid()).read()["cgroup_throttled_s"] == 2.5
+
+
+def test_without_a_cgroup_nothing_is_said_of_throttling(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host, "CGROUP_ROOT", tmp_path)
+    monkeypatch.setattr(host, "PROC", tmp_path)
+    assert set(HostReader(os.getpid()).read()) == {"cpu_s", "rss_bytes"}

@@ -1,0 +1,110 @@
+"""What disturbs a run is said, in a code that a program can read."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from jobs.report.schema import Aggregate, GpuPhase, HostPhase, RunWarning, TrainingSummary
+from jobs.telemetry.validity import judge, training_warnings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Watched = Callable[..., dict[str, Any]]
+
+
+@pytest.mark.parametrize(
+    ("script", "code", "words"),
+    [
+        ({"throttle": "0.2"}, "gpu_throttled", "% of training (thermal)"),
+        ({"ecc": "50"}, "gpu_ecc_errors", "corrected"),
+        ({"xid": "79"}, "gpu_xid_errors", "XID 79"),
+        ({"processes": "3"}, "gpu_other_processes", "3 other compute processes"),
+    ],
+)
+def test_what_disturbs_training_is_named(script: dict[str, str], code: str, words: str, watched: Watched) -> None:
+    seen = watched(rows=80, **script)
+    assert seen["validity"]["status"] == "suspect"
+    assert seen["validity"]["causes"] == [code]
+    assert words in seen["warnings"][code]
+
+
+def test_work_that_was_there_before_the_job_is_named(watched: Watched) -> None:
+    seen = watched(busy="1", rows=5)
+    assert seen["validity"]["causes"] == ["gpu_busy_before_start", "gpu_memory_in_use_before_start"]
+    assert "1.0 GiB" in seen["warnings"]["gpu_memory_in_use_before_start"]
+    assert "40 %" in seen["warnings"]["gpu_busy_before_start"]
+
+
+def test_a_little_throttling_is_let_pass_and_one_process_is_the_job_s_own(watched: Watched) -> None:
+    seen = watched(rows=80, throttle="0.03", processes="0")
+    assert seen["validity"]["status"] == "ok"
+    assert seen["gpu"]["throttle_s"]["thermal"] == pytest.approx(0.03 * seen["seconds"], rel=0.1)
+
+
+def _mean(value: float, quality: str = "ok") -> Aggregate:
+    return Aggregate.model_validate(
+        {"mean": value, "p50": value, "p95": value, "max": value, "n": 100, "coverage_ratio": 1.0, "quality": quality}
+    )
+
+
+def _pooled(*, thread: float | None = None, throttled_s: float | None = None, **gpu: Any) -> TrainingSummary:
+    fields = dict.fromkeys(GpuPhase.model_fields) | gpu
+    host = HostPhase(
+        cpu_percent=None,
+        main_thread_percent=None if thread is None else _mean(thread),
+        rss_peak_bytes=None,
+        cgroup_throttled_s=throttled_s,
+    )
+    return TrainingSummary(duration_s=10.0, gpu=GpuPhase.model_validate(fields), host=host)
+
+
+def _codes(pooled: TrainingSummary) -> set[str]:
+    return {warning.code for warning in training_warnings(pooled)}
+
+
+def test_a_gpu_that_waits_for_the_cpu_is_told_by_both() -> None:
+    assert _codes(_pooled(thread=99, sm_util_percent=_mean(10))) == {"gpu_waits_for_cpu"}
+    # utilization.gpu says busy where the SMs are nearly idle; GPM goes before it.
+    assert _codes(_pooled(thread=99, util_percent=_mean(95), sm_util_percent=_mean(10))) == {"gpu_waits_for_cpu"}
+    assert _codes(_pooled(thread=99, util_percent=_mean(95))) == set()
+    assert _codes(_pooled(thread=40, sm_util_percent=_mean(10))) == set()
+
+
+def test_energy_and_power_are_held_against_each_other() -> None:
+    power = _mean(100)
+    agree = _pooled(power_w=power, energy_j=1050.0, energy_from_power_j=1000.0)
+    differ = _pooled(power_w=power, energy_j=1200.0, energy_from_power_j=1000.0)
+    short = _pooled(power_w=_mean(100, "insufficient"), energy_j=1200.0, energy_from_power_j=1000.0)
+    assert _codes(agree) == _codes(short) == set()
+    assert _codes(differ) == {"energy_disagrees"}
+
+
+def test_a_cpu_quota_that_holds_the_job_back_is_named() -> None:
+    assert _codes(_pooled(throttled_s=1.0)) == {"cpu_quota_throttled"}
+    assert _codes(_pooled(throttled_s=0.4)) == set()
+
+
+def test_a_run_is_unchecked_where_its_gpu_could_not_be_read() -> None:
+    hint = [RunWarning(code="telemetry_in_thread", message="")]
+    read = _pooled(throttle_s={"thermal": 0.0}, ecc_uncorrected_errors=0, xid_errors=[])
+    assert judge(on_gpu=True, training=None, warnings=hint).status == "unchecked"
+    assert judge(on_gpu=True, training=_pooled(), warnings=hint).status == "unchecked"
+    assert judge(on_gpu=True, training=read, warnings=hint).model_dump() == {
+        "status": "ok",
+        "causes": [],
+        "not_checked": [],
+    }
+    assert judge(on_gpu=False, training=_pooled(), warnings=hint).status == "ok"
+    broken = [RunWarning(code="telemetry_died", message="")]
+    assert judge(on_gpu=True, training=read, warnings=broken).status == "unchecked"
+    bad = [*hint, RunWarning(code="gpu_throttled", message="")]
+    assert judge(on_gpu=True, training=read, warnings=bad).causes == ["gpu_throttled"]
+
+
+def test_a_gpu_without_memory_checks_is_ok_with_that_said() -> None:
+    found = judge(on_gpu=True, training=_pooled(throttle_s={"thermal": 0.0}), warnings=[])
+    assert found.status == "ok"
+    assert found.not_checked == ["memory errors", "XID errors"]

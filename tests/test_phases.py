@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from jobs.phases import Clock, PhaseRecorder
+
+if TYPE_CHECKING:
+    import pytest
+
+
+class Hand:
+    """A clock moved by hand."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def test_no_time_is_lost_between_phases() -> None:
+    clock = Hand()
+    recorder = PhaseRecorder(clock)
+    recorder.enter("startup")
+    for name, epoch, at_s in (("dataset", None, 2.0), ("first_step", 1, 3.0), ("train", 1, 3.5), ("train", 2, 8.0)):
+        clock.now_s = at_s
+        recorder.enter(name, epoch=epoch)  # type: ignore[arg-type]
+    clock.now_s = 10.0
+    recorder.finish()
+    spans = recorder.spans
+    assert [span.end_s for span in spans[:-1]] == [span.start_s for span in spans[1:]]
+    assert sum(span.duration_s for span in spans) == 10.0
+    assert recorder.total_s("train") == 6.5
+    assert recorder.total_s("first_step", "train", epoch=1) == 5.0
+
+
+def test_the_device_finishes_before_the_clock_is_read() -> None:
+    clock = Hand()
+    recorder = PhaseRecorder(clock)
+    recorder.enter("train", epoch=1)
+
+    def finish_queued_work() -> None:
+        clock.now_s += 5.0
+
+    recorder.synchronize = finish_queued_work
+    recorder.enter("evaluate", epoch=1)
+    assert recorder.total_s("train") == 5.0
+
+
+def test_finishing_twice_adds_nothing() -> None:
+    recorder = PhaseRecorder(Hand())
+    recorder.enter("startup")
+    recorder.finish()
+    recorder.finish()
+    assert len(recorder.spans) == 1
+
+
+def test_the_clock_counts_the_process_s_own_start() -> None:
+    started = Clock.since_process_start()()
+    assert started >= 0
+    assert Clock()() < 1
+    assert Clock(already_passed_s=5)() >= 5
+
+
+def test_a_wall_clock_set_back_gives_no_negative_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "time", lambda: 0.0)
+    assert 0 <= Clock.since_process_start()() < 1

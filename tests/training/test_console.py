@@ -1,0 +1,47 @@
+"""What a data set's folder is called reaches no terminal as it is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from jobs.cli.app import exit_code_of
+from jobs.mnist_torch.cli import PROGRAM
+from jobs.training.console import Console
+from tests.support.digits import small_digits, write_idx_folder
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+ESCAPES = "\x1b]0;owned\x07\x1b[2J\x9b31m\u202egnp"
+SHOWN = r"\x1b]0;owned\x07\x1b[2J\x9b31m\u202egnp"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return write_idx_folder(tmp_path / f"a{ESCAPES}", small_digits())
+
+
+def test_a_line_of_progress_shows_escapes_as_text(capsys: pytest.CaptureFixture[str]) -> None:
+    Console().line(f"1 epoch of idx:{ESCAPES} [bold]")
+    assert capsys.readouterr().err == f"1 epoch of idx:{SHOWN} [bold]\n"
+
+
+@pytest.mark.parametrize("command", ["dataset", "doctor"])
+def test_a_command_shows_a_folder_s_name_as_text(
+    command: str, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--report-dir", str(tmp_path / f"reports{ESCAPES}")] if command == "doctor" else []
+    exit_code_of(PROGRAM, [command, "--dataset", str(folder), *options])
+    shown = capsys.readouterr().out
+    assert f"idx:a{SHOWN}" in shown
+    assert shown.replace("\n", "").isprintable()
+
+
+def test_an_error_shows_a_folder_s_name_as_text(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "train-labels-idx1-ubyte").write_bytes(b"short")
+    assert exit_code_of(PROGRAM, ["dataset", "--dataset", str(folder)]) != 0
+    shown = capsys.readouterr().err
+    assert shown.startswith("error: ")
+    assert shown.rstrip("\n").isprintable()
