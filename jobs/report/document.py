@@ -1,9 +1,10 @@
-"""Reports as files and as log lines: written whole or not at all, read with a clear refusal."""
+"""Reads and writes reports as files and as log lines."""
 
 from __future__ import annotations
 
 import json
 import tempfile
+from itertools import count
 from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import ValidationError
@@ -15,7 +16,7 @@ from jobs.report.schema import Report
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from jobs.io.atomic_file import Part
+    from jobs.io.atomic_file import PendingFile
 
 LINE_MARKER: Final = "MNIST_JOBS_REPORT "
 """What a report line in a log starts with, after whatever prefix the log adds."""
@@ -41,14 +42,14 @@ def write(report: Report, folder: Path) -> Path:
 
 
 def to_text(report: Report) -> str:
-    """The file's text: indented for people, but for the time series, which would fill a screen with each second."""
+    """The file's text: indented for people, except for the time series, which is one line."""
     text = report.model_dump_json(indent=2, exclude={"timeseries"}).removesuffix("\n}")
     series = "null" if report.timeseries is None else report.timeseries.model_dump_json()
     return f'{text},\n  "timeseries": {series}\n}}\n'
 
 
 def check_writable(folder: Path, *, kind: str = "report", option: str = "--report-dir") -> None:
-    """Refuse a folder, made if missing, before hours are spent on a run that could not be saved there.
+    """Check before a run that its results can be saved in ``folder``, which is made if missing.
 
     Raises:
         NotWritable: as :func:`write` would.
@@ -96,7 +97,7 @@ def parse(text: str, *, origin: str) -> Report:
 
 
 def to_line(report: Report) -> str:
-    """One marked line for a log. The time series stays in the file: a log is no place for thousands of samples."""
+    """One marked line for a log, without the time series, which may hold thousands of samples."""
     reasons = {**report.null_reasons, "timeseries": "kept in the report file only"}
     slim = report.model_copy(update={"timeseries": None, "null_reasons": reasons})
     # In ASCII, whatever the log's encoding is.
@@ -114,19 +115,16 @@ def from_line(line: str, *, origin: str) -> Report | None:
 
 
 def _write_new(text: str, folder: Path, stem: str) -> Path:
-    with pending_file(text.encode(), folder, stem) as part:
-        path = _link_free_name(part, folder, stem)
+    paths = (folder / (f"{stem}.json" if copy == 1 else f"{stem}.{copy}.json") for copy in count(1))
+    with pending_file(text.encode(), folder, stem) as file:
+        path = next(path for path in paths if _linked(file, path))
     sync_folder(folder)
     return path
 
 
-def _link_free_name(part: Part, folder: Path, stem: str) -> Path:
-    copy = 1
-    while True:
-        path = folder / (f"{stem}.json" if copy == 1 else f"{stem}.{copy}.json")
-        try:
-            part.link(path)
-        except FileExistsError:
-            copy += 1
-            continue
-        return path
+def _linked(file: PendingFile, path: Path) -> bool:
+    try:
+        file.link(path)
+    except FileExistsError:
+        return False
+    return True
