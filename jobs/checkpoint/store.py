@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 from jobs.checkpoint.codec import Checkpoint, CorruptCheckpoint, decode, encode
-from jobs.checkpoint.metadata import CheckpointMetadata, FinishedRun, differences
+from jobs.checkpoint.metadata import CheckpointMetadata, FinishedRun, TrainingProgress, differences
 from jobs.errors import BadInput
 from jobs.io.atomic_file import pending_file, sync_folder
 from jobs.report.schema import EarlierAttempt
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from jobs.adapter import Trainer
-    from jobs.checkpoint.metadata import Attempt, Extent, RunFingerprint, TrainingProgress
+    from jobs.checkpoint.metadata import Attempt, Extent, RunFingerprint
     from jobs.phases import PhaseRecorder
     from jobs.report import Report
 
@@ -100,6 +100,30 @@ class CheckpointStore:
             self._saved_at = (progress.epoch, progress.step)
             return checkpoint
         return None
+
+    def resume_or_start(self, trainer: Trainer, attempt: Attempt) -> tuple[Attempt, TrainingProgress]:
+        """Resume from the last checkpoint, or start ``attempt`` as a new run's first.
+
+        Raises:
+            BadInput: the newest good checkpoint is of another configuration.
+        """
+        checkpoint = self.resume(trainer)
+        if checkpoint is None:
+            return self.register_attempt(attempt), TrainingProgress()
+        metadata, progress = checkpoint.metadata, checkpoint.metadata.progress
+        attempt = replace(
+            attempt, run_id=metadata.run_id, number=metadata.attempts[-1].attempt + 1, earlier=metadata.attempts
+        )
+        hardware_changes = attempt.hardware_changes()
+        if hardware_changes is not None:
+            self._warn("resumed_on_other_hardware", hardware_changes)
+        self._warn("resumed", "what disturbed the attempts before this one is in their own reports, if any")
+        attempt = self.register_attempt(attempt)
+        self._log(
+            f"going on from {str(checkpoint.path)!r}, {progress.step} steps into epoch {progress.epoch}: "
+            f"attempt {attempt.number} of run {attempt.run_id}"
+        )
+        return attempt, progress
 
     def register_attempt(self, attempt: Attempt) -> Attempt:
         """Start ``attempt``; the result has a number that no other attempt of its run has.

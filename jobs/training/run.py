@@ -24,7 +24,7 @@ from jobs.training.loop import LoopContext, TrainingEnd, train
 from jobs.training.parity_trace import record_parity
 from jobs.training.publish import publish
 from jobs.training.report_builder import assemble_report
-from jobs.training.request import TrainRequest, check_request, resolve_spec, run_fingerprint
+from jobs.training.request import check_request, resolve_spec, run_fingerprint
 from jobs.training.seeding import initial_weights
 from jobs.training.signals import Interrupted, InterruptGuard
 from jobs.weights_file import weights_path, write_weights_file
@@ -38,8 +38,7 @@ if TYPE_CHECKING:
     from jobs.report.schema import Parity
     from jobs.telemetry.types import DeviceFacts
     from jobs.training.console import Console
-
-__all__ = ["TrainRequest", "run_trials"]
+    from jobs.training.request import TrainRequest
 
 EXIT_CODE_OF_STATUS = {
     "completed": ExitCode.DONE,
@@ -216,27 +215,13 @@ class _Run:
         return parity, trainer
 
     def _resume_or_start(self, trainer: Trainer, cpu_model: str | None) -> tuple[Attempt, TrainingProgress]:
-        """Resume from the last checkpoint, or start a new run where there is none."""
-        device = self.facts.name or self.device.name
-        attempt = Attempt(run_id=self._new_run_id(), started_at=self.started_at, device=device, cpu_model=cpu_model)
-        if self.store is None:
-            return attempt, TrainingProgress()
-        checkpoint = self.store.resume(trainer)
-        if checkpoint is None:
-            return self.store.register_attempt(attempt), TrainingProgress()
-        metadata = checkpoint.metadata
-        attempt = replace(attempt, run_id=metadata.run_id, earlier=metadata.attempts)
-        hardware_changes = attempt.hardware_changes()
-        if hardware_changes is not None:
-            self.monitor.warn("resumed_on_other_hardware", hardware_changes)
-        self.monitor.warn("resumed", "what disturbed the attempts before this one is in their own reports, if any")
-        attempt = self.store.register_attempt(replace(attempt, number=metadata.attempts[-1].attempt + 1))
-        progress = metadata.progress
-        self.console.line(
-            f"going on from {str(checkpoint.path)!r}, {progress.step} steps into epoch {progress.epoch}: "
-            f"attempt {attempt.number} of run {attempt.run_id}"
+        attempt = Attempt(
+            run_id=self._new_run_id(),
+            started_at=self.started_at,
+            device=self.facts.name or self.device.name,
+            cpu_model=cpu_model,
         )
-        return attempt, progress
+        return self.store.resume_or_start(trainer, attempt) if self.store is not None else (attempt, TrainingProgress())
 
     def _new_run_id(self) -> str:
         spec, prefix = self.spec, RUN_ID_PREFIX[self.framework.versions().name]

@@ -58,7 +58,7 @@ def _write_for_ever(folder: Path, number: int, told: int) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600 if TORTURE else 600)
-def test_no_file_is_partial_and_none_is_lost(tmp_path: Path) -> None:
+def test_killed_writer_leaves_no_partial_file_and_loses_none(tmp_path: Path) -> None:
     draw = random.Random(1)  # noqa: S311 - moments, not secrets
     told_reports = 0
     for number in range(rounds(60, 1000)):

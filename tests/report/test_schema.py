@@ -54,7 +54,7 @@ def test_published_schema_accepts_a_report_and_refuses_a_wrong_one() -> None:
 
 
 @pytest.mark.parametrize("path", sorted(EARLIER.glob("*.json")), ids=lambda path: path.stem)
-def test_a_report_of_an_earlier_minor_version_is_read(path: Path) -> None:
+def test_report_of_an_earlier_minor_version_is_read(path: Path) -> None:
     report = read(path)
     assert report.schema_version == path.stem
     assert report.results.test_accuracy_ratio == 0.95
@@ -66,13 +66,13 @@ def test_a_report_of_an_earlier_minor_version_is_read(path: Path) -> None:
 
 
 @pytest.mark.parametrize("version", ["2.0", "0.9", "x", "", "1²"])
-def test_another_major_version_is_refused_by_name(version: str) -> None:
+def test_report_of_another_major_version_is_refused_by_name(version: str) -> None:
     document = make_report().model_dump(mode="json")
     with pytest.raises(ValidationError, match="schema version"):
         Report.model_validate({**document, "schema_version": version})
 
 
-def test_a_later_minor_version_is_read() -> None:
+def test_report_of_a_later_minor_version_is_read() -> None:
     document = {**make_report().model_dump(mode="json"), "schema_version": "1.99", "something_new": 1}
     assert Report.model_validate(document).schema_version == "1.99"
     assert SCHEMA_VERSION != "1.99"

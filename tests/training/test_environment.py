@@ -63,7 +63,9 @@ def test_environment_in_a_pod_is_read_from_the_variables(facts: DeviceFacts) -> 
     ("index", "read"),
     [("0", 0), ("41", 41), ("²", None), ("٣", None), ("9" * 5000, None), ("-1", None), ("\udce9", None)],
 )
-def test_completion_index_that_is_no_number_is_null_with_its_reason(facts: DeviceFacts, index: str, read: int | None) -> None:
+def test_completion_index_that_is_no_number_is_null_with_its_reason(
+    facts: DeviceFacts, index: str, read: int | None
+) -> None:
     variables = {"MNIST_JOBS_POD_NAME": "pod", "JOB_COMPLETION_INDEX": index}
     environment, reasons = read_environment(VERSIONS, facts, variables=variables)
     assert environment.kubernetes is not None
@@ -87,18 +89,18 @@ def test_environment_from_any_bytes_is_text_that_a_report_can_hold(facts: Device
 
 
 @pytest.mark.parametrize(("text", "cores"), [("max 100000", None), ("150000 100000", 1.5), ("nonsense", None)])
-def test_quota_of_cgroup_version_2(tmp_path: Path, text: str, cores: float | None) -> None:
+def test_cpu_quota_of_cgroup_version_2_is_read(tmp_path: Path, text: str, cores: float | None) -> None:
     (tmp_path / "cpu.max").write_text(text)
     assert cpu_quota_cores(tmp_path) == cores
 
 
 @pytest.mark.parametrize(("quota", "cores"), [("-1", None), ("50000", 0.5)])
-def test_quota_of_cgroup_version_1(tmp_path: Path, quota: str, cores: float | None) -> None:
+def test_cpu_quota_of_cgroup_version_1_is_read(tmp_path: Path, quota: str, cores: float | None) -> None:
     (tmp_path / "cpu").mkdir()
     (tmp_path / "cpu" / "cpu.cfs_quota_us").write_text(quota)
     (tmp_path / "cpu" / "cpu.cfs_period_us").write_text("100000")
     assert cpu_quota_cores(tmp_path) == cores
 
 
-def test_no_cgroup_is_no_quota(tmp_path: Path) -> None:
+def test_cpu_quota_without_a_cgroup_is_none(tmp_path: Path) -> None:
     assert cpu_quota_cores(tmp_path) is None
