@@ -114,15 +114,26 @@ class _Run:
             finished = self.store.finished_report() if self.store is not None else None
             if finished is not None:
                 return self._republish_finished_run(finished)
-            parity, trainer = self._build()
-            recorder.synchronize = trainer.synchronize
             environment, null_reasons = read_environment(self.framework.versions(), self.facts)
             with self._memory_explained():
+                parity, trainer = self._build()
+                recorder.synchronize = trainer.synchronize
                 attempt, progress = self._resume_or_start(trainer, environment.cpu.model)
             self.guard.defer_interrupts()
+            loop = LoopContext(
+                trainer=trainer,
+                spec=self.spec,
+                data=self.data,
+                extent=extent_of(self.spec, self.data),
+                recorder=recorder,
+                console=self.console,
+                check_interrupt=self.guard.check,
+                live=self.monitor.latest,
+                store=self.store,
+            )
             failure, memory_peak_bytes = None, None
             try:
-                end = self._train(trainer, progress)
+                end = train(loop, progress)
                 memory_peak_bytes = trainer.memory_peak_bytes()
                 if end.status == "completed":
                     self._export(trainer, attempt.run_id)
@@ -205,13 +216,12 @@ class _Run:
     def _build(self) -> tuple[Parity | None, Trainer]:
         framework, spec, data, steps = self.framework, self.spec, self.data, self.request.parity_steps
         parity = None
-        with self._memory_explained():
-            if steps is not None:
-                parity = record_parity(lambda traced: framework.create_trainer(traced, data), spec, data, steps)
-            trainer = framework.create_trainer(spec, data)
-            assert trainer.parameter_count == spec.recipe.parameter_count, "the model is not the recipe's"
-            if spec.protocol == "matched":
-                trainer.load_weights(initial_weights(spec.recipe, spec.seed))
+        if steps is not None:
+            parity = record_parity(lambda traced: framework.create_trainer(traced, data), spec, data, steps)
+        trainer = framework.create_trainer(spec, data)
+        assert trainer.parameter_count == spec.recipe.parameter_count, "the model is not the recipe's"
+        if spec.protocol == "matched":
+            trainer.load_weights(initial_weights(spec.recipe, spec.seed))
         return parity, trainer
 
     def _resume_or_start(self, trainer: Trainer, cpu_model: str | None) -> tuple[Attempt, TrainingProgress]:
@@ -227,20 +237,6 @@ class _Run:
         spec, prefix = self.spec, RUN_ID_PREFIX[self.framework.versions().name]
         stamp = self.started_at.strftime("%Y%m%dT%H%M%SZ")
         return f"{stamp}-{prefix}-{spec.recipe.name}-{spec.protocol}-s{spec.seed}-{secrets.token_hex(3)}"
-
-    def _train(self, trainer: Trainer, progress: TrainingProgress) -> TrainingEnd:
-        context = LoopContext(
-            trainer=trainer,
-            spec=self.spec,
-            data=self.data,
-            extent=extent_of(self.spec, self.data),
-            recorder=self.recorder,
-            console=self.console,
-            check_interrupt=self.guard.check,
-            live=self.monitor.latest,
-            store=self.store,
-        )
-        return train(context, progress)
 
     @contextmanager
     def _memory_explained(self) -> Iterator[None]:
@@ -284,8 +280,9 @@ class _Run:
         self.console.line(f"run {run_id} is finished: here is its report again; {ANEW}")
         folder = request.export_dir
         if folder is not None and report.status == "completed" and not weights_path(folder, run_id).exists():
-            _, trainer = self._build()
-            last = self.store.resume(trainer)
+            with self._memory_explained():
+                _, trainer = self._build()
+                last = self.store.resume(trainer)
             if last is None or last.metadata.run_id != run_id or last.metadata.progress.epoch <= self.spec.epochs:
                 raise BadInput(f"run {run_id} is finished, but no checkpoint has its last weights; {ANEW}")
             self._export(trainer, run_id)
