@@ -5,15 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
-from jobs.choices import (
-    DeviceChoice,
-    DeviceKind,
-    Execution,
-    FrameworkName,
-    InputPath,
-    Precision,
-    TrainingProtocol,
-)
+from jobs.choices import DeviceChoice, DeviceKind, Execution, FrameworkName, InputPath, Precision, TrainingProtocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -25,20 +17,8 @@ if TYPE_CHECKING:
     from jobs.recipes import Recipe
     from jobs.report.schema import Numerics
 
-__all__ = [
-    "DeviceChoice",
-    "DeviceKind",
-    "Evaluation",
-    "Execution",
-    "Framework",
-    "FrameworkDevice",
-    "FrameworkVersions",
-    "InputPath",
-    "Precision",
-    "RunSpec",
-    "Trainer",
-    "TrainingProtocol",
-]
+# Adapters find what they need here.
+__all__ = ["DeviceChoice", "DeviceKind", "Execution", "InputPath", "Precision", "TrainingProtocol"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import tempfile
-from itertools import count
+from itertools import chain, count
 from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import ValidationError
 
-from jobs.errors import BadInput, NotWritable
-from jobs.io.atomic_file import pending_file, sync_folder
+from jobs.errors import BadInput
+from jobs.io.atomic_file import explain_not_writable, pending_file, sync_folder
 from jobs.report.schema import Report
 
 if TYPE_CHECKING:
@@ -31,14 +30,14 @@ def write(report: Report, folder: Path) -> Path:
     Raises:
         NotWritable: the folder cannot be made or written to, or the disk is full.
     """
-    try:
+    copies = chain([""], (f".{number}" for number in count(2)))
+    paths = (folder / f"{report.run_id}-a{report.attempt}{copy}.json" for copy in copies)
+    with explain_not_writable(folder, kind="report", option="--report-dir"):
         folder.mkdir(parents=True, exist_ok=True)
-        return _write_new(to_text(report), folder, f"{report.run_id}-a{report.attempt}")
-    except OSError as error:
-        raise NotWritable(
-            f"report folder {str(folder)!r} cannot be written ({error.strerror or error}); "
-            "choose another with --report-dir, or fix its owner, mode or free space"
-        ) from error
+        with pending_file(to_text(report).encode(), folder, report.run_id) as file:
+            path = next(path for path in paths if _linked(file, path))
+        sync_folder(folder)
+    return path
 
 
 def to_text(report: Report) -> str:
@@ -46,24 +45,6 @@ def to_text(report: Report) -> str:
     text = report.model_dump_json(indent=2, exclude={"timeseries"}).removesuffix("\n}")
     series = "null" if report.timeseries is None else report.timeseries.model_dump_json()
     return f'{text},\n  "timeseries": {series}\n}}\n'
-
-
-def check_writable(folder: Path, *, kind: str = "report", option: str = "--report-dir") -> None:
-    """Check before a run that its results can be saved in ``folder``, which is made if missing.
-
-    Raises:
-        NotWritable: as :func:`write` would.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder) as probe:
-            probe.write(b"probe")
-            probe.flush()
-    except OSError as error:
-        raise NotWritable(
-            f"{kind} folder {str(folder)!r} cannot be written ({error.strerror or error}); "
-            f"choose another with {option}, or fix its owner, mode or free space"
-        ) from error
 
 
 def read(path: Path) -> Report:
@@ -112,14 +93,6 @@ def from_line(line: str, *, origin: str) -> Report | None:
     """
     _, marker, payload = line.partition(LINE_MARKER)
     return parse(payload.strip(), origin=origin) if marker else None
-
-
-def _write_new(text: str, folder: Path, stem: str) -> Path:
-    paths = (folder / (f"{stem}.json" if copy == 1 else f"{stem}.{copy}.json") for copy in count(1))
-    with pending_file(text.encode(), folder, stem) as file:
-        path = next(path for path in paths if _linked(file, path))
-    sync_folder(folder)
-    return path
 
 
 def _linked(file: PendingFile, path: Path) -> bool:

@@ -27,20 +27,13 @@ from jobs.report.configuration import (
     added,
 )
 from jobs.report.null_reasons import USUAL_REASONS, null_paths, reason_for
-from jobs.report.parity import MIN_ROUNDING_STATES, Parity, ParityPath, ParityStep, RoundingState
+from jobs.report.parity import MIN_ROUNDING_STATES, Parity, RoundingState
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = [
-    "MIN_ROUNDING_STATES",
-    "Dataset",
-    "Numerics",
-    "Parity",
-    "ParityPath",
-    "ParityStep",
-    "RoundingState",
-]
+# Parts of the report that are defined in the modules beside this one and used by others.
+__all__ = ["MIN_ROUNDING_STATES", "Dataset", "Numerics", "Parity", "RoundingState"]
 
 SCHEMA_VERSION: Final = "1.2"
 """Major.minor: a minor adds fields, a major changes the meaning of one."""

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from jobs.recipes import Adam
-from jobs.report.schema import Parity, ParityPath, ParityStep, RoundingState
+from jobs.report.parity import Parity, ParityPath, ParityStep, RoundingState
 from jobs.training.seeding import epoch_order, initial_weights
 
 if TYPE_CHECKING:

@@ -8,24 +8,16 @@ from typing import TYPE_CHECKING, Any, Final
 from jobs import __version__
 from jobs.adapter import RunSpec
 from jobs.errors import BadInput
-from jobs.report import check_writable
+from jobs.io.atomic_file import check_writable
 from jobs.report.schema import MIN_ROUNDING_STATES
 from jobs.training.prometheus import check_textfile_writable
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from jobs.adapter import (
-        DeviceChoice,
-        Execution,
-        Framework,
-        FrameworkVersions,
-        InputPath,
-        Precision,
-        TrainingProtocol,
-    )
+    from jobs.adapter import Framework, FrameworkVersions
     from jobs.checkpoint.metadata import RunFingerprint
-    from jobs.choices import DeviceKind
+    from jobs.choices import DeviceChoice, DeviceKind, Execution, InputPath, Precision, TrainingProtocol
     from jobs.recipes import Recipe
     from jobs.telemetry.types import Options
 

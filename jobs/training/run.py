@@ -14,10 +14,10 @@ from jobs.checkpoint.metadata import Attempt, TrainingProgress, extent_of
 from jobs.checkpoint.store import UNFINISHED, CheckpointStore
 from jobs.errors import BadInput, OutOfMemory
 from jobs.exit_codes import ExitCode
+from jobs.io.atomic_file import check_writable
 from jobs.io.memory import free_bytes, gib
 from jobs.io.stdio import escape_control_chars
 from jobs.phases import Clock, PhaseRecorder
-from jobs.report import check_writable
 from jobs.telemetry import monitor
 from jobs.training.environment import read_environment
 from jobs.training.loop import LoopContext, TrainingEnd, train

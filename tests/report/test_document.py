@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from jobs.errors import BadInput, NotWritable
 from jobs.exit_codes import ExitCode
-from jobs.report import LINE_MARKER, check_writable, from_line, parse, read, to_line, write
+from jobs.io.atomic_file import check_writable
+from jobs.report import LINE_MARKER, from_line, parse, read, to_line, write
 from tests.support.reports import make_report
 
 if TYPE_CHECKING:
