@@ -20,13 +20,15 @@ if TYPE_CHECKING:
 RunFingerprint = dict[str, str]
 """All that must be equal for a run to be resumed, by name; see :func:`jobs.training.request.run_fingerprint`."""
 
-MAX_S = 1e9
+MIN_S, MAX_S = 1e-12, 1e9
+"""Times that a clock can have measured, beside 0."""
 MAX_DIFFERENCES = 8
+"""So many are named in an error line."""
 
 
 def _check_seconds(seconds: float) -> float:
     # Images per second are found by dividing by it.
-    if seconds != 0 and not 1e-9 <= seconds <= MAX_S:
+    if seconds != 0 and not MIN_S <= seconds <= MAX_S:
         raise ValueError(f"{seconds:g} s is no time that a clock can have measured")
     return seconds
 

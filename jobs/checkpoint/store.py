@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from datetime import UTC, datetime
+from itertools import count
 from typing import TYPE_CHECKING, Final
 
 from jobs.checkpoint.codec import Checkpoint, CorruptCheckpoint, decode, encode
@@ -131,21 +132,16 @@ class CheckpointStore:
         Its number or a later one: an attempt that ended before its first checkpoint had one, and so has one that runs
         at the same time.
         """
-        self._attempt = replace(attempt, number=self._reserve_attempt_number(attempt))
-        return self._attempt
-
-    def _reserve_attempt_number(self, attempt: Attempt) -> int:
-        number = attempt.number
-        while True:
+        for number in count(attempt.number):
             try:
                 (self._folder / f"{attempt.run_id}.attempt-{number}").touch(exist_ok=False)
             except FileExistsError:
-                number += 1
                 continue
-            except OSError:
-                # As with a checkpoint: a folder that cannot be written to now costs the run nothing else.
-                pass
-            return number
+            except OSError as error:
+                self._log(f"the number of this attempt cannot be kept in {str(self._folder)!r} ({error.strerror})")
+            self._attempt = replace(attempt, number=number)
+            break
+        return self._attempt
 
     def save(self, trainer: Trainer, progress: TrainingProgress, recorder: PhaseRecorder) -> None:
         """Write a checkpoint of the run as it is now, and delete all but the last two."""
