@@ -66,7 +66,7 @@ GIVEN_BY_TELEMETRY: Final = (
     "telemetry",
     "timeseries",
 )
-"""Their reasons depend on driver, device and sampler, which telemetry knows: no usual one would be true."""
+"""Parts whose reasons depend on driver, device and sampler: telemetry gives one for each null."""
 
 
 def reason_for(path: str, reasons: Mapping[str, str]) -> str | None:

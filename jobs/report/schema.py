@@ -258,7 +258,7 @@ class Report(Model):
     timeseries: TimeSeries | None
     warnings: list[RunWarning]
     null_reasons: dict[str, str] = Field(
-        description="why a field is null, by path; list items as [], and a path speaks for everything below it"
+        description="why a field is null, by path; list items as []; a path stands for everything below it"
     )
 
     @classmethod
