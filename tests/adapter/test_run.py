@@ -70,18 +70,18 @@ def _training_s(report: Report) -> float:
 
 @pytest.fixture
 def act_at(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Call ``action`` once, after ``step`` steps of ``epoch``."""
+    """Call ``action`` once, after ``step`` steps of ``epoch`` or, where no hook is called then, at the next one."""
 
     def install(epoch: int, step: int, action: Callable[[], None]) -> None:
         make_hook = loop._step_hook
+        actions = [action]
 
         def make_acting_hook(context: Any, progress: Any, show: Any, **options: Any) -> Callable[[int], None]:
             on_step = make_hook(context, progress, show, **options)
 
             def hook(done: int) -> None:
-                if (progress.epoch, done) == (epoch, step):
-                    monkeypatch.setattr(loop, "_step_hook", make_hook)
-                    action()
+                if actions and (progress.epoch, done) >= (epoch, step):
+                    actions.pop()()
                 on_step(done)
 
             return hook
