@@ -247,8 +247,7 @@ def build_app(program: Program) -> typer.Typer:
         from jobs.recipes import recipe_named  # noqa: PLC0415
         from jobs.telemetry.types import Options  # noqa: PLC0415
         from jobs.training.console import Console  # noqa: PLC0415 - help and usage errors stay quick
-        from jobs.training.request import TrainRequest  # noqa: PLC0415
-        from jobs.training.run import run_trials  # noqa: PLC0415
+        from jobs.training.run import TrainRequest, run_trials  # noqa: PLC0415
 
         request = TrainRequest(
             recipe=recipe_named(recipe.value),

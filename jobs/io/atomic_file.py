@@ -138,31 +138,6 @@ def pending_file(content: bytes, folder: Path, stem: str) -> Iterator[PendingFil
         part.close()
 
 
-def check_writable(folder: Path, *, kind: str = "report", option: str = "--report-dir") -> None:
-    """Check before a run that its results can be saved in ``folder``, which is made if missing.
-
-    Raises:
-        NotWritable: the folder cannot be made or written to, or the disk is full.
-    """
-    with explain_not_writable(folder, kind=kind, option=option):
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder) as probe:
-            probe.write(b"probe")
-            probe.flush()
-
-
-@contextlib.contextmanager
-def explain_not_writable(folder: Path, *, kind: str, option: str) -> Iterator[None]:
-    """Turn an ``OSError`` into :class:`NotWritable`, whose line names the folder and the option."""
-    try:
-        yield
-    except OSError as error:
-        raise NotWritable(
-            f"{kind} folder {str(folder)!r} cannot be written ({error.strerror or error}); "
-            f"choose another with {option}, or fix its owner, mode or free space"
-        ) from error
-
-
 def sync_folder(folder: Path) -> None:
     """Bring the folder's own list of files to the disk, without which a new name may be lost in a crash."""
     descriptor = os.open(folder, os.O_RDONLY)
@@ -174,6 +149,24 @@ def sync_folder(folder: Path) -> None:
             raise
     finally:
         os.close(descriptor)
+
+
+def check_writable(folder: Path, *, kind: str = "report", option: str = "--report-dir") -> None:
+    """Check before a long run that its results can be saved in ``folder``, which is made if missing.
+
+    Raises:
+        NotWritable: the folder cannot be made or written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as probe:
+            probe.write(b"probe")
+            probe.flush()
+    except OSError as error:
+        raise NotWritable(
+            f"{kind} folder {str(folder)!r} cannot be written ({error.strerror or error}); "
+            f"choose another with {option}, or fix its owner, mode or free space"
+        ) from error
 
 
 def _open_tmpfile(folder: Path) -> int | None:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import ValidationError
 
-from jobs.errors import BadInput
-from jobs.io.atomic_file import explain_not_writable, pending_file, sync_folder
+from jobs.errors import BadInput, NotWritable
+from jobs.io.atomic_file import pending_file, sync_folder
 from jobs.report.schema import Report
 
 if TYPE_CHECKING:
@@ -32,11 +32,16 @@ def write(report: Report, folder: Path) -> Path:
     """
     copies = chain([""], (f".{number}" for number in count(2)))
     paths = (folder / f"{report.run_id}-a{report.attempt}{copy}.json" for copy in copies)
-    with explain_not_writable(folder, kind="report", option="--report-dir"):
+    try:
         folder.mkdir(parents=True, exist_ok=True)
         with pending_file(to_text(report).encode(), folder, report.run_id) as file:
             path = next(path for path in paths if _linked(file, path))
         sync_folder(folder)
+    except OSError as error:
+        raise NotWritable(
+            f"report folder {str(folder)!r} cannot be written ({error.strerror or error}); "
+            "choose another with --report-dir, or fix its owner, mode or free space"
+        ) from error
     return path
 
 

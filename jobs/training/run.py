@@ -24,7 +24,7 @@ from jobs.training.loop import LoopContext, TrainingEnd, train
 from jobs.training.parity_trace import record_parity
 from jobs.training.publish import publish
 from jobs.training.report_builder import assemble_report
-from jobs.training.request import check_request, resolve_spec, run_fingerprint
+from jobs.training.request import TrainRequest, check_request, resolve_spec, run_fingerprint
 from jobs.training.seeding import initial_weights
 from jobs.training.signals import Interrupted, InterruptGuard
 from jobs.weights_file import weights_path, write_weights_file
@@ -38,7 +38,8 @@ if TYPE_CHECKING:
     from jobs.report.schema import Parity
     from jobs.telemetry.types import DeviceFacts
     from jobs.training.console import Console
-    from jobs.training.request import TrainRequest
+
+__all__ = ["TrainRequest", "run_trials"]
 
 EXIT_CODE_OF_STATUS = {
     "completed": ExitCode.DONE,
