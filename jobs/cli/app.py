@@ -318,20 +318,19 @@ def build_app(program: Program) -> typer.Typer:
         dataset: DatasetOption = "mnist",
     ) -> None:
         """Fetch the data if need be, verify it, and say what it is."""
-        from jobs.datasets import describe, load  # noqa: PLC0415
+        import numpy as np  # noqa: PLC0415
 
-        description = describe(load(dataset))
-        typer.echo(escape_control_chars(f"{description.name}  sha256 {description.sha256}  {description.location}"))
-        for file in description.files:
+        from jobs.datasets import load  # noqa: PLC0415
+
+        data = load(dataset)
+        typer.echo(escape_control_chars(f"{data.name}  sha256 {data.sha256}  {data.location}"))
+        for file in data.files:
             typer.echo(f"{file.sha256}  {file.content_bytes:>10} bytes  {file.name}")
-        typer.echo(f"train {description.train_examples}, by digit {_counts(description.train_class_counts)}")
-        typer.echo(f"test  {description.test_examples}, by digit {_counts(description.test_class_counts)}")
+        for split, labels in (("train", data.train_labels), ("test ", data.test_labels)):
+            by_digit = " ".join(str(count) for count in np.bincount(labels, minlength=10))
+            typer.echo(f"{split} {len(labels)}, by digit {by_digit}")
 
     return app
-
-
-def _counts(counts: Sequence[int]) -> str:
-    return " ".join(str(count) for count in counts)
 
 
 def run_program(program: Program, arguments: Sequence[str] | None = None) -> None:

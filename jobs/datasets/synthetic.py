@@ -14,8 +14,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from jobs.datasets.dataset import ImageDataset, assemble
-from jobs.datasets.idx import from_values
+from jobs.datasets.dataset import ImageDataset
+from jobs.datasets.idx import IDX_FILES, from_values
 from jobs.errors import DatasetRefused
 
 IntArray = NDArray[np.signedinteger[Any]]
@@ -94,10 +94,10 @@ _CHUNK: Final = 512
 
 
 def load_synthetic() -> ImageDataset:
-    """Draw 60,000 training and 10,000 test images.
+    """Draw the training and the test images.
 
     Raises:
-        DatasetRefused: this machine drew other bytes than every other one.
+        DatasetRefused: the bytes drawn here are not those that every other machine draws.
     """
     bits = np.random.PCG64(SEED)
     glyphs = [[_points(stroke) for stroke in way.split("/")] for ways in GLYPHS for way in ways]
@@ -105,8 +105,9 @@ def load_synthetic() -> ImageDataset:
     strays = [_distance_map(bits, [_integers(bits, (2, 2), 0, 64)]) for _ in range(_STRAYS)]
     cells = np.stack(maps + strays).reshape(-1)
     splits = [_split(cells, count, bits) for count in (TRAIN_IMAGES, TEST_IMAGES)]
-    contents = tuple(from_values(values) for split in splits for values in split)
-    data = assemble(name="synthetic", location="drawn by this program", contents=contents)
+    arrays = [values for split in splits for values in split]
+    files = [from_values(values, spec) for values, spec in zip(arrays, IDX_FILES, strict=True)]
+    data = ImageDataset.from_files(files, name="synthetic", location="drawn by this program")
     if data.sha256 != SYNTHETIC_SHA256:
         raise DatasetRefused(
             f"synthetic: expected sha256 {SYNTHETIC_SHA256[:12]}…, drew {data.sha256[:12]}…; results on it could not "
