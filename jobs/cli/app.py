@@ -62,7 +62,7 @@ class Program:
         Raises:
             NotWritable: the folder cannot be made or written to.
         """
-        from jobs.report import check_writable  # noqa: PLC0415 - help and usage errors stay quick
+        from jobs.io.atomic_file import check_writable  # noqa: PLC0415 - help and usage errors stay quick
 
         check_writable(folder, kind="compile cache", option="--compile-cache")
         os.environ.update(self.compile_cache(folder.resolve()))

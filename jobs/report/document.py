@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import ValidationError
@@ -45,24 +44,6 @@ def to_text(report: Report) -> str:
     text = report.model_dump_json(indent=2, exclude={"timeseries"}).removesuffix("\n}")
     series = "null" if report.timeseries is None else report.timeseries.model_dump_json()
     return f'{text},\n  "timeseries": {series}\n}}\n'
-
-
-def check_writable(folder: Path, *, kind: str = "report", option: str = "--report-dir") -> None:
-    """Refuse a folder, made if missing, before hours are spent on a run that could not be saved there.
-
-    Raises:
-        NotWritable: as :func:`write` would.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder) as probe:
-            probe.write(b"probe")
-            probe.flush()
-    except OSError as error:
-        raise NotWritable(
-            f"{kind} folder {str(folder)!r} cannot be written ({error.strerror or error}); "
-            f"choose another with {option}, or fix its owner, mode or free space"
-        ) from error
 
 
 def read(path: Path) -> Report:

@@ -15,10 +15,11 @@ from jobs.checkpoint import UNFINISHED, Attempt, CheckpointStore, HardwareInfo, 
 from jobs.checkpoint.progress import TrainingProgress, extent_of
 from jobs.errors import BadInput, NotWritable, OutOfMemory
 from jobs.exit_codes import ExitCode
+from jobs.io.atomic_file import check_writable
 from jobs.io.memory import free_bytes, gib
 from jobs.io.stdio import escape_control_chars
 from jobs.phases import Clock, PhaseRecorder
-from jobs.report import check_writable, to_line, write
+from jobs.report import to_line, write
 from jobs.report.schema import MIN_ROUNDING_STATES
 from jobs.telemetry import monitor
 from jobs.training.console import Console, print_report_line

@@ -8,14 +8,12 @@ from hypothesis import strategies as st
 
 from jobs import __version__
 from jobs.adapter import FrameworkDevice, FrameworkVersions
-from jobs.io.cpus import cpu_quota_cores
 from jobs.io.stdio import escape_control_chars
 from jobs.phases import Clock
 from jobs.telemetry import monitor
 from jobs.training.environment import read_environment
 
 if TYPE_CHECKING:
-    from pathlib import Path
 
     from jobs.telemetry.types import DeviceFacts
 
@@ -84,21 +82,3 @@ def test_variables_of_any_bytes_are_text_that_a_report_can_hold(facts: DeviceFac
     assert environment.kubernetes is not None
     assert environment.kubernetes.node == escape_control_chars(value)
     assert environment.kubernetes.node == value or not value.isprintable()
-
-
-@pytest.mark.parametrize(("text", "cores"), [("max 100000", None), ("150000 100000", 1.5), ("nonsense", None)])
-def test_quota_of_cgroup_version_2(tmp_path: Path, text: str, cores: float | None) -> None:
-    (tmp_path / "cpu.max").write_text(text)
-    assert cpu_quota_cores(tmp_path) == cores
-
-
-@pytest.mark.parametrize(("quota", "cores"), [("-1", None), ("50000", 0.5)])
-def test_quota_of_cgroup_version_1(tmp_path: Path, quota: str, cores: float | None) -> None:
-    (tmp_path / "cpu").mkdir()
-    (tmp_path / "cpu" / "cpu.cfs_quota_us").write_text(quota)
-    (tmp_path / "cpu" / "cpu.cfs_period_us").write_text("100000")
-    assert cpu_quota_cores(tmp_path) == cores
-
-
-def test_no_cgroup_is_no_quota(tmp_path: Path) -> None:
-    assert cpu_quota_cores(tmp_path) is None
