@@ -18,7 +18,7 @@ from jobs.datasets.dataset import ImageDataset
 from jobs.datasets.idx import IDX_FILES, from_values
 from jobs.errors import DatasetRefused
 
-IntArray = NDArray[np.signedinteger[Any]]
+IntArray = NDArray[np.integer[Any]]
 ByteArray = NDArray[np.uint8]
 
 SYNTHETIC_SHA256: Final = "ab11476982db04c7d1acb7091c06344ab472f7eb69fb38148bca1dc30f78920a"
@@ -141,7 +141,8 @@ def _images(cells: IntArray, count: int, bits: np.random.PCG64) -> tuple[ByteArr
     def ink(first: int, maps_per_label: int, label: IntArray | int, pen: IntArray, brightness: IntArray) -> IntArray:
         chosen = first + label * maps_per_label + each(0, maps_per_label - 1)
         squared = cells[chosen * _SIDE**2 + cell].astype(np.int32)
-        return np.clip((2 * pen**2 - squared) * 255 // pen**2, 0, 255) * brightness >> 8
+        full: IntArray = np.clip((2 * pen**2 - squared) * 255 // pen**2, 0, 255)
+        return full * brightness >> 8
 
     digit = each(0, 9)
     per_digit = len(GLYPHS[0]) * _COPIES
@@ -167,7 +168,7 @@ def _distance_map(bits: np.random.PCG64, strokes: list[IntArray]) -> NDArray[np.
         ink.append(((points[:-1] * (16 - weight) + points[1:] * weight) >> 4).reshape(-1, 2))
     at = np.arange(_SIDE, dtype=np.int32)[:, None] * 8
     across, down = ((at - axis) ** 2 for axis in np.concatenate(ink).T)
-    squared = np.min(across[None] + down[:, None], axis=2)
+    squared: IntArray = np.min(across[None] + down[:, None], axis=2)
     return np.minimum(squared, 2**16 - 1).astype(np.uint16)
 
 
