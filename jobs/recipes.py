@@ -11,8 +11,6 @@ from itertools import count, pairwise
 from math import prod
 from typing import Final, Literal
 
-from jobs.errors import BadInput
-
 IMAGE_SIDE: Final = 28
 CLASSES: Final = 10
 
@@ -237,16 +235,9 @@ _RECIPES: Final = (
     Recipe(
         name="lenet",
         layers=(
-            Convolution(filters=20, kernel=5, padding="valid"),
-            Relu(),
-            MaxPool(size=2),
-            Convolution(filters=50, kernel=5, padding="valid"),
-            Relu(),
-            MaxPool(size=2),
-            Flatten(),
-            Dense(units=500),
-            Relu(),
-            Dense(units=CLASSES),
+            *(Convolution(filters=20, kernel=5, padding="valid"), Relu(), MaxPool(size=2)),
+            *(Convolution(filters=50, kernel=5, padding="valid"), Relu(), MaxPool(size=2)),
+            *(Flatten(), Dense(units=500), Relu(), Dense(units=CLASSES)),
         ),
         scaling=Scaling(mean=0.1307, std=0.3081),
         optimizer=Sgd(momentum=0.5),
@@ -261,23 +252,11 @@ _RECIPES: Final = (
     Recipe(
         name="basic-cnn",
         layers=(
-            Convolution(filters=32, kernel=3, padding="same"),
-            Relu(),
-            Convolution(filters=32, kernel=3, padding="same"),
-            Relu(),
-            MaxPool(size=2),
-            Dropout(rate=0.7),
-            Convolution(filters=64, kernel=3, padding="same"),
-            Relu(),
-            Convolution(filters=64, kernel=3, padding="same"),
-            Relu(),
-            MaxPool(size=2),
-            Dropout(rate=0.7),
-            Flatten(),
-            Dense(units=512),
-            Relu(),
-            Dropout(rate=0.7),
-            Dense(units=CLASSES),
+            *(Convolution(filters=32, kernel=3, padding="same"), Relu()),
+            *(Convolution(filters=32, kernel=3, padding="same"), Relu(), MaxPool(size=2), Dropout(rate=0.7)),
+            *(Convolution(filters=64, kernel=3, padding="same"), Relu()),
+            *(Convolution(filters=64, kernel=3, padding="same"), Relu(), MaxPool(size=2), Dropout(rate=0.7)),
+            *(Flatten(), Dense(units=512), Relu(), Dropout(rate=0.7), Dense(units=CLASSES)),
         ),
         scaling=Scaling(mean=0.0, std=1.0),
         optimizer=Adam(beta_1=0.9, beta_2=0.999, epsilon=1e-7),
@@ -294,15 +273,3 @@ _RECIPES: Final = (
 RECIPES: Final = {recipe.name: recipe for recipe in _RECIPES}
 LENET: Final = RECIPES["lenet"]
 BASIC_CNN: Final = RECIPES["basic-cnn"]
-
-
-def recipe_named(name: str) -> Recipe:
-    """The recipe called ``name``.
-
-    Raises:
-        BadInput: there is none.
-    """
-    try:
-        return RECIPES[name]
-    except KeyError:
-        raise BadInput(f"unknown recipe {name!r}; choose one of {', '.join(RECIPES)}") from None

@@ -14,7 +14,6 @@ from jobs.telemetry import monitor
 from jobs.training.environment import read_environment
 
 if TYPE_CHECKING:
-
     from jobs.telemetry.types import DeviceFacts
 
 VERSIONS = FrameworkVersions(name="torch", version="2.15.0", cuda_runtime="13.2", cudnn="9.26.0")
