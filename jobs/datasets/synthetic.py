@@ -86,6 +86,8 @@ _COPIES: Final = 8
 """Copies of each glyph with points displaced at random."""
 
 _STRAYS: Final = 256
+"""Straight strokes that cross a digit or erase a part of it."""
+
 _SIDE: Final = 80
 """Cells along a distance map: one for each unit of the box, and a margin of 8 around it."""
 
@@ -128,7 +130,8 @@ def _images(cells: IntArray, count: int, bits: np.random.PCG64) -> tuple[ByteArr
         """A random number for each image."""
         return _integers(bits, (count, 1), low, high)
 
-    # Coordinates in the map, in 1/256 of a cell, from each pixel's half pixels off the middle.
+    # Where each pixel looks in the map, in 1/256 of a cell, from its distance to the middle in half pixels:
+    # scaled, sheared, shifted, and bent by a quadratic term.
     half_pixels = np.arange(-27, 28, 2, dtype=np.int32)
     x, y = np.tile(half_pixels, 28), np.repeat(half_pixels, 28)
     scale, middle = each(240, 430), _SIDE // 2 * 256
@@ -139,6 +142,7 @@ def _images(cells: IntArray, count: int, bits: np.random.PCG64) -> tuple[ByteArr
     cell = np.clip(v >> 8, 0, _SIDE - 1) * _SIDE + np.clip(u >> 8, 0, _SIDE - 1)
 
     def ink(first: int, maps_per_label: int, label: IntArray | int, pen: IntArray, brightness: IntArray) -> IntArray:
+        """0…``brightness``: full within ``pen`` (in 1/8 units) of a stroke, none beyond 1.4 times that."""
         chosen = first + label * maps_per_label + each(0, maps_per_label - 1)
         squared = cells[chosen * _SIDE**2 + cell].astype(np.int32)
         full: IntArray = np.clip((2 * pen**2 - squared) * 255 // pen**2, 0, 255)
