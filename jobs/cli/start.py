@@ -1,4 +1,4 @@
-"""Where the console scripts begin: signals are taken before what takes half a second to import."""
+"""The console scripts. Signals are handled before the imports, which take half a second."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from jobs.training.signals import exit_at_once_on_signals
 
 
 def mnist_tf() -> None:
-    _begin("jobs.mnist_tf.cli")
+    _run("jobs.mnist_tf.cli")
 
 
 def mnist_torch() -> None:
-    _begin("jobs.mnist_torch.cli")
+    _run("jobs.mnist_torch.cli")
 
 
-def _begin(module: str) -> None:
+def _run(module: str) -> None:
     exit_at_once_on_signals()
     import_module(module).main()

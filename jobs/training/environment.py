@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 import psutil
 
 from jobs import __version__
-from jobs.io.cpus import cpu_quota_cores
+from jobs.io.cgroup import cpu_quota_cores
 from jobs.io.stdio import escape_control_chars
 from jobs.report.configuration import Cpu, Environment, FrameworkVersion, Image, Kubernetes
 

@@ -8,15 +8,12 @@ from hypothesis import strategies as st
 
 from jobs import __version__
 from jobs.adapter import FrameworkDevice, FrameworkVersions
-from jobs.io.cpus import cpu_quota_cores
 from jobs.io.stdio import escape_control_chars
 from jobs.phases import Clock
 from jobs.telemetry import monitor
 from jobs.training.environment import read_environment
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from jobs.telemetry.types import DeviceFacts
 
 VERSIONS = FrameworkVersions(name="torch", version="2.15.0", cuda_runtime="13.2", cudnn="9.26.0")
@@ -86,21 +83,3 @@ def test_environment_from_any_bytes_is_text_that_a_report_can_hold(facts: Device
     assert environment.kubernetes is not None
     assert environment.kubernetes.node == escape_control_chars(value)
     assert environment.kubernetes.node == value or not value.isprintable()
-
-
-@pytest.mark.parametrize(("text", "cores"), [("max 100000", None), ("150000 100000", 1.5), ("nonsense", None)])
-def test_cpu_quota_of_cgroup_version_2_is_read(tmp_path: Path, text: str, cores: float | None) -> None:
-    (tmp_path / "cpu.max").write_text(text)
-    assert cpu_quota_cores(tmp_path) == cores
-
-
-@pytest.mark.parametrize(("quota", "cores"), [("-1", None), ("50000", 0.5)])
-def test_cpu_quota_of_cgroup_version_1_is_read(tmp_path: Path, quota: str, cores: float | None) -> None:
-    (tmp_path / "cpu").mkdir()
-    (tmp_path / "cpu" / "cpu.cfs_quota_us").write_text(quota)
-    (tmp_path / "cpu" / "cpu.cfs_period_us").write_text("100000")
-    assert cpu_quota_cores(tmp_path) == cores
-
-
-def test_cpu_quota_without_a_cgroup_is_none(tmp_path: Path) -> None:
-    assert cpu_quota_cores(tmp_path) is None
