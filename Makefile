@@ -73,8 +73,10 @@ BROWSERS = chromium chromium-browser google-chrome google-chrome-stable
 .PHONY: torture
 torture: envs ## kill, interrupt and starve jobs as often as docs/reliability.md says; wants root, takes most of an hour
 	MNIST_JOBS_TORTURE=1 .venv/bin/python -m pytest tests/checkpoint $(PYTEST_ARGS)
-	MNIST_JOBS_TORTURE=1 .venv-tf/bin/python -m pytest tests/adapter/test_survival.py $(PYTEST_ARGS)
-	MNIST_JOBS_TORTURE=1 .venv-torch/bin/python -m pytest tests/adapter/test_survival.py $(PYTEST_ARGS)
+	MNIST_JOBS_TORTURE=1 .venv-tf/bin/python -m pytest tests/adapter/test_survival.py \
+		tests/adapter/test_train_command.py tests/adapter/test_resume.py $(PYTEST_ARGS)
+	MNIST_JOBS_TORTURE=1 .venv-torch/bin/python -m pytest tests/adapter/test_survival.py \
+		tests/adapter/test_train_command.py tests/adapter/test_resume.py $(PYTEST_ARGS)
 
 .PHONY: test-long
 test-long: .venv/.synced ## 100,000 damaged reports, and verdicts on 1,000 pairs of sides: a sample of them is in make test
@@ -140,7 +142,7 @@ format: .venv/.synced ## format the code and mend what can be mended
 .PHONY: schema
 schema: .venv/.synced ## publish the JSON Schemas of the report and of the comparison
 	.venv/bin/python -m jobs.report.publish
-	.venv/bin/python -m jobs.comparison.output.publish
+	.venv/bin/python -m jobs.comparison.publish
 
 .PHONY: bench-merge
 bench-merge: .venv/.synced ## measure merges of thousands of generated reports: seconds and peak memory
