@@ -169,7 +169,9 @@ def test_gate_on_other_configuration_is_incomparable(changes: dict[str, Any], sa
     assert said in only(found).text
 
 
-def test_gate_with_allowed_field_is_unchanged() -> None:
+def test_gate_with_allowed_field_is_unchanged_but_data_cannot_be_allowed() -> None:
+    other_data = runs(config__dataset__sha256="7b" * 32)
+    assert gate(other_data, runs(), allow=["config.dataset.sha256"]).outcome == "incomparable"
     assert gate(runs(config__batch_size=128), runs(), allow=["config.batch_size"]).outcome == "unchanged"
 
 
