@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from jobs.choices import FrameworkName
     from jobs.datasets import ImageDataset
     from jobs.recipes import Recipe
     from jobs.report.schema import Numerics

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Final, Literal, get_args
 
 FrameworkName = Literal["tensorflow", "torch"]
+"""The only list of the frameworks' names; each has an adapter of its own."""
+FRAMEWORKS: Final[tuple[FrameworkName, ...]] = get_args(FrameworkName)
+
 TrainingProtocol = Literal["matched", "published"]
 Precision = Literal["fp32", "tf32", "bf16", "fp64"]
 Execution = Literal["eager", "graph", "compiled"]

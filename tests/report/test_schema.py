@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import jsonschema
 import pytest
 from pydantic import ValidationError
 
+from jobs.choices import FRAMEWORKS
 from jobs.report import read
 from jobs.report.publish import SCHEMA_FILE, schema_text
 from jobs.report.schema import SCHEMA_VERSION, Report, json_schema
@@ -14,6 +16,7 @@ from tests.support.reports import make_report
 
 EARLIER = Path(__file__).with_name("earlier")
 """Reports that earlier releases wrote, one for each version of the schema."""
+JOBS = Path(__file__).parents[2] / "jobs"
 
 CONTRACT = {
     "": "schema_version run_id attempt status started_at_utc finished_at_utc environment devices config results "
@@ -82,6 +85,12 @@ def test_report_of_a_later_minor_version_is_read() -> None:
 def test_report_with_a_number_that_is_not_finite_is_refused(value: float) -> None:
     with pytest.raises(ValidationError, match="finite"):
         make_report(changes={"results.test_loss": value})
+
+
+def test_framework_names_are_listed_in_one_module_only() -> None:
+    listed = re.compile("[\\[(]" + ", ".join(f'"{name}"' for name in FRAMEWORKS) + "[\\])]")
+    modules = [path for path in JOBS.rglob("*.py") if listed.search(path.read_text(encoding="utf-8"))]
+    assert modules == [JOBS / "choices.py"]
 
 
 def test_run_id_with_a_path_is_refused() -> None:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import TypeVar
 
+    from jobs.choices import FrameworkName
     from jobs.comparison.fields import Value
     from jobs.comparison.schema import MetricName
     from jobs.report import Report
@@ -86,7 +87,7 @@ class RunSummary:
     started_at_utc: datetime
     recipe: str
     protocol: Literal["matched", "published"]
-    framework: Literal["tensorflow", "torch"]
+    framework: FrameworkName
     framework_version: str
     seed: int
     dataset: Dataset

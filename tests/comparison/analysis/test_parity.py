@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from jobs.comparison.analysis.parity import (
     TOLERANCE,
-    Setting,
     Trace,
     compare,
     pair_traces,
@@ -20,7 +19,7 @@ from jobs.comparison.analysis.parity import (
 )
 from jobs.comparison.output.markdown import render_markdown
 from jobs.comparison.output.tables import parity_headings, parity_row
-from jobs.comparison.schema import RoundingCheck, TrainingCode
+from jobs.comparison.schema import ParitySetting, RoundingCheck, TrainingCode
 from tests.comparison.comparisons import compare as merge
 from tests.comparison.comparisons import parity_report, terminal
 from tests.support.reports import make_report
@@ -28,10 +27,10 @@ from tests.support.reports import make_report
 if TYPE_CHECKING:
     from jobs.comparison.schema import ParityPair
 
-SETTING = Setting(
+SETTING = ParitySetting(
     recipe="lenet", precision="fp64", seed=1, batch_size=64, learning_rate=0.001, dataset_sha256="5a" * 32
 )
-SINGLE = replace(SETTING, precision="fp32")
+SINGLE = SETTING.model_copy(update={"precision": "fp32"})
 CODE = TrainingCode(
     framework_version="1", package_version="1", precision="fp32", execution="graph", input="resident", device="cpu"
 )
@@ -50,7 +49,7 @@ def make_trace(framework: Any = "torch", **changes: Any) -> Trace:
         first_logits=array("d", [0.0, -4.0, 1.0, 2.0]),
         logits_shape=(2, 2),
         weight_norms={"conv1.kernel": 2.0, "conv1.bias": 0.0},
-        rounding=(),
+        rounding=[],
     )
     return replace(trace, **changes)
 
@@ -73,7 +72,7 @@ def check(framework: Any = "torch", **changes: Any) -> RoundingCheck:
 
 def single(framework: Any = "torch", **changes: Any) -> Trace:
     """A trace of a float32 run, whose rounding is within its envelope."""
-    return make_trace(framework, **{"setting": SINGLE, "rounding": (check(framework),), **changes})
+    return make_trace(framework, **{"setting": SINGLE, "rounding": [check(framework)], **changes})
 
 
 def past(pair: ParityPair) -> tuple[int, str] | None:
@@ -82,7 +81,7 @@ def past(pair: ParityPair) -> tuple[int, str] | None:
     return None if step is None or name is None else (step, name)
 
 
-def test_equal_traces_agree_to_the_last_step() -> None:
+def test_compare_equal_traces_agree() -> None:
     pair = compare(make_trace("tensorflow"), make_trace())
     assert (pair.outcome, pair.steps, pair.largest_relative_difference, past(pair)) == ("agree", 4, 0.0, None)
     assert pair.tolerance_ratio == TOLERANCE == 1e-12
@@ -107,7 +106,7 @@ def test_equal_traces_agree_to_the_last_step() -> None:
         ({"first_logits": array("d", [1e-13, -4.0, 1.0, 2.0])}, None),
     ],
 )
-def test_the_first_float64_step_past_the_tolerance_is_named(
+def test_compare_float64_difference_names_first_step_past_tolerance(
     make: Any, changes: Any, expected: tuple[int, str] | None
 ) -> None:
     """In every precision: the steps that the frameworks are compared over are float64."""
@@ -119,10 +118,10 @@ def test_the_first_float64_step_past_the_tolerance_is_named(
 
 
 @pytest.mark.parametrize("coarse", ["tensorflow", "torch"])
-def test_rounding_past_its_bound_is_named_by_framework_tensor_and_bound(coarse: str) -> None:
+def test_compare_coarse_rounding_names_framework_weight_and_bound(coarse: str) -> None:
     outside = check(coarse, usual_error=3e-3, within=False)
     traces = {name: single(name) for name in ("tensorflow", "torch")}
-    traces[coarse] = single(coarse, rounding=(check(coarse), outside))
+    traces[coarse] = single(coarse, rounding=[check(coarse), outside])
     pair = compare(traces["tensorflow"], traces["torch"])
     assert (pair.outcome, past(pair)) == ("rounds_too_coarsely", None)
     assert pair.text == (
@@ -131,21 +130,21 @@ def test_rounding_past_its_bound_is_named_by_framework_tensor_and_bound(coarse: 
     )
 
 
-def test_a_maximum_past_its_bound_is_named_by_its_step() -> None:
+def test_compare_maximum_past_bound_names_step() -> None:
     outside = check(quantity="logits", weight=None, largest_error=0.5, within=False)
-    pair = compare(single("tensorflow"), single(rounding=(outside,)))
+    pair = compare(single("tensorflow"), single(rounding=[outside]))
     assert pair.outcome == "rounds_too_coarsely"
     assert "(logits: 5.0e-01 off at step 5, bound 2e-01)" in pair.text
 
 
-def test_a_difference_in_float64_comes_before_rounding() -> None:
-    other = single(losses=array("d", [2.0, 9.0, 9.0, 9.0]), rounding=(check(usual_error=1.0, within=False),))
+def test_compare_float64_difference_outranks_rounding() -> None:
+    other = single(losses=array("d", [2.0, 9.0, 9.0, 9.0]), rounding=[check(usual_error=1.0, within=False)])
     pair = compare(single("tensorflow"), other)
     assert (pair.outcome, past(pair)) == ("differ", (2, "loss"))
 
 
-def test_agreement_names_the_states_that_were_compared() -> None:
-    pair = compare(single("tensorflow", rounding=(check("tensorflow", states=12),)), single())
+def test_compare_agreement_names_number_of_states() -> None:
+    pair = compare(single("tensorflow", rounding=[check("tensorflow", states=12)]), single())
     assert pair.outcome == "agree"
     assert pair.text == (
         "4 steps in float64, seed 1: no difference, tolerance 1e-12; from 8 of their states, both round as float32 does"
@@ -157,38 +156,38 @@ def test_agreement_names_the_states_that_were_compared() -> None:
 
 
 @pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16"])
-def test_a_trace_of_an_older_release_is_not_judged_below_float64(precision: str) -> None:
-    setting = replace(SETTING, precision=precision)
+def test_compare_coarse_trace_of_older_release_is_not_judged(precision: str) -> None:
+    setting = SETTING.model_copy(update={"precision": precision})
     old = make_trace("torch", setting=setting, code=None, losses=array("d", [2.0, 1.5, 1.3, 0.9]))
-    pair = compare(make_trace("tensorflow", setting=setting, rounding=(check("tensorflow"),)), old)
+    pair = compare(make_trace("tensorflow", setting=setting, rounding=[check("tensorflow")]), old)
     assert (pair.outcome, pair.tolerance_ratio, past(pair)) == ("not_judged", None, None)
     assert pair.reason == "torch-run was traced by a release before report schema 1.2, without float64 beside it"
     assert pair.reason in pair.text
 
 
-def test_a_float64_trace_of_an_older_release_is_judged_but_says_nothing_of_the_timed_code() -> None:
+def test_compare_float64_trace_of_older_release_has_no_traced_code() -> None:
     pair = compare(make_trace("tensorflow", code=None), make_trace(code=None))
     assert (pair.outcome, pair.traced_code) == ("agree", {})
 
 
-@pytest.mark.parametrize(("rounding", "states"), [((), 0), ((check(states=7),), 7)])
-def test_too_few_states_are_not_judged(rounding: Any, states: int) -> None:
+@pytest.mark.parametrize(("rounding", "states"), [([], 0), ([check(states=7)], 7)])
+def test_compare_too_few_states_is_not_judged(rounding: Any, states: int) -> None:
     pair = compare(single("tensorflow"), single(rounding=rounding))
     assert pair.outcome == "not_judged"
     assert pair.reason == f"torch-run was compared with float64 from {states} states; 8 are needed"
 
 
-def test_a_trace_without_steps_is_not_judged() -> None:
+def test_compare_trace_without_steps_is_not_judged() -> None:
     pair = compare(make_trace("tensorflow"), make_trace(losses=array("d"), grad_norms=array("d")))
     assert (pair.outcome, pair.reason) == ("not_judged", "a trace has no step")
 
 
-def test_other_initial_weights_are_named_as_such() -> None:
+def test_compare_other_initial_weights_is_reported_as_such() -> None:
     other = make_trace(initial_weights_sha256="bb" * 32, losses=array("d", [9.0, 9.0, 9.0, 9.0]))
     assert compare(make_trace("tensorflow"), other).outcome == "initial_weights_differ"
 
 
-def test_a_shorter_trace_is_compared_over_the_steps_both_took() -> None:
+def test_compare_shorter_trace_uses_common_steps() -> None:
     short = make_trace(losses=array("d", [2.0, 1.5]), grad_norms=array("d", [0.5, 0.4]))
     pair = compare(make_trace("tensorflow"), short)
     assert (pair.outcome, pair.steps) == ("agree", 2)
@@ -197,17 +196,17 @@ def test_a_shorter_trace_is_compared_over_the_steps_both_took() -> None:
 
 
 @pytest.mark.parametrize("changes", [{"logits_shape": (4,)}, {"weight_norms": {"conv1.kernel": 2.0}}])
-def test_another_model_is_no_agreement(changes: Any) -> None:
+def test_compare_other_shapes_differ(changes: Any) -> None:
     pair = compare(make_trace("tensorflow"), make_trace(**changes))
     assert pair.outcome == "differ"
     assert "the two models have other shapes" in pair.text
 
 
-def test_only_traces_of_one_setting_are_paired_and_the_rest_is_returned() -> None:
+def test_pair_traces_of_other_settings_are_unpaired() -> None:
     traces = [
         make_trace("tensorflow"),
         make_trace("torch"),
-        make_trace("torch", run_id="another-seed", setting=replace(SETTING, seed=2)),
+        make_trace("torch", run_id="another-seed", setting=SETTING.model_copy(update={"seed": 2})),
         make_trace("torch", run_id="another-precision", setting=SINGLE),
         make_trace("tensorflow", run_id="a-second", losses=array("d", [2.0, 1.5, 1.25, 1.1])),
     ]
@@ -220,7 +219,15 @@ def test_only_traces_of_one_setting_are_paired_and_the_rest_is_returned() -> Non
     assert all(pair_traces(order) == (pairs, alone) for order in permutations(traces))
 
 
-def test_a_small_loss_has_the_rounding_of_the_sum_it_is_told_from() -> None:
+def test_pair_traces_of_fewer_runs_uses_last_trace_again() -> None:
+    traces = [make_trace("tensorflow"), *(make_trace("torch", run_id=f"torch-{at}") for at in range(3))]
+    pairs, unpaired = pair_traces(traces)
+    assert [pair.runs["torch"] for pair in pairs] == ["torch-0", "torch-1", "torch-2"]
+    assert {pair.runs["tensorflow"] for pair in pairs} == {"tensorflow-run"}
+    assert unpaired == []
+
+
+def test_compare_small_loss_is_relative_to_largest_loss_so_far() -> None:
     losses = array("d", [2.0, 1.5, 0.01, 0.01])
     rounded = array("d", [2.0, 1.5, 0.01 + 1e-13, 0.01])
     off = array("d", [2.0, 1.5, 0.01 * (1 + 1e-8), 0.01])
@@ -231,21 +238,22 @@ def test_a_small_loss_has_the_rounding_of_the_sum_it_is_told_from() -> None:
     assert pair.largest_relative_difference == pytest.approx(0.01 * 1e-8 / 2.0)
 
 
-def test_a_loss_that_grows_later_does_not_hide_an_earlier_difference() -> None:
+def test_compare_loss_that_grows_later_keeps_earlier_difference() -> None:
     losses, off = array("d", [2.0, 2.0, 1e9, 1e9]), array("d", [2.0, 2.0 * (1 + 1e-11), 1e9, 1e9])
     pair = compare(make_trace("tensorflow", losses=losses), make_trace(losses=off))
     assert pair.first_step_past_tolerance == 2
 
 
 @given(st.floats(allow_nan=False, allow_infinity=False), st.floats(allow_nan=False, allow_infinity=False))
-def test_the_relative_difference_is_symmetric_and_bounded(one: float, other: float) -> None:
-    found = relative_difference(one, other)
-    assert found == relative_difference(other, one)
+def test_relative_difference_is_symmetric_and_bounded(one: float, other: float) -> None:
+    scale = max(abs(one), abs(other))
+    found = relative_difference(one, other, scale)
+    assert found == relative_difference(other, one, scale)
     assert 0 <= found <= 2
     assert (found == 0) == (one == other) or abs(one - other) < 1e-300
 
 
-def test_a_report_s_trace_is_read_with_the_code_it_went_through() -> None:
+def test_trace_of_report_has_traced_code() -> None:
     trace = trace_of(parity_report("torch", precision="fp32"))
     assert trace is not None
     assert (list(trace.losses), trace.logits_shape, trace.setting.precision) == ([2.0, 1.5], (2,), "fp32")
@@ -266,18 +274,18 @@ def test_a_report_s_trace_is_read_with_the_code_it_went_through() -> None:
     assert trace_of(make_report()) is None
 
 
-def test_a_report_of_schema_1_1_has_a_trace_without_a_path() -> None:
+def test_trace_of_schema_1_1_report_has_no_code() -> None:
     changes = {"parity.path": None, "parity.rounding": None, "schema_version": "1.1"}
     old = parity_report("torch", precision="fp32", changes=changes)
     trace = trace_of(old)
     assert trace is not None
-    assert (trace.code, trace.rounding) == (None, ())
+    assert (trace.code, trace.rounding) == (None, [])
     comparison = merge(old, parity_report("tensorflow", precision="fp32"))
     assert [pair.outcome for pair in comparison.parity] == ["not_judged"]
     assert "parity-torch-fp32 was traced by a release before report schema 1.2" in comparison.parity[0].text
 
 
-def test_traces_alone_make_a_comparison_too() -> None:
+def test_merge_of_traces_without_timed_runs_makes_comparison() -> None:
     comparison = merge(parity_report("tensorflow"), parity_report("torch"), parity_report("torch", precision="fp32"))
     assert comparison.sections == []
     assert "parity of lenet: agree" in terminal(comparison)

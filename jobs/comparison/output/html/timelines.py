@@ -12,8 +12,8 @@ from jobs.errors import BadInput
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from jobs.choices import FrameworkName
     from jobs.comparison.input.run_summary import RunSummary
-    from jobs.comparison.schema import FrameworkName
     from jobs.report import Report
 
 SectionKey = tuple[str, str]

@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from jobs.choices import FrameworkName
     from jobs.comparison.output.html.figures.figure import FigureBlock, Width
-    from jobs.comparison.schema import FrameworkName, MetricName, RunRow, Section
+    from jobs.comparison.schema import MetricName, RunRow, Section
 
 _PLOT, _HEAD, _FOOT, _LEGEND = 200, 40, 54, 20
 

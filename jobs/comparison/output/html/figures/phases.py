@@ -14,8 +14,9 @@ from jobs.comparison.text import ABSENT, counted, number
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from jobs.choices import FrameworkName
     from jobs.comparison.output.html.figures.figure import FigureBlock, Width
-    from jobs.comparison.schema import FrameworkName, Section
+    from jobs.comparison.schema import Section
     from jobs.report.schema import PhaseName
 
 _BAR, _TOP, _LEGEND, _FOOT = 44, 8, 26, 44

@@ -14,9 +14,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from jobs.choices import FrameworkName
     from jobs.comparison.input.metrics import Metric
     from jobs.comparison.output.html.figures.figure import FigureBlock, Width
-    from jobs.comparison.schema import FrameworkName, Section, SideMetric
+    from jobs.comparison.schema import Section, SideMetric
 
 MAX_DOTS: Final = 200
 """Dots of one side in one panel; more would hide each other."""
