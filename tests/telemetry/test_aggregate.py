@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.telemetry.aggregate import ReadingWindow, Series, aggregate, counted, highest, rate_of
+from jobs.telemetry.aggregate import ReadingWindow, Series, aggregate, counter_delta, max_in, rate_of
 
 GAPS = st.lists(st.floats(0.01, 0.3), min_size=1, max_size=60)
 VALUES = st.floats(-1e6, 1e6)
@@ -151,52 +151,52 @@ def test_no_sample_is_no_figure() -> None:
     assert aggregate(one, [(0.0, 1.0)], SECOND) is None
     assert aggregate(one, [(5.0, 5.0)], SECOND) is None
     assert aggregate(one, [], SECOND) is None
-    assert highest(empty, [(0.0, 1.0)]) is None
+    assert max_in(empty, [(0.0, 1.0)]) is None
 
 
 def test_a_counter_is_read_at_the_phase_s_ends() -> None:
     times = np.arange(0, 101) * 0.1
     samples = Series(times, 100 * times + 5000)
-    assert counted(samples, [(1.23, 4.56)], max_gap_s=0.2) == pytest.approx(100 * (4.56 - 1.23))
+    assert counter_delta(samples, [(1.23, 4.56)], max_gap_s=0.2) == pytest.approx(100 * (4.56 - 1.23))
 
 
 @given(cut=st.floats(0.1, 9.9))
 def test_counts_of_the_parts_add_up(cut: float) -> None:
     times = np.arange(0, 101) * 0.1
     samples = Series(times, times**2)
-    whole = counted(samples, [(0.0, 10.0)], max_gap_s=0.2)
-    assert counted(samples, [(0.0, cut), (cut, 10.0)], max_gap_s=0.2) == pytest.approx(whole)
+    whole = counter_delta(samples, [(0.0, 10.0)], max_gap_s=0.2)
+    assert counter_delta(samples, [(0.0, cut), (cut, 10.0)], max_gap_s=0.2) == pytest.approx(whole)
 
 
 def test_a_counter_without_samples_at_both_ends_is_unknown() -> None:
     samples = Series(np.array([1.0, 2.0]), np.array([0.0, 10.0]))
-    assert counted(samples, [(0.0, 2.0)], max_gap_s=0.2) is None
-    assert counted(samples, [(1.0, 3.0)], max_gap_s=0.2) is None
-    assert counted(samples, [(1.0, 2.0), (1.0, 3.0)], max_gap_s=2.0) is None
+    assert counter_delta(samples, [(0.0, 2.0)], max_gap_s=0.2) is None
+    assert counter_delta(samples, [(1.0, 3.0)], max_gap_s=0.2) is None
+    assert counter_delta(samples, [(1.0, 2.0), (1.0, 3.0)], max_gap_s=2.0) is None
     # Between two readings too far apart it may have stood still and run.
     far = Series(np.array([0.0, 1.0, 100.0, 101.0]), np.array([0.0, 1.0, 2.0, 3.0]))
-    assert counted(far, [(40.0, 41.0)], max_gap_s=2.0) is None
-    assert counted(far, [(0.5, 100.5)], max_gap_s=2.0) == pytest.approx(2.0)
-    assert counted(Series(np.empty(0), np.empty(0)), [(0.0, 1.0)], max_gap_s=0.2) is None
-    assert counted(samples, [], max_gap_s=0.2) is None
+    assert counter_delta(far, [(40.0, 41.0)], max_gap_s=2.0) is None
+    assert counter_delta(far, [(0.5, 100.5)], max_gap_s=2.0) == pytest.approx(2.0)
+    assert counter_delta(Series(np.empty(0), np.empty(0)), [(0.0, 1.0)], max_gap_s=0.2) is None
+    assert counter_delta(samples, [], max_gap_s=0.2) is None
 
 
 def test_a_counter_that_was_reset_is_unknown() -> None:
     samples = Series(np.array([0.0, 1.0, 2.0]), np.array([100.0, 5.0, 10.0]))
-    assert counted(samples, [(0.0, 2.0)], max_gap_s=0.2) is None
+    assert counter_delta(samples, [(0.0, 2.0)], max_gap_s=0.2) is None
 
 
 def test_a_rate_is_the_counter_s_growth_over_time() -> None:
     times = np.array([0.0, 0.05, 1.0, 2.0])
-    rate = rate_of(Series(times, np.array([0.0, 0.1, 1.0, 4.0])), least_s=0.1)
+    rate = rate_of(Series(times, np.array([0.0, 0.1, 1.0, 4.0])))
     assert rate.times.tolist() == [0.0, 1.0, 2.0]
     assert rate.values.tolist()[1:] == [1.0, 3.0]
     found = aggregate(rate, [(0.0, 2.0)], ReadingWindow(max_gap_s=3.0))
     assert found is not None
     assert (found.mean, found.n) == (2.0, 2)
-    assert len(rate_of(Series(np.empty(0), np.empty(0)), least_s=0.1).times) == 0
+    assert len(rate_of(Series(np.empty(0), np.empty(0))).times) == 0
 
 
 def test_the_highest_is_of_the_stretches_alone() -> None:
     samples = Series(np.arange(10.0), np.arange(10.0))
-    assert highest(samples, [(1.0, 3.0), (5.5, 6.5)]) == 6.0
+    assert max_in(samples, [(1.0, 3.0), (5.5, 6.5)]) == 6.0

@@ -1,114 +1,133 @@
-"""The GPU's loop: the only place where NVML is called, so that a call that hangs holds up nothing else."""
+"""The GPU's loop: the only thread that calls NVML, so that a call that hangs holds up nothing else."""
 
 from __future__ import annotations
 
-import queue
+import contextlib
 import time
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import pynvml
 
-from jobs.telemetry.sampler.device_lookup import describe, find
-from jobs.telemetry.sampler.gpu_sampler import GpuSampler
-from jobs.telemetry.sampler.messages import DeviceFacts, DeviceQuery, all_unknown
-from jobs.telemetry.sampler.nvml import NvmlUnavailable, Session, call, text, uuid_of
-from jobs.telemetry.sampler.schedule import next_message
-from jobs.telemetry.sampler.usage_before_run import baselines
+from jobs.telemetry.sampler.device_lookup import describe, find, inventory
+from jobs.telemetry.sampler.gpm import GpmReader
+from jobs.telemetry.sampler.gpu import BufferReader, PolledReader, XidReader, metrics_read_at
+from jobs.telemetry.sampler.loop import MIN_MARK_INTERVAL_S, SamplerLoop
+from jobs.telemetry.sampler.nvml import NvmlUnavailable, call, cuda_driver_version, driver_version, process_count
+from jobs.telemetry.types import DeviceQuery
 
 if TYPE_CHECKING:
-    from jobs.telemetry.sampler.message_writer import Message, MessageWriter
-    from jobs.telemetry.sampler.messages import Settings, UsageBeforeRun
+    from jobs.telemetry.sampler.message_writer import MessageWriter
+    from jobs.telemetry.types import Options
 
 
-class GpuLoop:
-    """Opens NVML, finds the job's GPU once it is told which, and reads it at several rates until told to stop."""
+class GpuLoop(SamplerLoop):
+    """Opens NVML, finds the job's GPU once it is told which, and reads it until told to stop."""
 
-    def __init__(self, settings: Settings, outbox: MessageWriter) -> None:
-        self._settings = settings
-        self._outbox = outbox
-        self._baselines: dict[str, UsageBeforeRun] = {}
-        self._baseline_s = 0.0
-        self.inbox: queue.SimpleQueue[Message] = queue.SimpleQueue()
+    device: GpuReaders | None = None
 
-    def run(self) -> None:
+    def sample(self) -> None:
+        nvml_error = None
         try:
-            session = Session()
+            call(pynvml.nvmlInit)
         except NvmlUnavailable as error:
-            self._send_inventory(None, [], str(error))
-            self._answer_without_nvml(str(error))
-            return
-        try:
-            self._read_inventory(session)
-            self._watch(session)
-        finally:
-            session.close()
-
-    def _send_inventory(self, driver_version: str | None, devices: list[dict[str, str]], error: str | None) -> None:
-        self._outbox.say("hello", driver_version=driver_version, devices=devices, error=error)
-
-    def _read_inventory(self, session: Session) -> None:
-        # Before the framework has touched a GPU, while it is still being imported.
-        if self._settings.gpu_untouched:
-            self._baselines, self._baseline_s = baselines(session), time.monotonic()
-        try:
-            names = [
-                {"name": text(call(pynvml.nvmlDeviceGetName, gpu)), "uuid": uuid_of(gpu)} for gpu in session.gpus()
-            ]
-            self._send_inventory(session.driver_version(), names, None)
-        except NvmlUnavailable as error:
-            self._send_inventory(None, [], str(error))
-
-    def _answer_without_nvml(self, reason: str) -> None:
-        while True:
-            message = self.inbox.get()
-            if message["kind"] == "attach":
-                self._say_facts(DeviceFacts(null_reasons=all_unknown(reason)), error=reason)
-            elif message["kind"] == "stop":
-                self._outbox.say("gpu_end", rates={}, other_process_count=None)
-                return
-
-    def _watch(self, session: Session) -> None:
-        device: GpuSampler | None = None
-        while True:
-            message = next_message(self.inbox, device.schedule) if device is not None else self.inbox.get()
-            kind = message["kind"] if message is not None else None
+            nvml_error = str(error)
+        self._send_inventory(nvml_error)
+        kind = ""
+        while kind != "stop":
+            message = self.next_message()
+            kind = message["kind"] if message is not None else ""
             if message is not None and kind == "attach":
-                if self._baseline_s > message["untouched_until_s"]:
-                    # NVML was so slow to start that the job may have been first: nothing can be said of before.
-                    self._baselines = {}
-                device = self._attach(session, message["wanted"])
-            if device is not None:
-                device.read_due()
-                if kind == "mark":
-                    device.read_counters()
-                device.say_changes()
-            if kind == "stop":
-                rates, others = ({}, None) if device is None else device.finish()
-                self._outbox.say("gpu_end", rates=rates, other_process_count=others)
-                return
+                self.attach(message["query"], nvml_error)
+            self.read_due()
+            if kind == "mark" and self.device is not None:
+                self.device.read_counters()
+        self.finish()
+        if nvml_error is None:
+            with contextlib.suppress(NvmlUnavailable):
+                call(pynvml.nvmlShutdown)
 
-    def _attach(self, session: Session, wanted: dict[str, Any] | None) -> GpuSampler | None:
-        if wanted is None:
-            self._say_facts(_system_facts(session), error="the job runs on the CPU")
-            return None
-        try:
-            handle, method = find(session, DeviceQuery(**wanted))
-            facts = describe(session, handle, method)
-        except NvmlUnavailable as error:
-            self._say_facts(DeviceFacts(null_reasons=all_unknown(str(error))), error=str(error))
-            return None
-        self._say_facts(facts, error=None)
-        return GpuSampler(handle, self._settings, self._outbox)
+    def _send_inventory(self, error: str | None) -> None:
+        """Before the framework has touched a GPU, while it is still being imported."""
+        driver, devices = None, []
+        if error is None:
+            try:
+                devices, driver = inventory(), driver_version()
+            except NvmlUnavailable as unavailable:
+                error = str(unavailable)
+        self._writer.send("inventory", driver_version=driver, devices=devices, at_s=time.monotonic(), error=error)
 
-    def _say_facts(self, facts: DeviceFacts, *, error: str | None) -> None:
-        baseline = self._baselines.get(facts.mig_uuid or facts.uuid or "")
-        self._outbox.say("facts", facts=asdict(facts), error=error, baseline=baseline and asdict(baseline))
+    def attach(self, query: dict[str, Any] | None, nvml_error: str | None) -> None:
+        """Send what is known of the job's device, and start to read it; without a query the driver's version only."""
+        facts: dict[str, Any] = {}
+        errors: dict[str, str] = {}
+        error, handle = nvml_error, None
+        if error is None:
+            try:
+                if query is None:
+                    facts = {"driver_version": driver_version(), "cuda_driver_version": cuda_driver_version()}
+                else:
+                    handle, method = find(DeviceQuery(**query))
+                    facts, errors = describe(handle, method)
+            except NvmlUnavailable as unavailable:
+                error = str(unavailable)
+        self._writer.send("device", facts=facts, errors=errors, error=error)
+        if error is None and handle is not None:
+            self.device = GpuReaders(handle, self._options, self._writer)
+            self.start_rates(fast=self._options.fast_s, gpm=self._options.gpm_s, slow=self._options.slow_s)
+
+    def read_due(self) -> None:
+        """Make the readings that are due. Each has its own time: a slow call before it must not date it."""
+        if self.device is None:
+            return
+        device = self.device
+        for name, read in (("fast", device.fast.read), ("gpm", device.gpm.read), ("slow", device.read_slow)):
+            rate = self._rates[name]
+            now_s = time.monotonic()
+            if rate.begin(now_s):
+                self._writer.add_sample(now_s, read())
+                rate.end(time.monotonic())
+
+    def finish(self) -> None:
+        others = None if self.device is None else self.device.finish()
+        self._writer.send("gpu_end", rates=self.account(), other_process_count=others)
 
 
-def _system_facts(session: Session) -> DeviceFacts:
-    try:
-        driver, cuda = session.driver_version(), session.cuda_driver_version()
-    except NvmlUnavailable as error:
-        return DeviceFacts(null_reasons=all_unknown(str(error)))
-    return DeviceFacts(driver_version=driver, cuda_driver_version=cuda)
+class GpuReaders:
+    """All readers of one device. No reading raises."""
+
+    def __init__(self, handle: Any, options: Options, writer: MessageWriter) -> None:
+        self._handle = handle
+        self._writer = writer
+        self.fast = PolledReader(handle, metrics_read_at("fast"), writer)
+        self.gpm = GpmReader(handle, options.gpm_s, writer)
+        self._slow = PolledReader(handle, metrics_read_at("slow"), writer)
+        self._counters = PolledReader(handle, metrics_read_at("boundary"), writer)
+        self._counted_s = 0.0
+        self._xids = XidReader(handle, writer)
+        self._buffer = BufferReader(handle, writer)
+
+    def read_counters(self) -> None:
+        """At the slow rate and at the ends of phases, so that each phase has its own count."""
+        now_s = time.monotonic()
+        if now_s - self._counted_s >= MIN_MARK_INTERVAL_S:
+            self._counted_s = now_s
+            self._writer.add_sample(now_s, self._counters.read())
+            self._xids.read()
+
+    def read_slow(self) -> dict[str, float]:
+        self.read_counters()
+        self._buffer.read()
+        return self._slow.read()
+
+    def finish(self) -> int | None:
+        """Read the counters and events a last time; the number of other processes on the device, if known.
+
+        NVML gives the host's process ids, which mean nothing inside a container: one process is taken to be the job.
+        """
+        self.read_counters()
+        self._xids.read()
+        self._buffer.read()
+        self.gpm.close()
+        self._xids.close()
+        count = process_count(self._handle)
+        return None if count is None else max(0, count - 1)

@@ -1,43 +1,79 @@
-"""CPU time and memory of the training process and its children, and what the cgroup let them have."""
+"""CPU time and memory of the training process and its children, and how long its CPU quota held it back."""
 
 from __future__ import annotations
 
 import os
 import time
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import psutil
+
+from jobs.telemetry.sampler.loop import MIN_MARK_INTERVAL_S, SamplerLoop
+
+if TYPE_CHECKING:
+    from jobs.telemetry.sampler.message_writer import MessageWriter
+    from jobs.telemetry.types import Options
 
 CGROUP_ROOT: Final = Path("/sys/fs/cgroup")
 PROC: Final = Path("/proc")
 CHILDREN_S: Final = 10.0
-"""How often children are looked for."""
+"""How often children are looked for: it reads the parent of every process of the machine."""
+
+
+class HostLoop(SamplerLoop):
+    """Reads the host at the slow rate and at each phase boundary, independently of NVML."""
+
+    def __init__(self, options: Options, process_id: int, writer: MessageWriter) -> None:
+        super().__init__(options, writer)
+        self._process_id = process_id
+
+    def sample(self) -> None:
+        self.start_rates(host=self._options.slow_s)
+        try:
+            self._read_until_stopped(HostReader(self._process_id))
+        except (psutil.Error, OSError) as error:
+            self._writer.record_error("host", str(error))
+        self._writer.send("host_end", rates=self.account())
+
+    def _read_until_stopped(self, reader: HostReader) -> None:
+        rate = self._rates["host"]
+        last_s = 0.0
+        kind = ""
+        while kind != "stop":
+            message = self.next_message()
+            kind = message["kind"] if message is not None else ""
+            now_s = time.monotonic()
+            due = rate.begin(now_s)
+            if due or (kind and now_s - last_s >= MIN_MARK_INTERVAL_S):
+                last_s = now_s
+                self._writer.add_sample(now_s, reader.read())
+            if due:
+                rate.end(time.monotonic())
 
 
 class HostReader:
-    """Reads the process and its children together, this one apart; a child that has ended is let go."""
+    """Reads the process and its children together; children that have ended are left out."""
 
     def __init__(self, process_id: int) -> None:
         """Raises psutil.NoSuchProcess where there is no such process."""
         self._process = psutil.Process(process_id)
-        self._stat = PROC / f"{process_id}/task/{process_id}/stat"
-        self._cgroup = _cgroup_stat(process_id)
+        self._thread_stat = PROC / f"{process_id}/task/{process_id}/stat"
+        self._cgroup_stat = _find_cgroup_stat(process_id)
         self._children: list[psutil.Process] = []
         self._listed_s = -CHILDREN_S
 
     def read(self) -> dict[str, float]:
-        """Seconds of CPU used so far, resident bytes, seconds the cgroup held it back.
+        """Seconds of CPU used so far, by the process and by its main thread; resident bytes; seconds throttled.
 
         Raises:
             psutil.Error: the process is gone or may not be read.
         """
         own = self._process.cpu_times()
-        # Children that have ended are already in the parent's account.
+        # The parent's account has the children that have ended.
         cpu_s = own.user + own.system + own.children_user + own.children_system
         rss_bytes = self._process.memory_info().rss
         if time.monotonic() - self._listed_s >= CHILDREN_S:
-            # Finding them reads every process's parent: too much for each time on a busy node.
             self._listed_s = time.monotonic()
             self._children = [child for child in self._process.children(recursive=True) if child.pid != os.getpid()]
         for child in self._children:
@@ -47,26 +83,22 @@ class HostReader:
             except psutil.Error:
                 continue
             cpu_s += times.user + times.system
-        found = {"cpu_s": cpu_s, "rss_bytes": float(rss_bytes)}
-        main_thread_s = self._main_thread_s()
-        if main_thread_s is not None:
-            found["main_thread_s"] = main_thread_s
-        return found | self._throttling()
+        return {"cpu_s": cpu_s, "rss_bytes": float(rss_bytes)} | self._main_thread() | self._throttling()
 
-    def _main_thread_s(self) -> float | None:
+    def _main_thread(self) -> dict[str, float]:
         """CPU seconds of the thread that feeds the GPU; Linux only."""
         try:
             # The name, in parentheses, may hold spaces; user and system time are fields 14 and 15 (proc(5)).
-            fields = self._stat.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+            fields = self._thread_stat.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
         except OSError:
-            return None
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+            return {}
+        return {"main_thread_s": (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")}
 
     def _throttling(self) -> dict[str, float]:
-        if self._cgroup is None:
+        if self._cgroup_stat is None:
             return {}
         try:
-            pairs = dict(line.split() for line in self._cgroup.read_text().splitlines())
+            pairs = dict(line.split() for line in self._cgroup_stat.read_text().splitlines())
             if "throttled_usec" in pairs:
                 return {"cgroup_throttled_s": int(pairs["throttled_usec"]) / 1e6}
             return {"cgroup_throttled_s": int(pairs["throttled_time"]) / 1e9}
@@ -74,21 +106,17 @@ class HostReader:
             return {}
 
 
-def _cgroup_stat(process_id: int) -> Path | None:
+def _find_cgroup_stat(process_id: int) -> Path | None:
     """The ``cpu.stat`` that counts the process's throttling: version 2's, else version 1's; ``None`` without one."""
     try:
         lines = (PROC / f"{process_id}/cgroup").read_text().splitlines()
     except OSError:
         return None
     paths = {controllers: path.lstrip("/") for _, controllers, path in (line.split(":", 2) for line in lines)}
-    of_cpu = next((path for names, path in paths.items() if "cpu" in names.split(",")), "")
+    cpu_path = next((path for names, path in paths.items() if "cpu" in names.split(",")), "")
     # In a container with a cgroup namespace of its own, the root is the container's.
-    candidates = [
-        CGROUP_ROOT / paths.get("", "") / "cpu.stat",
-        CGROUP_ROOT / "cpu.stat",
-        CGROUP_ROOT / "cpu" / of_cpu / "cpu.stat",
-        CGROUP_ROOT / "cpu" / "cpu.stat",
-    ]
+    folders = (paths.get("", ""), "", f"cpu/{cpu_path}", "cpu")
+    candidates = [CGROUP_ROOT / folder / "cpu.stat" for folder in folders]
     return next((path for path in candidates if _counts_throttling(path)), None)
 
 

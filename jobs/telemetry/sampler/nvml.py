@@ -1,7 +1,4 @@
-"""NVML behind calls whose errors are texts: with the readers beside it, the only place that uses the binding.
-
-Names and units follow NVIDIA's NVML API reference; every figure leaves this package in SI units.
-"""
+"""NVML through its binding: every error becomes :class:`NvmlUnavailable`, whose text says what to do."""
 
 from __future__ import annotations
 
@@ -26,12 +23,11 @@ NEXT_STEP: Final = {
     pynvml.NVML_ERROR_UNKNOWN: "in a container this often means its devices were taken away: restart the container",
 }
 
-NOT_OFFERED: Final = frozenset(
+PERMANENT: Final = frozenset(
     {pynvml.NVML_ERROR_NOT_SUPPORTED, pynvml.NVML_ERROR_FUNCTION_NOT_FOUND, pynvml.NVML_ERROR_ARGUMENT_VERSION_MISMATCH}
 )
-"""Codes after which asking again is pointless."""
 
-VALUE_FIELD: Final = {
+VALUE_MEMBER: Final = {
     pynvml.NVML_VALUE_TYPE_DOUBLE: "dVal",
     pynvml.NVML_VALUE_TYPE_UNSIGNED_INT: "uiVal",
     pynvml.NVML_VALUE_TYPE_UNSIGNED_LONG: "ulVal",
@@ -44,7 +40,7 @@ VALUE_FIELD: Final = {
 
 
 class NvmlUnavailable(Exception):
-    """NVML as a whole, or one figure of it, cannot be had; the text says why and what to do."""
+    """NVML as a whole, or one of its figures, is not available."""
 
     def __init__(self, error: BaseException) -> None:
         self.code: int | None = getattr(error, "value", None)
@@ -52,9 +48,9 @@ class NvmlUnavailable(Exception):
         super().__init__(f"{error}: {step}" if step else str(error))
 
     @property
-    def final(self) -> bool:
-        """Whether asking again is pointless: the GPU or driver does not offer the figure."""
-        return self.code in NOT_OFFERED
+    def is_permanent(self) -> bool:
+        """Whether the GPU or the driver does not offer the figure, so that asking again is pointless."""
+        return self.code in PERMANENT
 
 
 def call(function: Callable[..., Any], *arguments: Any) -> Any:
@@ -69,80 +65,88 @@ def call(function: Callable[..., Any], *arguments: Any) -> Any:
         raise NvmlUnavailable(error) from error
 
 
-def text(value: str | bytes) -> str:
-    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
-
-
-def uuid_of(handle: Any) -> str:
-    return text(call(pynvml.nvmlDeviceGetUUID, handle))
-
-
 def field_value(field: Any) -> float:
-    """The value that one entry of ``nvmlDeviceGetFieldValues`` holds.
+    """The value of one entry of ``nvmlDeviceGetFieldValues``.
 
     Raises:
         NvmlUnavailable: the entry holds an error instead.
     """
     if field.nvmlReturn != pynvml.NVML_SUCCESS:
         raise NvmlUnavailable(pynvml.NVMLError(field.nvmlReturn))
-    member = VALUE_FIELD.get(field.valueType)
+    member = VALUE_MEMBER.get(field.valueType)
     if member is None:
         raise NvmlUnavailable(ValueError(f"NVML value type {field.valueType} is not known"))
     return float(getattr(field.value, member))
 
 
-class Session:
-    """An open NVML session of this process."""
+def driver_version() -> str:
+    return str(call(pynvml.nvmlSystemGetDriverVersion))
 
-    def __init__(self) -> None:
-        """Open the session.
 
-        Raises:
-            NvmlUnavailable: there is no library, no driver, or they do not fit together.
-        """
-        call(pynvml.nvmlInit)
+def cuda_driver_version() -> str:
+    """The newest CUDA version that the driver supports; NVML gives 1000 * major + 10 * minor."""
+    number = int(call(pynvml.nvmlSystemGetCudaDriverVersion))
+    return f"{number // 1000}.{number % 1000 // 10}"
 
-    def close(self) -> None:
+
+def uuid_of(handle: Any) -> str:
+    return str(call(pynvml.nvmlDeviceGetUUID, handle))
+
+
+def visible_gpus() -> list[Any]:
+    """Handles of the GPUs that this process may use, in NVML's order, which is by PCI bus id.
+
+    NVML also counts GPUs that a cgroup keeps from the process; they are left out.
+    """
+    handles = []
+    for index in range(call(pynvml.nvmlDeviceGetCount)):
         try:
-            call(pynvml.nvmlShutdown)
-        except NvmlUnavailable:
-            return
-
-    def driver_version(self) -> str:
-        return text(call(pynvml.nvmlSystemGetDriverVersion))
-
-    def cuda_driver_version(self) -> str:
-        # 1000 * major + 10 * minor
-        number = int(call(pynvml.nvmlSystemGetCudaDriverVersion))
-        return f"{number // 1000}.{number % 1000 // 10}"
-
-    def gpus(self) -> list[Any]:
-        """Handles of the GPUs this process may use, in NVML's order, which is the PCI bus's.
-
-        NVML counts those, too, that a cgroup keeps from the process; they are left out.
-        """
-        found = []
-        for index in range(call(pynvml.nvmlDeviceGetCount)):
-            try:
-                found.append(call(pynvml.nvmlDeviceGetHandleByIndex, index))
-            except NvmlUnavailable as error:
-                if error.code != pynvml.NVML_ERROR_NO_PERMISSION:
-                    raise
-        return found
+            handles.append(call(pynvml.nvmlDeviceGetHandleByIndex, index))
+        except NvmlUnavailable as error:
+            if error.code != pynvml.NVML_ERROR_NO_PERMISSION:
+                raise
+    return handles
 
 
 def is_mig_enabled(gpu: Any) -> bool:
-    """Whether the GPU is split into MIG devices now; a GPU or driver that knows no MIG is not."""
     try:
         return bool(call(pynvml.nvmlDeviceGetMigMode, gpu)[0])
     except NvmlUnavailable:
+        # A GPU or driver without MIG.
         return False
 
 
 def mig_devices(gpu: Any) -> Iterator[Any]:
-    """Handles of the GPU's MIG devices that this process may see; slots may be empty anywhere in between."""
+    """Handles of the GPU's MIG devices that this process may see; any slot may be empty."""
     for index in range(call(pynvml.nvmlDeviceGetMaxMigDeviceCount, gpu)):
         try:
             yield call(pynvml.nvmlDeviceGetMigDeviceHandleByIndex, gpu, index)
         except NvmlUnavailable:
             continue
+
+
+def is_mig_device(handle: Any) -> bool:
+    try:
+        return bool(call(pynvml.nvmlDeviceIsMigDeviceHandle, handle))
+    except NvmlUnavailable:
+        return False
+
+
+def gpu_and_instance(handle: Any) -> tuple[Any, int | None]:
+    """The GPU that a MIG device is part of, and its GPU instance id; a GPU itself and ``None``.
+
+    Raises:
+        NvmlUnavailable: it is a MIG device, and its GPU or id is not available.
+    """
+    if not is_mig_device(handle):
+        return handle, None
+    gpu = call(pynvml.nvmlDeviceGetDeviceHandleFromMigDeviceHandle, handle)
+    return gpu, int(call(pynvml.nvmlDeviceGetGpuInstanceId, handle))
+
+
+def process_count(handle: Any) -> int | None:
+    """Compute processes on the device; ``None`` where they may not be listed."""
+    try:
+        return len(call(pynvml.nvmlDeviceGetComputeRunningProcesses, handle))
+    except NvmlUnavailable:
+        return None
