@@ -11,51 +11,50 @@ from typing import Final, Literal, NamedTuple
 Aggregation = Literal["mean", "peak", "delta", "events"]
 """Over a phase: time-weighted statistics, the largest reading, the growth of a counter, or the reported events."""
 
-ReadAt = Literal["fast", "gpm", "slow", "boundary", "host"]
-"""When it is read: at one of three rates; at the slow rate and at each phase boundary; by the host's loop."""
+ReadAt = Literal["fast", "gpm", "slow", "boundary", "events", "host"]
+"""When: at one of three rates; at the slow rate and at phase boundaries (counters, events); by the host's loop."""
 
 TOO_SHORT: Final = "no reading fell into a stretch this short"
 NOT_BOTH_ENDS: Final = "not read at both ends, or the counter was reset in between"
 
 
 class NvmlSource(NamedTuple):
-    """One way to read a metric: a field value where ``name`` is a field id, else a function of the binding."""
+    """One way to read a metric: a field value where ``name`` is a field id, else a function of the binding.
+
+    ``name`` is the source's name in the report, and the binding's ``function`` where that is not given. ``argument``
+    names the constant that the function takes beside the handle, or GPM's metric. ``member`` is read of a structure.
+    ``factor`` leads to the metric's unit. ``window_s`` is the time that one reading is an average of, if it is one.
+    """
 
     name: str
-    """As the report names the source."""
     function: str = ""
-    """The binding's function where it is not ``name``."""
     argument: str = ""
-    """Name of the constant that the function takes beside the handle; for GPM, of the metric."""
     member: str = ""
-    """Member of the structure that the function returns."""
     factor: float = 1.0
-    """Leads to the metric's unit."""
     window_s: float | None = None
-    """The time that one reading is an average of; ``None`` for an instant or a count."""
 
 
 class Metric(NamedTuple):
-    """What is read, and what becomes of it."""
+    """What is read, and what becomes of it.
+
+    ``name`` is that of its capability and its column in the time series. ``unit`` is empty for a count. Of the
+    ``sources`` the best is first; the next is tried where the GPU or the driver does not offer one. ``buffer`` names
+    what ``nvmlDeviceGetSamples`` has of it: ``NVML_…_SAMPLES``. ``counter`` is read by the host's loop
+    if the metric is its rate in percent. ``report_field`` is given where it is not ``name``; ``field.key`` is an
+    entry of a dictionary. ``prometheus`` is its name in the Prometheus file, if it is there. ``reason`` says why the
+    figure is null where no error is known.
+    """
 
     name: str
-    """Of its entry among the capabilities and of its column in the time series."""
     unit: str
-    """Of the report; empty for a count."""
     aggregation: Aggregation
     read_at: ReadAt
     sources: tuple[NvmlSource, ...] = ()
-    """The best first; the next is tried where the GPU or the driver does not offer one."""
     buffer: str = ""
-    """Name of its constant for ``nvmlDeviceGetSamples``, if the driver buffers it."""
     counter: str = ""
-    """The counter that the host's loop reads, if the metric is its rate in percent."""
     report_field: str = ""
-    """The report's field where it is not ``name``; ``field.key`` for an entry of a dictionary."""
     prometheus: str = ""
-    """Name in the Prometheus file, in Prometheus' base units; empty for a metric that it lacks."""
     reason: str = ""
-    """Why there is no figure where no error is known; by default the aggregation's usual reason."""
 
     @property
     def field(self) -> str:
@@ -80,27 +79,37 @@ def _throttle(cause: str, field_id: str) -> Metric:
     return Metric(f"throttle_s.{cause}", "s", "delta", "boundary", (source,), prometheus="gpu_throttled_seconds")
 
 
+# By its reference (nvmlUtilization_t) the sample period is between 1/6 s and 1 s, depending on the product. The
+# longest is assumed, so that a reading that may have seen the time before the phase does not count.
+_UTIL: Final = NvmlSource("nvmlDeviceGetUtilizationRates", member="gpu", window_s=1.0)
+# nvmlDeviceGetPowerUsage is an average over 1 s from Ampere on, GA100 apart, says its reference.
+_POWER: Final = (
+    NvmlSource("NVML_FI_DEV_POWER_INSTANT", factor=1e-3),
+    NvmlSource("nvmlDeviceGetPowerUsage", factor=1e-3, window_s=1.0),
+)
+_SM_CLOCK: Final = NvmlSource("nvmlDeviceGetClockInfo(SM)", "nvmlDeviceGetClockInfo", "NVML_CLOCK_SM", factor=1e6)
+_MEMORY_CLOCK: Final = NvmlSource("nvmlDeviceGetClockInfo(MEM)", "nvmlDeviceGetClockInfo", "NVML_CLOCK_MEM", factor=1e6)
+_TEMPERATURE: Final = tuple(
+    NvmlSource(name, argument="NVML_TEMPERATURE_GPU")
+    for name in ("nvmlDeviceGetTemperatureV", "nvmlDeviceGetTemperature")
+)
+# Version 1 counts what the driver reserves as used; version 2 counts it apart.
 _MEMORY_V2: Final = NvmlSource("nvmlDeviceGetMemoryInfo_v2", "nvmlDeviceGetMemoryInfo", "nvmlMemory_v2", "used")
+_MEMORY_USED: Final = (_MEMORY_V2, NvmlSource("nvmlDeviceGetMemoryInfo", member="used"))
+_ENERGY: Final = (
+    NvmlSource("NVML_FI_DEV_TOTAL_ENERGY_CONSUMPTION", factor=1e-3),
+    NvmlSource("nvmlDeviceGetTotalEnergyConsumption", factor=1e-3),
+)
 
 GPU_METRICS: Final = (
-    # By its reference (nvmlUtilization_t) the sample period is between 1/6 s and 1 s, depending on the product. The
-    # longest is assumed, so that a reading that may have seen the time before the phase does not count.
+    Metric("util_percent", "%", "mean", "fast", (_UTIL,), buffer="GPU_UTILIZATION", prometheus="gpu_utilization_ratio"),
     Metric(
-        name="util_percent",
-        unit="%",
-        aggregation="mean",
-        read_at="fast",
-        sources=(NvmlSource("nvmlDeviceGetUtilizationRates", member="gpu", window_s=1.0),),
-        buffer="NVML_GPU_UTILIZATION_SAMPLES",
-        prometheus="gpu_utilization_ratio",
-    ),
-    Metric(
-        name="memory_util_percent",
-        unit="%",
-        aggregation="mean",
-        read_at="fast",
-        sources=(NvmlSource("nvmlDeviceGetUtilizationRates", member="memory", window_s=1.0),),
-        buffer="NVML_MEMORY_UTILIZATION_SAMPLES",
+        "memory_util_percent",
+        "%",
+        "mean",
+        "fast",
+        (_UTIL._replace(member="memory"),),
+        buffer="MEMORY_UTILIZATION",
         prometheus="gpu_memory_controller_utilization_ratio",
     ),
     _gpm("graphics_util_percent", "GRAPHICS_UTIL"),
@@ -113,64 +122,21 @@ GPU_METRICS: Final = (
     # GPM counts PCIe traffic in MiB/s.
     _gpm("pcie_tx_bytes_per_s", "PCIE_TX_PER_SEC", "B/s", factor=2.0**20),
     _gpm("pcie_rx_bytes_per_s", "PCIE_RX_PER_SEC", "B/s", factor=2.0**20),
-    # nvmlDeviceGetPowerUsage is an average over 1 s from Ampere on, GA100 apart, says its reference.
+    Metric("power_w", "W", "mean", "fast", _POWER, prometheus="gpu_power_watts"),
+    Metric("sm_clock_hz", "Hz", "mean", "fast", (_SM_CLOCK,)),
+    Metric("memory_clock_hz", "Hz", "mean", "fast", (_MEMORY_CLOCK,)),
+    Metric("temperature_c", "°C", "mean", "slow", _TEMPERATURE),
     Metric(
-        name="power_w",
-        unit="W",
-        aggregation="mean",
-        read_at="fast",
-        sources=(
-            NvmlSource("NVML_FI_DEV_POWER_INSTANT", factor=1e-3),
-            NvmlSource("nvmlDeviceGetPowerUsage", factor=1e-3, window_s=1.0),
-        ),
-        prometheus="gpu_power_watts",
-    ),
-    Metric(
-        name="sm_clock_hz",
-        unit="Hz",
-        aggregation="mean",
-        read_at="fast",
-        sources=(NvmlSource("nvmlDeviceGetClockInfo(SM)", "nvmlDeviceGetClockInfo", "NVML_CLOCK_SM", factor=1e6),),
-    ),
-    Metric(
-        name="memory_clock_hz",
-        unit="Hz",
-        aggregation="mean",
-        read_at="fast",
-        sources=(NvmlSource("nvmlDeviceGetClockInfo(MEM)", "nvmlDeviceGetClockInfo", "NVML_CLOCK_MEM", factor=1e6),),
-    ),
-    Metric(
-        name="temperature_c",
-        unit="°C",
-        aggregation="mean",
-        read_at="slow",
-        sources=(
-            NvmlSource("nvmlDeviceGetTemperatureV", argument="NVML_TEMPERATURE_GPU"),
-            NvmlSource("nvmlDeviceGetTemperature", argument="NVML_TEMPERATURE_GPU"),
-        ),
-    ),
-    # Version 1 counts what the driver reserves as used; version 2 counts it apart.
-    Metric(
-        name="memory_used_bytes",
-        unit="B",
-        aggregation="peak",
-        read_at="fast",
-        sources=(_MEMORY_V2, NvmlSource("nvmlDeviceGetMemoryInfo", member="used")),
+        "memory_used_bytes",
+        "B",
+        "peak",
+        "fast",
+        _MEMORY_USED,
         report_field="memory_used_peak_bytes",
         prometheus="gpu_memory_used_peak_bytes",
     ),
     Metric("memory_reserved_bytes", "B", "peak", "fast", (_MEMORY_V2._replace(member="reserved"),)),
-    Metric(
-        name="energy_j",
-        unit="J",
-        aggregation="delta",
-        read_at="boundary",
-        sources=(
-            NvmlSource("NVML_FI_DEV_TOTAL_ENERGY_CONSUMPTION", factor=1e-3),
-            NvmlSource("nvmlDeviceGetTotalEnergyConsumption", factor=1e-3),
-        ),
-        prometheus="gpu_energy_joules",
-    ),
+    Metric("energy_j", "J", "delta", "boundary", _ENERGY, prometheus="gpu_energy_joules"),
     _throttle("power_cap", "PERF_POLICY_POWER"),
     _throttle("thermal", "PERF_POLICY_THERMAL"),
     _throttle("sw_thermal", "CLOCKS_EVENT_REASON_SW_THERM_SLOWDOWN"),
@@ -186,41 +152,23 @@ GPU_METRICS: Final = (
     _counter("row_remaps_corrected", "REMAPPED_COR"),
     _counter("row_remaps_uncorrected", "REMAPPED_UNC"),
     Metric(
-        name="xid_errors",
-        unit="",
-        aggregation="events",
-        read_at="boundary",
-        sources=(NvmlSource("nvmlEventSetWait_v2"),),
-        reason="XID events are not watched",
+        "xid_errors", "", "events", "events", (NvmlSource("nvmlEventSetWait_v2"),), reason="XID events are not watched"
     ),
 )
 """What is read of a GPU: each has an entry among the report's capabilities."""
 
+
+def metrics_read_at(when: ReadAt) -> tuple[Metric, ...]:
+    return tuple(metric for metric in GPU_METRICS if metric.read_at == when)
+
+
+_NO_THREADS: Final = f"{TOO_SHORT}, or the system does not count by thread"
+_NO_THROTTLING: Final = "not read at both ends, or the cgroup counts no throttling"
+
 HOST_METRICS: Final = (
     Metric("cpu_percent", "%", "mean", "host", counter="cpu_s", prometheus="cpu_cores"),
-    Metric(
-        name="main_thread_percent",
-        unit="%",
-        aggregation="mean",
-        read_at="host",
-        counter="main_thread_s",
-        reason=f"{TOO_SHORT}, or the system does not count by thread",
-    ),
-    Metric(
-        name="rss_bytes",
-        unit="B",
-        aggregation="peak",
-        read_at="host",
-        report_field="rss_peak_bytes",
-        prometheus="resident_memory_peak_bytes",
-    ),
-    Metric(
-        name="cgroup_throttled_s",
-        unit="s",
-        aggregation="delta",
-        read_at="host",
-        prometheus="cgroup_throttled_seconds",
-        reason="not read at both ends, or the cgroup counts no throttling",
-    ),
+    Metric("main_thread_percent", "%", "mean", "host", counter="main_thread_s", reason=_NO_THREADS),
+    Metric("rss_bytes", "B", "peak", "host", report_field="rss_peak_bytes", prometheus="resident_memory_peak_bytes"),
+    Metric("cgroup_throttled_s", "s", "delta", "host", prometheus="cgroup_throttled_seconds", reason=_NO_THROTTLING),
 )
 """What is read of the training process and its container."""

@@ -40,7 +40,7 @@ clock = Clock()
 sys.executable = request["executable"]
 options = Options(mode=request["mode"], fast_s=0.02, gpm_s=0.1, slow_s=0.1)
 watch = monitor.watch(clock=clock, options=options)
-watch._store.has_inventory.wait(1)  # as it is while the framework is imported
+watch._store.has_inventory.wait(5)  # as it is while the framework is imported
 facts = watch.attach(FrameworkDevice(**request["device"]))
 def mark():
     watch.mark()

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import pynvml
 
-from jobs.telemetry.sampler.gpu import PolledReader, metrics_read_at
+from jobs.telemetry.metrics import metrics_read_at
+from jobs.telemetry.sampler.gpu import PolledReader
 from jobs.telemetry.sampler.message_writer import MessageWriter
 from jobs.telemetry.sampler.nvml import (
     NvmlUnavailable,
@@ -18,6 +19,7 @@ from jobs.telemetry.sampler.nvml import (
     is_mig_enabled,
     mig_devices,
     process_count,
+    try_call,
     uuid_of,
     visible_gpus,
 )
@@ -36,25 +38,15 @@ def inventory() -> list[NvmlDevice]:
         NvmlUnavailable: the GPUs cannot be listed.
     """
     devices = []
-    for handle in _all_devices():
-        try:
-            uuid, name = uuid_of(handle), str(call(pynvml.nvmlDeviceGetName, handle))
-        except NvmlUnavailable:
-            continue
-        used = PolledReader(handle, metrics_read_at("fast"), MessageWriter(lambda _: None)).read()
-        memory, util = used.get("memory_used_bytes"), used.get("util_percent")
-        devices.append(NvmlDevice(uuid, name, memory, util, process_count(handle)))
-    return devices
-
-
-def _all_devices() -> Iterator[Any]:
     for gpu in visible_gpus():
-        yield gpu
-        if is_mig_enabled(gpu):
-            try:
-                yield from mig_devices(gpu)
-            except NvmlUnavailable:
-                continue
+        mig = try_call(mig_devices, gpu) if is_mig_enabled(gpu) else []
+        for handle in (gpu, *([] if isinstance(mig, NvmlUnavailable) else mig)):
+            uuid, name = try_call(uuid_of, handle), try_call(pynvml.nvmlDeviceGetName, handle)
+            if isinstance(uuid, str) and isinstance(name, str):
+                used = PolledReader(handle, metrics_read_at("fast"), MessageWriter(lambda _: None)).read()
+                memory, util = used.get("memory_used_bytes"), used.get("util_percent")
+                devices.append(NvmlDevice(uuid, name, memory, util, process_count(handle)))
+    return devices
 
 
 def find(query: DeviceQuery) -> tuple[Any, str]:
@@ -70,12 +62,10 @@ def find(query: DeviceQuery) -> tuple[Any, str]:
     """
     errors = []
     for method, look_up in _lookups(query):
-        try:
-            handle = look_up()
-        except NvmlUnavailable as error:
-            errors.append(f"by {method}: {error}")
-            continue
-        if handle is not None:
+        handle = try_call(look_up)
+        if isinstance(handle, NvmlUnavailable):
+            errors.append(f"by {method}: {handle}")
+        elif handle is not None:
             return _mig_device_of(handle, method, query)
     gpus = visible_gpus()
     if len(gpus) == 1:
@@ -103,16 +93,14 @@ def _visible_entry(query: DeviceQuery) -> str:
 
 
 def _by_uuid(uuid: str) -> Any:
-    try:
-        return call(pynvml.nvmlDeviceGetHandleByUUID, uuid)
-    except NvmlUnavailable as error:
+    handle = try_call(pynvml.nvmlDeviceGetHandleByUUID, uuid)
+    if isinstance(handle, NvmlUnavailable):
         # A framework prints a MIG device's UUID as it prints a GPU's.
-        if not uuid.startswith("GPU-"):
-            raise
-        try:
-            return call(pynvml.nvmlDeviceGetHandleByUUID, f"MIG-{uuid.removeprefix('GPU-')}")
-        except NvmlUnavailable:
-            raise error from None
+        of_mig = try_call(pynvml.nvmlDeviceGetHandleByUUID, f"MIG-{uuid.removeprefix('GPU-')}")
+        if isinstance(of_mig, NvmlUnavailable):
+            raise handle
+        return of_mig
+    return handle
 
 
 def _by_uuid_prefix(entry: str) -> Any | None:
@@ -165,8 +153,9 @@ def describe(handle: Any, method: str) -> tuple[dict[str, Any], dict[str, str]]:
     if mig_device is not None:
         readers["mig_uuid"] = lambda: uuid_of(mig_device)
     for name, read in readers.items():
-        try:
-            facts[name] = read()
-        except NvmlUnavailable as error:
-            errors[name] = str(error)
+        answer = try_call(read)
+        if isinstance(answer, NvmlUnavailable):
+            errors[name] = str(answer)
+        else:
+            facts[name] = answer
     return facts, errors

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 from typing import TYPE_CHECKING, Any, Final
 
 import pynvml
 
-from jobs.telemetry.metrics import GPU_METRICS
-from jobs.telemetry.sampler.nvml import NvmlUnavailable, call, gpu_and_instance
+from jobs.telemetry.metrics import metrics_read_at
+from jobs.telemetry.sampler.nvml import NvmlUnavailable, call, gpu_and_instance, try_call
 
 if TYPE_CHECKING:
     from jobs.telemetry.sampler.message_writer import MessageWriter
 
-METRICS: Final = tuple(metric for metric in GPU_METRICS if metric.read_at == "gpm")
+METRICS: Final = metrics_read_at("gpm")
 
 
 class GpmReader:
@@ -65,8 +64,7 @@ class GpmReader:
         """Free the driver's samples."""
         self._offered = False
         for sample in self._samples:
-            with contextlib.suppress(NvmlUnavailable):
-                call(pynvml.nvmlGpmSampleFree, sample)
+            try_call(pynvml.nvmlGpmSampleFree, sample)
         self._samples = []
 
     def _values_between(self, earlier: Any, later: Any) -> dict[str, float]:

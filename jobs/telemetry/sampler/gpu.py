@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pynvml
 
 from jobs.telemetry.metrics import GPU_METRICS
-from jobs.telemetry.sampler.nvml import VALUE_MEMBER, NvmlUnavailable, call, field_value, gpu_and_instance
+from jobs.telemetry.sampler.nvml import NvmlUnavailable, call, field_value, gpu_and_instance, try_call
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -28,18 +27,10 @@ MAX_EVENTS: Final = 100
 ALL_INSTANCES: Final = 0xFFFF_FFFF
 """An event's GPU instance where it is not about one MIG device (``nvmlEventData_t``)."""
 
-BUFFERED: Final = ".buffered"
-"""Added to a metric's name for what the driver's own buffer holds of it."""
-
 CLOCK_TOLERANCE_S: Final = 30.0
 """The buffer's newest sample is at most this far from its clock's now; two clocks differ by far more."""
 
 NO_NEW_SAMPLES: Final = frozenset({pynvml.NVML_ERROR_NOT_FOUND, pynvml.NVML_ERROR_NO_DATA})
-
-
-def metrics_read_at(*when: str) -> tuple[Metric, ...]:
-    """The metrics that are polled at a rate."""
-    return tuple(metric for metric in GPU_METRICS if metric.read_at in when and metric.name != XID)
 
 
 class PolledReader:
@@ -76,40 +67,26 @@ class PolledReader:
             pending = next_source
         return values
 
-    def _ask(self, sources: set[NvmlSource]) -> dict[NvmlSource, tuple[float, bool] | NvmlUnavailable]:
-        """Each source's value, and whether it is of 32 bits, or its error; each function is called once."""
-        answers: dict[NvmlSource, tuple[float, bool] | NvmlUnavailable] = {}
-        results: dict[tuple[str, str], Any] = {}
+    def _ask(self, sources: set[NvmlSource]) -> dict[NvmlSource, Any]:
+        """By source its value, and whether it has only 32 bits, or an error; each function is called once."""
+        answers: dict[NvmlSource, Any] = {}
         fields = {int(getattr(pynvml, source.name)): source for source in sources if source.name.startswith("NVML_FI_")}
         if fields:
-            answers |= self._ask_fields(fields)
-        for source in sources - set(fields.values()):
-            key = source.function or source.name, source.argument
-            if key not in results:
-                arguments = [getattr(pynvml, source.argument)] if source.argument else []
-                try:
-                    results[key] = call(getattr(pynvml, key[0]), self._handle, *arguments)
-                except NvmlUnavailable as error:
-                    results[key] = error
-            result = results[key]
-            if isinstance(result, NvmlUnavailable):
-                answers[source] = result
+            entries = try_call(pynvml.nvmlDeviceGetFieldValues, self._handle, list(fields))
+            if isinstance(entries, NvmlUnavailable):
+                answers = dict.fromkeys(fields.values(), entries)
             else:
-                answers[source] = float(getattr(result, source.member) if source.member else result), False
-        return answers
-
-    def _ask_fields(self, fields: dict[int, NvmlSource]) -> dict[NvmlSource, tuple[float, bool] | NvmlUnavailable]:
-        answers: dict[NvmlSource, tuple[float, bool] | NvmlUnavailable] = {}
-        try:
-            entries = call(pynvml.nvmlDeviceGetFieldValues, self._handle, list(fields))
-        except NvmlUnavailable as error:
-            return dict.fromkeys(fields.values(), error)
-        for entry in entries:
-            source = fields[entry.fieldId]
-            try:
-                answers[source] = field_value(entry), VALUE_MEMBER[entry.valueType] == "uiVal"
-            except NvmlUnavailable as error:
-                answers[source] = error
+                answers = {fields[entry.fieldId]: try_call(field_value, entry) for entry in entries}
+        results: dict[tuple[str, ...], Any] = {}
+        for source in sources - answers.keys():
+            names = (source.function or source.name, *filter(None, [source.argument]))
+            if names not in results:
+                function, *constants = (getattr(pynvml, name) for name in names)
+                results[names] = try_call(function, self._handle, *constants)
+            result = results[names]
+            if not isinstance(result, NvmlUnavailable):
+                result = float(getattr(result, source.member) if source.member else result), False
+            answers[source] = result
         return answers
 
     def _unwrap(self, name: str, raw: float) -> float:
@@ -126,7 +103,9 @@ class BufferReader:
     def __init__(self, handle: Any, writer: MessageWriter) -> None:
         self._handle = handle
         self._writer = writer
-        self._constants = {f"{m.name}{BUFFERED}": getattr(pynvml, m.buffer) for m in GPU_METRICS if m.buffer}
+        self._constants = {
+            f"{m.name}.buffered": getattr(pynvml, f"NVML_{m.buffer}_SAMPLES") for m in GPU_METRICS if m.buffer
+        }
         self._last_stamp = dict.fromkeys(self._constants, 0)
         self._spacing_s: dict[str, float] = {}
         self._begun_s = time.monotonic()
@@ -196,16 +175,13 @@ class XidReader:
     def read(self) -> None:
         """Pass on the XID numbers since the last call, each with the time of that call; waits for none."""
         since_s, self._looked_s = self._looked_s, time.monotonic()
-        for _ in range(MAX_EVENTS):
-            if self._events is None:
-                return
-            try:
-                event = call(pynvml.nvmlEventSetWait_v2, self._events, 0)
-            except NvmlUnavailable as error:
-                # The usual answer: nothing happened.
-                if error.code != pynvml.NVML_ERROR_TIMEOUT:
-                    self._writer.record_error(XID, str(error))
-                    self._events = None if error.is_permanent else self._events
+        for _ in range(MAX_EVENTS if self._events is not None else 0):
+            event = try_call(pynvml.nvmlEventSetWait_v2, self._events, 0)
+            if isinstance(event, NvmlUnavailable):
+                # The usual answer is a timeout: nothing happened.
+                if event.code != pynvml.NVML_ERROR_TIMEOUT:
+                    self._writer.record_error(XID, str(event))
+                    self._events = None if event.is_permanent else self._events
                 return
             is_ours = self._instance is None or event.gpuInstanceId in {self._instance, ALL_INSTANCES}
             if is_ours and event.eventType == pynvml.nvmlEventTypeXidCriticalError:
@@ -213,6 +189,5 @@ class XidReader:
 
     def close(self) -> None:
         if self._events is not None:
-            with contextlib.suppress(NvmlUnavailable):
-                call(pynvml.nvmlEventSetFree, self._events)
+            try_call(pynvml.nvmlEventSetFree, self._events)
         self._events = None

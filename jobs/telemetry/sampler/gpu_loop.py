@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 from typing import TYPE_CHECKING, Any
 
 import pynvml
 
+from jobs.telemetry.metrics import metrics_read_at
 from jobs.telemetry.sampler.device_lookup import describe, find, inventory
 from jobs.telemetry.sampler.gpm import GpmReader
-from jobs.telemetry.sampler.gpu import BufferReader, PolledReader, XidReader, metrics_read_at
+from jobs.telemetry.sampler.gpu import BufferReader, PolledReader, XidReader
 from jobs.telemetry.sampler.loop import MIN_MARK_INTERVAL_S, SamplerLoop
-from jobs.telemetry.sampler.nvml import NvmlUnavailable, call, cuda_driver_version, driver_version, process_count
+from jobs.telemetry.sampler.nvml import NvmlUnavailable, cuda_driver_version, driver_version, process_count, try_call
 from jobs.telemetry.types import DeviceQuery
 
 if TYPE_CHECKING:
@@ -26,11 +26,8 @@ class GpuLoop(SamplerLoop):
     device: GpuReaders | None = None
 
     def sample(self) -> None:
-        nvml_error = None
-        try:
-            call(pynvml.nvmlInit)
-        except NvmlUnavailable as error:
-            nvml_error = str(error)
+        failed = try_call(pynvml.nvmlInit)
+        nvml_error = str(failed) if isinstance(failed, NvmlUnavailable) else None
         self._send_inventory(nvml_error)
         kind = ""
         while kind != "stop":
@@ -43,8 +40,7 @@ class GpuLoop(SamplerLoop):
                 self.device.read_counters()
         self.finish()
         if nvml_error is None:
-            with contextlib.suppress(NvmlUnavailable):
-                call(pynvml.nvmlShutdown)
+            try_call(pynvml.nvmlShutdown)
 
     def _send_inventory(self, error: str | None) -> None:
         """Before the framework has touched a GPU, while it is still being imported."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pynvml
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
 NEXT_STEP: Final = {
     pynvml.NVML_ERROR_LIBRARY_NOT_FOUND: "no NVIDIA driver here; on a GPU machine start the container with --gpus all",
@@ -27,16 +27,8 @@ PERMANENT: Final = frozenset(
     {pynvml.NVML_ERROR_NOT_SUPPORTED, pynvml.NVML_ERROR_FUNCTION_NOT_FOUND, pynvml.NVML_ERROR_ARGUMENT_VERSION_MISMATCH}
 )
 
-VALUE_MEMBER: Final = {
-    pynvml.NVML_VALUE_TYPE_DOUBLE: "dVal",
-    pynvml.NVML_VALUE_TYPE_UNSIGNED_INT: "uiVal",
-    pynvml.NVML_VALUE_TYPE_UNSIGNED_LONG: "ulVal",
-    pynvml.NVML_VALUE_TYPE_UNSIGNED_LONG_LONG: "ullVal",
-    pynvml.NVML_VALUE_TYPE_SIGNED_LONG_LONG: "sllVal",
-    pynvml.NVML_VALUE_TYPE_SIGNED_INT: "siVal",
-    pynvml.NVML_VALUE_TYPE_UNSIGNED_SHORT: "usVal",
-}
-"""Which member of the ``nvmlValue_t`` union holds a value of each type."""
+VALUE_MEMBERS: Final = ("dVal", "uiVal", "ulVal", "ullVal", "sllVal", "siVal", "usVal")
+"""The member of the ``nvmlValue_t`` union by ``nvmlValueType_t``, which counts from 0."""
 
 
 class NvmlUnavailable(Exception):
@@ -61,22 +53,33 @@ def call(function: Callable[..., Any], *arguments: Any) -> Any:
     """
     try:
         return function(*arguments)
+    except NvmlUnavailable:
+        raise
     except Exception as error:
         raise NvmlUnavailable(error) from error
 
 
-def field_value(field: Any) -> float:
-    """The value of one entry of ``nvmlDeviceGetFieldValues``.
+def try_call(function: Callable[..., Any], *arguments: Any) -> Any:
+    """As :func:`call`, but the error is returned."""
+    try:
+        return call(function, *arguments)
+    except NvmlUnavailable as error:
+        return error
+
+
+def field_value(field: Any) -> tuple[float, bool]:
+    """The value of one entry of ``nvmlDeviceGetFieldValues``, and whether it has only 32 bits.
 
     Raises:
-        NvmlUnavailable: the entry holds an error instead.
+        NVMLError: the entry holds an error instead.
+        IndexError: its type is not known.
     """
     if field.nvmlReturn != pynvml.NVML_SUCCESS:
-        raise NvmlUnavailable(pynvml.NVMLError(field.nvmlReturn))
-    member = VALUE_MEMBER.get(field.valueType)
-    if member is None:
-        raise NvmlUnavailable(ValueError(f"NVML value type {field.valueType} is not known"))
-    return float(getattr(field.value, member))
+        raise pynvml.NVMLError(field.nvmlReturn)
+    if field.valueType >= len(VALUE_MEMBERS):
+        raise IndexError(f"NVML value type {field.valueType} is not known")
+    member = VALUE_MEMBERS[field.valueType]
+    return float(getattr(field.value, member)), member == "uiVal"
 
 
 def driver_version() -> str:
@@ -100,36 +103,30 @@ def visible_gpus() -> list[Any]:
     """
     handles = []
     for index in range(call(pynvml.nvmlDeviceGetCount)):
-        try:
-            handles.append(call(pynvml.nvmlDeviceGetHandleByIndex, index))
-        except NvmlUnavailable as error:
-            if error.code != pynvml.NVML_ERROR_NO_PERMISSION:
-                raise
+        handle = try_call(pynvml.nvmlDeviceGetHandleByIndex, index)
+        if not isinstance(handle, NvmlUnavailable):
+            handles.append(handle)
+        elif handle.code != pynvml.NVML_ERROR_NO_PERMISSION:
+            raise handle
     return handles
 
 
 def is_mig_enabled(gpu: Any) -> bool:
-    try:
-        return bool(call(pynvml.nvmlDeviceGetMigMode, gpu)[0])
-    except NvmlUnavailable:
-        # A GPU or driver without MIG.
-        return False
+    mode = try_call(pynvml.nvmlDeviceGetMigMode, gpu)
+    # A GPU or driver without MIG gives an error.
+    return not isinstance(mode, NvmlUnavailable) and bool(mode[0])
 
 
-def mig_devices(gpu: Any) -> Iterator[Any]:
+def mig_devices(gpu: Any) -> list[Any]:
     """Handles of the GPU's MIG devices that this process may see; any slot may be empty."""
-    for index in range(call(pynvml.nvmlDeviceGetMaxMigDeviceCount, gpu)):
-        try:
-            yield call(pynvml.nvmlDeviceGetMigDeviceHandleByIndex, gpu, index)
-        except NvmlUnavailable:
-            continue
+    slots = range(call(pynvml.nvmlDeviceGetMaxMigDeviceCount, gpu))
+    handles = [try_call(pynvml.nvmlDeviceGetMigDeviceHandleByIndex, gpu, index) for index in slots]
+    return [handle for handle in handles if not isinstance(handle, NvmlUnavailable)]
 
 
 def is_mig_device(handle: Any) -> bool:
-    try:
-        return bool(call(pynvml.nvmlDeviceIsMigDeviceHandle, handle))
-    except NvmlUnavailable:
-        return False
+    answer = try_call(pynvml.nvmlDeviceIsMigDeviceHandle, handle)
+    return not isinstance(answer, NvmlUnavailable) and bool(answer)
 
 
 def gpu_and_instance(handle: Any) -> tuple[Any, int | None]:
@@ -146,7 +143,5 @@ def gpu_and_instance(handle: Any) -> tuple[Any, int | None]:
 
 def process_count(handle: Any) -> int | None:
     """Compute processes on the device; ``None`` where they may not be listed."""
-    try:
-        return len(call(pynvml.nvmlDeviceGetComputeRunningProcesses, handle))
-    except NvmlUnavailable:
-        return None
+    processes = try_call(pynvml.nvmlDeviceGetComputeRunningProcesses, handle)
+    return None if isinstance(processes, NvmlUnavailable) else len(processes)
