@@ -151,20 +151,21 @@ class PhaseMetrics:
 
     def capabilities(self, reasons: dict[str, str]) -> dict[str, schema.Capability]:
         """How each of the GPU's metrics was read in this run, or why it was not."""
-        found = {}
+        capabilities: dict[str, schema.Capability] = {}
         for name in (metric.name for metric in GPU_METRICS):
             status, (_, window, source) = self._status(name), self._readings[name]
             supported = self._no_gpu is None and status.source is not None
             missing = status.error or self._no_gpu or "no reading was taken"
-            error = status.error if supported else missing
-            found[name] = schema.Capability(
-                supported=supported, source=source, error=error, window_s=window.window_s or None
+            capabilities[name] = schema.Capability(
+                supported=supported,
+                source=source,
+                error=status.error if supported else missing,
+                window_s=window.window_s or None,
             )
-            path = f"telemetry.capabilities.{name}"
-            reasons[f"{path}.source"] = missing
-            reasons[f"{path}.error"] = "no error"
-            reasons[f"{path}.window_s"] = "an instant or a count" if supported else missing
-        return found
+            if not supported:
+                reasons[f"telemetry.capabilities.{name}"] = missing
+        reasons["telemetry.capabilities"] = "no error occurred; the reading is an instant or a count"
+        return capabilities
 
     def time_series(self) -> schema.TimeSeries | None:
         """All readings on one list of times, but for the counters other than energy; ``None`` where there are none."""

@@ -8,13 +8,13 @@ import os
 import subprocess
 import sys
 import threading
-import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from jobs.telemetry.sampler.gpu_loop import GpuLoop
 from jobs.telemetry.sampler.host import HostLoop
+from jobs.telemetry.sampler.loop import stop_loops
 from jobs.telemetry.sampler.message_writer import MessageWriter
 
 if TYPE_CHECKING:
@@ -146,10 +146,5 @@ class ThreadSampler(Sampler):
             loop.inbox.put(message)
 
     def stop(self, timeout_s: float) -> None:
-        self.send({"kind": "stop"})
-        deadline_s = time.monotonic() + timeout_s
-        for loop in self._loops:
-            loop.join(max(0.0, deadline_s - time.monotonic()))
-        cpu_s = [loop.cpu_s for loop in self._loops if loop.cpu_s is not None]
-        is_complete = len(cpu_s) == len(self._loops)
-        self._store.take({"kind": "end", "cpu_s": sum(cpu_s) if is_complete else None, "startup_cpu_s": 0.0})
+        cpu_s = sum(loop.cpu_s for loop in self._loops) if stop_loops(self._loops, timeout_s) else None
+        self._store.take({"kind": "end", "cpu_s": cpu_s, "startup_cpu_s": 0.0})

@@ -19,17 +19,8 @@ STARVED_UTIL_PERCENT: Final = 50.0
 BUSY_THREAD_PERCENT: Final = 90.0
 
 SUSPECT: Final = frozenset(
-    {
-        "gpu_throttled",
-        "gpu_ecc_errors",
-        "gpu_xid_errors",
-        "gpu_row_remaps",
-        "gpu_memory_in_use_before_start",
-        "gpu_busy_before_start",
-        "gpu_other_processes",
-        "cpu_quota_throttled",
-        "resumed_on_other_hardware",
-    }
+    {"gpu_throttled", "gpu_ecc_errors", "gpu_xid_errors", "gpu_row_remaps", "cpu_quota_throttled"}
+    | {"gpu_memory_in_use_before_start", "gpu_busy_before_start", "gpu_other_processes", "resumed_on_other_hardware"}
 )
 """Warnings after which a run's speed is not the machine's."""
 
@@ -82,8 +73,8 @@ def _gpu_warnings(gpu: GpuPhase, duration_s: float) -> dict[str, str]:
             warnings["gpu_throttled"] = f"the GPU ran at lowered clocks for {share:.0f} % of training ({cause})"
     corrected, uncorrected = gpu.ecc_corrected_errors or 0, gpu.ecc_uncorrected_errors or 0
     if corrected or uncorrected:
-        text = f"{corrected} corrected and {uncorrected} uncorrected memory errors during training"
-        warnings["gpu_ecc_errors"] = text
+        errors = f"{corrected} corrected and {uncorrected} uncorrected"
+        warnings["gpu_ecc_errors"] = f"{errors} memory errors during training"
     remaps = (gpu.row_remaps_corrected or 0) + (gpu.row_remaps_uncorrected or 0)
     if remaps:
         warnings["gpu_row_remaps"] = f"{remaps} memory rows were remapped during training"

@@ -46,8 +46,8 @@ def in_mid_run(said, rule):
     pynvml.nvmlInit()
     loop.attach(wanted, None)
     for turn in range(4):
-        loop.read_due()
-        loop.device._counted_s = 0.0
+        loop.gpu.read_due(loop._rates)
+        loop.gpu._counted_s = 0.0
         os.environ["FAKE_NVML_FAIL"] = rule if turn else ""
     loop.finish()
     os.environ["FAKE_NVML_FAIL"] = ""

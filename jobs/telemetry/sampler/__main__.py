@@ -15,6 +15,7 @@ from typing import Final
 
 from jobs.telemetry.sampler.gpu_loop import GpuLoop
 from jobs.telemetry.sampler.host import HostLoop
+from jobs.telemetry.sampler.loop import stop_loops
 from jobs.telemetry.sampler.message_writer import MessageWriter, write_line
 from jobs.telemetry.types import Options
 
@@ -32,15 +33,12 @@ def main(options_text: str, process_id: str) -> None:
     loops = [HostLoop(options, int(process_id), writer), GpuLoop(options, writer)]
     for loop in loops:
         loop.start()
-    for line in sys.stdin:
-        message = json.loads(line)
-        for loop in loops:
-            loop.inbox.put(message)
+    for message in map(json.loads, sys.stdin):
         if message["kind"] == "stop":
             break
-    deadline_s = time.monotonic() + END_S
-    for loop in loops:
-        loop.join(max(0.0, deadline_s - time.monotonic()))
+        for loop in loops:
+            loop.inbox.put(message)
+    stop_loops(loops, END_S)
     writer.send("end", startup_cpu_s=startup_cpu_s, cpu_s=time.process_time() - startup_cpu_s)
     # A thread that hangs in NVML must not hold up the end.
     os._exit(0)

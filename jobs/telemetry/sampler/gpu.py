@@ -8,14 +8,18 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pynvml
 
-from jobs.telemetry.metrics import GPU_METRICS
-from jobs.telemetry.sampler.nvml import NvmlUnavailable, call, field_value, gpu_and_instance, try_call
+from jobs.telemetry.metrics import GPU_METRICS, metrics_read_at
+from jobs.telemetry.sampler.gpm import GpmReader
+from jobs.telemetry.sampler.loop import MIN_MARK_INTERVAL_S
+from jobs.telemetry.sampler.nvml import NvmlUnavailable, call, field_value, gpu_and_instance, process_count, try_call
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from jobs.telemetry.metrics import Metric, NvmlSource
+    from jobs.telemetry.sampler.loop import Rate
     from jobs.telemetry.sampler.message_writer import MessageWriter
+    from jobs.telemetry.types import Options
 
 UINT32_RANGE: Final = 2.0**32
 
@@ -33,6 +37,55 @@ CLOCK_TOLERANCE_S: Final = 30.0
 NO_NEW_SAMPLES: Final = frozenset({pynvml.NVML_ERROR_NOT_FOUND, pynvml.NVML_ERROR_NO_DATA})
 
 
+class GpuSampler:
+    """All readers of one device. No reading raises."""
+
+    def __init__(self, handle: Any, options: Options, writer: MessageWriter) -> None:
+        self._handle = handle
+        self._writer = writer
+        self._fast, self._slow, self._counters = (
+            PolledReader(handle, metrics_read_at(when), writer) for when in ("fast", "slow", "boundary")
+        )
+        self._gpm = GpmReader(handle, options.gpm_s, writer)
+        self._xids = XidReader(handle, writer)
+        self._buffer = BufferReader(handle, writer)
+        self._counted_s = 0.0
+
+    def read_due(self, rates: dict[str, Rate]) -> None:
+        """Make the readings that are due. Each has its own time: a slow call before it must not date it."""
+        for name, read in (("fast", self._fast.read), ("gpm", self._gpm.read), ("slow", self._read_slow)):
+            now_s = time.monotonic()
+            if rates[name].begin(now_s):
+                self._writer.add_sample(now_s, read())
+                rates[name].end(time.monotonic())
+
+    def _read_slow(self) -> dict[str, float]:
+        self.read_counters()
+        self._buffer.read()
+        return self._slow.read()
+
+    def read_counters(self) -> None:
+        """At the slow rate and at the ends of phases, so that each phase has its own count."""
+        now_s = time.monotonic()
+        if now_s - self._counted_s >= MIN_MARK_INTERVAL_S:
+            self._counted_s = now_s
+            self._writer.add_sample(now_s, self._counters.read())
+            self._xids.read()
+
+    def finish(self) -> int | None:
+        """Read the counters and events a last time; the number of other processes on the device, if known.
+
+        NVML gives the host's process ids, which mean nothing inside a container: one process is taken to be the job.
+        """
+        self.read_counters()
+        self._xids.read()
+        self._buffer.read()
+        self._gpm.close()
+        self._xids.close()
+        count = process_count(self._handle)
+        return None if count is None else max(0, count - 1)
+
+
 class PolledReader:
     """Reads metrics together. One that fails affects no other; a source that is not offered is given up."""
 
@@ -48,7 +101,7 @@ class PolledReader:
         values: dict[str, float] = {}
         pending = [metric for metric, sources in self._sources.items() if sources]
         while pending:
-            answers = self._ask({self._sources[metric][0] for metric in pending})
+            answers = self._ask(dict.fromkeys(self._sources[metric][0] for metric in pending))
             next_source = []
             for metric in pending:
                 sources = self._sources[metric]
@@ -67,7 +120,7 @@ class PolledReader:
             pending = next_source
         return values
 
-    def _ask(self, sources: set[NvmlSource]) -> dict[NvmlSource, Any]:
+    def _ask(self, sources: Iterable[NvmlSource]) -> dict[NvmlSource, Any]:
         """By source its value, and whether it has only 32 bits, or an error; each function is called once."""
         answers: dict[NvmlSource, Any] = {}
         fields = {int(getattr(pynvml, source.name)): source for source in sources if source.name.startswith("NVML_FI_")}
@@ -78,7 +131,7 @@ class PolledReader:
             else:
                 answers = {fields[entry.fieldId]: try_call(field_value, entry) for entry in entries}
         results: dict[tuple[str, ...], Any] = {}
-        for source in sources - answers.keys():
+        for source in (source for source in sources if source not in answers):
             names = (source.function or source.name, *filter(None, [source.argument]))
             if names not in results:
                 function, *constants = (getattr(pynvml, name) for name in names)

@@ -38,14 +38,12 @@ class HostLoop(SamplerLoop):
 
     def _read_until_stopped(self, reader: HostReader) -> None:
         rate = self._rates["host"]
-        last_s = 0.0
-        kind = ""
+        kind, last_s = "", 0.0
         while kind != "stop":
-            message = self.next_message()
-            kind = message["kind"] if message is not None else ""
+            kind = self.next_message()["kind"]
             now_s = time.monotonic()
             due = rate.begin(now_s)
-            if due or (kind and now_s - last_s >= MIN_MARK_INTERVAL_S):
+            if due or (kind != "due" and now_s - last_s >= MIN_MARK_INTERVAL_S):
                 last_s = now_s
                 self._writer.add_sample(now_s, reader.read())
             if due:

@@ -9,6 +9,8 @@ from array import array
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from jobs.telemetry.sampler.message_writer import MessageWriter
     from jobs.telemetry.types import Message, Options
 
@@ -62,7 +64,7 @@ class SamplerLoop(threading.Thread):
     def __init__(self, options: Options, writer: MessageWriter) -> None:
         super().__init__(name="telemetry", daemon=True)
         self.inbox: queue.SimpleQueue[Message] = queue.SimpleQueue()
-        self.cpu_s: float | None = None
+        self.cpu_s = 0.0
         """CPU time of the loop, once it has ended."""
         self._options = options
         self._writer = writer
@@ -83,15 +85,25 @@ class SamplerLoop(threading.Thread):
         now_s = time.monotonic()
         self._rates = {name: Rate(interval_s, now_s) for name, interval_s in intervals_s.items()}
 
-    def next_message(self) -> Message | None:
-        """The next message; ``None`` where a deadline comes first."""
+    def next_message(self) -> Message:
+        """The next message; of the kind ``due`` where a deadline comes first."""
         if not self._rates:
             return self.inbox.get()
         wait_s = min(rate.deadline_s for rate in self._rates.values()) - time.monotonic()
         try:
             return self.inbox.get(timeout=max(0.0, wait_s))
         except queue.Empty:
-            return None
+            return {"kind": "due"}
 
     def account(self) -> dict[str, dict[str, Any]]:
         return {name: rate.account() for name, rate in self._rates.items()}
+
+
+def stop_loops(loops: Sequence[SamplerLoop], timeout_s: float) -> bool:
+    """Tell the loops to stop; whether all have ended within ``timeout_s``."""
+    deadline_s = time.monotonic() + timeout_s
+    for loop in loops:
+        loop.inbox.put({"kind": "stop"})
+    for loop in loops:
+        loop.join(max(0.0, deadline_s - time.monotonic()))
+    return not any(loop.is_alive() for loop in loops)
