@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="session")
 def fake_nvml(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a ``libnvidia-ml.so.1`` that the real binding loads."""
+    """A folder with a ``libnvidia-ml.so.1`` for the real binding."""
     return library.build(tmp_path_factory.mktemp("nvml"))
 
 
