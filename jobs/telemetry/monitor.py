@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from jobs.report import schema
 from jobs.telemetry.phase_metrics import PhaseMetrics
-from jobs.telemetry.sample_store import SampleStore
-from jobs.telemetry.sampler_process import ProcessSampler, Sampler, ThreadSampler
+from jobs.telemetry.sampler_process import ProcessSampler, Sampler, SampleStore, ThreadSampler
 from jobs.telemetry.types import DeviceFacts, DeviceQuery, LiveReading, NvmlDevice, NvmlStatus, Observation, Options
 from jobs.telemetry.validity import judge, other_work_warnings, training_warnings
 
@@ -167,6 +166,7 @@ class RunMonitor:
 
     def _observe(self, spans: Sequence[Span], no_gpu: str | None, no_host: str | None) -> Observation:
         reasons = {"training": "the run did not get as far as steady training"}
+        warnings = list(self._warnings)
         metrics = PhaseMetrics(self._store, self._options, self._offset_s, no_gpu, no_host)
         intervals = [(span.start_s, span.end_s) for span in spans]
         train = [(span.start_s, span.end_s) for span in spans if span.name == "train"]
@@ -177,10 +177,10 @@ class RunMonitor:
                 gpu=metrics.gpu(train, "training.gpu", reasons),
                 host=metrics.host(train, "training.host", reasons),
             )
-            self._warnings += training_warnings(training)
+            warnings += training_warnings(training)
         if self._on_gpu:
             others = None if self._store.gpu_end is None else self._store.gpu_end["other_process_count"]
-            self._warnings += other_work_warnings(self._usage_before_run(), others)
+            warnings += other_work_warnings(self._usage_before_run(), others)
         reasons["timeseries"] = no_host or "no reading was taken"
         return Observation(
             telemetry=schema.Telemetry(
@@ -191,10 +191,10 @@ class RunMonitor:
             gpu=tuple(metrics.gpu([interval], "phases[].gpu", reasons) for interval in intervals),
             host=tuple(metrics.host([interval], "phases[].host", reasons) for interval in intervals),
             training=training,
-            validity=judge(on_gpu=self._on_gpu, training=training, warnings=self._warnings),
+            validity=judge(on_gpu=self._on_gpu, training=training, warnings=warnings),
             timeseries=metrics.time_series(),
             null_reasons=reasons,
-            warnings=tuple(self._warnings),
+            warnings=tuple(warnings),
         )
 
     def _usage_before_run(self) -> NvmlDevice | None:
@@ -227,19 +227,18 @@ class RunMonitor:
 
     def nvml_status(self, device: FrameworkDevice | None, seconds: float) -> NvmlStatus:
         """What NVML offers here; of ``device``, if it is a GPU, how each metric could be read in ``seconds``."""
-        store = self._store
-        store.has_inventory.wait(START_TIMEOUT_S)
+        self._store.has_inventory.wait(START_TIMEOUT_S)
         is_watched = device is not None and _query(device) is not None
         if device is not None and is_watched:
             self.attach(device)
-            # GPM needs two readings; the end of the sampler, should it come first, ends the wait.
-            store.ended.wait(seconds)
+            # GPM needs two readings; a sampler that ends sooner is not waited for.
+            self._store.ended.wait(seconds)
         observation = self.stop([])
-        driver, error = store.inventory["driver_version"], store.inventory["error"]
+        driver, error = self._store.inventory["driver_version"], self._store.inventory["error"]
         return NvmlStatus(
             available=driver is not None,
             driver_version=driver,
-            # MIG devices are listed with their GPU.
+            # Without the MIG devices.
             devices=tuple(device for device in self._devices() if not device.uuid.startswith("MIG-")),
             error=None if driver is not None else error or "NVML did not answer",
             capabilities=observation.telemetry.capabilities if is_watched else {},

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from jobs.telemetry.aggregate import Interval
     from jobs.telemetry.metrics import Metric
-    from jobs.telemetry.sample_store import SampleStore
+    from jobs.telemetry.sampler_process import SampleStore
     from jobs.telemetry.types import Options
 
 MAX_READINGS: Final = 1_000_000

@@ -24,28 +24,26 @@ Message = dict[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """How to sample; the intervals are seconds between two readings of a kind."""
+    """How to sample: ``fast_s`` are the seconds between two readings of utilization, power, clocks and memory.
+
+    ``gpm_s`` are those of GPM, and ``slow_s`` those of temperature, counters, the driver's buffer and the host.
+    """
 
     mode: Mode = "process"
     fast_s: float = 0.1
-    """Utilization, power, clocks, memory."""
     gpm_s: float = 0.2
-    """GPM, Hopper and later."""
     slow_s: float = 1.0
-    """Temperature, counters, the driver's own buffer, the host."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceQuery:
-    """The device to watch, as the framework names it, and the variables that decide what the framework sees."""
+    """The device to watch, as the framework names it; ``CUDA_VISIBLE_DEVICES`` and ``CUDA_DEVICE_ORDER``."""
 
     uuid: str | None
     pci_bus_id: str | None
     index: int
     visible_devices: str | None
-    """``CUDA_VISIBLE_DEVICES``"""
     device_order: str | None
-    """``CUDA_DEVICE_ORDER``"""
 
 
 @dataclass(frozen=True, kw_only=True)

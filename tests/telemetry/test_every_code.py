@@ -24,7 +24,7 @@ PROGRAM = """
 import json, os, sys
 import pynvml
 from jobs.telemetry.sampler.gpu_loop import GpuLoop
-from jobs.telemetry.sampler.message_writer import MessageWriter
+from jobs.telemetry.sampler.loop import MessageWriter
 from jobs.telemetry.types import Options
 
 codes = sorted({value for name, value in vars(pynvml).items() if name.startswith("NVML_ERROR_")} | {77, -5})

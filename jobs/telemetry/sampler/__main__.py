@@ -15,8 +15,7 @@ from typing import Final
 
 from jobs.telemetry.sampler.gpu_loop import GpuLoop
 from jobs.telemetry.sampler.host import HostLoop
-from jobs.telemetry.sampler.loop import stop_loops
-from jobs.telemetry.sampler.message_writer import MessageWriter, write_line
+from jobs.telemetry.sampler.loop import MessageWriter, stop_loops, write_line
 from jobs.telemetry.types import Options
 
 END_S: Final = 1.0

@@ -8,7 +8,7 @@ import pynvml
 
 from jobs.telemetry.metrics import metrics_read_at
 from jobs.telemetry.sampler.gpu import PolledReader
-from jobs.telemetry.sampler.message_writer import MessageWriter
+from jobs.telemetry.sampler.loop import MessageWriter
 from jobs.telemetry.sampler.nvml import (
     NvmlUnavailable,
     call,

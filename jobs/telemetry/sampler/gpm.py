@@ -11,7 +11,7 @@ from jobs.telemetry.metrics import metrics_read_at
 from jobs.telemetry.sampler.nvml import NvmlUnavailable, call, gpu_and_instance, try_call
 
 if TYPE_CHECKING:
-    from jobs.telemetry.sampler.message_writer import MessageWriter
+    from jobs.telemetry.sampler.loop import MessageWriter
 
 METRICS: Final = metrics_read_at("gpm")
 

@@ -17,8 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from jobs.telemetry.metrics import Metric, NvmlSource
-    from jobs.telemetry.sampler.loop import Rate
-    from jobs.telemetry.sampler.message_writer import MessageWriter
+    from jobs.telemetry.sampler.loop import MessageWriter, Rate
     from jobs.telemetry.types import Options
 
 UINT32_RANGE: Final = 2.0**32

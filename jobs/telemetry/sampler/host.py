@@ -12,7 +12,7 @@ import psutil
 from jobs.telemetry.sampler.loop import MIN_MARK_INTERVAL_S, SamplerLoop
 
 if TYPE_CHECKING:
-    from jobs.telemetry.sampler.message_writer import MessageWriter
+    from jobs.telemetry.sampler.loop import MessageWriter
     from jobs.telemetry.types import Options
 
 CGROUP_ROOT: Final = Path("/sys/fs/cgroup")
