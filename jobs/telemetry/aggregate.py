@@ -35,14 +35,14 @@ class Series(NamedTuple):
 
 
 class ReadingWindow(NamedTuple):
-    """What time a reading stands for."""
+    """What time a reading stands for: at most ``max_gap_s``, so that later readings do not cover a gap.
+
+    The device averaged over ``window_s``, which is 0 for an instant, or over the time ``since_previous`` reading.
+    """
 
     max_gap_s: float
-    """At most this long: later readings do not cover a gap in the sampling."""
     window_s: float = 0.0
-    """The time that the device averaged over, 0 for an instant."""
     since_previous: bool = False
-    """Whether it averaged over the time since the previous reading."""
 
 
 def aggregate(series: Series, intervals: Sequence[Interval], window: ReadingWindow) -> Aggregate | None:
@@ -82,13 +82,12 @@ def _readings_in(series: Series, start_s: float, end_s: float, window: ReadingWi
     at_s = times[chosen]
     previous_s = np.concatenate([[-np.inf], times])[:-1][chosen]
     begins_s = np.maximum(np.maximum(previous_s, at_s - window.max_gap_s), start_s)
-    weights = np.minimum(at_s, end_s)
     if window.window_s:
         if not window.since_previous:
             begins_s = np.maximum(begins_s, start_s + window.window_s)
         seen_from_s = previous_s if window.since_previous else at_s - window.window_s
         begins_s = np.where(seen_from_s >= start_s, begins_s, np.inf)
-    return np.stack([series.values[chosen], np.maximum(weights - begins_s, 0.0)])
+    return np.stack([series.values[chosen], np.maximum(np.minimum(at_s, end_s) - begins_s, 0.0)])
 
 
 def _quantile(values: Floats, weights: Floats, share: float) -> float:
@@ -105,8 +104,7 @@ def counter_delta(series: Series, intervals: Sequence[Interval], *, max_gap_s: f
     it where the counter fell: it was reset, and its count before that is lost.
     """
     deltas = [_delta(series, start_s, end_s, max_gap_s) for start_s, end_s in intervals]
-    known = [delta for delta in deltas if delta is not None]
-    return sum(known) if known and len(known) == len(deltas) else None
+    return None if not deltas or None in deltas else sum(filter(None, deltas))
 
 
 def _delta(series: Series, start_s: float, end_s: float, max_gap_s: float) -> float | None:

@@ -39,9 +39,7 @@ class SampleStore:
 
     def __init__(self) -> None:
         self.inventory: Message = {"driver_version": None, "devices": [], "at_s": 0.0, "error": None}
-        """Driver and devices, and what was in use on them at ``at_s``."""
         self.device: Message | None = None
-        """The job's device."""
         self.gpu_end: Message | None = None
         self.end: Message = {"cpu_s": None, "startup_cpu_s": None}
         self.rates: dict[str, dict[str, Any]] = {}
@@ -60,10 +58,10 @@ class SampleStore:
                 for at_s, values in message["samples"]:
                     self._add(at_s, values)
                 self.status |= {name: MetricStatus(*status) for name, status in message["status"].items()}
-            case "inventory":
+            case "inventory":  # the devices, and what was in use on them at the time ``at_s``
                 self.inventory = message
                 self.has_inventory.set()
-            case "device":
+            case "device":  # the job's
                 self.device = message
                 self.has_device.set()
             case "failed":

@@ -93,7 +93,7 @@ def test_xid_on_mig_counts_own_and_whole_gpu_events(
     instance_of_event: str, expected: list[int], watched: Watched
 ) -> None:
     device = NAMELESS | {"uuid": "MIG-fake-0-1"}
-    seen = watched(mig="2", xid="43", xid_slice=instance_of_event, device=device, rows=30, until="sm_util_percent")
+    seen = watched(mig="2", xid="43", xid_instance=instance_of_event, device=device, rows=30, until="sm_util_percent")
     assert seen["gpu"]["xid_errors"] == expected
 
 

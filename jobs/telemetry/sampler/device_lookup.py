@@ -7,22 +7,10 @@ from typing import TYPE_CHECKING, Any
 import pynvml
 
 from jobs.telemetry.metrics import metrics_read_at
+from jobs.telemetry.sampler import nvml
 from jobs.telemetry.sampler.gpu import PolledReader
 from jobs.telemetry.sampler.loop import MessageWriter
-from jobs.telemetry.sampler.nvml import (
-    NvmlUnavailable,
-    call,
-    cuda_driver_version,
-    driver_version,
-    gpu_and_instance,
-    is_mig_device,
-    is_mig_enabled,
-    mig_devices,
-    process_count,
-    try_call,
-    uuid_of,
-    visible_gpus,
-)
+from jobs.telemetry.sampler.nvml import NvmlUnavailable, call, try_call
 from jobs.telemetry.types import NvmlDevice
 
 if TYPE_CHECKING:
@@ -38,14 +26,14 @@ def inventory() -> list[NvmlDevice]:
         NvmlUnavailable: the GPUs cannot be listed.
     """
     devices = []
-    for gpu in visible_gpus():
-        mig = try_call(mig_devices, gpu) if is_mig_enabled(gpu) else []
+    for gpu in nvml.visible_gpus():
+        mig = try_call(nvml.mig_devices, gpu) if nvml.is_mig_enabled(gpu) else []
         for handle in (gpu, *([] if isinstance(mig, NvmlUnavailable) else mig)):
-            uuid, name = try_call(uuid_of, handle), try_call(pynvml.nvmlDeviceGetName, handle)
+            uuid, name = try_call(nvml.uuid_of, handle), try_call(pynvml.nvmlDeviceGetName, handle)
             if isinstance(uuid, str) and isinstance(name, str):
                 used = PolledReader(handle, metrics_read_at("fast"), MessageWriter(lambda _: None)).read()
                 memory, util = used.get("memory_used_bytes"), used.get("util_percent")
-                devices.append(NvmlDevice(uuid, name, memory, util, process_count(handle)))
+                devices.append(NvmlDevice(uuid, name, memory, util, nvml.process_count(handle)))
     return devices
 
 
@@ -67,7 +55,7 @@ def find(query: DeviceQuery) -> tuple[Any, str]:
             errors.append(f"by {method}: {handle}")
         elif handle is not None:
             return _mig_device_of(handle, method, query)
-    gpus = visible_gpus()
+    gpus = nvml.visible_gpus()
     if len(gpus) == 1:
         return _mig_device_of(gpus[0], "only_gpu", query)
     detail = "; ".join(errors) or "the framework names neither UUID nor PCI bus id"
@@ -107,23 +95,23 @@ def _by_uuid_prefix(entry: str) -> Any | None:
     """The device whose UUID starts with ``entry``, which CUDA allows to be cut short; ``None`` unless it is unique."""
     if entry.startswith("MIG-"):
         return call(pynvml.nvmlDeviceGetHandleByUUID, entry)
-    matches = [gpu for gpu in visible_gpus() if uuid_of(gpu).startswith(entry)]
+    matches = [gpu for gpu in nvml.visible_gpus() if nvml.uuid_of(gpu).startswith(entry)]
     return matches[0] if len(matches) == 1 else None
 
 
 def _mig_device_of(handle: Any, method: str, query: DeviceQuery) -> tuple[Any, str]:
     """The job's MIG device where ``handle`` is a GPU with MIG enabled; any other handle as it is."""
-    if is_mig_device(handle) or not is_mig_enabled(handle):
+    if nvml.is_mig_device(handle) or not nvml.is_mig_enabled(handle):
         return handle, method
     entry = _visible_entry(query)
     if entry.startswith("MIG-"):
         return call(pynvml.nvmlDeviceGetHandleByUUID, entry), f"{method}+mig_uuid"
-    devices = list(mig_devices(handle))
+    devices = list(nvml.mig_devices(handle))
     if len(devices) == 1:
         return devices[0], f"{method}+only_mig_device"
     raise NvmlUnavailable(
         LookupError(
-            f"which of the {len(devices)} MIG devices of {uuid_of(handle)} the job uses cannot be told; "
+            f"which of the {len(devices)} MIG devices of {nvml.uuid_of(handle)} the job uses cannot be told; "
             "set CUDA_VISIBLE_DEVICES to one MIG UUID"
         )
     )
@@ -135,15 +123,15 @@ def describe(handle: Any, method: str) -> tuple[dict[str, Any], dict[str, str]]:
     errors: dict[str, str] = {}
     gpu, mig_device = handle, None
     try:
-        gpu, instance = gpu_and_instance(handle)
+        gpu, instance = nvml.gpu_and_instance(handle)
         mig_device = None if instance is None else handle
         errors["mig_uuid"] = "not a MIG device"
     except NvmlUnavailable as error:
         errors["mig_uuid"] = errors["uuid"] = str(error)
     readers: dict[str, Callable[[], Any]] = {
-        "driver_version": driver_version,
-        "cuda_driver_version": cuda_driver_version,
-        "uuid": lambda: uuid_of(gpu),
+        "driver_version": nvml.driver_version,
+        "cuda_driver_version": nvml.cuda_driver_version,
+        "uuid": lambda: nvml.uuid_of(gpu),
         "pci_bus_id": lambda: str(call(pynvml.nvmlDeviceGetPciInfo, gpu).busId),
         "name": lambda: str(call(pynvml.nvmlDeviceGetName, handle)),
         "compute_capability": lambda: ".".join(map(str, call(pynvml.nvmlDeviceGetCudaComputeCapability, gpu))),
@@ -151,7 +139,7 @@ def describe(handle: Any, method: str) -> tuple[dict[str, Any], dict[str, str]]:
         "power_limit_w": lambda: call(pynvml.nvmlDeviceGetEnforcedPowerLimit, gpu) / 1000,
     }
     if mig_device is not None:
-        readers["mig_uuid"] = lambda: uuid_of(mig_device)
+        readers["mig_uuid"] = lambda: nvml.uuid_of(mig_device)
     for name, read in readers.items():
         answer = try_call(read)
         if isinstance(answer, NvmlUnavailable):
