@@ -14,7 +14,7 @@ Aggregation = Literal["mean", "peak", "delta", "events"]
 ReadAt = Literal["fast", "gpm", "slow", "boundary", "events", "host"]
 """When: at one of three rates; at the slow rate and at phase boundaries (counters, events); by the host's loop."""
 
-TOO_SHORT: Final = "no reading fell into a stretch this short"
+TOO_SHORT: Final = "no reading counts in a phase this short"
 NOT_BOTH_ENDS: Final = "not read at both ends, or the counter was reset in between"
 
 

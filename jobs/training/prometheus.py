@@ -16,6 +16,8 @@ from prometheus_client import CollectorRegistry, Gauge, generate_latest
 
 from jobs.errors import NotWritable
 from jobs.io.atomic_file import pending_file, sync_folder
+from jobs.report.schema import Aggregate
+from jobs.telemetry.metrics import GPU_METRICS, HOST_METRICS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,18 +25,9 @@ if TYPE_CHECKING:
 
     from jobs.report import Report
     from jobs.report.schema import GpuPhase, HostPhase
+    from jobs.telemetry.metrics import Metric
 
 PREFIX: Final = "mnist_job_"
-
-GPU_RATIOS: Final = {
-    "gpu_utilization_ratio": "util_percent",
-    "gpu_sm_utilization_ratio": "sm_util_percent",
-    "gpu_sm_occupancy_ratio": "sm_occupancy_percent",
-    "gpu_tensor_utilization_ratio": "tensor_util_percent",
-    "gpu_dram_bandwidth_utilization_ratio": "dram_bandwidth_util_percent",
-    "gpu_memory_controller_utilization_ratio": "memory_util_percent",
-}
-"""Our metric: the report's field, a percentage."""
 
 Sample = tuple[str, str, float | None, dict[str, str]]
 """Name, help, value, labels of its own."""
@@ -129,32 +122,22 @@ def _samples(report: Report) -> Iterator[Sample]:
     if report.validity is not None:
         yield "valid", "1 where nothing disturbed the run, 0 where something did", _valid(report.validity.status), {}
     if report.training is not None:
-        yield from _host(report.training.host)
-        yield from _gpu(report.training.gpu)
+        yield from _figures(HOST_METRICS, report.training.host)
+        yield from _figures(GPU_METRICS, report.training.gpu)
 
 
 def _valid(status: str) -> float | None:
     return {"ok": 1.0, "suspect": 0.0}.get(status)
 
 
-def _host(host: HostPhase | None) -> Iterator[Sample]:
-    if host is None:
-        return
-    cores = None if host.cpu_percent is None else host.cpu_percent.mean / 100
-    yield "cpu_cores", "CPU in use during steady training, 1 is one core", cores, {}
-    yield "resident_memory_peak_bytes", "Resident memory during steady training", host.rss_peak_bytes, {}
-    yield "cgroup_throttled_seconds", "Time held back by the CPU quota in training", host.cgroup_throttled_s, {}
-
-
-def _gpu(gpu: GpuPhase | None) -> Iterator[Sample]:
-    if gpu is None:
-        return
-    for name, field in GPU_RATIOS.items():
-        figure = getattr(gpu, field)
-        mean = None if figure is None else figure.mean / 100
-        yield name, f"{field} of the report over steady training, as a ratio", mean, {}
-    yield "gpu_power_watts", "Mean power during steady training", None if gpu.power_w is None else gpu.power_w.mean, {}
-    yield "gpu_energy_joules", "Energy of steady training", gpu.energy_j, {}
-    yield "gpu_memory_used_peak_bytes", "Memory in use on the device", gpu.memory_used_peak_bytes, {}
-    for cause, value in (gpu.throttle_s or {}).items():
-        yield "gpu_throttled_seconds", "Time at lowered clocks in steady training", value, {"cause": cause}
+def _figures(metrics: tuple[Metric, ...], phase: GpuPhase | HostPhase | None) -> Iterator[Sample]:
+    """The metrics of steady training that have a name in Prometheus; percentages as ratios, dictionaries by cause."""
+    for metric in (metric for metric in metrics if metric.prometheus and phase is not None):
+        field, _, cause = metric.field.partition(".")
+        value = getattr(phase, field)
+        if cause:
+            value = (value or {}).get(cause)
+        elif isinstance(value, Aggregate):
+            value = value.mean / (100 if metric.unit == "%" else 1)
+        help_text = f"{field} of the report over steady training" + (", as a ratio" if metric.unit == "%" else "")
+        yield metric.prometheus, help_text, value, {"cause": cause} if cause else {}

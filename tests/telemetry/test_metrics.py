@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pynvml
 
-from jobs.report.schema import GpuPhase, HostPhase
+from jobs.report.schema import GpuPhase, HostPhase, TrainingSummary
 from jobs.telemetry.metrics import GPU_METRICS, HOST_METRICS, Metric
+from jobs.training.prometheus import to_prometheus
+from tests.support.reports import make_report
 
 
 def _fields(metrics: tuple[Metric, ...]) -> set[str]:
@@ -29,3 +33,17 @@ def test_report_fields_come_from_the_list_of_metrics() -> None:
     # Where the energy came from, and the check on it, are made from other metrics.
     assert _fields(GPU_METRICS) | {"energy_source", "energy_from_power_j"} == set(GpuPhase.model_fields)
     assert _fields(HOST_METRICS) == set(HostPhase.model_fields)
+
+
+def test_prometheus_full_report_has_every_named_metric() -> None:
+    figure = {"mean": 1, "p50": 1, "p95": 1, "max": 1, "n": 30, "coverage_ratio": 1, "quality": "ok"}
+    values: dict[str, Any] = {
+        metric.field.partition(".")[0]: figure if metric.aggregation == "mean" else 1
+        for metric in (*GPU_METRICS, *HOST_METRICS)
+    }
+    values |= {"throttle_s": {"thermal": 1.0}, "xid_errors": [], "energy_source": None}
+    training = {"duration_s": 10, "gpu": values, "host": values}
+    report = make_report().model_copy(update={"training": TrainingSummary.model_validate(training)})
+    text = to_prometheus(report).decode()
+    for metric in (*GPU_METRICS, *HOST_METRICS):
+        assert not metric.prometheus or f"\nmnist_job_{metric.prometheus}{{" in text

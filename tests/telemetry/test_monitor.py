@@ -72,7 +72,7 @@ def test_observation_steady_readings_give_their_values(mode: str, watched: Watch
 
 
 def test_observation_ramp_gives_the_mean_of_its_time(watched: Watched) -> None:
-    """Utilization 5 %/s since an origin: the mean over a stretch is the value in its middle."""
+    """Utilization 5 %/s since an origin: the mean over an interval is the value in its middle."""
     probe = watched(rows=1)
     origin_s = probe["origin_s"]
     seen = watched(rows=120, ramp=f"{origin_s}:5", samples="epoch")
@@ -82,7 +82,7 @@ def test_observation_ramp_gives_the_mean_of_its_time(watched: Watched) -> None:
     # An instant stands for the time since the one before it, half an interval late on average.
     assert gpu["power_w"]["mean"] == pytest.approx(50 * middle_s, abs=50 * 0.1)
     assert gpu["power_w"]["max"] <= 50 * (seen["middle_s"] + offset_s + 0.1)
-    # What the driver buffered lies inside the stretch, and so does what the polled average was made from.
+    # The buffered samples lie inside the interval, and so do the windows of the polled averages.
     assert gpu["util_percent"]["mean"] == pytest.approx(5 * middle_s, abs=2.0)
     assert seen["telemetry"]["capabilities"]["util_percent"]["source"] == "nvmlDeviceGetSamples"
 
