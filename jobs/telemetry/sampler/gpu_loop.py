@@ -42,7 +42,8 @@ class GpuLoop(SamplerLoop):
         answer: dict[str, Any] = {"driver_version": None, "devices": [], "error": error}
         try:
             if error is None:
-                answer |= {"devices": inventory(), "driver_version": driver_version()}
+                answer["devices"] = inventory()
+                answer["driver_version"] = driver_version()
         except NvmlUnavailable as unavailable:
             answer["error"] = str(unavailable)
         self._writer.send("inventory", **answer, at_s=time.monotonic())
