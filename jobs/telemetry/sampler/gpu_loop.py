@@ -22,6 +22,13 @@ class GpuLoop(SamplerLoop):
     def sample(self) -> None:
         failed = try_call(pynvml.nvmlInit)
         nvml_error = str(failed) if isinstance(failed, NvmlUnavailable) else None
+        try:
+            self._sample(nvml_error)
+        finally:
+            if nvml_error is None:
+                try_call(pynvml.nvmlShutdown)
+
+    def _sample(self, nvml_error: str | None) -> None:
         self._send_inventory(nvml_error)
         kind = ""
         while kind != "stop":
@@ -34,8 +41,6 @@ class GpuLoop(SamplerLoop):
                 if kind == "mark":
                     self.gpu.read_counters()
         self.finish()
-        if nvml_error is None:
-            try_call(pynvml.nvmlShutdown)
 
     def _send_inventory(self, error: str | None) -> None:
         """Before the framework has touched a GPU, while it is still being imported."""
