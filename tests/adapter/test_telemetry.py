@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -128,7 +129,9 @@ def test_losses_old_driver_are_bit_identical(
 
 def test_report_steady_gpu_has_the_readings(nvml: Path, train: Callable[..., Report], tmp_path: Path) -> None:
     prometheus = tmp_path / "job.prom"
+    begun_s = time.process_time()
     report = train(nvml, {}, "--metrics-textfile", str(prometheus), "--epochs", "8")
+    used_s = time.process_time() - begun_s
     assert report.training is not None
     assert report.training.gpu is not None
     gpu, host = report.training.gpu, report.training.host
@@ -136,7 +139,8 @@ def test_report_steady_gpu_has_the_readings(nvml: Path, train: Callable[..., Rep
     assert gpu.throttle_s is not None
     assert host is not None
     assert host.cpu_percent is not None
-    assert host.cpu_percent.mean > 20
+    # No more than the whole run used; a framework may spend most of it before training.
+    assert 0 < host.cpu_percent.mean / 100 * report.training.duration_s < 1.1 * used_s
     assert host.main_thread_percent is not None
     assert report.validity is not None
     assert report.validity.status == "ok"
