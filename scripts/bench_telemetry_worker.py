@@ -9,7 +9,7 @@ import time
 from importlib import import_module
 from typing import Any
 
-from jobs import datasets as data
+from jobs import datasets
 from jobs.adapter import RunSpec
 from jobs.phases import Clock, Span
 from jobs.recipes import RECIPES
@@ -18,7 +18,7 @@ from jobs.training.seeding import epoch_order, initial_weights
 
 
 def measure(module: str, recipe_name: str, dataset: str, pairs: int) -> list[dict[str, Any]]:
-    """Train epoch after epoch with one trainer, one of two watched; seconds and the sampler's own account."""
+    """Train pairs of epochs with one trainer, one of each pair watched; seconds and the sampler's own account."""
     framework = import_module(module).PROGRAM.load_framework()
     device = framework.select_device("cpu")
     recipe = RECIPES[recipe_name]
@@ -34,14 +34,14 @@ def measure(module: str, recipe_name: str, dataset: str, pairs: int) -> list[dic
         input="resident",
         device="cpu",
     )
-    digits = data.load(dataset)
-    trainer = framework.create_trainer(spec, digits)
+    images = datasets.load(dataset)
+    trainer = framework.create_trainer(spec, images)
     trainer.load_weights(initial_weights(recipe, 1))
     epochs = iter(range(1, 2 * pairs + 2))
 
     def train_one() -> float:
         epoch = next(epochs)
-        order = epoch_order(1, epoch, len(digits.train_images))
+        order = epoch_order(1, epoch, len(images.train_images))
         begun_s = time.perf_counter()
         trainer.train_epoch(order, lambda _: None, epoch=epoch)
         trainer.synchronize()
@@ -49,28 +49,28 @@ def measure(module: str, recipe_name: str, dataset: str, pairs: int) -> list[dic
 
     def train_watched() -> dict[str, Any]:
         clock = Clock()
-        watch = monitor.watch(clock=clock)
-        watch.attach(device)
-        watch.mark()
+        run_monitor = monitor.watch(clock=clock)
+        run_monitor.attach(device)
+        run_monitor.mark()
         start_s = clock()
         seconds = train_one()
-        watch.mark()
-        observation = watch.stop([Span(name="train", epoch=1, start_s=start_s, end_s=clock())])
+        run_monitor.mark()
+        observation = run_monitor.stop([Span(name="train", epoch=1, start_s=start_s, end_s=clock())])
         sampler = observation.telemetry.sampler
         rates = {name: rate.model_dump() for name, rate in sampler.rates.items()}
         assert sampler.mode == "process"
         return {"seconds": seconds, "cpu_s": sampler.cpu_s, "watched_s": clock(), "rates": rates}
 
     train_one()
-    draw = random.Random(1)  # noqa: S311 - an order, not a secret
-    found = []
+    random_order = random.Random(1)  # noqa: S311 - an order, not a secret
+    results = []
     for _ in range(pairs):
-        if draw.random() < 0.5:
+        if random_order.random() < 0.5:
             off, on = train_one(), train_watched()
         else:
             on, off = train_watched(), train_one()
-        found.append({"off_s": off, "on": on, "ratio": on["seconds"] / off})
-    return found
+        results.append({"off_s": off, "on": on, "ratio": on["seconds"] / off})
+    return results
 
 
 if __name__ == "__main__":

@@ -1,8 +1,7 @@
-"""Readings to figures of a phase: time-weighted and clipped to the phase, so that a slow sampler tells no lies."""
+"""From readings to a phase's figures: time-weighted, so that uneven sampling does not bias the mean."""
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
@@ -18,7 +17,10 @@ MIN_DURATION_S: Final = 3.0
 MIN_COVERAGE_RATIO: Final = 0.9
 
 BOUNDARY_TOLERANCE_S: Final = 0.03
-"""A counter that is read at a phase's end is read this soon after it, or was read this short before."""
+"""A counter is read this soon after a phase's end, or was read this short before."""
+
+MIN_RATE_INTERVAL_S: Final = 0.1
+"""The operating system counts CPU time in hundredths of a second: rates over less time mean little."""
 
 Floats = NDArray[np.float64]
 Interval = tuple[float, float]
@@ -33,10 +35,9 @@ class Series(NamedTuple):
 
 
 class ReadingWindow(NamedTuple):
-    """What time a reading stands for.
+    """What time a reading stands for: at most ``max_gap_s``, so that later readings do not cover a gap.
 
-    ``max_gap_s`` is the longest: a gap in the sampling is not covered by what came after it. ``window_s`` is how far
-    back the device itself averaged, 0 for an instant. ``since_previous``: it averaged since the reading before.
+    The device averaged over ``window_s``, which is 0 for an instant, or over the time ``since_previous`` reading.
     """
 
     max_gap_s: float
@@ -44,119 +45,102 @@ class ReadingWindow(NamedTuple):
     since_previous: bool = False
 
 
-def aggregate(series: Series, stretches: Sequence[Interval], reach: ReadingWindow) -> Aggregate | None:
-    """Figures of the readings over all ``stretches``; ``None`` where none stands for any of that time.
+def aggregate(series: Series, intervals: Sequence[Interval], window: ReadingWindow) -> Aggregate | None:
+    """Statistics over all ``intervals``; ``None`` where no reading stands for any of that time.
 
-    A reading stands for the time since the one before it. One that averages over a window counts only where the
-    whole window lies inside a stretch, so that nothing leaks in from before or after: of each stretch, its first
-    ``window_s`` are therefore nobody's, and duration and coverage are those of the rest. Quantiles are of time,
-    not of readings.
+    A reading stands for the time since the previous one. One that averages over a window counts only where its whole
+    window lies inside an interval. The first ``window_s`` of each interval can therefore have no reading: duration
+    and coverage are those of the rest. Quantiles are of time, not of readings.
     """
-    values, weights = [np.empty(0)], [np.empty(0)]
-    duration_s = 0.0
-    for start_s, end_s in stretches:
-        duration_s += max(0.0, end_s - start_s - reach.window_s)
-        chosen, weight = _inside(series.times, start_s, end_s, reach)
-        values.append(series.values[chosen])
-        weights.append(weight)
-    return _figures(np.concatenate(values), np.concatenate(weights), duration_s)
-
-
-def _inside(times: Floats, start_s: float, end_s: float, reach: ReadingWindow) -> tuple[slice, Floats]:
-    """The readings that stand for time inside the stretch, and for how much of it."""
-    first = int(np.searchsorted(times, start_s, side="right"))
-    # An instant stands for the time before it, also where it was read just after the end.
-    last = int(np.searchsorted(times, end_s, side="right")) + (reach.window_s == 0)
-    chosen = slice(first, min(last, len(times)))
-    at_s = times[chosen]
-    before_s = np.concatenate([[-np.inf], times])[chosen]
-    seen_from_s = before_s if reach.since_previous else at_s - reach.window_s
-    begins_s = np.maximum(np.maximum(before_s, at_s - reach.max_gap_s), start_s)
-    if reach.window_s and not reach.since_previous:
-        begins_s = np.maximum(begins_s, start_s + reach.window_s)
-    weights = np.minimum(at_s, end_s) - begins_s
-    if reach.window_s:
-        weights = np.where(seen_from_s >= start_s, weights, 0.0)
-    return chosen, np.maximum(weights, 0.0)
-
-
-def _figures(values: Floats, weights: Floats, duration_s: float) -> Aggregate | None:
+    parts = [_readings_in(series, start_s, end_s, window) for start_s, end_s in intervals]
+    duration_s = sum(max(0.0, end_s - start_s - window.window_s) for start_s, end_s in intervals)
+    values, weights = np.concatenate([np.empty((2, 0)), *parts], axis=1)
     known = (weights > 0) & np.isfinite(values)
     values, weights = values[known], weights[known]
     if not len(values) or duration_s <= 0:
         return None
     coverage = min(1.0, float(weights.sum() / duration_s))
-    count = len(values)
-    enough = count >= MIN_SAMPLES and duration_s >= MIN_DURATION_S and coverage >= MIN_COVERAGE_RATIO
-    # Rounding must not carry a mean past the values it is the mean of.
-    mean = float(np.clip(np.average(values, weights=weights), values.min(), values.max()))
+    is_enough = len(values) >= MIN_SAMPLES and duration_s >= MIN_DURATION_S and coverage >= MIN_COVERAGE_RATIO
     return Aggregate(
-        mean=mean,
+        # Rounding must not move the mean out of the values' range.
+        mean=float(np.clip(np.average(values, weights=weights), values.min(), values.max())),
         p50=_quantile(values, weights, 0.50),
         p95=_quantile(values, weights, 0.95),
         max=float(values.max()),
-        n=count,
+        n=len(values),
         coverage_ratio=coverage,
-        quality="ok" if enough else "insufficient",
+        quality="ok" if is_enough else "insufficient",
     )
 
 
-def counted(series: Series, stretches: Sequence[Interval], *, max_gap_s: float) -> float | None:
-    """How far a counter went over all ``stretches``, interpolated; ``None`` where that is not known.
-
-    That is where an end of a stretch does not lie between two readings at most ``max_gap_s`` apart, or where the
-    counter went backwards: it was reset, and what it counted before is lost.
-    """
-    parts = [_counted_once(series, start_s, end_s, max_gap_s) for start_s, end_s in stretches]
-    known = [part for part in parts if part is not None]
-    return sum(known) if known and len(known) == len(parts) else None
-
-
-def _counted_once(series: Series, start_s: float, end_s: float, max_gap_s: float) -> float | None:
-    times, values = series
-    if end_s <= start_s or not all(_is_between(times, at_s, max_gap_s) for at_s in (start_s, end_s)):
-        return None
-    first, last = np.interp([start_s, end_s], times, values)
-    inside = values[np.searchsorted(times, start_s) : np.searchsorted(times, end_s, side="right")]
-    path = [first, *inside, last]
-    if any(later < earlier for earlier, later in pairwise(path)):
-        return None
-    return float(last - first)
-
-
-def _is_between(times: Floats, at_s: float, max_gap_s: float) -> bool:
-    """Whether there is a reading at ``at_s``, give or take the time it takes, or one before and one after it."""
-    before, after = (
-        np.searchsorted(times, at_s + BOUNDARY_TOLERANCE_S, side="right") - 1,
-        np.searchsorted(times, at_s - BOUNDARY_TOLERANCE_S),
-    )
-    return bool(before >= 0 and after < len(times) and times[after] - times[before] <= max_gap_s)
-
-
-def highest(series: Series, stretches: Sequence[Interval]) -> float | None:
-    """The largest reading taken inside the stretches; ``None`` without one."""
-    inside = [
-        series.values[np.searchsorted(series.times, start_s) : np.searchsorted(series.times, end_s, side="right")]
-        for start_s, end_s in stretches
-    ]
-    found = np.concatenate(inside) if inside else np.empty(0)
-    return float(found.max()) if len(found) else None
-
-
-def rate_of(counter: Series, *, least_s: float) -> Series:
-    """Per second, between readings of a counter that are at least ``least_s`` apart; each stands for that time."""
-    kept: list[int] = []
-    for index, at_s in enumerate(counter.times):
-        if not kept or at_s - counter.times[kept[-1]] >= least_s:
-            kept.append(index)
-    times, values = counter.times[kept], counter.values[kept]
-    rates = np.maximum(np.diff(values), 0.0) / np.diff(times)
-    # The first has nothing before it; it is kept, as not a number, to bound the time of the second.
-    return Series(times, np.concatenate([[np.nan], rates]) if len(times) else rates)
+def _readings_in(series: Series, start_s: float, end_s: float, window: ReadingWindow) -> Floats:
+    """(2, n): the readings that stand for time inside the interval, and for how many seconds of it."""
+    times = series.times
+    first, last = (int(index) for index in np.searchsorted(times, [start_s, end_s], side="right"))
+    # An instant stands for the time before it, also where it was read just after the end.
+    chosen = slice(first, last + (window.window_s == 0))
+    at_s = times[chosen]
+    previous_s = np.concatenate([[-np.inf], times])[:-1][chosen]
+    begins_s = np.maximum(np.maximum(previous_s, at_s - window.max_gap_s), start_s)
+    if window.window_s:
+        if not window.since_previous:
+            begins_s = np.maximum(begins_s, start_s + window.window_s)
+        seen_from_s = previous_s if window.since_previous else at_s - window.window_s
+        begins_s = np.where(seen_from_s >= start_s, begins_s, np.inf)
+    return np.stack([series.values[chosen], np.maximum(np.minimum(at_s, end_s) - begins_s, 0.0)])
 
 
 def _quantile(values: Floats, weights: Floats, share: float) -> float:
     order = np.argsort(values, kind="stable")
-    reached = np.cumsum(weights[order])
-    index = int(np.searchsorted(reached, share * reached[-1]))
+    cumulated = np.cumsum(weights[order])
+    index = int(np.searchsorted(cumulated, share * cumulated[-1]))
     return float(values[order][min(index, len(values) - 1)])
+
+
+def counter_delta(series: Series, intervals: Sequence[Interval], *, max_gap_s: float) -> float | None:
+    """The growth of a counter over all ``intervals``, interpolated; ``None`` where it is not known.
+
+    It is not known where an end of an interval does not lie between two readings at most ``max_gap_s`` apart. Nor is
+    it where the counter fell: it was reset, and its count before that is lost.
+    """
+    deltas = [_delta(series, start_s, end_s, max_gap_s) for start_s, end_s in intervals]
+    return None if not deltas or None in deltas else sum(filter(None, deltas))
+
+
+def _delta(series: Series, start_s: float, end_s: float, max_gap_s: float) -> float | None:
+    times, values = series
+    if end_s <= start_s or not all(_is_read_around(times, at_s, max_gap_s) for at_s in (start_s, end_s)):
+        return None
+    first, last = np.interp([start_s, end_s], times, values)
+    path = np.concatenate([[first], _values_in(series, start_s, end_s), [last]])
+    return float(last - first) if (np.diff(path) >= 0).all() else None
+
+
+def _is_read_around(times: Floats, at_s: float, max_gap_s: float) -> bool:
+    """Whether one reading was taken at about ``at_s``, or one shortly before and one shortly after."""
+    before = np.searchsorted(times, at_s + BOUNDARY_TOLERANCE_S, side="right") - 1
+    after = np.searchsorted(times, at_s - BOUNDARY_TOLERANCE_S)
+    return bool(before >= 0 and after < len(times) and times[after] - times[before] <= max_gap_s)
+
+
+def _values_in(series: Series, start_s: float, end_s: float) -> Floats:
+    times, values = series
+    return values[np.searchsorted(times, start_s) : np.searchsorted(times, end_s, side="right")]
+
+
+def max_in(series: Series, intervals: Sequence[Interval]) -> float | None:
+    """The largest reading taken inside the intervals; ``None`` without one."""
+    inside = [value for interval in intervals for value in _values_in(series, *interval)]
+    return float(max(inside)) if inside else None
+
+
+def rate_of(counter: Series) -> Series:
+    """A counter's growth per second, between readings at least ``MIN_RATE_INTERVAL_S`` apart."""
+    kept: list[int] = []
+    for index, at_s in enumerate(counter.times):
+        if not kept or at_s - counter.times[kept[-1]] >= MIN_RATE_INTERVAL_S:
+            kept.append(index)
+    times, values = counter.times[kept], counter.values[kept]
+    rates = np.maximum(np.diff(values), 0.0) / np.diff(times)
+    # The first reading has no rate; as not a number it bounds the time of the second.
+    return Series(times, np.concatenate([[np.nan], rates]) if len(times) else rates)

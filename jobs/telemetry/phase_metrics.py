@@ -1,249 +1,204 @@
-"""The figures of a stretch of a run: what each is made from, and why one is missing."""
+"""The figures of each phase: which readings a metric is made from, and why one is missing."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import numpy as np
 
 from jobs.report import schema
-from jobs.telemetry.aggregate import ReadingWindow, Series, aggregate, counted, highest, rate_of
-from jobs.telemetry.sampler.status import Status
+from jobs.telemetry.aggregate import (
+    MIN_COVERAGE_RATIO,
+    ReadingWindow,
+    Series,
+    aggregate,
+    counter_delta,
+    max_in,
+    rate_of,
+)
+from jobs.telemetry.metrics import GPU_METRICS, HOST_METRICS
+from jobs.telemetry.types import MetricStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from jobs.telemetry.aggregate import Interval
-    from jobs.telemetry.sample_store import SampleStore
+    from jobs.telemetry.metrics import Metric
+    from jobs.telemetry.sampler_process import SampleStore
     from jobs.telemetry.types import Options
 
-AVERAGED: Final = {
-    "util_percent": "%",
-    "memory_util_percent": "%",
-    "graphics_util_percent": "%",
-    "sm_util_percent": "%",
-    "sm_occupancy_percent": "%",
-    "tensor_util_percent": "%",
-    "hmma_util_percent": "%",
-    "fp32_util_percent": "%",
-    "dram_bandwidth_util_percent": "%",
-    "pcie_tx_bytes_per_s": "B/s",
-    "pcie_rx_bytes_per_s": "B/s",
-    "power_w": "W",
-    "sm_clock_hz": "Hz",
-    "memory_clock_hz": "Hz",
-    "temperature_c": "°C",
-}
-"""Figures that are aggregated over a stretch, and their units."""
-
-THROTTLE_CAUSES: Final = (
-    "power_cap",
-    "thermal",
-    "sw_thermal",
-    "hw_thermal",
-    "hw_power_brake",
-    "board_limit",
-    "reliability",
-    "sync_boost",
-)
-
-COUNTED: Final = (
-    "pcie_tx_bytes",
-    "pcie_rx_bytes",
-    "ecc_corrected_errors",
-    "ecc_uncorrected_errors",
-    "row_remaps_corrected",
-    "row_remaps_uncorrected",
-)
-
-UNITS: Final = (
-    AVERAGED
-    | {"memory_used_bytes": "B", "memory_reserved_bytes": "B", "energy_j": "J"}
-    | {"cpu_percent": "%", "main_thread_percent": "%", "rss_bytes": "B"}
-)
-"""Of every column that a time series may have."""
-
-METRICS: Final = (
-    *AVERAGED,
-    "memory_used_bytes",
-    "memory_reserved_bytes",
-    "energy_j",
-    *(f"throttle_s.{cause}" for cause in THROTTLE_CAUSES),
-    *COUNTED,
-    "xid_errors",
-)
-"""Everything that is read of a GPU: each has an entry among the capabilities."""
-
-TOO_SHORT: Final = "no reading fell into a stretch this short"
-NOT_BOTH_ENDS: Final = "not read at both ends, or the counter was reset in between"
-MIN_CPU_GAP_S: Final = 0.1
-"""The operating system counts CPU time in hundredths of a second: quotients of less mean little."""
+MAX_READINGS: Final = 1_000_000
+"""Of a longer run the time series keeps every second, third… reading; the statistics are made from all."""
 
 
-@dataclass(frozen=True)
-class Source:
-    """Where a metric's readings came from in this run."""
+class MetricReadings(NamedTuple):
+    """A metric's readings, what time each stands for, and how they were read."""
 
     series: Series
-    reach: ReadingWindow
+    window: ReadingWindow
     source: str | None
 
 
 class PhaseMetrics:
-    """Makes the figures of any stretch from what the sampler recorded."""
+    """Makes the figures of any intervals from what the sampler has sent."""
 
-    def __init__(self, record: SampleStore, options: Options, offset_s: float, absent: str | None) -> None:
-        """``offset_s`` leads from the monotonic clock to the phases'; ``absent`` says why there is no GPU at all."""
-        self._record = record
+    def __init__(
+        self, store: SampleStore, options: Options, offset_s: float, no_gpu: str | None, no_host: str | None
+    ) -> None:
+        """``offset_s`` leads from the monotonic clock to the phases'; the last two say why nothing was read at all."""
+        self._no_gpu = no_gpu
+        self._no_host = no_host
+        self._store = store
         self._options = options
         self._offset_s = offset_s
-        self.absent = absent
-        self._sources = {name: self._source(name) for name in (*AVERAGED, "memory_used_bytes")}
-        self._counters = {
-            name: record.series(name, offset_s)
-            for name in ("energy_j", "memory_reserved_bytes", *COUNTED, *(f"throttle_s.{c}" for c in THROTTLE_CAUSES))
-        }
-        self._host = {
-            "cpu_percent": _percent(record.series("cpu_s", offset_s)),
-            "main_thread_percent": _percent(record.series("main_thread_s", offset_s)),
-            "rss_bytes": record.series("rss_bytes", offset_s),
-            "cgroup_throttled_s": record.series("cgroup_throttled_s", offset_s),
-        }
-        self._xids = [(since_s + offset_s, at_s + offset_s, xid) for since_s, at_s, xid in record.xids]
+        self._readings = {metric.name: self._readings_of(metric) for metric in (*GPU_METRICS, *HOST_METRICS)}
 
-    def _source(self, name: str) -> Source:
-        status = self._record.status
-        polled = self._record.series(name, self._offset_s)
-        buffered = self._record.series(f"{name}.buffered", self._offset_s)
-        spacing_s = status.get(f"{name}.buffered", Status()).window_s
-        # The driver's own samples leave no gap; they count where they reach as far as the polled ones do.
+    def _readings_of(self, metric: Metric) -> MetricReadings:
+        slow_s = self._options.slow_s
+        if metric.counter:
+            rate = rate_of(self._series(metric.counter))
+            return MetricReadings(Series(rate.times, 100 * rate.values), ReadingWindow(3 * slow_s), None)
+        polled, status = self._series(metric.name), self._status(metric.name)
+        buffered, buffer = self._series(f"{metric.name}.buffered"), self._status(f"{metric.name}.buffered")
+        spacing_s = buffer.window_s
+        # The buffer's samples leave no gap. They are used if they cover nearly the time of the polled ones.
         if spacing_s and len(buffered.times) * spacing_s >= 0.9 * _length_s(polled) > 0:
-            reach = ReadingWindow(max_gap_s=2 * spacing_s, window_s=spacing_s, since_previous=True)
-            return Source(buffered, reach, status[f"{name}.buffered"].source)
-        mine = status.get(name, Status())
-        interval_s = self._options.slow_s if name == "temperature_c" else self._options.fast_s
-        if mine.source == "GPM":
-            gpm_s = self._options.gpm_s
-            return Source(polled, ReadingWindow(max_gap_s=3 * gpm_s, window_s=gpm_s, since_previous=True), "GPM")
-        window_s = mine.window_s or 0.0
-        return Source(polled, ReadingWindow(max_gap_s=max(window_s, 3 * interval_s), window_s=window_s), mine.source)
+            return MetricReadings(buffered, ReadingWindow(2 * spacing_s, spacing_s, since_previous=True), buffer.source)
+        interval_s = {"fast": self._options.fast_s, "gpm": self._options.gpm_s}.get(metric.read_at, slow_s)
+        window_s = status.window_s or 0.0
+        max_gap_s = max(window_s, 3 * interval_s)
+        window = ReadingWindow(max_gap_s, window_s, since_previous=metric.read_at == "gpm")
+        return MetricReadings(polled, window, status.source)
 
-    def why_missing(self, name: str, otherwise: str) -> str:
-        """Why a GPU metric has no figure."""
-        status = self._record.status.get(name)
-        return self.absent or (status.error if status is not None and status.error else otherwise)
+    def _series(self, name: str) -> Series:
+        return self._store.series(name, self._offset_s)
 
-    def gpu(self, stretches: Sequence[Interval], path: str, reasons: dict[str, str]) -> schema.GpuPhase | None:
-        """The GPU's figures over ``stretches``; the reason of each that is missing goes under ``path``."""
-        if self.absent is not None:
-            reasons[path] = self.absent
+    def _status(self, name: str) -> MetricStatus:
+        return self._store.status.get(name, MetricStatus())
+
+    def gpu(self, intervals: Sequence[Interval], path: str, reasons: dict[str, str]) -> schema.GpuPhase | None:
+        """The GPU's figures over ``intervals``; the reason of each missing one goes into ``reasons`` under ``path``."""
+        if self._no_gpu is not None:
+            reasons[path] = self._no_gpu
             return None
-        fields: dict[str, Any] = {}
-        for name in AVERAGED:
-            source = self._sources[name]
-            fields[name] = aggregate(source.series, stretches, source.reach)
-            reasons[f"{path}.{name}"] = self.why_missing(name, TOO_SHORT)
-        for name in COUNTED:
-            delta = self._counted(name, stretches)
-            fields[name] = None if delta is None else round(delta)
-            reasons[f"{path}.{name}"] = self.why_missing(name, NOT_BOTH_ENDS)
-        used = highest(self._sources["memory_used_bytes"].series, stretches)
-        reserved = highest(self._counters["memory_reserved_bytes"], stretches)
-        reasons[f"{path}.memory_used_peak_bytes"] = self.why_missing("memory_used_bytes", TOO_SHORT)
-        reasons[f"{path}.memory_reserved_bytes"] = self.why_missing("memory_reserved_bytes", TOO_SHORT)
-        throttle_s = self._throttle_s(stretches)
-        reasons[f"{path}.throttle_s"] = self.why_missing("throttle_s.power_cap", NOT_BOTH_ENDS)
-        reasons[f"{path}.xid_errors"] = self.why_missing("xid_errors", "XID events are not watched")
-        return schema.GpuPhase(
-            **fields,
-            **self._energy(stretches, fields["power_w"], path, reasons),
-            memory_used_peak_bytes=None if used is None else int(used),
-            memory_reserved_bytes=None if reserved is None else int(reserved),
-            throttle_s=throttle_s,
-            xid_errors=self._xid_errors(stretches),
-        )
+        fields = self._figures(GPU_METRICS, intervals, path, reasons)
+        return schema.GpuPhase(**fields | self._energy(intervals, fields, path, reasons))
 
-    def _energy(
-        self, stretches: Sequence[Interval], power: schema.Aggregate | None, path: str, reasons: dict[str, str]
+    def host(self, intervals: Sequence[Interval], path: str, reasons: dict[str, str]) -> schema.HostPhase | None:
+        """The host's figures over ``intervals``, with or without a GPU."""
+        if self._no_host is not None:
+            reasons[path] = self._no_host
+            return None
+        return schema.HostPhase(**self._figures(HOST_METRICS, intervals, path, reasons))
+
+    def _figures(
+        self, metrics: Sequence[Metric], intervals: Sequence[Interval], path: str, reasons: dict[str, str]
     ) -> dict[str, Any]:
-        counted_j = self._counted("energy_j", stretches)
-        duration_s = sum(end_s - start_s for start_s, end_s in stretches)
-        # A mean of part of the time is not stretched over the rest of it.
-        whole = power is not None and power.coverage_ratio >= 0.9
-        from_power_j = power.mean * duration_s if power is not None and whole else None
-        reasons[f"{path}.energy_from_power_j"] = (
-            self.why_missing("power_w", TOO_SHORT) if power is None else "power was read for less than 90 % of the time"
-        )
-        reasons[f"{path}.energy_j"] = reasons[f"{path}.energy_source"] = self.why_missing("energy_j", NOT_BOTH_ENDS)
-        if counted_j is not None:
-            source = self._record.status.get("energy_j", Status()).source
-            return {"energy_j": counted_j, "energy_source": source, "energy_from_power_j": from_power_j}
-        # Without the counter, not where it was reset: there a part of the time is known better than the whole.
-        if from_power_j is not None and not len(self._counters["energy_j"].times):
-            return {"energy_j": from_power_j, "energy_source": "power x time", "energy_from_power_j": from_power_j}
-        return {"energy_j": None, "energy_source": None, "energy_from_power_j": from_power_j}
+        fields: dict[str, Any] = {}
+        for metric in metrics:
+            figure = self._figure(metric, intervals)
+            field, _, key = metric.field.partition(".")
+            if key:
+                entries = (fields.get(field) or {}) | ({} if figure is None else {key: figure})
+                figure = entries or None
+            fields[field] = figure
+            reasons.setdefault(f"{path}.{field}", self._why_missing(metric))
+        return fields
 
-    def _counted(self, name: str, stretches: Sequence[Interval]) -> float | None:
-        return counted(self._counters[name], stretches, max_gap_s=2 * self._options.slow_s)
+    def _figure(self, metric: Metric, intervals: Sequence[Interval]) -> Any:
+        series, window, source = self._readings[metric.name]
+        figure: float | None
+        match metric.aggregation:
+            case "mean":
+                return aggregate(series, intervals, window)
+            case "events":
+                return None if source is None else self._events(series, intervals)
+            case "peak":
+                figure = max_in(series, intervals)
+            case "delta":
+                figure = counter_delta(series, intervals, max_gap_s=2 * self._options.slow_s)
+        return round(figure) if figure is not None and metric.unit in {"", "B"} else figure
 
-    def _throttle_s(self, stretches: Sequence[Interval]) -> dict[str, float] | None:
-        found = {cause: self._counted(f"throttle_s.{cause}", stretches) for cause in THROTTLE_CAUSES}
-        return {cause: seconds for cause, seconds in found.items() if seconds is not None} or None
-
-    def _xid_errors(self, stretches: Sequence[Interval]) -> list[int] | None:
-        status = self._record.status.get("xid_errors", Status())
-        if status.source is None:
-            return None
-        # It happened at some time since the look before: every stretch that this may have been in has it.
+    def _events(self, series: Series, intervals: Sequence[Interval]) -> list[int]:
+        """Events of every interval that they may have been in: they occurred at some time since the look before."""
+        since_s = self._series("xid_since_s").values + self._offset_s
         return [
-            xid
-            for since_s, at_s, xid in self._xids
-            if any(since_s < end_s and at_s >= start_s for start_s, end_s in stretches)
+            int(value)
+            for since, at_s, value in zip(since_s, *series, strict=True)
+            if any(since < end_s and at_s >= start_s for start_s, end_s in intervals)
         ]
 
-    def host(self, stretches: Sequence[Interval], path: str, reasons: dict[str, str]) -> schema.HostPhase:
-        """The host's figures over ``stretches``; they are there with or without a GPU."""
-        error = self._record.status.get("cpu_s", Status()).error
-        reach = ReadingWindow(max_gap_s=3 * self._options.slow_s)
-        for name in ("cpu_percent", "rss_peak_bytes"):
-            reasons[f"{path}.{name}"] = error or TOO_SHORT
-        reasons[f"{path}.main_thread_percent"] = error or f"{TOO_SHORT}, or the system does not count by thread"
-        reasons[f"{path}.cgroup_throttled_s"] = error or "not read at both ends, or the cgroup counts no throttling"
-        rss_bytes = highest(self._host["rss_bytes"], stretches)
-        return schema.HostPhase(
-            cpu_percent=aggregate(self._host["cpu_percent"], stretches, reach),
-            main_thread_percent=aggregate(self._host["main_thread_percent"], stretches, reach),
-            rss_peak_bytes=None if rss_bytes is None else int(rss_bytes),
-            cgroup_throttled_s=counted(self._host["cgroup_throttled_s"], stretches, max_gap_s=2 * self._options.slow_s),
+    def _why_missing(self, metric: Metric) -> str:
+        return self._status("host" if metric.read_at == "host" else metric.name).error or metric.null_reason
+
+    def _energy(
+        self, intervals: Sequence[Interval], fields: dict[str, Any], path: str, reasons: dict[str, str]
+    ) -> dict[str, Any]:
+        """Energy from power, as a check on the counter and in its place where there is none."""
+        power, counted_j = fields["power_w"], fields["energy_j"]
+        reasons[f"{path}.energy_source"] = reasons[f"{path}.energy_j"]
+        reasons[f"{path}.energy_from_power_j"] = (
+            reasons[f"{path}.power_w"] if power is None else "power was read for less than 90 % of the time"
         )
+        from_power_j = None
+        if power is not None and power.coverage_ratio >= MIN_COVERAGE_RATIO:
+            from_power_j = power.mean * sum(end_s - start_s for start_s, end_s in intervals)
+        source = None if counted_j is None else self._readings["energy_j"].source
+        # Where the counter was reset, energy stays unknown.
+        if counted_j is None and from_power_j is not None and not len(self._readings["energy_j"].series.times):
+            counted_j, source = from_power_j, "power x time"
+        return {"energy_j": counted_j, "energy_source": source, "energy_from_power_j": from_power_j}
 
     def capabilities(self, reasons: dict[str, str]) -> dict[str, schema.Capability]:
-        """What each metric could do in this run."""
-        found = {}
-        for name in METRICS:
-            status = self._record.status.get(name, Status())
-            source = self._sources[name].source if name in self._sources else status.source
-            window_s = self._sources[name].reach.window_s if name in self._sources else status.window_s
-            supported = self.absent is None and status.source is not None
-            error = status.error or (None if supported else self.absent or "no reading was taken")
-            found[name] = schema.Capability(supported=supported, source=source, error=error, window_s=window_s or None)
-            path = f"telemetry.capabilities.{name}"
-            reasons[f"{path}.source"] = error or "no reading was taken"
-            reasons[f"{path}.error"] = "no error"
-            reasons[f"{path}.window_s"] = "an instant or a count" if supported else error or "no reading was taken"
-        return found
+        """How each of the GPU's metrics was read in this run, or why it was not."""
+        capabilities: dict[str, schema.Capability] = {}
+        for name in (metric.name for metric in GPU_METRICS):
+            status, (_, window, source) = self._status(name), self._readings[name]
+            supported = self._no_gpu is None and status.source is not None
+            missing = status.error or self._no_gpu or "no reading was taken"
+            capabilities[name] = schema.Capability(
+                supported=supported,
+                source=source,
+                error=status.error if supported else missing,
+                window_s=window.window_s or None,
+            )
+            if not supported:
+                reasons[f"telemetry.capabilities.{name}"] = missing
+        reasons["telemetry.capabilities"] = "no error occurred; the reading is an instant or a count"
+        return capabilities
 
-    def columns(self) -> dict[str, Series]:
-        """Every series that was recorded, by its column's name."""
-        own = {name: source.series for name, source in self._sources.items()}
-        counters = {name: self._counters[name] for name in ("energy_j", "memory_reserved_bytes")}
-        host = {name: self._host[name] for name in ("cpu_percent", "main_thread_percent", "rss_bytes")}
-        return {name: series for name, series in (own | counters | host).items() if len(series.times)}
+    def time_series(self) -> schema.TimeSeries | None:
+        """All readings on one list of times, but for the counters other than energy; ``None`` where there are none."""
+        columns = {
+            metric: self._readings[metric.name].series
+            for metric in (*GPU_METRICS, *HOST_METRICS)
+            if metric.aggregation in {"mean", "peak"} or metric.name == "energy_j"
+        }
+        return to_time_series({metric: series for metric, series in columns.items() if len(series.times)})
 
 
-def _percent(cpu_s: Series) -> Series:
-    rate = rate_of(cpu_s, least_s=MIN_CPU_GAP_S)
-    return Series(rate.times, 100 * rate.values)
+def to_time_series(columns: Mapping[Metric, Series]) -> schema.TimeSeries | None:
+    """The columns as the report has them; readings in the same tenth of a millisecond share a row."""
+    if not columns:
+        return None
+    stride = -(-sum(len(series.times) for series in columns.values()) // MAX_READINGS)
+    cells = {
+        metric: dict(zip(np.round(series.times[::stride], 4).tolist(), series.values[::stride].tolist(), strict=True))
+        for metric, series in columns.items()
+    }
+    times = sorted(set().union(*cells.values()))
+    return schema.TimeSeries(
+        columns=[metric.name for metric in columns],
+        units=[metric.unit for metric in columns],
+        t_s=times,
+        values=[[_finite(column.get(at_s)) for at_s in times] for column in cells.values()],
+        stride=stride,
+    )
 
 
 def _length_s(series: Series) -> float:
     return float(series.times[-1] - series.times[0]) if len(series.times) else 0.0
+
+
+def _finite(value: float | None) -> float | None:
+    return None if value is None or not np.isfinite(value) else value

@@ -1,4 +1,4 @@
-"""Starts the sampler: as a process of its own, or as threads of this one where no process can be started."""
+"""Runs the sampler, as a process of its own or else as threads of this process, and stores what it sends."""
 
 from __future__ import annotations
 
@@ -8,57 +8,124 @@ import os
 import subprocess
 import sys
 import threading
-import time
+from array import array
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
+
+from jobs.telemetry.aggregate import Series
 from jobs.telemetry.sampler.gpu_loop import GpuLoop
-from jobs.telemetry.sampler.host_loop import HostLoop
-from jobs.telemetry.sampler.message_writer import MessageWriter, run_reporting_errors
+from jobs.telemetry.sampler.host import HostLoop
+from jobs.telemetry.sampler.loop import MessageWriter, stop_loops
+from jobs.telemetry.types import LiveReading, MetricStatus
 
 if TYPE_CHECKING:
-    from jobs.telemetry.sample_store import SampleStore
-    from jobs.telemetry.sampler.message_writer import Message
-    from jobs.telemetry.sampler.messages import Settings
-    from jobs.telemetry.types import Mode
+    from jobs.telemetry.types import Message, Mode, Options
 
-# The package is found where this process found it, behind the standard library, whatever lies in the current folder.
+# The package is found where this process found it, after the standard library, whatever is in the current folder.
 PROGRAM: Final = """
 import sys
-own, settings = sys.argv[1:]
-places = [at for at, path in enumerate(sys.path) if path.endswith(("site-packages", "dist-packages"))]
-sys.path.insert(min(places, default=len(sys.path)), own)
-from jobs.telemetry.sampler.__main__ import run_to_the_end
-run_to_the_end(settings)
+packages = [at for at, path in enumerate(sys.path) if path.endswith(("site-packages", "dist-packages"))]
+sys.path.insert(min(packages, default=len(sys.path)), sys.argv[1])
+from jobs.telemetry.sampler.__main__ import main
+main(*sys.argv[2:])
 """
 
 
-class Sampler(Protocol):
-    """A sampler that runs."""
+class SampleStore:
+    """Takes the sampler's messages from one thread; may be read from any other at any time."""
 
-    mode: Mode
+    def __init__(self) -> None:
+        self.inventory: Message = {"driver_version": None, "devices": [], "at_s": 0.0, "error": None}
+        self.device: Message | None = None
+        self.gpu_end: Message | None = None
+        self.end: Message = {"cpu_s": None, "startup_cpu_s": None}
+        self.rates: dict[str, dict[str, Any]] = {}
+        self.status: dict[str, MetricStatus] = {}
+        self.failures: list[str] = []
+        # Each is also set when the sampler has ended, so that nobody waits for it any longer.
+        self.has_inventory, self.has_device, self.ended = (threading.Event() for _ in range(3))
+        self._times: dict[str, array[float]] = {}
+        self._values: dict[str, array[float]] = {}
+        self._latest: dict[str, float] = {}
 
-    @property
-    def crashed(self) -> bool:
-        """Whether a signal ended it, as after a fault inside NVML: that must not be tried in this process too."""
-        ...
+    def take(self, message: Message) -> None:
+        """Take one message of :mod:`jobs.telemetry.sampler`."""
+        match message["kind"]:
+            case "samples":
+                for at_s, values in message["samples"]:
+                    self._add(at_s, values)
+                self.status |= {name: MetricStatus(*status) for name, status in message["status"].items()}
+            case "inventory":  # the devices, and what was in use on them at the time ``at_s``
+                self.inventory = message
+                self.has_inventory.set()
+            case "device":  # the job's
+                self.device = message
+                self.has_device.set()
+            case "failed":
+                self.failures.append(message["error"])
+            case "host_end":
+                self.rates |= message["rates"]
+            case "gpu_end":
+                self.rates |= message["rates"]
+                self.gpu_end = message
+            case "end":
+                self.end = message
+                self.close()
+
+    def close(self) -> None:
+        """The sampler ended: set all events."""
+        for event in (self.ended, self.has_inventory, self.has_device):
+            event.set()
+
+    def _add(self, at_s: float, values: dict[str, float]) -> None:
+        for name, value in values.items():
+            if name not in self._times:
+                # The values first: a reader finds a name by its times.
+                self._values[name], self._times[name] = array("d"), array("d")
+            self._values[name].append(value)
+            self._times[name].append(at_s)
+        self._latest |= values
+
+    def series(self, name: str, offset_s: float = 0.0) -> Series:
+        """The readings of one metric, ``offset_s`` added to their times; empty where there are none."""
+        times, values = self._times.get(name, ()), self._values.get(name, ())
+        # Sorted, since the driver's buffer gives samples that are older than the last polled reading.
+        at_s = np.array(times, dtype=np.float64) + offset_s
+        order = np.argsort(at_s, kind="stable")
+        return Series(at_s[order], np.array(values, dtype=np.float64)[: len(at_s)][order])
+
+    def latest(self) -> LiveReading:
+        latest = self._latest.get
+        return LiveReading(
+            gpu_util_percent=latest("util_percent"),
+            power_w=latest("power_w"),
+            memory_used_bytes=latest("memory_used_bytes"),
+        )
+
+
+class Sampler:
+    """A sampler that reads nothing, as where telemetry is off; the base of the two that do."""
+
+    mode: Mode = "off"
+    crashed = False
+    """Whether a signal ended it, as after a fault inside NVML: this process must not try the same."""
 
     def send(self, message: Message) -> None:
         """Pass a message on; never waits, and never fails."""
-        ...
 
     def stop(self, timeout_s: float) -> None:
-        """Stop, and wait for what is still to be said, but no longer than ``timeout_s``."""
-        ...
+        """Stop, and wait for its last messages, but no longer than ``timeout_s``."""
 
 
-class ProcessSampler:
-    """A process started anew, not forked: a fork would inherit CUDA's state, which must not be touched there."""
+class ProcessSampler(Sampler):
+    """A process started anew, not forked: a fork would inherit CUDA's state, which must not be used there."""
 
-    mode: Mode = "process"
+    mode = "process"
 
-    def __init__(self, settings: Settings, record: SampleStore) -> None:
+    def __init__(self, options: Options, store: SampleStore) -> None:
         """Start it.
 
         Raises:
@@ -66,19 +133,20 @@ class ProcessSampler:
         """
         if not sys.executable:
             raise OSError("the interpreter's own path is not known")
+        arguments = (str(Path(__file__).parents[2]), json.dumps(asdict(options)), str(os.getpid()))
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-c", PROGRAM, str(Path(__file__).parents[3]), json.dumps(asdict(settings))],
+            [sys.executable, "-P", "-c", PROGRAM, *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            # Ctrl-C on a terminal reaches the whole group; the sampler must outlive it to tell of the run.
+            # Ctrl-C on a terminal reaches the whole group; the sampler must survive it to send its last readings.
             process_group=0,
         )
         assert self._process.stdin is not None
-        self._orders: int | None = self._process.stdin.fileno()
-        os.set_blocking(self._orders, False)
-        self._reader = threading.Thread(target=self._read, args=(record,), name="telemetry", daemon=True)
-        self._record = record
+        self._stdin: int | None = self._process.stdin.fileno()
+        os.set_blocking(self._stdin, False)
+        self._store = store
+        self._reader = threading.Thread(target=self._read, name="telemetry", daemon=True)
         try:
             self._reader.start()
         except RuntimeError as error:
@@ -87,103 +155,71 @@ class ProcessSampler:
             raise OSError(str(error)) from error
 
     @property
-    def crashed(self) -> bool:
+    def crashed(self) -> bool:  # type: ignore[override]
         with contextlib.suppress(subprocess.TimeoutExpired):
             return self._process.wait(0.2) < 0
         return False
 
     def send(self, message: Message) -> None:
-        if self._orders is None:
-            return
-        # A sampler that has died or hangs reads nothing; what it is told then is of no use to it.
-        with contextlib.suppress(OSError):
-            os.write(self._orders, json.dumps(message).encode() + b"\n")
+        # A sampler that has ended or hangs reads nothing, and needs nothing.
+        if self._stdin is not None:
+            with contextlib.suppress(OSError):
+                os.write(self._stdin, json.dumps(message).encode() + b"\n")
 
     def stop(self, timeout_s: float) -> None:
         self.send({"kind": "stop"})
-        self._record.ended.wait(timeout_s)
+        self._store.ended.wait(timeout_s)
         if self._process.poll() is None:
             self._process.kill()
         with contextlib.suppress(subprocess.TimeoutExpired):
-            # Even a killed process stays while the driver holds on to it; it is not waited for.
+            # The driver may hold even a killed process for long; it is not waited for.
             self._process.wait(0.2)
         self._reader.join(0.2)
         if not self._reader.is_alive():
             self._close()
 
     def _close(self) -> None:
-        # The number of a closed file may be another's soon.
-        self._orders = None
+        # The system may give the number of a closed file to another.
+        self._stdin = None
         for stream in (self._process.stdin, self._process.stdout):
             if stream is not None:
                 with contextlib.suppress(OSError):
                     stream.close()
 
-    def _read(self, record: SampleStore) -> None:
+    def _read(self) -> None:
         assert self._process.stdout is not None
         try:
             for line in self._process.stdout:
-                # Not ours: what some other module printed, or a last line cut short when the process was killed.
+                # A line that is not JSON is a library's, or was cut short when the process was killed.
                 with contextlib.suppress(ValueError):
-                    record.take(json.loads(line))
+                    self._store.take(json.loads(line))
         except (OSError, KeyError, TypeError) as error:
-            record.failures.append(f"the sampler's messages broke off: {error!r}")
+            self._store.failures.append(f"the sampler's messages ended: {error!r}")
         finally:
-            record.close()
+            self._store.close()
 
 
-class ThreadSampler:
-    """The same loops as threads. They end by themselves unless NVML holds one; then they are left behind."""
+class ThreadSampler(Sampler):
+    """The same loops as threads. One that NVML blocks is left behind."""
 
-    mode: Mode = "thread"
-    crashed = False
+    mode = "thread"
 
-    def __init__(self, settings: Settings, record: SampleStore) -> None:
+    def __init__(self, options: Options, store: SampleStore) -> None:
         """Start them.
 
         Raises:
             RuntimeError: no thread can be started here.
         """
-        outbox = MessageWriter(record.take)
-        self._record = record
-        self._loops: list[HostLoop | GpuLoop] = [HostLoop(settings, outbox), GpuLoop(settings, outbox)]
-        self._cpu_s: list[float] = []
-        self._threads = [
-            threading.Thread(target=self._run, args=(loop, outbox), name="telemetry", daemon=True)
-            for loop in self._loops
-        ]
-        for thread in self._threads:
-            thread.start()
+        writer = MessageWriter(store.take)
+        self._store = store
+        self._loops = [HostLoop(options, os.getpid(), writer), GpuLoop(options, writer)]
+        for loop in self._loops:
+            loop.start()
 
     def send(self, message: Message) -> None:
         for loop in self._loops:
             loop.inbox.put(message)
 
     def stop(self, timeout_s: float) -> None:
-        self.send({"kind": "stop"})
-        deadline_s = time.monotonic() + timeout_s
-        for thread in self._threads:
-            thread.join(max(0.0, deadline_s - time.monotonic()))
-        complete = len(self._cpu_s) == len(self._threads)
-        end: dict[str, Any] = {"cpu_s": sum(self._cpu_s) if complete else None, "startup_cpu_s": 0.0}
-        self._record.take({"kind": "end", **end})
-
-    def _run(self, loop: HostLoop | GpuLoop, outbox: MessageWriter) -> None:
-        run_reporting_errors(loop.run, outbox)
-        self._cpu_s.append(time.thread_time())
-
-
-class NoSampler:
-    """Nothing is read."""
-
-    mode: Mode = "off"
-    crashed = False
-
-    def __init__(self, record: SampleStore) -> None:
-        record.close()
-
-    def send(self, message: Message) -> None:
-        pass
-
-    def stop(self, timeout_s: float) -> None:
-        pass
+        cpu_s = sum(loop.cpu_s for loop in self._loops) if stop_loops(self._loops, timeout_s) else None
+        self._store.take({"kind": "end", "cpu_s": cpu_s, "startup_cpu_s": 0.0})

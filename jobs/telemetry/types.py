@@ -1,11 +1,9 @@
-"""What telemetry takes and hands out: the types on both sides of its door."""
+"""Types that telemetry shares with its callers and with the sampler's process, which imports nothing large."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
-
-from jobs.telemetry.sampler.messages import DeviceFacts, Settings
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 if TYPE_CHECKING:
     from jobs.report.schema import (
@@ -19,25 +17,68 @@ if TYPE_CHECKING:
         Validity,
     )
 
-__all__ = ["DeviceFacts", "LiveReading", "NvmlDevice", "NvmlStatus", "Observation", "Options"]
-
 Mode = Literal["process", "thread", "off"]
+Message = dict[str, Any]
+"""What the sampler is told and what it answers: one line of JSON, its ``kind`` beside its content."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """How to watch; the intervals are seconds between two readings of a kind."""
+    """How to sample: ``fast_s`` are the seconds between two readings of utilization, power, clocks and memory.
+
+    ``gpm_s`` are those of GPM, and ``slow_s`` those of temperature, counters, the driver's buffer and the host.
+    """
 
     mode: Mode = "process"
-    fast_s: float = Settings.fast_s
-    gpm_s: float = Settings.gpm_s
-    slow_s: float = Settings.slow_s
+    fast_s: float = 0.1
+    gpm_s: float = 0.2
+    slow_s: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class NvmlDevice:
-    name: str
+class DeviceQuery:
+    """The device to watch, as the framework names it; ``CUDA_VISIBLE_DEVICES`` and ``CUDA_DEVICE_ORDER``."""
+
+    uuid: str | None
+    pci_bus_id: str | None
+    index: int
+    visible_devices: str | None
+    device_order: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceFacts:
+    """The job's device as NVML knows it; ``null_reasons`` has the report path of every ``None``."""
+
+    driver_version: str | None = None
+    cuda_driver_version: str | None = None
+    uuid: str | None = None
+    mig_uuid: str | None = None
+    pci_bus_id: str | None = None
+    name: str | None = None
+    compute_capability: str | None = None
+    memory_total_bytes: int | None = None
+    power_limit_w: float | None = None
+    mapping_method: str | None = None
+    null_reasons: dict[str, str] = field(default_factory=dict)
+
+
+class MetricStatus(NamedTuple):
+    """How one metric is read; ``error`` is the last that occurred, and stays when the next reading succeeds."""
+
+    source: str | None = None
+    window_s: float | None = None
+    error: str | None = None
+
+
+class NvmlDevice(NamedTuple):
+    """A GPU or MIG device, and what was in use on it at the start; ``None`` where that could not be read."""
+
     uuid: str
+    name: str
+    memory_used_bytes: float | None
+    util_percent: float | None
+    processes: int | None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Can the measurements be taken at face value? What disturbed the run is named, in words and in codes."""
+"""Whether a run's measurements can be taken at face value: what disturbed it, in words and in codes."""
 
 from __future__ import annotations
 
@@ -8,30 +8,24 @@ from jobs.report.schema import RunWarning, TrainingSummary, Validity
 
 if TYPE_CHECKING:
     from jobs.report.schema import GpuPhase, HostPhase
-    from jobs.telemetry.sampler.messages import UsageBeforeRun
+    from jobs.telemetry.types import NvmlDevice
 
 THROTTLED_RATIO: Final = 0.05
 ENERGY_TOLERANCE_RATIO: Final = 0.1
-FOREIGN_MEMORY_BYTES: Final = 256 * 2**20
-"""More than a driver, a display or a monitoring agent leaves on a GPU."""
-FOREIGN_UTIL_PERCENT: Final = 5.0
+OTHERS_MEMORY_BYTES: Final = 256 * 2**20
+"""More than a driver, a display or a monitoring agent uses on a GPU."""
+OTHERS_UTIL_PERCENT: Final = 5.0
 STARVED_UTIL_PERCENT: Final = 50.0
 BUSY_THREAD_PERCENT: Final = 90.0
 
 SUSPECT: Final = frozenset(
-    {
-        "gpu_throttled",
-        "gpu_ecc_errors",
-        "gpu_xid_errors",
-        "gpu_row_remaps",
-        "gpu_memory_in_use_before_start",
-        "gpu_busy_before_start",
-        "gpu_other_processes",
-        "cpu_quota_throttled",
-        "resumed_on_other_hardware",
-    }
+    {"gpu_throttled", "gpu_ecc_errors", "gpu_xid_errors", "gpu_row_remaps", "cpu_quota_throttled"}
+    | {"gpu_memory_in_use_before_start", "gpu_busy_before_start", "gpu_other_processes", "resumed_on_other_hardware"}
 )
 """Warnings after which a run's speed is not the machine's."""
+
+INCOMPLETE_CODES: Final = frozenset({"telemetry_failed", "telemetry_died", "telemetry_hangs", "resumed"})
+"""Warnings after which a part of the run was not watched."""
 
 
 def judge(*, on_gpu: bool, training: TrainingSummary | None, warnings: list[RunWarning]) -> Validity:
@@ -41,100 +35,96 @@ def judge(*, on_gpu: bool, training: TrainingSummary | None, warnings: list[RunW
     """
     codes = {warning.code for warning in warnings}
     gpu = None if training is None else training.gpu
-    known = {
+    checked = {
         "throttling": gpu is not None and gpu.throttle_s is not None,
         "memory errors": gpu is not None and gpu.ecc_uncorrected_errors is not None,
         "XID errors": gpu is not None and gpu.xid_errors is not None,
     }
-    unknown = [name for name, is_known in known.items() if on_gpu and not is_known]
+    not_checked = [name for name, is_known in checked.items() if on_gpu and not is_known]
     causes = sorted(codes & SUSPECT)
     if causes:
-        return Validity(status="suspect", causes=causes, not_checked=unknown)
-    broke_off = on_gpu and bool(codes & INCOMPLETE_CODES)
-    return Validity(
-        status="unchecked" if broke_off or "throttling" in unknown else "ok", causes=[], not_checked=unknown
-    )
-
-
-INCOMPLETE_CODES: Final = frozenset({"telemetry_failed", "telemetry_died", "telemetry_hangs", "resumed"})
-"""Warnings after which a part of the run went unwatched."""
+        return Validity(status="suspect", causes=causes, not_checked=not_checked)
+    is_unchecked = "throttling" in not_checked or (on_gpu and bool(codes & INCOMPLETE_CODES))
+    return Validity(status="unchecked" if is_unchecked else "ok", causes=[], not_checked=not_checked)
 
 
 def training_warnings(training: TrainingSummary) -> list[RunWarning]:
-    """What steady training's own figures say against it."""
-    found = []
-    if training.gpu is not None:
-        found += _gpu_warnings(training.gpu, training.duration_s)
-    if training.host is not None:
-        found += _host_warnings(training.host, training.gpu, training.duration_s)
-    return found
+    """What the figures of steady training say against it."""
+    gpu, host, duration_s = training.gpu, training.host, training.duration_s
+    warnings: dict[str, str] = {}
+    if gpu is not None:
+        warnings |= _gpu_warnings(gpu, duration_s) | _energy_warning(gpu)
+    if host is not None:
+        warnings |= _host_warnings(host, gpu, duration_s)
+    return _to_warnings(warnings)
 
 
-def _gpu_warnings(gpu: GpuPhase, duration_s: float) -> list[RunWarning]:
-    found = []
+def _to_warnings(texts: dict[str, str]) -> list[RunWarning]:
+    return [RunWarning(code=code, message=text) for code, text in texts.items()]
+
+
+def _gpu_warnings(gpu: GpuPhase, duration_s: float) -> dict[str, str]:
+    warnings = {}
     if gpu.throttle_s and duration_s > 0:
-        # Causes may overlap: the longest alone is the least that the GPU was held back.
+        # Causes may overlap, so their sum could be more than the time at lowered clocks; the longest is not.
         cause, seconds = max(gpu.throttle_s.items(), key=lambda item: item[1])
         if seconds > THROTTLED_RATIO * duration_s:
-            text = f"the GPU ran at lowered clocks for {100 * seconds / duration_s:.0f} % of training ({cause})"
-            found.append(RunWarning(code="gpu_throttled", message=text))
-    errors = (gpu.ecc_corrected_errors or 0, gpu.ecc_uncorrected_errors or 0)
-    if any(errors):
-        text = f"{errors[0]} corrected and {errors[1]} uncorrected memory errors during training"
-        found.append(RunWarning(code="gpu_ecc_errors", message=text))
+            share = 100 * seconds / duration_s
+            warnings["gpu_throttled"] = f"the GPU ran at lowered clocks for {share:.0f} % of training ({cause})"
+    corrected, uncorrected = gpu.ecc_corrected_errors or 0, gpu.ecc_uncorrected_errors or 0
+    if corrected or uncorrected:
+        errors = f"{corrected} corrected and {uncorrected} uncorrected"
+        warnings["gpu_ecc_errors"] = f"{errors} memory errors during training"
     remaps = (gpu.row_remaps_corrected or 0) + (gpu.row_remaps_uncorrected or 0)
     if remaps:
-        text = f"{remaps} memory rows were remapped during training"
-        found.append(RunWarning(code="gpu_row_remaps", message=text))
+        warnings["gpu_row_remaps"] = f"{remaps} memory rows were remapped during training"
     if gpu.xid_errors:
-        text = f"the driver reported XID {', '.join(map(str, gpu.xid_errors))} during training"
-        found.append(RunWarning(code="gpu_xid_errors", message=text))
-    return found + _energy_warning(gpu)
+        numbers = ", ".join(map(str, gpu.xid_errors))
+        warnings["gpu_xid_errors"] = f"the driver reported XID {numbers} during training"
+    return warnings
 
 
-def _energy_warning(gpu: GpuPhase) -> list[RunWarning]:
+def _energy_warning(gpu: GpuPhase) -> dict[str, str]:
     counted_j, from_power_j = gpu.energy_j, gpu.energy_from_power_j
     if gpu.power_w is None or gpu.power_w.quality != "ok" or not counted_j or from_power_j is None:
-        return []
+        return {}
     if abs(from_power_j / counted_j - 1) <= ENERGY_TOLERANCE_RATIO:
-        return []
+        return {}
     text = f"the energy counter says {counted_j:.0f} J for training, power times time says {from_power_j:.0f} J"
-    return [RunWarning(code="energy_disagrees", message=text)]
+    return {"energy_disagrees": text}
 
 
-def _host_warnings(host: HostPhase, gpu: GpuPhase | None, duration_s: float) -> list[RunWarning]:
-    found = []
+def _host_warnings(host: HostPhase, gpu: GpuPhase | None, duration_s: float) -> dict[str, str]:
+    warnings = {}
     if host.cgroup_throttled_s and host.cgroup_throttled_s > THROTTLED_RATIO * duration_s > 0:
-        text = (
+        warnings["cpu_quota_throttled"] = (
             f"the cgroup's CPU quota held the job back for {host.cgroup_throttled_s:.1f} s of {duration_s:.1f} s of "
             "training, summed over its threads; raise the CPU limit"
         )
-        found.append(RunWarning(code="cpu_quota_throttled", message=text))
     busy = gpu and (gpu.sm_util_percent or gpu.util_percent)
     thread = host.main_thread_percent
     if busy and thread and busy.mean < STARVED_UTIL_PERCENT and thread.mean > BUSY_THREAD_PERCENT:
-        text = (
+        warnings["gpu_waits_for_cpu"] = (
             f"the GPU waits for the CPU: its main thread is busy {thread.mean:.0f} % of training, "
             f"the GPU {busy.mean:.0f} %"
         )
-        found.append(RunWarning(code="gpu_waits_for_cpu", message=text))
-    return found
+    return warnings
 
 
-def foreign_work_warnings(baseline: UsageBeforeRun | None, other_process_count: int | None) -> list[RunWarning]:
-    """Signs of others' work on the GPU, before the job touched it and at its end."""
-    found = []
-    if baseline is not None:
-        used = baseline.memory_used_bytes or 0.0
-        if used > FOREIGN_MEMORY_BYTES:
+def other_work_warnings(before: NvmlDevice | None, other_process_count: int | None) -> list[RunWarning]:
+    """Signs of others' work on the GPU, ``before`` the job used it and at its end."""
+    warnings = {}
+    if before is not None:
+        used = before.memory_used_bytes or 0.0
+        if used > OTHERS_MEMORY_BYTES:
             text = f"{used / 2**30:.1f} GiB of the GPU's memory were in use before the job started"
-            found.append(RunWarning(code="gpu_memory_in_use_before_start", message=text))
-        # Without anyone's memory or process it is the driver itself, which checks the memory when it starts.
-        if (baseline.util_percent or 0.0) > FOREIGN_UTIL_PERCENT and (found or baseline.processes):
-            text = f"the GPU was {baseline.util_percent:.0f} % busy before the job started"
-            found.append(RunWarning(code="gpu_busy_before_start", message=text))
-    others = max(other_process_count or 0, (baseline.processes or 0) if baseline is not None else 0)
+            warnings["gpu_memory_in_use_before_start"] = text
+        # Without another's memory or process it is the driver itself, which checks the memory when it starts.
+        if (before.util_percent or 0.0) > OTHERS_UTIL_PERCENT and (warnings or before.processes):
+            text = f"the GPU was {before.util_percent:.0f} % busy before the job started"
+            warnings["gpu_busy_before_start"] = text
+    others = max(other_process_count or 0, (before.processes or 0) if before is not None else 0)
     if others:
         text = f"{others} other compute process{'es' if others > 1 else ''} used the GPU"
-        found.append(RunWarning(code="gpu_other_processes", message=text))
-    return found
+        warnings["gpu_other_processes"] = text
+    return _to_warnings(warnings)

@@ -16,25 +16,18 @@ from prometheus_client import CollectorRegistry, Gauge, generate_latest
 
 from jobs.errors import NotWritable
 from jobs.io.atomic_file import pending_file, sync_folder
+from jobs.report.schema import Aggregate
+from jobs.telemetry.metrics import GPU_METRICS, HOST_METRICS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from jobs.report import Report
-    from jobs.report.schema import Aggregate
+    from jobs.report.schema import GpuPhase, HostPhase
+    from jobs.telemetry.metrics import Metric
 
 PREFIX: Final = "mnist_job_"
-
-GPU_RATIOS: Final = {
-    "gpu_utilization_ratio": "util_percent",
-    "gpu_sm_utilization_ratio": "sm_util_percent",
-    "gpu_sm_occupancy_ratio": "sm_occupancy_percent",
-    "gpu_tensor_utilization_ratio": "tensor_util_percent",
-    "gpu_dram_bandwidth_utilization_ratio": "dram_bandwidth_util_percent",
-    "gpu_memory_controller_utilization_ratio": "memory_util_percent",
-}
-"""The metric's name, and the report's field, a percentage."""
 
 Sample = tuple[str, str, float | None, dict[str, str]]
 """Name, help, value, and the labels that this metric has beside the common ones."""
@@ -121,24 +114,19 @@ def _samples(report: Report) -> Iterator[Sample]:
     if report.validity is not None:
         valid = {"ok": 1.0, "suspect": 0.0}.get(report.validity.status)
         yield "valid", "1 where nothing disturbed the run, 0 where something did", valid, {}
-    training = report.training
-    if training is not None and training.host is not None:
-        host = training.host
-        yield "cpu_cores", "CPU in use during steady training, 1 is one core", _hundredth(host.cpu_percent), {}
-        yield "resident_memory_peak_bytes", "Resident memory during steady training", host.rss_peak_bytes, {}
-        yield "cgroup_throttled_seconds", "Time held back by the CPU quota in training", host.cgroup_throttled_s, {}
-    if training is not None and training.gpu is not None:
-        gpu = training.gpu
-        for name, field in GPU_RATIOS.items():
-            help_text = f"{field} of the report over steady training, as a ratio"
-            yield name, help_text, _hundredth(getattr(gpu, field)), {}
-        power = gpu.power_w
-        yield "gpu_power_watts", "Mean power during steady training", None if power is None else power.mean, {}
-        yield "gpu_energy_joules", "Energy of steady training", gpu.energy_j, {}
-        yield "gpu_memory_used_peak_bytes", "Memory in use on the device", gpu.memory_used_peak_bytes, {}
-        for cause, throttled_s in (gpu.throttle_s or {}).items():
-            yield "gpu_throttled_seconds", "Time at lowered clocks in steady training", throttled_s, {"cause": cause}
+    if report.training is not None:
+        yield from _figures(HOST_METRICS, report.training.host)
+        yield from _figures(GPU_METRICS, report.training.gpu)
 
 
-def _hundredth(percent: Aggregate | None) -> float | None:
-    return None if percent is None else percent.mean / 100
+def _figures(metrics: tuple[Metric, ...], phase: GpuPhase | HostPhase | None) -> Iterator[Sample]:
+    """The metrics of steady training that have a name in Prometheus; percentages as ratios, dictionaries by cause."""
+    for metric in (metric for metric in metrics if metric.prometheus and phase is not None):
+        field, _, cause = metric.field.partition(".")
+        value = getattr(phase, field)
+        if cause:
+            value = (value or {}).get(cause)
+        elif isinstance(value, Aggregate):
+            value = value.mean / (100 if metric.unit == "%" else 1)
+        help_text = f"{field} of the report over steady training" + (", as a ratio" if metric.unit == "%" else "")
+        yield metric.prometheus, help_text, value, {"cause": cause} if cause else {}

@@ -1,8 +1,9 @@
-"""Telemetry and training keep out of each other's way: whatever NVML does, the run ends as it would have."""
+"""Telemetry does not change training: whatever NVML does, losses and exit code are the same."""
 
 from __future__ import annotations
 
 import json
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -81,54 +82,56 @@ def train(
     return run
 
 
-def _trained(report: Report) -> list[Any]:
-    """All that training decided, to the last bit."""
+def _losses(report: Report) -> list[Any]:
+    """All results of training."""
     return [(epoch.train_loss, epoch.test_loss, epoch.test_accuracy_ratio) for epoch in report.results.epochs]
 
 
 @pytest.fixture(scope="module")
-def untouched(program: Program, folder: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
-    reports = tmp_path_factory.mktemp("untouched")
+def without_telemetry(program: Program, folder: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
+    reports = tmp_path_factory.mktemp("without-telemetry")
     arguments = ["train", "--device", "cpu", "--epochs", "2", "--dataset", str(folder), "--telemetry", "off"]
     assert exit_code_of(program, [*arguments, "--report-dir", str(reports)]) == 0
     (path,) = reports.glob("*.json")
-    return _trained(read(path))
+    return _losses(read(path))
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
-def test_the_losses_are_the_same_to_the_last_bit(
-    name: str, nvml: Path, train: Callable[..., Report], untouched: list[Any]
+def test_losses_any_nvml_behaviour_are_bit_identical(
+    name: str, nvml: Path, train: Callable[..., Report], without_telemetry: list[Any]
 ) -> None:
     report = train(nvml, SCENARIOS[name])
     assert report.status == "completed"
-    assert _trained(report) == untouched
+    assert _losses(report) == without_telemetry
     for phase in report.phases:
         if phase.gpu is not None and phase.gpu.power_w is not None:
             assert phase.gpu.power_w.mean == pytest.approx(100)
 
 
 @pytest.mark.parametrize("arguments", [["--telemetry", "thread"], ["--telemetry", "off"], []])
-def test_so_they_are_without_a_library_and_in_any_mode(
-    arguments: list[str], train: Callable[..., Report], untouched: list[Any]
+def test_losses_without_library_in_any_mode_are_bit_identical(
+    arguments: list[str], train: Callable[..., Report], without_telemetry: list[Any]
 ) -> None:
     report = train(None, {}, *arguments)
-    assert _trained(report) == untouched
+    assert _losses(report) == without_telemetry
     assert not report.telemetry.available
     assert report.telemetry.sampler.mode == (arguments[1] if arguments else "process")
 
 
-def test_a_driver_without_the_newer_functions(
-    old_nvml: Path, train: Callable[..., Report], untouched: list[Any]
+def test_losses_old_driver_are_bit_identical(
+    old_nvml: Path, train: Callable[..., Report], without_telemetry: list[Any]
 ) -> None:
     report = train(old_nvml, {})
-    assert _trained(report) == untouched
+    assert _losses(report) == without_telemetry
     assert report.telemetry.available
     assert not report.telemetry.capabilities["sm_util_percent"].supported
 
 
-def test_the_report_carries_what_was_seen(nvml: Path, train: Callable[..., Report], tmp_path: Path) -> None:
+def test_report_steady_gpu_has_the_readings(nvml: Path, train: Callable[..., Report], tmp_path: Path) -> None:
     prometheus = tmp_path / "job.prom"
+    begun_s = time.process_time()
     report = train(nvml, {}, "--metrics-textfile", str(prometheus), "--epochs", "8")
+    used_s = time.process_time() - begun_s
     assert report.training is not None
     assert report.training.gpu is not None
     gpu, host = report.training.gpu, report.training.host
@@ -136,7 +139,8 @@ def test_the_report_carries_what_was_seen(nvml: Path, train: Callable[..., Repor
     assert gpu.throttle_s is not None
     assert host is not None
     assert host.cpu_percent is not None
-    assert host.cpu_percent.mean > 20
+    # No more than the whole run used; a framework may spend most of it before training.
+    assert 0 < host.cpu_percent.mean / 100 * report.training.duration_s < 1.1 * used_s
     assert host.main_thread_percent is not None
     assert report.validity is not None
     assert report.validity.status == "ok"

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="session")
 def fake_nvml(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a ``libnvidia-ml.so.1`` that the real binding loads."""
+    """A folder with a ``libnvidia-ml.so.1`` for the real binding."""
     return library.build(tmp_path_factory.mktemp("nvml"))
 
 
@@ -40,14 +40,14 @@ clock = Clock()
 sys.executable = request["executable"]
 options = Options(mode=request["mode"], fast_s=0.02, gpm_s=0.1, slow_s=0.1)
 watch = monitor.watch(clock=clock, options=options)
-watch._record.greeted.wait(1)  # as it is while the framework is imported
+watch._store.has_inventory.wait(5)  # as it is while the framework is imported
 facts = watch.attach(FrameworkDevice(**request["device"]))
 def mark():
     watch.mark()
     return clock()
 start_s = mark()
-record, pause = watch._record, threading.Event()
-while len(record.series(request["until"]).times) < request["rows"] and clock() < start_s + request["longest_s"]:
+store, pause = watch._store, threading.Event()
+while len(store.series(request["until"]).times) < request["rows"] and clock() < start_s + request["longest_s"]:
     pause.wait(0.005)
 middle_s = mark()
 if request["span_s"] is not None:

@@ -5,11 +5,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.telemetry.aggregate import ReadingWindow, Series, aggregate, counted, highest, rate_of
+from jobs.telemetry.aggregate import ReadingWindow, Series, aggregate, counter_delta, max_in, rate_of
 
 GAPS = st.lists(st.floats(0.01, 0.3), min_size=1, max_size=60)
 VALUES = st.floats(-1e6, 1e6)
-SECOND = ReadingWindow(max_gap_s=1.0)
+UP_TO_1_S = ReadingWindow(max_gap_s=1.0)
 
 
 @st.composite
@@ -18,12 +18,14 @@ def series(draw: st.DrawFn) -> Series:
     return Series(times, np.array([draw(VALUES) for _ in times]))
 
 
-REACHES = st.builds(ReadingWindow, st.floats(0.05, 2), st.sampled_from([0.0, 0.1, 1.0]), st.booleans())
+WINDOWS = st.builds(ReadingWindow, st.floats(0.05, 2), st.sampled_from([0.0, 0.1, 1.0]), st.booleans())
 
 
-@given(samples=series(), start_s=st.floats(0, 5), length_s=st.floats(0.01, 10), reach=REACHES)
-def test_figures_lie_among_the_values(samples: Series, start_s: float, length_s: float, reach: ReadingWindow) -> None:
-    found = aggregate(samples, [(start_s, start_s + length_s)], reach)
+@given(samples=series(), start_s=st.floats(0, 5), length_s=st.floats(0.01, 10), window=WINDOWS)
+def test_aggregate_any_series_stays_within_the_values(
+    samples: Series, start_s: float, length_s: float, window: ReadingWindow
+) -> None:
+    found = aggregate(samples, [(start_s, start_s + length_s)], window)
     if found is None:
         return
     assert samples.values.min() <= found.mean <= found.max <= samples.values.max()
@@ -33,19 +35,19 @@ def test_figures_lie_among_the_values(samples: Series, start_s: float, length_s:
 
 
 @given(gaps=GAPS, value=VALUES)
-def test_a_constant_is_its_own_mean(gaps: list[float], value: float) -> None:
+def test_aggregate_constant_series_gives_the_constant(gaps: list[float], value: float) -> None:
     times = np.cumsum(gaps)
-    found = aggregate(Series(times, np.full(len(gaps), value)), [(0.0, float(times[-1]))], SECOND)
+    found = aggregate(Series(times, np.full(len(gaps), value)), [(0.0, float(times[-1]))], UP_TO_1_S)
     assert found is not None
     assert (found.mean, found.p50, found.p95, found.max) == (value, value, value, value)
 
 
 @given(samples=series(), cut=st.floats(0.1, 0.9))
-def test_the_parts_of_a_phase_make_up_the_whole(samples: Series, cut: float) -> None:
+def test_aggregate_split_phase_pools_to_the_whole(samples: Series, cut: float) -> None:
     end_s = float(samples.times[-1])
     parts = [(0.0, cut * end_s), (cut * end_s, end_s)]
-    whole = aggregate(samples, [(0.0, end_s)], SECOND)
-    pooled = aggregate(samples, parts, SECOND)
+    whole = aggregate(samples, [(0.0, end_s)], UP_TO_1_S)
+    pooled = aggregate(samples, parts, UP_TO_1_S)
     assert whole is not None
     assert pooled is not None
     assert pooled.mean == pytest.approx(whole.mean, rel=1e-6, abs=1e-3)
@@ -62,7 +64,7 @@ def test_the_parts_of_a_phase_make_up_the_whole(samples: Series, cut: float) -> 
     since_previous=st.booleans(),
     shift_s=st.floats(0, 0.1),
 )
-def test_nothing_leaks_in_from_before_or_after(
+def test_aggregate_averaging_readings_exclude_neighbouring_phases(
     *, before: float, inside: float, after: float, window_s: float, since_previous: bool, shift_s: float
 ) -> None:
     """Readings average over the time behind them; a phase of one value must not see its neighbours'."""
@@ -82,9 +84,9 @@ def test_nothing_leaks_in_from_before_or_after(
     assert found.max == pytest.approx(inside)
 
 
-def test_a_ramp_has_the_known_answer() -> None:
+def test_aggregate_ramp_gives_the_known_figures() -> None:
     times = np.arange(1, 101) * 0.1
-    found = aggregate(Series(times, times), [(0.0, 10.0)], SECOND)
+    found = aggregate(Series(times, times), [(0.0, 10.0)], UP_TO_1_S)
     assert found is not None
     # Sample i stands for the 0.1 s before it, so the mean is 0.1 (1 + … + 100) / 100.
     assert found.mean == pytest.approx(5.05)
@@ -93,14 +95,14 @@ def test_a_ramp_has_the_known_answer() -> None:
     assert (found.max, found.n, found.coverage_ratio, found.quality) == (10.0, 100, 1.0, "ok")
 
 
-def test_samples_weigh_by_the_time_they_stand_for() -> None:
+def test_aggregate_uneven_sampling_weights_by_time() -> None:
     samples = Series(np.array([1.0, 1.1, 2.0]), np.array([0.0, 100.0, 0.0]))
-    found = aggregate(samples, [(0.0, 2.0)], SECOND)
+    found = aggregate(samples, [(0.0, 2.0)], UP_TO_1_S)
     assert found is not None
     assert found.mean == pytest.approx(100 * 0.1 / 2.0)
 
 
-def test_a_gap_in_the_sampling_is_not_covered() -> None:
+def test_aggregate_sampling_gap_lowers_coverage() -> None:
     samples = Series(np.array([0.5, 8.0]), np.array([10.0, 20.0]))
     found = aggregate(samples, [(0.0, 8.0)], ReadingWindow(max_gap_s=0.5))
     assert found is not None
@@ -108,7 +110,7 @@ def test_a_gap_in_the_sampling_is_not_covered() -> None:
     assert found.quality == "insufficient"
 
 
-def test_an_average_since_the_reading_before_claims_no_hole() -> None:
+def test_aggregate_gap_between_averages_is_not_covered() -> None:
     """Readings failed for a minute; the first that came back speaks for its own time only."""
     times = np.concatenate([np.arange(0, 51) * 0.2, 70.0 + np.arange(0, 6) * 0.2])
     values = np.where(times <= 10, 10.0, 90.0)
@@ -121,82 +123,82 @@ def test_an_average_since_the_reading_before_claims_no_hole() -> None:
     assert found.quality == "insufficient"
 
 
-def test_what_is_outside_the_phase_does_not_count() -> None:
+def test_aggregate_readings_outside_the_phase_are_ignored() -> None:
     times = np.arange(0, 100) * 0.1
     values = np.where((times > 3) & (times <= 7), 50.0, 90.0)
-    found = aggregate(Series(times, values), [(3.0, 7.0)], SECOND)
+    found = aggregate(Series(times, values), [(3.0, 7.0)], UP_TO_1_S)
     assert found is not None
     assert found.max == 50.0
 
 
 @pytest.mark.parametrize(("count", "length_s"), [(19, 3.0), (40, 2.9)])
-def test_too_little_is_said_to_be_too_little(count: int, length_s: float) -> None:
+def test_aggregate_few_or_short_readings_are_insufficient(count: int, length_s: float) -> None:
     times = np.linspace(length_s / count, length_s, count)
-    found = aggregate(Series(times, times), [(0.0, length_s)], SECOND)
+    found = aggregate(Series(times, times), [(0.0, length_s)], UP_TO_1_S)
     assert found is not None
     assert found.quality == "insufficient"
 
 
-def test_phases_too_short_alone_may_be_enough_together() -> None:
+def test_aggregate_short_phases_pooled_are_ok() -> None:
     times = np.arange(0, 200) * 0.1
-    stretches = [(float(start), start + 1.0) for start in range(0, 18, 2)]
-    assert aggregate(Series(times, times), stretches[:1], SECOND).quality == "insufficient"  # type: ignore[union-attr]
-    assert aggregate(Series(times, times), stretches, SECOND).quality == "ok"  # type: ignore[union-attr]
+    intervals = [(float(start), start + 1.0) for start in range(0, 18, 2)]
+    assert aggregate(Series(times, times), intervals[:1], UP_TO_1_S).quality == "insufficient"  # type: ignore[union-attr]
+    assert aggregate(Series(times, times), intervals, UP_TO_1_S).quality == "ok"  # type: ignore[union-attr]
 
 
-def test_no_sample_is_no_figure() -> None:
+def test_aggregate_without_readings_gives_none() -> None:
     empty = Series(np.empty(0), np.empty(0))
     one = Series(np.array([5.0]), np.array([1.0]))
-    assert aggregate(empty, [(0.0, 1.0)], SECOND) is None
-    assert aggregate(one, [(0.0, 1.0)], SECOND) is None
-    assert aggregate(one, [(5.0, 5.0)], SECOND) is None
-    assert aggregate(one, [], SECOND) is None
-    assert highest(empty, [(0.0, 1.0)]) is None
+    assert aggregate(empty, [(0.0, 1.0)], UP_TO_1_S) is None
+    assert aggregate(one, [(0.0, 1.0)], UP_TO_1_S) is None
+    assert aggregate(one, [(5.0, 5.0)], UP_TO_1_S) is None
+    assert aggregate(one, [], UP_TO_1_S) is None
+    assert max_in(empty, [(0.0, 1.0)]) is None
 
 
-def test_a_counter_is_read_at_the_phase_s_ends() -> None:
+def test_counter_delta_between_readings_is_interpolated() -> None:
     times = np.arange(0, 101) * 0.1
     samples = Series(times, 100 * times + 5000)
-    assert counted(samples, [(1.23, 4.56)], max_gap_s=0.2) == pytest.approx(100 * (4.56 - 1.23))
+    assert counter_delta(samples, [(1.23, 4.56)], max_gap_s=0.2) == pytest.approx(100 * (4.56 - 1.23))
 
 
 @given(cut=st.floats(0.1, 9.9))
-def test_counts_of_the_parts_add_up(cut: float) -> None:
+def test_counter_delta_split_phase_adds_up(cut: float) -> None:
     times = np.arange(0, 101) * 0.1
     samples = Series(times, times**2)
-    whole = counted(samples, [(0.0, 10.0)], max_gap_s=0.2)
-    assert counted(samples, [(0.0, cut), (cut, 10.0)], max_gap_s=0.2) == pytest.approx(whole)
+    whole = counter_delta(samples, [(0.0, 10.0)], max_gap_s=0.2)
+    assert counter_delta(samples, [(0.0, cut), (cut, 10.0)], max_gap_s=0.2) == pytest.approx(whole)
 
 
-def test_a_counter_without_samples_at_both_ends_is_unknown() -> None:
+def test_counter_delta_without_readings_at_both_ends_gives_none() -> None:
     samples = Series(np.array([1.0, 2.0]), np.array([0.0, 10.0]))
-    assert counted(samples, [(0.0, 2.0)], max_gap_s=0.2) is None
-    assert counted(samples, [(1.0, 3.0)], max_gap_s=0.2) is None
-    assert counted(samples, [(1.0, 2.0), (1.0, 3.0)], max_gap_s=2.0) is None
+    assert counter_delta(samples, [(0.0, 2.0)], max_gap_s=0.2) is None
+    assert counter_delta(samples, [(1.0, 3.0)], max_gap_s=0.2) is None
+    assert counter_delta(samples, [(1.0, 2.0), (1.0, 3.0)], max_gap_s=2.0) is None
     # Between two readings too far apart it may have stood still and run.
     far = Series(np.array([0.0, 1.0, 100.0, 101.0]), np.array([0.0, 1.0, 2.0, 3.0]))
-    assert counted(far, [(40.0, 41.0)], max_gap_s=2.0) is None
-    assert counted(far, [(0.5, 100.5)], max_gap_s=2.0) == pytest.approx(2.0)
-    assert counted(Series(np.empty(0), np.empty(0)), [(0.0, 1.0)], max_gap_s=0.2) is None
-    assert counted(samples, [], max_gap_s=0.2) is None
+    assert counter_delta(far, [(40.0, 41.0)], max_gap_s=2.0) is None
+    assert counter_delta(far, [(0.5, 100.5)], max_gap_s=2.0) == pytest.approx(2.0)
+    assert counter_delta(Series(np.empty(0), np.empty(0)), [(0.0, 1.0)], max_gap_s=0.2) is None
+    assert counter_delta(samples, [], max_gap_s=0.2) is None
 
 
-def test_a_counter_that_was_reset_is_unknown() -> None:
+def test_counter_delta_reset_counter_gives_none() -> None:
     samples = Series(np.array([0.0, 1.0, 2.0]), np.array([100.0, 5.0, 10.0]))
-    assert counted(samples, [(0.0, 2.0)], max_gap_s=0.2) is None
+    assert counter_delta(samples, [(0.0, 2.0)], max_gap_s=0.2) is None
 
 
-def test_a_rate_is_the_counter_s_growth_over_time() -> None:
+def test_rate_of_counter_gives_growth_per_second() -> None:
     times = np.array([0.0, 0.05, 1.0, 2.0])
-    rate = rate_of(Series(times, np.array([0.0, 0.1, 1.0, 4.0])), least_s=0.1)
+    rate = rate_of(Series(times, np.array([0.0, 0.1, 1.0, 4.0])))
     assert rate.times.tolist() == [0.0, 1.0, 2.0]
     assert rate.values.tolist()[1:] == [1.0, 3.0]
     found = aggregate(rate, [(0.0, 2.0)], ReadingWindow(max_gap_s=3.0))
     assert found is not None
     assert (found.mean, found.n) == (2.0, 2)
-    assert len(rate_of(Series(np.empty(0), np.empty(0)), least_s=0.1).times) == 0
+    assert len(rate_of(Series(np.empty(0), np.empty(0))).times) == 0
 
 
-def test_the_highest_is_of_the_stretches_alone() -> None:
+def test_max_in_intervals_ignores_readings_outside() -> None:
     samples = Series(np.arange(10.0), np.arange(10.0))
-    assert highest(samples, [(1.0, 3.0), (5.5, 6.5)]) == 6.0
+    assert max_in(samples, [(1.0, 3.0), (5.5, 6.5)]) == 6.0

@@ -1,4 +1,4 @@
-"""The framework's device and NVML's: matched by what identifies it, or not at all."""
+"""The framework's device is matched to NVML's by what identifies it, or not at all."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ NAMELESS = {"kind": "gpu", "index": 0, "name": "Fake"}
         ({"uuid": "GPU-unknown", "pci_bus_id": "0000:01:00.0"}, {}, "pci_bus_id"),
     ],
 )
-def test_of_two_gpus_the_job_s_own_is_read(
+def test_find_two_gpus_reads_the_one_of_the_job(
     device: dict[str, str], variables: dict[str, str], method: str, watched: Watched
 ) -> None:
     seen = watched(gpus="2", device=NAMELESS | device, variables=variables, rows=5)
@@ -34,7 +34,7 @@ def test_of_two_gpus_the_job_s_own_is_read(
     assert seen["gpu"]["power_w"]["mean"] == 101
 
 
-def test_the_only_gpu_needs_no_name(watched: Watched) -> None:
+def test_find_only_gpu_needs_no_identifier(watched: Watched) -> None:
     assert watched(device=NAMELESS, rows=5)["facts"]["mapping_method"] == "only_gpu"
 
 
@@ -42,14 +42,14 @@ def test_the_only_gpu_needs_no_name(watched: Watched) -> None:
     "variables",
     [
         {},
-        # Without PCI_BUS_ID an index counts the fastest first, which NVML does not know.
+        # Without PCI_BUS_ID an index counts by speed, which NVML does not.
         {"CUDA_VISIBLE_DEVICES": "1"},
-        # Short for both.
+        # A prefix of both UUIDs.
         {"CUDA_VISIBLE_DEVICES": "GPU-fake"},
         {"CUDA_VISIBLE_DEVICES": "GPU-other"},
     ],
 )
-def test_among_two_none_is_guessed(variables: dict[str, str], watched: Watched) -> None:
+def test_find_two_gpus_without_identifier_reads_none(variables: dict[str, str], watched: Watched) -> None:
     seen = watched(gpus="2", device=NAMELESS, variables=variables, longest_s=0.1)
     assert seen["gpu"] is None
     assert "which of 2 GPUs" in seen["reasons"]["phases[].gpu"]
@@ -68,7 +68,7 @@ def test_among_two_none_is_guessed(variables: dict[str, str], watched: Watched) 
         ({}, {"CUDA_VISIBLE_DEVICES": "MIG-fake-0-1"}, "2", "visible_devices_uuid", 51),
     ],
 )
-def test_a_mig_device_is_read_by_gpm(
+def test_find_mig_device_is_read_by_gpm(
     device: dict[str, str], variables: dict[str, str], mig: str, method: str, sm: float, watched: Watched
 ) -> None:
     seen = watched(gpus="2", mig=mig, device=NAMELESS | device, variables=variables, rows=8, until="sm_util_percent")
@@ -78,33 +78,33 @@ def test_a_mig_device_is_read_by_gpm(
     assert facts["mig_uuid"] == f"MIG-fake-0-{sm - 50}"
     gpu = seen["gpu"]
     assert gpu["sm_util_percent"]["mean"] == sm
-    # What the whole GPU does is not the slice's.
+    # What the whole GPU does is not the MIG device's.
     for name in ("util_percent", "power_w", "energy_j", "throttle_s"):
         assert gpu[name] is None
         assert "does not offer it" in seen["reasons"][f"phases[].gpu.{name}"]
     assert gpu["memory_used_peak_bytes"] is not None
     assert gpu["xid_errors"] == []
-    # It cannot be told whether the slice was throttled.
+    # Whether the MIG device was throttled is not known.
     assert seen["validity"]["status"] == "unchecked"
 
 
-@pytest.mark.parametrize(("slice_of_the_event", "seen_by_the_job"), [("1", [43]), ("0", []), ("-1", [43])])
-def test_an_xid_is_the_slice_s_own_or_the_whole_gpu_s(
-    slice_of_the_event: str, seen_by_the_job: list[int], watched: Watched
+@pytest.mark.parametrize(("instance_of_event", "expected"), [("1", [43]), ("0", []), ("-1", [43])])
+def test_xid_on_mig_counts_own_and_whole_gpu_events(
+    instance_of_event: str, expected: list[int], watched: Watched
 ) -> None:
     device = NAMELESS | {"uuid": "MIG-fake-0-1"}
-    seen = watched(mig="2", xid="43", xid_slice=slice_of_the_event, device=device, rows=30, until="sm_util_percent")
-    assert seen["gpu"]["xid_errors"] == seen_by_the_job
+    seen = watched(mig="2", xid="43", xid_instance=instance_of_event, device=device, rows=30, until="sm_util_percent")
+    assert seen["gpu"]["xid_errors"] == expected
 
 
-def test_a_gpu_that_may_not_be_used_does_not_hide_the_others(watched: Watched) -> None:
+def test_find_forbidden_gpu_leaves_the_others(watched: Watched) -> None:
     seen = watched(gpus="2", forbidden="1", device=NAMELESS, busy="1", rows=5)
     assert seen["facts"]["mapping_method"] == "only_gpu"
     assert seen["facts"]["uuid"] == "GPU-fake-0"
     assert "gpu_busy_before_start" in seen["warnings"]
 
 
-def test_among_mig_devices_none_is_guessed(watched: Watched) -> None:
+def test_find_two_mig_devices_without_uuid_reads_none(watched: Watched) -> None:
     seen = watched(mig="2", device=NAMELESS | {"pci_bus_id": "0:0:0"}, longest_s=0.1)
     assert seen["gpu"] is None
     assert "set CUDA_VISIBLE_DEVICES to one MIG UUID" in seen["reasons"]["phases[].gpu"]

@@ -1,4 +1,4 @@
-"""Every return code of NVML at every call: a figure or a reason, never an exception and never a wrong number."""
+"""Every return code of NVML at every call gives a figure or a reason, never an exception or a wrong number."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from jobs.telemetry.phase_metrics import THROTTLE_CAUSES
+from jobs.telemetry.metrics import GPU_METRICS
 from tests.support.fake_nvml import SOURCE
 
 if TYPE_CHECKING:
@@ -23,36 +23,35 @@ FUNCTIONS = sorted(set(re.findall(r"^ret_t (nvml\w+)\(", SOURCE.read_text(), re.
 PROGRAM = """
 import json, os, sys
 import pynvml
-from jobs.telemetry.sampler.messages import Settings, DeviceQuery
 from jobs.telemetry.sampler.gpu_loop import GpuLoop
-from jobs.telemetry.sampler.device_lookup import find
-from jobs.telemetry.sampler.nvml import Session
-from jobs.telemetry.sampler.message_writer import MessageWriter
-from jobs.telemetry.sampler.gpu_sampler import GpuSampler
+from jobs.telemetry.sampler.loop import MessageWriter
+from jobs.telemetry.types import Options
 
 codes = sorted({value for name, value in vars(pynvml).items() if name.startswith("NVML_ERROR_")} | {77, -5})
 wanted = {"uuid": "GPU-fake-0", "pci_bus_id": "0:0:0", "index": 0, "visible_devices": None, "device_order": None}
-settings = Settings(fast_s=1e-6, gpm_s=1e-6, slow_s=1e-6)
+options = Options(fast_s=1e-6, gpm_s=1e-6, slow_s=1e-6)
 
-def from_the_start(said):
-    loop = GpuLoop(settings, MessageWriter(said.append))
-    for order in ({"kind": "attach", "wanted": wanted, "untouched_until_s": 1e12}, {"kind": "mark"}, {"kind": "stop"}):
+ATTACH = {"kind": "attach", "query": wanted}
+
+def from_the_start(sent):
+    loop = GpuLoop(options, MessageWriter(sent.append))
+    for order in (ATTACH, {"kind": "mark"}, {"kind": "stop"}):
         loop.inbox.put(order)
     loop.run()
 
-def in_mid_run(said, rule):
+def in_mid_run(sent, rule):
+    # The call fails after the second of four rounds of readings.
     os.environ["FAKE_NVML_FAIL"] = ""
-    session, outbox = Session(), MessageWriter(said.append)
-    device = GpuSampler(find(session, DeviceQuery(**wanted))[0], settings, outbox)
+    loop = GpuLoop(options, MessageWriter(sent.append))
+    pynvml.nvmlInit()
+    loop.attach(wanted, None)
     for turn in range(4):
-        device.read_due()
-        device._counted_s = 0.0
+        loop.gpu.read_due(loop._rates)
+        loop.gpu._counted_s = 0.0
         os.environ["FAKE_NVML_FAIL"] = rule if turn else ""
-    device.say_changes()
-    rates, others = device.finish()
-    outbox.say("gpu_end", rates=rates, other_process_count=others)
+    loop.finish()
     os.environ["FAKE_NVML_FAIL"] = ""
-    session.close()
+    pynvml.nvmlShutdown()
 
 for function in json.loads(sys.argv[1]):
     for code in codes:
@@ -63,7 +62,7 @@ for function in json.loads(sys.argv[1]):
         print(json.dumps({"function": function, "code": code, "early": early, "late": late}))
 """
 
-TRUE = {
+EXPECTED = {
     "util_percent": {0, 40},
     "memory_util_percent": {0, 10},
     "power_w": {100},
@@ -81,8 +80,8 @@ TRUE = {
     "dram_bandwidth_util_percent": {5},
     "pcie_tx_bytes_per_s": {8 * 2**20},
     "pcie_rx_bytes_per_s": {4 * 2**20},
+    **{metric.name: {1000 * 1e-9} for metric in GPU_METRICS if metric.name.startswith("throttle_s.")},
     "throttle_s.thermal": {0},
-    **{f"throttle_s.{cause}": {1000 * 1e-9} for cause in THROTTLE_CAUSES if cause != "thermal"},
     "ecc_corrected_errors": {0},
     "ecc_uncorrected_errors": {0},
     "row_remaps_corrected": {0},
@@ -90,13 +89,13 @@ TRUE = {
     "util_percent.buffered": {0, 40},
     "memory_util_percent.buffered": {0, 10},
 }
-"""Everything that may ever be said; what counts up is checked to do so."""
+"""All values that the stand-in gives; counters are checked to grow."""
 
 COUNTERS = ("energy_j", "pcie_tx_bytes", "pcie_rx_bytes")
 
 
 @pytest.fixture(scope="module")
-def said(fake_nvml: Path) -> list[dict[str, Any]]:
+def sent(fake_nvml: Path) -> list[dict[str, Any]]:
     environment = os.environ | {"LD_LIBRARY_PATH": str(fake_nvml), "FAKE_NVML_SAMPLES": "epoch"}
     command = [sys.executable, "-c", PROGRAM, json.dumps(FUNCTIONS)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=300)
@@ -108,56 +107,51 @@ def _messages(case: dict[str, Any], kind: str) -> list[dict[str, Any]]:
     return [message for message in case["early"] + case["late"] if message["kind"] == kind]
 
 
-def test_every_code_at_every_call_was_tried(said: list[dict[str, Any]]) -> None:
-    assert {case["function"] for case in said} == set(FUNCTIONS)
-    assert len({case["code"] for case in said}) > 25
-    assert len(said) == len(FUNCTIONS) * len({case["code"] for case in said})
+def test_cases_cover_every_code_at_every_call(sent: list[dict[str, Any]]) -> None:
+    assert {case["function"] for case in sent} == set(FUNCTIONS)
+    assert len({case["code"] for case in sent}) > 25
+    assert len(sent) == len(FUNCTIONS) * len({case["code"] for case in sent})
 
 
-def test_every_run_ends_in_order(said: list[dict[str, Any]]) -> None:
-    for case in said:
-        kinds = [message["kind"] for message in case["early"] if message["kind"] not in {"rows", "status"}]
-        assert kinds == ["hello", "facts", "gpu_end"], (case["function"], case["code"], kinds)
+def test_messages_any_error_code_come_in_order(sent: list[dict[str, Any]]) -> None:
+    for case in sent:
+        kinds = [message["kind"] for message in case["early"] if message["kind"] != "samples"]
+        assert kinds == ["inventory", "device", "gpu_end"], (case["function"], case["code"], kinds)
 
 
-def test_no_number_is_wrong(said: list[dict[str, Any]]) -> None:
-    for case in said:
+def test_values_any_error_code_are_right(sent: list[dict[str, Any]]) -> None:
+    for case in sent:
         for part in ("early", "late"):
             last = dict.fromkeys(COUNTERS, 0.0)
             for message in case[part]:
-                for _, values in message.get("rows", []):
+                for _, values in message.get("samples", []):
                     for name, value in values.items():
-                        known = {value} if name in COUNTERS else TRUE[name]
+                        known = {value} if name in COUNTERS else EXPECTED[name]
                         assert value in known, (case["function"], case["code"], name, value)
                         if name in COUNTERS:
                             assert value >= last[name]
                             last[name] = value
 
 
-def test_every_figure_that_is_missing_has_its_reason(said: list[dict[str, Any]]) -> None:
+def test_metrics_any_error_code_have_a_value_or_an_error(sent: list[dict[str, Any]]) -> None:
     """A device that was found is read: each metric has given a value, or its status says why not."""
     names = {"util_percent", "power_w", "sm_clock_hz", "memory_used_bytes", "temperature_c", "energy_j"}
-    for case in said:
-        (facts,) = [message for message in case["early"] if message["kind"] == "facts"]
-        if facts["error"] is not None:
-            assert facts["facts"]["null_reasons"]
+    for case in sent:
+        (device,) = [message for message in case["early"] if message["kind"] == "device"]
+        if device["error"] is not None:
             continue
-        rows = [values for message in case["early"] for _, values in message.get("rows", [])]
+        rows = [values for message in case["early"] for _, values in message.get("samples", [])]
         read = {name for values in rows for name in values}
         errors = {
-            name
-            for message in case["early"]
-            if message["kind"] == "status"
-            for name, status in message["status"].items()
-            if status["error"]
+            name for message in case["early"] for name, (_, _, error) in message.get("status", {}).items() if error
         }
         assert names <= read | errors, (case["function"], case["code"], names - read - errors)
 
 
-def test_one_call_that_fails_costs_its_own_figures_alone(said: list[dict[str, Any]]) -> None:
+def test_metrics_one_failed_call_leaves_the_others(sent: list[dict[str, Any]]) -> None:
     """Temperature, read last, is there whatever else failed after the device was found."""
-    for case in said:
-        if "Temperature" in case["function"] or not any("rows" in message for message in case["late"]):
+    for case in sent:
+        if "Temperature" in case["function"] or not any("samples" in message for message in case["late"]):
             continue
-        rows = [values for message in case["late"] for _, values in message.get("rows", [])]
+        rows = [values for message in case["late"] for _, values in message.get("samples", [])]
         assert any("temperature_c" in values for values in rows), (case["function"], case["code"])

@@ -25,7 +25,7 @@ def _burn(seconds: float) -> None:
         pass
 
 
-def test_cpu_time_and_memory_are_the_process_s_own() -> None:
+def test_host_reader_own_load_is_measured() -> None:
     reader = HostReader(os.getpid())
     begun_s, before = time.process_time(), reader.read()
     ballast = bytearray(os.urandom(1)) * 200_000_000
@@ -37,7 +37,7 @@ def test_cpu_time_and_memory_are_the_process_s_own() -> None:
     assert len(ballast) == 200_000_000
 
 
-def test_children_count_while_they_run() -> None:
+def test_host_reader_running_child_is_included() -> None:
     program = "import sys; x = bytearray(b'1') * 100_000_000; print('up', flush=True); sys.stdin.read()"
     before = HostReader(os.getpid()).read()
     with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
@@ -48,7 +48,7 @@ def test_children_count_while_they_run() -> None:
         child.stdin.close()
 
 
-def test_a_process_that_is_gone_is_said_to_be() -> None:
+def test_host_reader_missing_process_raises() -> None:
     with pytest.raises(psutil.NoSuchProcess):
         HostReader(2**22 + 1)
 
@@ -67,7 +67,7 @@ def test_a_process_that_is_gone_is_said_to_be() -> None:
         ("4:cpu,cpuacct:/docker/b\n", "cpu/cpu.stat", "nr_throttled 3\nthrottled_time 2500000000\n"),
     ],
 )
-def test_throttling_is_read_from_either_version_of_cgroups(
+def test_host_reader_cgroup_v1_or_v2_gives_throttled_time(
     membership: str, file: str, stat: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root, proc = tmp_path / "cgroup", tmp_path / "proc"
@@ -80,7 +80,7 @@ def test_throttling_is_read_from_either_version_of_cgroups(
     assert HostReader(os.getpid()).read()["cgroup_throttled_s"] == 2.5
 
 
-def test_without_a_cgroup_nothing_is_said_of_throttling(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_host_reader_without_cgroup_omits_throttling(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cgroup, "ROOT", tmp_path)
     monkeypatch.setattr(cgroup, "PROC", tmp_path)
     monkeypatch.setattr(host, "PROC", tmp_path)

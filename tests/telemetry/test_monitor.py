@@ -7,6 +7,10 @@ from typing import TYPE_CHECKING, Any
 import pynvml
 import pytest
 
+from jobs.phases import Clock, Span
+from jobs.telemetry import monitor
+from jobs.telemetry.types import Options
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
@@ -31,7 +35,7 @@ def _fail(function: str, code: int, after: int = 0) -> str:
 
 
 @pytest.mark.parametrize("mode", ["process", "thread"])
-def test_steady_readings_come_out_as_they_are(mode: str, watched: Watched) -> None:
+def test_observation_steady_readings_give_their_values(mode: str, watched: Watched) -> None:
     seen = watched(rows=100, mode=mode)
     gpu = seen["gpu"]
     assert gpu["util_percent"]["mean"] == gpu["util_percent"]["max"] == 40
@@ -67,8 +71,8 @@ def test_steady_readings_come_out_as_they_are(mode: str, watched: Watched) -> No
     assert facts["memory_total_bytes"] == 16 * 2**30
 
 
-def test_a_ramp_has_the_known_mean_of_its_time(watched: Watched) -> None:
-    """Utilization 5 %/s since an origin: the mean over a stretch is the value in its middle."""
+def test_observation_ramp_gives_the_mean_of_its_time(watched: Watched) -> None:
+    """Utilization 5 %/s since an origin: the mean over an interval is the value in its middle."""
     probe = watched(rows=1)
     origin_s = probe["origin_s"]
     seen = watched(rows=120, ramp=f"{origin_s}:5", samples="epoch")
@@ -78,13 +82,13 @@ def test_a_ramp_has_the_known_mean_of_its_time(watched: Watched) -> None:
     # An instant stands for the time since the one before it, half an interval late on average.
     assert gpu["power_w"]["mean"] == pytest.approx(50 * middle_s, abs=50 * 0.1)
     assert gpu["power_w"]["max"] <= 50 * (seen["middle_s"] + offset_s + 0.1)
-    # What the driver buffered lies inside the stretch, and so does what the polled average was made from.
+    # The buffered samples lie inside the interval, and so do the windows of the polled averages.
     assert gpu["util_percent"]["mean"] == pytest.approx(5 * middle_s, abs=2.0)
     assert seen["telemetry"]["capabilities"]["util_percent"]["source"] == "nvmlDeviceGetSamples"
 
 
 @pytest.mark.parametrize("clock", ["epoch", "boot"])
-def test_the_driver_s_own_buffer_is_used_where_it_works(clock: str, watched: Watched) -> None:
+def test_utilization_working_buffer_replaces_polling(clock: str, watched: Watched) -> None:
     seen = watched(rows=120, samples=clock)
     capability = seen["telemetry"]["capabilities"]["util_percent"]
     assert capability["source"] == "nvmlDeviceGetSamples"
@@ -95,13 +99,13 @@ def test_the_driver_s_own_buffer_is_used_where_it_works(clock: str, watched: Wat
 
 
 @pytest.mark.parametrize("samples", ["empty", "odd"])
-def test_a_buffer_that_does_not_work_leaves_polling(samples: str, watched: Watched) -> None:
+def test_utilization_broken_buffer_leaves_polling(samples: str, watched: Watched) -> None:
     seen = watched(rows=100, samples=samples)
     assert seen["telemetry"]["capabilities"]["util_percent"]["source"] == "nvmlDeviceGetUtilizationRates"
     assert seen["gpu"]["util_percent"]["mean"] == 40
 
 
-def test_an_average_over_a_second_needs_more_than_a_second(watched: Watched) -> None:
+def test_utilization_phase_shorter_than_its_window_is_null(watched: Watched) -> None:
     """The phase is shorter than the window of ``utilization.gpu``: whatever it says is partly about before."""
     seen = watched(rows=40, span_s=0.7)
     assert seen["gpu"]["util_percent"] is None
@@ -109,7 +113,7 @@ def test_an_average_over_a_second_needs_more_than_a_second(watched: Watched) -> 
     assert seen["gpu"]["power_w"]["quality"] == "insufficient"
 
 
-def test_on_an_ampere_there_is_no_gpm(watched: Watched) -> None:
+def test_gpm_on_ampere_is_null_with_reason(watched: Watched) -> None:
     seen = watched(gpm="0")
     assert all(seen["gpu"][name] is None for name in GPM)
     assert "this GPU does not offer it" in seen["reasons"]["phases[].gpu.sm_util_percent"]
@@ -117,14 +121,14 @@ def test_on_an_ampere_there_is_no_gpm(watched: Watched) -> None:
     assert seen["gpu"]["power_w"]["mean"] == 100
 
 
-def test_what_gpm_cannot_tell_is_null_and_nothing_else(watched: Watched) -> None:
+def test_gpm_nan_metric_is_null_alone(watched: Watched) -> None:
     seen = watched(nan="1", rows=60)
     assert seen["gpu"]["pcie_rx_bytes_per_s"] is None
     assert "nan" in seen["reasons"]["phases[].gpu.pcie_rx_bytes_per_s"]
     assert seen["gpu"]["pcie_tx_bytes_per_s"]["mean"] == 8 * 2**20
 
 
-def test_a_driver_of_2020_gives_what_it_has(old_nvml: Path, watched: Watched) -> None:
+def test_observation_driver_of_2020_uses_older_sources(old_nvml: Path, watched: Watched) -> None:
     seen = watched(library=old_nvml, rows=120)
     gpu = seen["gpu"]
     # Its power is an average over a second, as its utilization is.
@@ -140,7 +144,7 @@ def test_a_driver_of_2020_gives_what_it_has(old_nvml: Path, watched: Watched) ->
         assert "the driver is too old" in seen["reasons"][f"phases[].gpu.{name}"]
 
 
-def test_with_power_alone_energy_is_power_times_time(watched: Watched) -> None:
+def test_energy_without_counter_is_power_times_time(watched: Watched) -> None:
     names = ("UtilizationRates", "FieldValues", "TotalEnergyConsumption", "ClockInfo", "MemoryInfo", "MemoryInfo_v2")
     seen = watched(fail=",".join(_fail(f"nvmlDeviceGet{name}", 3) for name in names), gpm="0", rows=120)
     gpu = seen["gpu"]
@@ -152,13 +156,13 @@ def test_with_power_alone_energy_is_power_times_time(watched: Watched) -> None:
         assert "this GPU does not offer it" in seen["reasons"][f"phases[].gpu.{name}"]
 
 
-def test_a_counter_of_32_bits_wraps(watched: Watched) -> None:
+def test_energy_32_bit_counter_wraps_without_loss(watched: Watched) -> None:
     """It starts 50 J, half a second, before 2**32 mJ."""
     seen = watched(rows=100, energy32=str(2**32 - 50_000))
     assert seen["gpu"]["energy_j"] == pytest.approx(100 * seen["seconds"], rel=0.05)
 
 
-def test_a_cpu_job_reads_no_gpu(watched: Watched) -> None:
+def test_observation_cpu_job_has_no_gpu(watched: Watched) -> None:
     seen = watched(device={"kind": "cpu", "index": 0, "name": "cpu"}, until="rss_bytes", rows=5)
     assert seen["gpu"] is None
     assert seen["reasons"]["phases[].gpu"] == "the job ran on the CPU"
@@ -166,14 +170,14 @@ def test_a_cpu_job_reads_no_gpu(watched: Watched) -> None:
     assert seen["validity"]["status"] == "ok"
 
 
-def test_a_cpu_job_can_be_told_to_watch_a_gpu(watched: Watched) -> None:
+def test_observation_cpu_job_with_watched_gpu_warns(watched: Watched) -> None:
     device = {"kind": "cpu", "index": 0, "name": "cpu"}
     seen = watched(device=device, variables={"MNIST_JOBS_WATCH_GPU": "GPU-fake-0"})
     assert seen["gpu"]["power_w"]["mean"] == 100
     assert "not used" in seen["warnings"]["watched_gpu_not_used"]
 
 
-def test_telemetry_can_be_off(watched: Watched) -> None:
+def test_observation_mode_off_reads_nothing(watched: Watched) -> None:
     seen = watched(mode="off", longest_s=0)
     assert seen["gpu"] is None
     assert seen["host"] is None
@@ -183,7 +187,7 @@ def test_telemetry_can_be_off(watched: Watched) -> None:
     assert seen["warnings"] == {}
 
 
-def test_without_the_library_the_host_s_figures_are_there(watched: Watched) -> None:
+def test_observation_without_library_has_host_figures(watched: Watched) -> None:
     seen = watched(library=None, until="rss_bytes", rows=12)
     assert seen["gpu"] is None
     assert "NVML Shared Library Not Found: no NVIDIA driver here" in seen["reasons"]["phases[].gpu"]
@@ -202,13 +206,13 @@ def test_without_the_library_the_host_s_figures_are_there(watched: Watched) -> N
         (pynvml.NVML_ERROR_NO_PERMISSION, "may not read it"),
     ],
 )
-def test_a_failed_start_says_what_to_do(code: int, words: str, watched: Watched) -> None:
+def test_nvml_failed_start_says_what_to_do(code: int, words: str, watched: Watched) -> None:
     seen = watched(fail=_fail("nvmlInitWithFlags", code) + "," + _fail("nvmlInit_v2", code), longest_s=0.1)
     assert seen["gpu"] is None
     assert words in seen["reasons"]["phases[].gpu"]
 
 
-def test_one_figure_that_is_not_supported_does_not_take_the_others_along(watched: Watched) -> None:
+def test_metric_not_supported_leaves_the_others(watched: Watched) -> None:
     seen = watched(fail=_fail("nvmlDeviceGetUtilizationRates", pynvml.NVML_ERROR_NOT_SUPPORTED))
     assert seen["gpu"]["util_percent"] is None
     assert seen["gpu"]["power_w"]["mean"] == 100
@@ -218,7 +222,7 @@ def test_one_figure_that_is_not_supported_does_not_take_the_others_along(watched
     assert "this GPU does not offer it" in seen["reasons"]["phases[].gpu.util_percent"]
 
 
-def test_a_field_that_fails_leaves_the_other_fields(watched: Watched) -> None:
+def test_field_value_with_error_leaves_the_others(watched: Watched) -> None:
     seen = watched(field_fail="75:3,83:4", rows=60)
     assert "thermal" not in seen["gpu"]["throttle_s"]
     assert seen["gpu"]["throttle_s"]["power_cap"] == 0
@@ -227,7 +231,7 @@ def test_a_field_that_fails_leaves_the_other_fields(watched: Watched) -> None:
     assert "may not read it" in seen["telemetry"]["capabilities"]["energy_j"]["error"]
 
 
-def test_permission_lost_in_mid_run_leaves_what_was_read(watched: Watched) -> None:
+def test_metric_permission_lost_keeps_earlier_readings(watched: Watched) -> None:
     lost = _fail("nvmlDeviceGetClockInfo", pynvml.NVML_ERROR_NO_PERMISSION, 20)
     seen = watched(rows=60, fail=lost)
     gpu = seen["gpu"]
@@ -237,7 +241,7 @@ def test_permission_lost_in_mid_run_leaves_what_was_read(watched: Watched) -> No
     assert "may not read it" in seen["telemetry"]["capabilities"]["sm_clock_hz"]["error"]
 
 
-def test_a_lost_gpu_leaves_what_was_read(watched: Watched) -> None:
+def test_gpu_lost_keeps_earlier_readings(watched: Watched) -> None:
     lost = pynvml.NVML_ERROR_GPU_IS_LOST
     names = ("UtilizationRates", "PowerUsage", "TotalEnergyConsumption", "MemoryInfo", "MemoryInfo_v2", "FieldValues")
     rules = [_fail(f"nvmlDeviceGet{name}", lost, 30) for name in names] + [_fail("nvmlGpmSampleGet", lost, 2)]
@@ -251,7 +255,7 @@ def test_a_lost_gpu_leaves_what_was_read(watched: Watched) -> None:
 
 
 @pytest.mark.parametrize("mode", ["process", "thread"])
-def test_a_call_that_hangs_holds_up_neither_start_nor_stop(mode: str, watched: Watched) -> None:
+def test_nvml_hanging_call_delays_neither_start_nor_stop(mode: str, watched: Watched) -> None:
     seen = watched(longest_s=1, hang="nvmlDeviceGetClockInfo:6", until="sm_clock_hz", mode=mode)
     assert seen["stop_s"] < 2
     assert "hangs" in seen["warnings"]["telemetry_hangs"]
@@ -261,7 +265,7 @@ def test_a_call_that_hangs_holds_up_neither_start_nor_stop(mode: str, watched: W
     assert seen["host"]["cpu_percent"]["coverage_ratio"] > 0.3
 
 
-def test_a_start_that_hangs_is_not_waited_for(watched: Watched) -> None:
+def test_nvml_hanging_start_times_out(watched: Watched) -> None:
     stuck = watched(longest_s=1, hang="nvmlInitWithFlags:0")
     assert stuck["stop_s"] < 2
     assert stuck["gpu"] is None
@@ -270,28 +274,28 @@ def test_a_start_that_hangs_is_not_waited_for(watched: Watched) -> None:
     assert stuck["host"]["rss_peak_bytes"] > 0
 
 
-def test_a_crash_in_nvml_ends_the_sampler_alone(watched: Watched) -> None:
+def test_nvml_crash_ends_only_the_sampler(watched: Watched) -> None:
     seen = watched(crash="nvmlDeviceGetClockInfo:20", longest_s=1.5)
     assert "ended before the run did" in seen["warnings"]["telemetry_died"]
     assert seen["validity"]["status"] == "unchecked"
     assert seen["telemetry"]["sampler"]["mode"] == "process"
 
 
-def test_a_crash_at_the_start_is_not_repeated_in_the_training_process(watched: Watched) -> None:
+def test_nvml_crash_at_start_is_not_tried_in_threads(watched: Watched) -> None:
     seen = watched(crash="nvmlDeviceGetCount_v2:0", longest_s=0.2)
     assert seen["telemetry"]["sampler"]["mode"] == "process"
     assert seen["gpu"] is None
 
 
 @pytest.mark.parametrize("executable", ["", "/nowhere/python", "/bin/false"])
-def test_where_no_process_can_be_started_threads_do_it(executable: str, watched: Watched) -> None:
+def test_sampler_without_process_runs_in_threads(executable: str, watched: Watched) -> None:
     seen = watched(executable=executable, rows=30)
     assert seen["gpu"]["power_w"]["mean"] == 100
     assert seen["telemetry"]["sampler"]["mode"] == "thread"
     assert "telemetry_in_thread" in seen["warnings"]
 
 
-def test_nothing_in_the_current_folder_gets_into_the_sampler(
+def test_sampler_current_folder_is_not_imported(
     watched: Watched, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "queue.py").write_text("raise SystemExit('not the standard library')")
@@ -300,7 +304,7 @@ def test_nothing_in_the_current_folder_gets_into_the_sampler(
     assert seen["telemetry"]["sampler"]["mode"] == "process"
 
 
-def test_what_no_one_read_is_not_counted(watched: Watched) -> None:
+def test_counters_phase_before_first_reading_is_null(watched: Watched) -> None:
     """Start-up was over before the first reading: its energy and errors are unknown, not 0."""
     seen = watched(rows=20)
     startup = seen["startup"]
@@ -309,7 +313,7 @@ def test_what_no_one_read_is_not_counted(watched: Watched) -> None:
         assert "not read at both ends" in seen["reasons"][f"phases[].gpu.{name}"]
 
 
-def test_the_sampler_keeps_its_times(watched: Watched) -> None:
+def test_sampler_steady_run_accounts_for_its_rates(watched: Watched) -> None:
     sampler = watched(rows=100)["telemetry"]["sampler"]
     assert sampler["mode"] == "process"
     assert sampler["taken"] >= 100
@@ -319,3 +323,13 @@ def test_the_sampler_keeps_its_times(watched: Watched) -> None:
     assert sampler["rates"]["slow"]["interval_s"] == 0.1
     assert 0 < sampler["cpu_s"] < 2
     assert sampler["startup_cpu_s"] > 0
+
+
+def test_observation_unreadable_readings_are_null_with_reason() -> None:
+    """A run that was trained is reported, whatever the sampler has sent."""
+    watch = monitor.watch(clock=Clock(), options=Options(mode="off"))
+    watch._store.take({"kind": "samples", "samples": [], "status": {"power_w": ["a source", "no number", None]}})
+    observation = watch.stop([Span(name="train", epoch=1, start_s=0.0, end_s=1.0)])
+    assert observation.gpu == observation.host == (None,)
+    assert "could not be aggregated" in observation.null_reasons["phases[].host"]
+    assert "telemetry_failed" in {warning.code for warning in observation.warnings}

@@ -1,4 +1,4 @@
-"""What disturbs a run is said, in a code that a program can read."""
+"""Warnings and the verdict on a run."""
 
 from __future__ import annotations
 
@@ -24,21 +24,23 @@ if TYPE_CHECKING:
         ({"processes": "3"}, "gpu_other_processes", "3 other compute processes"),
     ],
 )
-def test_what_disturbs_training_is_named(script: dict[str, str], code: str, words: str, watched: Watched) -> None:
+def test_validity_disturbed_training_is_suspect(
+    script: dict[str, str], code: str, words: str, watched: Watched
+) -> None:
     seen = watched(rows=80, **script)
     assert seen["validity"]["status"] == "suspect"
     assert seen["validity"]["causes"] == [code]
     assert words in seen["warnings"][code]
 
 
-def test_work_that_was_there_before_the_job_is_named(watched: Watched) -> None:
+def test_validity_busy_gpu_before_start_is_suspect(watched: Watched) -> None:
     seen = watched(busy="1", rows=5)
     assert seen["validity"]["causes"] == ["gpu_busy_before_start", "gpu_memory_in_use_before_start"]
     assert "1.0 GiB" in seen["warnings"]["gpu_memory_in_use_before_start"]
     assert "40 %" in seen["warnings"]["gpu_busy_before_start"]
 
 
-def test_a_little_throttling_is_let_pass_and_one_process_is_the_job_s_own(watched: Watched) -> None:
+def test_validity_little_throttling_is_ok(watched: Watched) -> None:
     seen = watched(rows=80, throttle="0.03", processes="0")
     assert seen["validity"]["status"] == "ok"
     assert seen["gpu"]["throttle_s"]["thermal"] == pytest.approx(0.03 * seen["seconds"], rel=0.1)
@@ -65,7 +67,7 @@ def _codes(pooled: TrainingSummary) -> set[str]:
     return {warning.code for warning in training_warnings(pooled)}
 
 
-def test_a_gpu_that_waits_for_the_cpu_is_told_by_both() -> None:
+def test_warnings_idle_gpu_beside_busy_thread_waits_for_cpu() -> None:
     assert _codes(_pooled(thread=99, sm_util_percent=_mean(10))) == {"gpu_waits_for_cpu"}
     # utilization.gpu says busy where the SMs are nearly idle; GPM goes before it.
     assert _codes(_pooled(thread=99, util_percent=_mean(95), sm_util_percent=_mean(10))) == {"gpu_waits_for_cpu"}
@@ -73,7 +75,7 @@ def test_a_gpu_that_waits_for_the_cpu_is_told_by_both() -> None:
     assert _codes(_pooled(thread=40, sm_util_percent=_mean(10))) == set()
 
 
-def test_energy_and_power_are_held_against_each_other() -> None:
+def test_warnings_energy_unlike_power_disagrees() -> None:
     power = _mean(100)
     agree = _pooled(power_w=power, energy_j=1050.0, energy_from_power_j=1000.0)
     differ = _pooled(power_w=power, energy_j=1200.0, energy_from_power_j=1000.0)
@@ -82,12 +84,12 @@ def test_energy_and_power_are_held_against_each_other() -> None:
     assert _codes(differ) == {"energy_disagrees"}
 
 
-def test_a_cpu_quota_that_holds_the_job_back_is_named() -> None:
+def test_warnings_cpu_quota_throttling_over_limit() -> None:
     assert _codes(_pooled(throttled_s=1.0)) == {"cpu_quota_throttled"}
     assert _codes(_pooled(throttled_s=0.4)) == set()
 
 
-def test_a_run_is_unchecked_where_its_gpu_could_not_be_read() -> None:
+def test_judge_unread_gpu_is_unchecked() -> None:
     hint = [RunWarning(code="telemetry_in_thread", message="")]
     read = _pooled(throttle_s={"thermal": 0.0}, ecc_uncorrected_errors=0, xid_errors=[])
     assert judge(on_gpu=True, training=None, warnings=hint).status == "unchecked"
@@ -104,7 +106,7 @@ def test_a_run_is_unchecked_where_its_gpu_could_not_be_read() -> None:
     assert judge(on_gpu=True, training=read, warnings=bad).causes == ["gpu_throttled"]
 
 
-def test_a_gpu_without_memory_checks_is_ok_with_that_said() -> None:
+def test_judge_unread_memory_errors_are_listed() -> None:
     found = judge(on_gpu=True, training=_pooled(throttle_s={"thermal": 0.0}), warnings=[])
     assert found.status == "ok"
     assert found.not_checked == ["memory errors", "XID errors"]

@@ -1,4 +1,4 @@
-"""Which NVML handle is the job's GPU: told by UUID or PCI bus id, never guessed when several are visible."""
+"""Which NVML device is the job's: told by UUID or PCI bus id, never guessed when several are visible."""
 
 from __future__ import annotations
 
@@ -6,16 +6,38 @@ from typing import TYPE_CHECKING, Any
 
 import pynvml
 
-from jobs.telemetry.sampler.messages import DeviceFacts
-from jobs.telemetry.sampler.nvml import NvmlUnavailable, Session, call, is_mig_enabled, mig_devices, text, uuid_of
+from jobs.telemetry.metrics import metrics_read_at
+from jobs.telemetry.sampler import nvml
+from jobs.telemetry.sampler.gpu import PolledReader
+from jobs.telemetry.sampler.loop import MessageWriter
+from jobs.telemetry.sampler.nvml import NvmlUnavailable, call, try_call
+from jobs.telemetry.types import NvmlDevice
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
-    from jobs.telemetry.sampler.messages import DeviceQuery
+    from jobs.telemetry.types import DeviceQuery
 
 
-def find(session: Session, wanted: DeviceQuery) -> tuple[Any, str]:
+def inventory() -> list[NvmlDevice]:
+    """Every visible GPU and MIG device and what is in use on it: which one the job will use is not known yet.
+
+    Raises:
+        NvmlUnavailable: the GPUs cannot be listed.
+    """
+    devices = []
+    for gpu in nvml.visible_gpus():
+        mig = try_call(nvml.mig_devices, gpu) if nvml.is_mig_enabled(gpu) else []
+        for handle in (gpu, *([] if isinstance(mig, NvmlUnavailable) else mig)):
+            uuid, name = try_call(nvml.uuid_of, handle), try_call(pynvml.nvmlDeviceGetName, handle)
+            if isinstance(uuid, str) and isinstance(name, str):
+                used = PolledReader(handle, metrics_read_at("fast"), MessageWriter(lambda _: None)).read()
+                memory, util = used.get("memory_used_bytes"), used.get("util_percent")
+                devices.append(NvmlDevice(uuid, name, memory, util, nvml.process_count(handle)))
+    return devices
+
+
+def find(query: DeviceQuery) -> tuple[Any, str]:
     """The handle of the framework's device, a MIG device's where it is one, and how it was found.
 
     The methods, in the order they are tried: ``uuid``; ``pci_bus_id``; ``visible_devices_uuid``, an entry of
@@ -27,131 +49,101 @@ def find(session: Session, wanted: DeviceQuery) -> tuple[Any, str]:
         NvmlUnavailable: it cannot be told which one it is; with several visible none is guessed.
     """
     errors = []
-    for method, attempt in _attempts(session, wanted):
-        try:
-            handle = attempt()
-        except NvmlUnavailable as error:
-            errors.append(f"by {method}: {error}")
-            continue
-        if handle is not None:
-            return _slice(handle, method, wanted)
-    gpus = session.gpus()
+    for method, look_up in _lookups(query):
+        handle = try_call(look_up)
+        if isinstance(handle, NvmlUnavailable):
+            errors.append(f"by {method}: {handle}")
+        elif handle is not None:
+            return _mig_device_of(handle, method, query)
+    gpus = nvml.visible_gpus()
     if len(gpus) == 1:
-        return _slice(gpus[0], "only_gpu", wanted)
+        return _mig_device_of(gpus[0], "only_gpu", query)
     detail = "; ".join(errors) or "the framework names neither UUID nor PCI bus id"
     raise NvmlUnavailable(LookupError(f"which of {len(gpus)} GPUs the job uses cannot be told ({detail})"))
 
 
-def _attempts(session: Session, wanted: DeviceQuery) -> list[tuple[str, Callable[[], Any]]]:
-    attempts: list[tuple[str, Callable[[], Any]]] = []
-    if wanted.uuid:
-        uuid = wanted.uuid
-        attempts.append(("uuid", lambda: _by_uuid(uuid)))
-    if wanted.pci_bus_id:
-        attempts.append(("pci_bus_id", lambda: call(pynvml.nvmlDeviceGetHandleByPciBusId, wanted.pci_bus_id)))
-    entry = _visible_entry(wanted)
+def _lookups(query: DeviceQuery) -> Iterator[tuple[str, Callable[[], Any]]]:
+    if query.uuid:
+        uuid = query.uuid
+        yield "uuid", lambda: _by_uuid(uuid)
+    if query.pci_bus_id:
+        yield "pci_bus_id", lambda: call(pynvml.nvmlDeviceGetHandleByPciBusId, query.pci_bus_id)
+    entry = _visible_entry(query)
     if entry.startswith(("GPU-", "MIG-")):
-        attempts.append(("visible_devices_uuid", lambda: _by_prefix(session, entry)))
-    elif entry.isdecimal() and wanted.device_order == "PCI_BUS_ID":
-        attempts.append(("visible_devices_index", lambda: call(pynvml.nvmlDeviceGetHandleByIndex, int(entry))))
-    return attempts
+        yield "visible_devices_uuid", lambda: _by_uuid_prefix(entry)
+    elif entry.isdecimal() and query.device_order == "PCI_BUS_ID":
+        yield "visible_devices_index", lambda: call(pynvml.nvmlDeviceGetHandleByIndex, int(entry))
 
 
-def _visible_entry(wanted: DeviceQuery) -> str:
-    entries = [entry.strip() for entry in (wanted.visible_devices or "").split(",")]
-    return entries[wanted.index] if wanted.index < len(entries) else ""
+def _visible_entry(query: DeviceQuery) -> str:
+    entries = [entry.strip() for entry in (query.visible_devices or "").split(",")]
+    return entries[query.index] if query.index < len(entries) else ""
 
 
 def _by_uuid(uuid: str) -> Any:
-    try:
-        return call(pynvml.nvmlDeviceGetHandleByUUID, uuid)
-    except NvmlUnavailable:
-        # A framework prints the bytes of a MIG device's UUID as it prints a GPU's.
-        if not uuid.startswith("GPU-"):
-            raise
-        try:
-            return call(pynvml.nvmlDeviceGetHandleByUUID, f"MIG-{uuid.removeprefix('GPU-')}")
-        except NvmlUnavailable:
-            pass
-        raise
+    handle = try_call(pynvml.nvmlDeviceGetHandleByUUID, uuid)
+    if isinstance(handle, NvmlUnavailable):
+        # A framework prints a MIG device's UUID as it prints a GPU's.
+        of_mig = try_call(pynvml.nvmlDeviceGetHandleByUUID, f"MIG-{uuid.removeprefix('GPU-')}")
+        if isinstance(of_mig, NvmlUnavailable):
+            raise handle
+        return of_mig
+    return handle
 
 
-def _by_prefix(session: Session, entry: str) -> Any | None:
-    """The device whose UUID starts with ``entry``, as CUDA allows it to be cut short; ``None`` if not one alone."""
+def _by_uuid_prefix(entry: str) -> Any | None:
+    """The device whose UUID starts with ``entry``, which CUDA allows to be cut short; ``None`` unless it is unique."""
     if entry.startswith("MIG-"):
         return call(pynvml.nvmlDeviceGetHandleByUUID, entry)
-    found = [gpu for gpu in session.gpus() if uuid_of(gpu).startswith(entry)]
-    return found[0] if len(found) == 1 else None
+    matches = [gpu for gpu in nvml.visible_gpus() if nvml.uuid_of(gpu).startswith(entry)]
+    return matches[0] if len(matches) == 1 else None
 
 
-def _slice(handle: Any, method: str, wanted: DeviceQuery) -> tuple[Any, str]:
-    """The MIG device that the job has of a GPU that is split; any other handle as it is."""
-    if _is_mig_device(handle) or not is_mig_enabled(handle):
+def _mig_device_of(handle: Any, method: str, query: DeviceQuery) -> tuple[Any, str]:
+    """The job's MIG device where ``handle`` is a GPU with MIG enabled; any other handle as it is."""
+    if nvml.is_mig_device(handle) or not nvml.is_mig_enabled(handle):
         return handle, method
-    entry = _visible_entry(wanted)
+    entry = _visible_entry(query)
     if entry.startswith("MIG-"):
         return call(pynvml.nvmlDeviceGetHandleByUUID, entry), f"{method}+mig_uuid"
-    slices = list(mig_devices(handle))
-    if len(slices) == 1:
-        return slices[0], f"{method}+only_mig_device"
+    devices = list(nvml.mig_devices(handle))
+    if len(devices) == 1:
+        return devices[0], f"{method}+only_mig_device"
     raise NvmlUnavailable(
         LookupError(
-            f"which of the {len(slices)} MIG devices of {uuid_of(handle)} the job uses cannot be told; "
+            f"which of the {len(devices)} MIG devices of {nvml.uuid_of(handle)} the job uses cannot be told; "
             "set CUDA_VISIBLE_DEVICES to one MIG UUID"
         )
     )
 
 
-def _is_mig_device(handle: Any) -> bool:
+def describe(handle: Any, method: str) -> tuple[dict[str, Any], dict[str, str]]:
+    """The fields of :class:`~jobs.telemetry.types.DeviceFacts`, and the error of each that could not be read."""
+    facts: dict[str, Any] = {"mapping_method": method}
+    errors: dict[str, str] = {}
+    gpu, mig_device = handle, None
     try:
-        return bool(call(pynvml.nvmlDeviceIsMigDeviceHandle, handle))
-    except NvmlUnavailable:
-        return False
-
-
-def parent_of(handle: Any) -> Any | None:
-    """The GPU that a MIG device is part of; ``None`` where ``handle`` is no MIG device's.
-
-    Raises:
-        NvmlUnavailable: it is one, and its GPU cannot be had.
-    """
-    if not _is_mig_device(handle):
-        return None
-    return call(pynvml.nvmlDeviceGetDeviceHandleFromMigDeviceHandle, handle)
-
-
-def describe(session: Session, handle: Any, method: str) -> DeviceFacts:
-    """What is known of a device; what is not has its reason under its path in the report."""
-    reasons: dict[str, str] = {}
-
-    def known(path: str, read: Callable[[], Any]) -> Any:
-        try:
-            return read()
-        except NvmlUnavailable as error:
-            reasons[path] = str(error)
-            return None
-
-    parent = known("devices[].uuid", lambda: parent_of(handle))
-    gpu = handle if parent is None else parent
-    if parent is None:
-        reasons["devices[].mig_uuid"] = "not a MIG device"
-    return DeviceFacts(
-        driver_version=known("environment.driver_version", session.driver_version),
-        cuda_driver_version=known("environment.cuda_driver_version", session.cuda_driver_version),
-        uuid=known("devices[].uuid", lambda: uuid_of(gpu)),
-        mig_uuid=None if parent is None else known("devices[].mig_uuid", lambda: uuid_of(handle)),
-        pci_bus_id=known("devices[].pci_bus_id", lambda: text(call(pynvml.nvmlDeviceGetPciInfo, gpu).busId)),
-        name=known("devices[].name", lambda: text(call(pynvml.nvmlDeviceGetName, handle))),
-        compute_capability=known(
-            "devices[].compute_capability",
-            lambda: ".".join(map(str, call(pynvml.nvmlDeviceGetCudaComputeCapability, gpu))),
-        ),
-        memory_total_bytes=known(
-            "devices[].memory_total_bytes", lambda: int(call(pynvml.nvmlDeviceGetMemoryInfo, handle).total)
-        ),
-        power_limit_w=known(
-            "devices[].power_limit_w", lambda: call(pynvml.nvmlDeviceGetEnforcedPowerLimit, gpu) / 1000
-        ),
-        mapping_method=method,
-        null_reasons=reasons,
-    )
+        gpu, instance = nvml.gpu_and_instance(handle)
+        mig_device = None if instance is None else handle
+        errors["mig_uuid"] = "not a MIG device"
+    except NvmlUnavailable as error:
+        errors["mig_uuid"] = errors["uuid"] = str(error)
+    readers: dict[str, Callable[[], Any]] = {
+        "driver_version": nvml.driver_version,
+        "cuda_driver_version": nvml.cuda_driver_version,
+        "uuid": lambda: nvml.uuid_of(gpu),
+        "pci_bus_id": lambda: str(call(pynvml.nvmlDeviceGetPciInfo, gpu).busId),
+        "name": lambda: str(call(pynvml.nvmlDeviceGetName, handle)),
+        "compute_capability": lambda: ".".join(map(str, call(pynvml.nvmlDeviceGetCudaComputeCapability, gpu))),
+        "memory_total_bytes": lambda: int(call(pynvml.nvmlDeviceGetMemoryInfo, handle).total),
+        "power_limit_w": lambda: call(pynvml.nvmlDeviceGetEnforcedPowerLimit, gpu) / 1000,
+    }
+    if mig_device is not None:
+        readers["mig_uuid"] = lambda: nvml.uuid_of(mig_device)
+    for name, read in readers.items():
+        answer = try_call(read)
+        if isinstance(answer, NvmlUnavailable):
+            errors[name] = str(answer)
+        else:
+            facts[name] = answer
+    return facts, errors

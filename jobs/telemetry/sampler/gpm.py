@@ -1,60 +1,40 @@
-"""GPU Performance Monitoring, Hopper and later: how full the GPU was between two readings, not just whether busy."""
+"""GPU Performance Monitoring (GPM), Hopper and later: how much of the GPU was in use, not only whether it was."""
 
 from __future__ import annotations
 
-import contextlib
 import math
 from typing import TYPE_CHECKING, Any, Final
 
 import pynvml
 
-from jobs.telemetry.sampler.device_lookup import parent_of
-from jobs.telemetry.sampler.nvml import NvmlUnavailable, call
+from jobs.telemetry.metrics import metrics_read_at
+from jobs.telemetry.sampler.nvml import NvmlUnavailable, call, gpu_and_instance, try_call
 
 if TYPE_CHECKING:
-    from jobs.telemetry.sampler.status import StatusBoard
+    from jobs.telemetry.sampler.loop import MessageWriter
 
-MIB: Final = 2**20
-
-METRICS: Final = {
-    "graphics_util_percent": (pynvml.NVML_GPM_METRIC_GRAPHICS_UTIL, 1.0),
-    "sm_util_percent": (pynvml.NVML_GPM_METRIC_SM_UTIL, 1.0),
-    "sm_occupancy_percent": (pynvml.NVML_GPM_METRIC_SM_OCCUPANCY, 1.0),
-    "tensor_util_percent": (pynvml.NVML_GPM_METRIC_ANY_TENSOR_UTIL, 1.0),
-    "hmma_util_percent": (pynvml.NVML_GPM_METRIC_HMMA_TENSOR_UTIL, 1.0),
-    "fp32_util_percent": (pynvml.NVML_GPM_METRIC_FP32_UTIL, 1.0),
-    "dram_bandwidth_util_percent": (pynvml.NVML_GPM_METRIC_DRAM_BW_UTIL, 1.0),
-    "pcie_tx_bytes_per_s": (pynvml.NVML_GPM_METRIC_PCIE_TX_PER_SEC, float(MIB)),
-    "pcie_rx_bytes_per_s": (pynvml.NVML_GPM_METRIC_PCIE_RX_PER_SEC, float(MIB)),
-}
-"""Our name: NVML's metric and the factor to our unit (PCIe is given in MiB/s)."""
+METRICS: Final = metrics_read_at("gpm")
 
 
 class GpmReader:
-    """Means over the time between two readings, on a GPU or one MIG device of it."""
+    """Means over the time between two readings, on a GPU or on one MIG device of it."""
 
-    def __init__(self, handle: Any, interval_s: float, status: StatusBoard) -> None:
-        self._handle = handle
+    def __init__(self, handle: Any, interval_s: float, writer: MessageWriter) -> None:
         self._interval_s = interval_s
-        self._status = status
-        self._gpu = handle
-        self._instance: int | None = None
+        self._writer = writer
         self._samples: list[Any] = []
-        self._begun = False
+        self._has_previous = False
         self._offered = True
         try:
-            self._prepare()
+            self._prepare(handle)
         except NvmlUnavailable as error:
-            self._refuse(str(error))
+            self._offered = False
+            self._record_error(error)
 
-    def _prepare(self) -> None:
-        parent = parent_of(self._handle)
-        if parent is not None:
-            # A MIG device's counters are read through its GPU and the number of its GPU instance.
-            self._gpu = parent
-            self._instance = int(call(pynvml.nvmlDeviceGetGpuInstanceId, self._handle))
-        support = call(pynvml.nvmlGpmQueryDeviceSupport, self._gpu)
-        if not support.isSupportedDevice:
+    def _prepare(self, handle: Any) -> None:
+        # A MIG device's counters are read through its GPU.
+        self._gpu, self._instance = gpu_and_instance(handle)
+        if not call(pynvml.nvmlGpmQueryDeviceSupport, self._gpu).isSupportedDevice:
             raise NvmlUnavailable(pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED))
         while len(self._samples) < 2:
             self._samples.append(call(pynvml.nvmlGpmSampleAlloc))
@@ -70,51 +50,43 @@ class GpmReader:
             else:
                 call(pynvml.nvmlGpmMigSampleGet, self._gpu, self._instance, sample)
             self._samples = [sample, previous]
-            if not self._begun:
-                self._begun = True
-                return {}
-            return self._between(previous, sample)
+            values = self._values_between(previous, sample) if self._has_previous else {}
+            self._has_previous = True
         except NvmlUnavailable as error:
-            # The time until the next good sample is not covered by it: it would hide the hole.
-            self._begun = False
-            if error.final:
-                self._refuse(str(error))
-            else:
-                self._fail(str(error))
+            # The next good sample must not cover the time of the failure.
+            self._has_previous = False
+            self._offered = not error.is_permanent
+            self._record_error(error)
             return {}
+        return values
 
     def close(self) -> None:
-        """Give the driver's samples back."""
+        """Free the driver's samples."""
         self._offered = False
         for sample in self._samples:
-            with contextlib.suppress(NvmlUnavailable):
-                call(pynvml.nvmlGpmSampleFree, sample)
+            try_call(pynvml.nvmlGpmSampleFree, sample)
         self._samples = []
 
-    def _between(self, earlier: Any, later: Any) -> dict[str, float]:
+    def _values_between(self, earlier: Any, later: Any) -> dict[str, float]:
         request = pynvml.c_nvmlGpmMetricsGet_t()
         request.version = pynvml.NVML_GPM_METRICS_GET_VERSION
         request.numMetrics = len(METRICS)
         request.sample1, request.sample2 = earlier, later
-        for index, (metric, _) in enumerate(METRICS.values()):
-            request.metrics[index].metricId = metric
+        for index, metric in enumerate(METRICS):
+            request.metrics[index].metricId = getattr(pynvml, metric.sources[0].argument)
         call(pynvml.nvmlGpmMetricsGet, request)
-        found: dict[str, float] = {}
-        for index, (name, (_, factor)) in enumerate(METRICS.items()):
-            metric = request.metrics[index]
-            if metric.nvmlReturn != pynvml.NVML_SUCCESS:
-                self._status.failed(name, str(NvmlUnavailable(pynvml.NVMLError(metric.nvmlReturn))))
-            elif not math.isfinite(metric.value):
-                self._status.failed(name, f"GPM gave {metric.value}")
+        values = {}
+        for metric, answer in zip(METRICS, request.metrics, strict=False):
+            (source,) = metric.sources
+            if answer.nvmlReturn != pynvml.NVML_SUCCESS:
+                self._writer.record_error(metric.name, str(NvmlUnavailable(pynvml.NVMLError(answer.nvmlReturn))))
+            elif not math.isfinite(answer.value):
+                self._writer.record_error(metric.name, f"GPM gave {answer.value}")
             else:
-                found[name] = metric.value * factor
-                self._status.works(name, source="GPM", window_s=self._interval_s)
-        return found
+                values[metric.name] = answer.value * source.factor
+                self._writer.record_ok(metric.name, source.name, self._interval_s)
+        return values
 
-    def _fail(self, error: str) -> None:
-        for name in METRICS:
-            self._status.failed(name, error)
-
-    def _refuse(self, error: str) -> None:
-        self._offered = False
-        self._fail(error)
+    def _record_error(self, error: NvmlUnavailable) -> None:
+        for metric in METRICS:
+            self._writer.record_error(metric.name, str(error))

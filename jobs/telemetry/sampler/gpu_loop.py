@@ -1,114 +1,75 @@
-"""The GPU's loop: the only place where NVML is called, so that a call that hangs holds up nothing else."""
+"""The GPU's loop: the only thread that calls NVML, so that a call that hangs holds up nothing else."""
 
 from __future__ import annotations
 
-import queue
 import time
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pynvml
 
-from jobs.telemetry.sampler.device_lookup import describe, find
-from jobs.telemetry.sampler.gpu_sampler import GpuSampler
-from jobs.telemetry.sampler.messages import DeviceFacts, DeviceQuery, all_unknown
-from jobs.telemetry.sampler.nvml import NvmlUnavailable, Session, call, text, uuid_of
-from jobs.telemetry.sampler.schedule import next_message
-from jobs.telemetry.sampler.usage_before_run import baselines
-
-if TYPE_CHECKING:
-    from jobs.telemetry.sampler.message_writer import Message, MessageWriter
-    from jobs.telemetry.sampler.messages import Settings, UsageBeforeRun
+from jobs.telemetry.sampler.device_lookup import describe, find, inventory
+from jobs.telemetry.sampler.gpu import GpuSampler
+from jobs.telemetry.sampler.loop import SamplerLoop
+from jobs.telemetry.sampler.nvml import NvmlUnavailable, cuda_driver_version, driver_version, try_call
+from jobs.telemetry.types import DeviceQuery
 
 
-class GpuLoop:
-    """Opens NVML, finds the job's GPU once it is told which, and reads it at several rates until told to stop."""
+class GpuLoop(SamplerLoop):
+    """Opens NVML, finds the job's GPU once it is told which, and reads it until told to stop."""
 
-    def __init__(self, settings: Settings, outbox: MessageWriter) -> None:
-        self._settings = settings
-        self._outbox = outbox
-        self._baselines: dict[str, UsageBeforeRun] = {}
-        self._baseline_s = 0.0
-        self.inbox: queue.SimpleQueue[Message] = queue.SimpleQueue()
+    gpu: GpuSampler | None = None
 
-    def run(self) -> None:
+    def sample(self) -> None:
+        failed = try_call(pynvml.nvmlInit)
+        nvml_error = str(failed) if isinstance(failed, NvmlUnavailable) else None
         try:
-            session = Session()
-        except NvmlUnavailable as error:
-            self._send_inventory(None, [], str(error))
-            self._answer_without_nvml(str(error))
-            return
-        try:
-            self._read_inventory(session)
-            self._watch(session)
+            self._sample(nvml_error)
         finally:
-            session.close()
+            if nvml_error is None:
+                try_call(pynvml.nvmlShutdown)
 
-    def _send_inventory(self, driver_version: str | None, devices: list[dict[str, str]], error: str | None) -> None:
-        self._outbox.say("hello", driver_version=driver_version, devices=devices, error=error)
-
-    def _read_inventory(self, session: Session) -> None:
-        # Before the framework has touched a GPU, while it is still being imported.
-        if self._settings.gpu_untouched:
-            self._baselines, self._baseline_s = baselines(session), time.monotonic()
-        try:
-            names = [
-                {"name": text(call(pynvml.nvmlDeviceGetName, gpu)), "uuid": uuid_of(gpu)} for gpu in session.gpus()
-            ]
-            self._send_inventory(session.driver_version(), names, None)
-        except NvmlUnavailable as error:
-            self._send_inventory(None, [], str(error))
-
-    def _answer_without_nvml(self, reason: str) -> None:
-        while True:
-            message = self.inbox.get()
-            if message["kind"] == "attach":
-                self._say_facts(DeviceFacts(null_reasons=all_unknown(reason)), error=reason)
-            elif message["kind"] == "stop":
-                self._outbox.say("gpu_end", rates={}, other_process_count=None)
-                return
-
-    def _watch(self, session: Session) -> None:
-        device: GpuSampler | None = None
-        while True:
-            message = next_message(self.inbox, device.schedule) if device is not None else self.inbox.get()
-            kind = message["kind"] if message is not None else None
-            if message is not None and kind == "attach":
-                if self._baseline_s > message["untouched_until_s"]:
-                    # NVML was so slow to start that the job may have been first: nothing can be said of before.
-                    self._baselines = {}
-                device = self._attach(session, message["wanted"])
-            if device is not None:
-                device.read_due()
+    def _sample(self, nvml_error: str | None) -> None:
+        self._send_inventory(nvml_error)
+        kind = ""
+        while kind != "stop":
+            message = self.next_message()
+            kind = message["kind"]
+            if kind == "attach":
+                self.attach(message["query"], nvml_error)
+            if self.gpu is not None:
+                self.gpu.read_due(self._rates)
                 if kind == "mark":
-                    device.read_counters()
-                device.say_changes()
-            if kind == "stop":
-                rates, others = ({}, None) if device is None else device.finish()
-                self._outbox.say("gpu_end", rates=rates, other_process_count=others)
-                return
+                    self.gpu.read_counters()
+        self.finish()
 
-    def _attach(self, session: Session, wanted: dict[str, Any] | None) -> GpuSampler | None:
-        if wanted is None:
-            self._say_facts(_system_facts(session), error="the job runs on the CPU")
-            return None
+    def _send_inventory(self, error: str | None) -> None:
+        """Before the framework has touched a GPU, while it is still being imported."""
+        answer: dict[str, Any] = {"driver_version": None, "devices": [], "error": error}
         try:
-            handle, method = find(session, DeviceQuery(**wanted))
-            facts = describe(session, handle, method)
+            if error is None:
+                answer["devices"] = inventory()
+                answer["driver_version"] = driver_version()
+        except NvmlUnavailable as unavailable:
+            answer["error"] = str(unavailable)
+        self._writer.send("inventory", **answer, at_s=time.monotonic())
+
+    def attach(self, query: dict[str, Any] | None, nvml_error: str | None) -> None:
+        """Send what is known of the job's device, and start to read it; without a query only the driver's versions."""
+        answer: dict[str, Any] = {"facts": {}, "errors": {}, "error": nvml_error}
+        handle = None
+        try:
+            if nvml_error is None and query is None:
+                answer["facts"] = {"driver_version": driver_version(), "cuda_driver_version": cuda_driver_version()}
+            elif nvml_error is None and query is not None:
+                handle, method = find(DeviceQuery(**query))
+                answer["facts"], answer["errors"] = describe(handle, method)
         except NvmlUnavailable as error:
-            self._say_facts(DeviceFacts(null_reasons=all_unknown(str(error))), error=str(error))
-            return None
-        self._say_facts(facts, error=None)
-        return GpuSampler(handle, self._settings, self._outbox)
+            answer["error"] = str(error)
+        self._writer.send("device", **answer)
+        if handle is not None:
+            self.gpu = GpuSampler(handle, self._options, self._writer)
+            self.start_rates(fast=self._options.fast_s, gpm=self._options.gpm_s, slow=self._options.slow_s)
 
-    def _say_facts(self, facts: DeviceFacts, *, error: str | None) -> None:
-        baseline = self._baselines.get(facts.mig_uuid or facts.uuid or "")
-        self._outbox.say("facts", facts=asdict(facts), error=error, baseline=baseline and asdict(baseline))
-
-
-def _system_facts(session: Session) -> DeviceFacts:
-    try:
-        driver, cuda = session.driver_version(), session.cuda_driver_version()
-    except NvmlUnavailable as error:
-        return DeviceFacts(null_reasons=all_unknown(str(error)))
-    return DeviceFacts(driver_version=driver, cuda_driver_version=cuda)
+    def finish(self) -> None:
+        others = None if self.gpu is None else self.gpu.finish()
+        self._writer.send("gpu_end", rates=self.account(), other_process_count=others)

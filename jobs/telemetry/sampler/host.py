@@ -1,44 +1,77 @@
-"""CPU time and memory of the training process and its children, and what the cgroup let them have."""
+"""CPU time and memory of the training process and its children, and how long its CPU quota held it back."""
 
 from __future__ import annotations
 
 import os
 import time
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import psutil
 
 from jobs.io.cgroup import cpu_stat_file, throttled_s
+from jobs.telemetry.sampler.loop import MIN_MARK_INTERVAL_S, SamplerLoop
+
+if TYPE_CHECKING:
+    from jobs.telemetry.sampler.loop import MessageWriter
+    from jobs.telemetry.types import Options
 
 PROC: Final = Path("/proc")
 CHILDREN_S: Final = 10.0
-"""How often children are looked for."""
+"""How often children are looked for: it reads the parent of every process of the machine."""
+
+
+class HostLoop(SamplerLoop):
+    """Reads the host at the slow rate and at each phase boundary, independently of NVML."""
+
+    def __init__(self, options: Options, process_id: int, writer: MessageWriter) -> None:
+        super().__init__(options, writer)
+        self._process_id = process_id
+
+    def sample(self) -> None:
+        self.start_rates(host=self._options.slow_s)
+        try:
+            self._read_until_stopped(HostReader(self._process_id))
+        except (psutil.Error, OSError) as error:
+            self._writer.record_error("host", str(error))
+        self._writer.send("host_end", rates=self.account())
+
+    def _read_until_stopped(self, reader: HostReader) -> None:
+        rate = self._rates["host"]
+        kind, last_s = "", 0.0
+        while kind != "stop":
+            kind = self.next_message()["kind"]
+            now_s = time.monotonic()
+            due = rate.begin(now_s)
+            if due or (kind != "due" and now_s - last_s >= MIN_MARK_INTERVAL_S):
+                last_s = now_s
+                self._writer.add_sample(now_s, reader.read())
+            if due:
+                rate.end(time.monotonic())
 
 
 class HostReader:
-    """Reads the process and its children together, this one apart; a child that has ended is let go."""
+    """Reads the process and its children together; children that have ended are left out."""
 
     def __init__(self, process_id: int) -> None:
         """Raises psutil.NoSuchProcess where there is no such process."""
         self._process = psutil.Process(process_id)
-        self._stat = PROC / f"{process_id}/task/{process_id}/stat"
+        self._thread_stat = PROC / f"{process_id}/task/{process_id}/stat"
         self._cpu_stat = cpu_stat_file(process_id)
         self._children: list[psutil.Process] = []
         self._listed_s = -CHILDREN_S
 
     def read(self) -> dict[str, float]:
-        """Seconds of CPU used so far, resident bytes, seconds the cgroup held it back.
+        """Seconds of CPU used so far, by the process and by its main thread; resident bytes; seconds throttled.
 
         Raises:
             psutil.Error: the process is gone or may not be read.
         """
         own = self._process.cpu_times()
-        # Children that have ended are already in the parent's account.
+        # The parent's account has the children that have ended.
         cpu_s = own.user + own.system + own.children_user + own.children_system
         rss_bytes = self._process.memory_info().rss
         if time.monotonic() - self._listed_s >= CHILDREN_S:
-            # Finding them reads every process's parent: too much for each time on a busy node.
             self._listed_s = time.monotonic()
             self._children = [child for child in self._process.children(recursive=True) if child.pid != os.getpid()]
         for child in self._children:
@@ -48,20 +81,17 @@ class HostReader:
             except psutil.Error:
                 continue
             cpu_s += times.user + times.system
-        found = {"cpu_s": cpu_s, "rss_bytes": float(rss_bytes)}
-        main_thread_s = self._main_thread_s()
-        if main_thread_s is not None:
-            found["main_thread_s"] = main_thread_s
-        throttled = throttled_s(self._cpu_stat) if self._cpu_stat is not None else None
-        if throttled is not None:
-            found["cgroup_throttled_s"] = throttled
-        return found
+        return {"cpu_s": cpu_s, "rss_bytes": float(rss_bytes)} | self._main_thread() | self._throttling()
 
-    def _main_thread_s(self) -> float | None:
+    def _main_thread(self) -> dict[str, float]:
         """CPU seconds of the thread that feeds the GPU; Linux only."""
         try:
             # The name, in parentheses, may hold spaces; user and system time are fields 14 and 15 (proc(5)).
-            fields = self._stat.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+            fields = self._thread_stat.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
         except OSError:
-            return None
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+            return {}
+        return {"main_thread_s": (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")}
+
+    def _throttling(self) -> dict[str, float]:
+        throttled = throttled_s(self._cpu_stat) if self._cpu_stat is not None else None
+        return {} if throttled is None else {"cgroup_throttled_s": throttled}

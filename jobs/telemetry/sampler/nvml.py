@@ -1,7 +1,4 @@
-"""NVML behind calls whose errors are texts: with the readers beside it, the only place that uses the binding.
-
-Names and units follow NVIDIA's NVML API reference; every figure leaves this package in SI units.
-"""
+"""NVML through its binding: every error becomes :class:`NvmlUnavailable`, whose text says what to do."""
 
 from __future__ import annotations
 
@@ -10,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pynvml
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
 NEXT_STEP: Final = {
     pynvml.NVML_ERROR_LIBRARY_NOT_FOUND: "no NVIDIA driver here; on a GPU machine start the container with --gpus all",
@@ -26,25 +23,16 @@ NEXT_STEP: Final = {
     pynvml.NVML_ERROR_UNKNOWN: "in a container this often means its devices were taken away: restart the container",
 }
 
-NOT_OFFERED: Final = frozenset(
+PERMANENT: Final = frozenset(
     {pynvml.NVML_ERROR_NOT_SUPPORTED, pynvml.NVML_ERROR_FUNCTION_NOT_FOUND, pynvml.NVML_ERROR_ARGUMENT_VERSION_MISMATCH}
 )
-"""Codes after which asking again is pointless."""
 
-VALUE_FIELD: Final = {
-    pynvml.NVML_VALUE_TYPE_DOUBLE: "dVal",
-    pynvml.NVML_VALUE_TYPE_UNSIGNED_INT: "uiVal",
-    pynvml.NVML_VALUE_TYPE_UNSIGNED_LONG: "ulVal",
-    pynvml.NVML_VALUE_TYPE_UNSIGNED_LONG_LONG: "ullVal",
-    pynvml.NVML_VALUE_TYPE_SIGNED_LONG_LONG: "sllVal",
-    pynvml.NVML_VALUE_TYPE_SIGNED_INT: "siVal",
-    pynvml.NVML_VALUE_TYPE_UNSIGNED_SHORT: "usVal",
-}
-"""Which member of the ``nvmlValue_t`` union holds a value of each type."""
+VALUE_MEMBERS: Final = ("dVal", "uiVal", "ulVal", "ullVal", "sllVal", "siVal", "usVal")
+"""The member of the ``nvmlValue_t`` union by ``nvmlValueType_t``, which counts from 0."""
 
 
 class NvmlUnavailable(Exception):
-    """NVML as a whole, or one figure of it, cannot be had; the text says why and what to do."""
+    """NVML as a whole, or one of its figures, is not available."""
 
     def __init__(self, error: BaseException) -> None:
         self.code: int | None = getattr(error, "value", None)
@@ -52,9 +40,9 @@ class NvmlUnavailable(Exception):
         super().__init__(f"{error}: {step}" if step else str(error))
 
     @property
-    def final(self) -> bool:
-        """Whether asking again is pointless: the GPU or driver does not offer the figure."""
-        return self.code in NOT_OFFERED
+    def is_permanent(self) -> bool:
+        """Whether the GPU or the driver does not offer the figure, so that asking again is pointless."""
+        return self.code in PERMANENT
 
 
 def call(function: Callable[..., Any], *arguments: Any) -> Any:
@@ -65,84 +53,95 @@ def call(function: Callable[..., Any], *arguments: Any) -> Any:
     """
     try:
         return function(*arguments)
+    except NvmlUnavailable:
+        raise
     except Exception as error:
         raise NvmlUnavailable(error) from error
 
 
-def text(value: str | bytes) -> str:
-    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
+def try_call(function: Callable[..., Any], *arguments: Any) -> Any:
+    """As :func:`call`, but the error is returned."""
+    try:
+        return call(function, *arguments)
+    except NvmlUnavailable as error:
+        return error
+
+
+def field_value(field: Any) -> tuple[float, bool]:
+    """The value of one entry of ``nvmlDeviceGetFieldValues``, and whether it has only 32 bits.
+
+    Raises:
+        NVMLError: the entry holds an error instead.
+        IndexError: its type is not known.
+    """
+    if field.nvmlReturn != pynvml.NVML_SUCCESS:
+        raise pynvml.NVMLError(field.nvmlReturn)
+    if field.valueType >= len(VALUE_MEMBERS):
+        raise IndexError(f"NVML value type {field.valueType} is not known")
+    member = VALUE_MEMBERS[field.valueType]
+    return float(getattr(field.value, member)), member == "uiVal"
+
+
+def driver_version() -> str:
+    return str(call(pynvml.nvmlSystemGetDriverVersion))
+
+
+def cuda_driver_version() -> str:
+    """The newest CUDA version that the driver supports; NVML gives 1000 * major + 10 * minor."""
+    number = int(call(pynvml.nvmlSystemGetCudaDriverVersion))
+    return f"{number // 1000}.{number % 1000 // 10}"
 
 
 def uuid_of(handle: Any) -> str:
-    return text(call(pynvml.nvmlDeviceGetUUID, handle))
+    return str(call(pynvml.nvmlDeviceGetUUID, handle))
 
 
-def field_value(field: Any) -> float:
-    """The value that one entry of ``nvmlDeviceGetFieldValues`` holds.
+def visible_gpus() -> list[Any]:
+    """Handles of the GPUs that this process may use, in NVML's order, which is by PCI bus id.
 
-    Raises:
-        NvmlUnavailable: the entry holds an error instead.
+    NVML also counts GPUs that a cgroup keeps from the process; they are left out.
     """
-    if field.nvmlReturn != pynvml.NVML_SUCCESS:
-        raise NvmlUnavailable(pynvml.NVMLError(field.nvmlReturn))
-    member = VALUE_FIELD.get(field.valueType)
-    if member is None:
-        raise NvmlUnavailable(ValueError(f"NVML value type {field.valueType} is not known"))
-    return float(getattr(field.value, member))
-
-
-class Session:
-    """An open NVML session of this process."""
-
-    def __init__(self) -> None:
-        """Open the session.
-
-        Raises:
-            NvmlUnavailable: there is no library, no driver, or they do not fit together.
-        """
-        call(pynvml.nvmlInit)
-
-    def close(self) -> None:
-        try:
-            call(pynvml.nvmlShutdown)
-        except NvmlUnavailable:
-            return
-
-    def driver_version(self) -> str:
-        return text(call(pynvml.nvmlSystemGetDriverVersion))
-
-    def cuda_driver_version(self) -> str:
-        # 1000 * major + 10 * minor
-        number = int(call(pynvml.nvmlSystemGetCudaDriverVersion))
-        return f"{number // 1000}.{number % 1000 // 10}"
-
-    def gpus(self) -> list[Any]:
-        """Handles of the GPUs this process may use, in NVML's order, which is the PCI bus's.
-
-        NVML counts those, too, that a cgroup keeps from the process; they are left out.
-        """
-        found = []
-        for index in range(call(pynvml.nvmlDeviceGetCount)):
-            try:
-                found.append(call(pynvml.nvmlDeviceGetHandleByIndex, index))
-            except NvmlUnavailable as error:
-                if error.code != pynvml.NVML_ERROR_NO_PERMISSION:
-                    raise
-        return found
+    handles = []
+    for index in range(call(pynvml.nvmlDeviceGetCount)):
+        handle = try_call(pynvml.nvmlDeviceGetHandleByIndex, index)
+        if not isinstance(handle, NvmlUnavailable):
+            handles.append(handle)
+        elif handle.code != pynvml.NVML_ERROR_NO_PERMISSION:
+            raise handle
+    return handles
 
 
 def is_mig_enabled(gpu: Any) -> bool:
-    """Whether the GPU is split into MIG devices now; a GPU or driver that knows no MIG is not."""
-    try:
-        return bool(call(pynvml.nvmlDeviceGetMigMode, gpu)[0])
-    except NvmlUnavailable:
-        return False
+    mode = try_call(pynvml.nvmlDeviceGetMigMode, gpu)
+    # A GPU or driver without MIG gives an error.
+    return not isinstance(mode, NvmlUnavailable) and bool(mode[0])
 
 
-def mig_devices(gpu: Any) -> Iterator[Any]:
-    """Handles of the GPU's MIG devices that this process may see; slots may be empty anywhere in between."""
-    for index in range(call(pynvml.nvmlDeviceGetMaxMigDeviceCount, gpu)):
-        try:
-            yield call(pynvml.nvmlDeviceGetMigDeviceHandleByIndex, gpu, index)
-        except NvmlUnavailable:
-            continue
+def mig_devices(gpu: Any) -> list[Any]:
+    """Handles of the GPU's MIG devices that this process may see; any slot may be empty."""
+    slots = range(call(pynvml.nvmlDeviceGetMaxMigDeviceCount, gpu))
+    handles = [try_call(pynvml.nvmlDeviceGetMigDeviceHandleByIndex, gpu, index) for index in slots]
+    return [handle for handle in handles if not isinstance(handle, NvmlUnavailable)]
+
+
+def is_mig_device(handle: Any) -> bool:
+    answer = try_call(pynvml.nvmlDeviceIsMigDeviceHandle, handle)
+    return not isinstance(answer, NvmlUnavailable) and bool(answer)
+
+
+def gpu_and_instance(handle: Any) -> tuple[Any, int | None]:
+    """The GPU that a MIG device is part of, and its GPU instance id; a GPU itself and ``None``.
+
+    Raises:
+        NvmlUnavailable: it is a MIG device, and its GPU or id is not available.
+    """
+    if not is_mig_device(handle):
+        return handle, None
+    gpu = call(pynvml.nvmlDeviceGetDeviceHandleFromMigDeviceHandle, handle)
+    return gpu, int(call(pynvml.nvmlDeviceGetGpuInstanceId, handle))
+
+
+def process_count(handle: Any) -> int | None:
+    """Compute processes on the device; ``None`` where they may not be listed."""
+    processes = try_call(pynvml.nvmlDeviceGetComputeRunningProcesses, handle)
+    return None if isinstance(processes, NvmlUnavailable) else len(processes)

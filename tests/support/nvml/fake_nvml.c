@@ -13,13 +13,13 @@
  *   FAKE_NVML_FIELD_FAIL=field:code    that field value holds an error; several by ','
  *   FAKE_NVML_RAMP=origin:rate         utilization is rate * (CLOCK_MONOTONIC - origin), power ten times that
  *   FAKE_NVML_FORBIDDEN=i              GPU i is counted but may not be used, as under a cgroup
- *   FAKE_NVML_MIG=k                    GPU 0 is split into k MIG devices
+ *   FAKE_NVML_MIG=k                    GPU 0 has k MIG devices
  *   FAKE_NVML_GPM=0                    no GPM, as before Hopper
  *   FAKE_NVML_SAMPLES=epoch|boot|odd|empty   the driver's buffer: its clock, or a probe that finds no rows (no buffer)
  *   FAKE_NVML_ENERGY32=mJ              energy is a 32-bit count that starts there
  *   FAKE_NVML_THROTTLE=share           share of time throttled thermally
  *   FAKE_NVML_ECC=rate                 corrected memory errors a second
- *   FAKE_NVML_XID=number               one XID event, of the GPU or of FAKE_NVML_XID_SLICE=k alone
+ *   FAKE_NVML_XID=number               one XID event, of the GPU or of FAKE_NVML_XID_INSTANCE=k alone
  *   FAKE_NVML_PROCESSES=n              compute processes on every GPU
  *   FAKE_NVML_BUSY=1                   busy and full before the job, too
  * Built with -DOLD_DRIVER it lacks the functions that came after driver 450.
@@ -32,12 +32,12 @@
 #include <unistd.h>
 
 typedef int ret_t;
-typedef struct { int index, slice; } gpu_t; /* slice -1: the GPU itself */
+typedef struct { int index, instance; } gpu_t; /* instance -1: the GPU itself */
 
 enum { OK = 0, INVALID = 2, NOT_SUPPORTED = 3, NO_PERMISSION = 4, NOT_FOUND = 6, INSUFFICIENT_SIZE = 7, TIMEOUT = 10 };
 
 static gpu_t gpus[8] = {{0, -1}, {1, -1}, {2, -1}, {3, -1}, {4, -1}, {5, -1}, {6, -1}, {7, -1}};
-static gpu_t slices[7] = {{0, 0}, {0, 1}, {0, 2}, {0, 3}, {0, 4}, {0, 5}, {0, 6}};
+static gpu_t mig_devices[7] = {{0, 0}, {0, 1}, {0, 2}, {0, 3}, {0, 4}, {0, 5}, {0, 6}};
 static int in_use[8];
 
 static double number(const char *name, double otherwise) {
@@ -72,7 +72,7 @@ static int named(const char *rules, const char *function, int call) {
     return rules && strncmp(rules, function, length) == 0 && rules[length] == ':' && call >= atoi(rules + length + 1);
 }
 
-/* The code this call of `function` is to return; hangs or dies where it is to. */
+/* The code that this call of `function` returns; hangs or crashes if so scripted. */
 static ret_t scripted(const char *function, int *calls) {
     int call = (*calls)++;
     size_t length = strlen(function);
@@ -96,7 +96,7 @@ static ret_t scripted(const char *function, int *calls) {
 
 /* What a MIG device has no reading of. */
 #define WHOLE_GPU_ONLY(gpu) \
-    if ((gpu)->slice >= 0) return NOT_SUPPORTED;
+    if ((gpu)->instance >= 0) return NOT_SUPPORTED;
 
 ret_t nvmlInitWithFlags(unsigned flags) { (void)flags; SCRIPTED since_start(); return OK; }
 ret_t nvmlInit_v2(void) { SCRIPTED return OK; }
@@ -121,10 +121,10 @@ ret_t nvmlDeviceGetHandleByIndex_v2(unsigned index, gpu_t **gpu) {
 }
 ret_t nvmlDeviceGetHandleByUUID(const char *uuid, gpu_t **gpu) {
     SCRIPTED
-    int index = -1, slice = -1;
-    if (sscanf(uuid, "MIG-fake-%d-%d", &index, &slice) == 2) {
-        if (index != 0 || slice >= (int)number("FAKE_NVML_MIG", 0)) return NOT_FOUND;
-        *gpu = &slices[slice];
+    int index = -1, instance = -1;
+    if (sscanf(uuid, "MIG-fake-%d-%d", &index, &instance) == 2) {
+        if (index != 0 || instance >= (int)number("FAKE_NVML_MIG", 0)) return NOT_FOUND;
+        *gpu = &mig_devices[instance];
         return OK;
     }
     if (sscanf(uuid, "GPU-fake-%d", &index) != 1 || index >= count_gpus() || strlen(uuid) != 10) return NOT_FOUND;
@@ -140,13 +140,13 @@ ret_t nvmlDeviceGetHandleByPciBusId_v2(const char *id, gpu_t **gpu) {
 }
 ret_t nvmlDeviceGetName(gpu_t *gpu, char *text, unsigned length) {
     SCRIPTED
-    snprintf(text, length, gpu->slice < 0 ? "Fake GPU %d" : "Fake GPU %d MIG 1g.10gb", gpu->index);
+    snprintf(text, length, gpu->instance < 0 ? "Fake GPU %d" : "Fake GPU %d MIG 1g.10gb", gpu->index);
     return OK;
 }
 ret_t nvmlDeviceGetUUID(gpu_t *gpu, char *text, unsigned length) {
     SCRIPTED
-    if (gpu->slice < 0) snprintf(text, length, "GPU-fake-%d", gpu->index);
-    else snprintf(text, length, "MIG-fake-%d-%d", gpu->index, gpu->slice);
+    if (gpu->instance < 0) snprintf(text, length, "GPU-fake-%d", gpu->index);
+    else snprintf(text, length, "MIG-fake-%d-%d", gpu->index, gpu->instance);
     return OK;
 }
 typedef struct {
@@ -306,7 +306,7 @@ typedef struct { unsigned version, supported; } gpm_support_t;
 typedef struct { char *names[3]; } metric_info_t;
 typedef struct { unsigned id; int code; double value; metric_info_t info; } gpm_metric_t;
 typedef struct { unsigned version, count; void *first, *second; gpm_metric_t metrics[]; } gpm_request_t;
-typedef struct { double at; int slice; } gpm_sample_t;
+typedef struct { double at; int instance; } gpm_sample_t;
 ret_t nvmlGpmQueryDeviceSupport(gpu_t *gpu, gpm_support_t *support) {
     (void)gpu; SCRIPTED support->supported = (unsigned)number("FAKE_NVML_GPM", 1); return OK;
 }
@@ -314,16 +314,16 @@ ret_t nvmlGpmSampleAlloc(gpm_sample_t **sample) { SCRIPTED *sample = calloc(1, s
 ret_t nvmlGpmSampleFree(gpm_sample_t *sample) { SCRIPTED free(sample); return OK; }
 ret_t nvmlGpmSampleGet(gpu_t *gpu, gpm_sample_t *sample) {
     SCRIPTED
-    if (gpu->slice >= 0) return INVALID;
+    if (gpu->instance >= 0) return INVALID;
     sample->at = now();
-    sample->slice = -1;
+    sample->instance = -1;
     return OK;
 }
 ret_t nvmlGpmMigSampleGet(gpu_t *gpu, unsigned instance, gpm_sample_t *sample) {
     SCRIPTED
-    if (gpu->slice >= 0) return INVALID;
+    if (gpu->instance >= 0) return INVALID;
     sample->at = now();
-    sample->slice = (int)instance;
+    sample->instance = (int)instance;
     return OK;
 }
 ret_t nvmlGpmMetricsGet(gpm_request_t *request) {
@@ -335,7 +335,7 @@ ret_t nvmlGpmMetricsGet(gpm_request_t *request) {
         m->code = OK;
         switch (m->id) {
         case 1: m->value = 90; break;
-        case 2: m->value = second->slice < 0 ? 12.5 : 50 + second->slice; break;
+        case 2: m->value = second->instance < 0 ? 12.5 : 50 + second->instance; break;
         case 3: m->value = 6.25; break;
         case 5: m->value = 2; break;
         case 7: m->value = 1; break;
@@ -355,18 +355,18 @@ ret_t nvmlDeviceGetMigMode(gpu_t *gpu, unsigned *current, unsigned *pending) {
     *current = *pending = gpu->index == 0 && number("FAKE_NVML_MIG", 0) > 0;
     return OK;
 }
-ret_t nvmlDeviceIsMigDeviceHandle(gpu_t *gpu, unsigned *is) { SCRIPTED *is = gpu->slice >= 0; return OK; }
+ret_t nvmlDeviceIsMigDeviceHandle(gpu_t *gpu, unsigned *is) { SCRIPTED *is = gpu->instance >= 0; return OK; }
 ret_t nvmlDeviceGetMaxMigDeviceCount(gpu_t *gpu, unsigned *count) { (void)gpu; SCRIPTED *count = 7; return OK; }
-ret_t nvmlDeviceGetMigDeviceHandleByIndex(gpu_t *gpu, unsigned index, gpu_t **slice) {
+ret_t nvmlDeviceGetMigDeviceHandleByIndex(gpu_t *gpu, unsigned index, gpu_t **device) {
     SCRIPTED
     if (gpu->index != 0 || (int)index >= (int)number("FAKE_NVML_MIG", 0)) return NOT_FOUND;
-    *slice = &slices[index];
+    *device = &mig_devices[index];
     return OK;
 }
-ret_t nvmlDeviceGetDeviceHandleFromMigDeviceHandle(gpu_t *slice, gpu_t **gpu) {
-    SCRIPTED *gpu = &gpus[slice->index]; return OK;
+ret_t nvmlDeviceGetDeviceHandleFromMigDeviceHandle(gpu_t *device, gpu_t **gpu) {
+    SCRIPTED *gpu = &gpus[device->index]; return OK;
 }
-ret_t nvmlDeviceGetGpuInstanceId(gpu_t *slice, unsigned *id) { SCRIPTED *id = (unsigned)slice->slice; return OK; }
+ret_t nvmlDeviceGetGpuInstanceId(gpu_t *device, unsigned *id) { SCRIPTED *id = (unsigned)device->instance; return OK; }
 
 /* Processes and events */
 typedef struct { unsigned pid; unsigned long long memory; unsigned instance, compute; } process_t;
@@ -383,7 +383,7 @@ ret_t nvmlDeviceGetComputeRunningProcesses_v3(gpu_t *gpu, unsigned *count, proce
 typedef struct { gpu_t *gpu; unsigned long long type, data; unsigned instance, compute; } event_t;
 ret_t nvmlEventSetCreate(void **set) { static int it; SCRIPTED *set = &it; return OK; }
 ret_t nvmlDeviceRegisterEvents(gpu_t *gpu, unsigned long long types, void *set) {
-    (void)types; (void)set; SCRIPTED return gpu->slice >= 0 ? INVALID : OK;
+    (void)types; (void)set; SCRIPTED return gpu->instance >= 0 ? INVALID : OK;
 }
 ret_t nvmlEventSetFree(void *set) { (void)set; SCRIPTED return OK; }
 ret_t nvmlEventSetWait_v2(void *set, event_t *event, unsigned timeout) {
@@ -393,7 +393,7 @@ ret_t nvmlEventSetWait_v2(void *set, event_t *event, unsigned timeout) {
     /* Not at once, so that it falls into training. */
     if (!getenv("FAKE_NVML_XID") || told || since_start() < 1.0) return TIMEOUT;
     told = 1;
-    *event = (event_t){NULL, 8, (unsigned long long)number("FAKE_NVML_XID", 0), (unsigned)number("FAKE_NVML_XID_SLICE", -1), 0};
+    *event = (event_t){NULL, 8, (unsigned long long)number("FAKE_NVML_XID", 0), (unsigned)number("FAKE_NVML_XID_INSTANCE", -1), 0};
     return OK;
 }
 #endif

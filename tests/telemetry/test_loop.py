@@ -3,12 +3,12 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.telemetry.sampler.schedule import LATE_S, Rate
+from jobs.telemetry.sampler.loop import LATE_S, Rate
 
 
 @given(interval_s=st.floats(0.01, 2), delays=st.lists(st.tuples(st.floats(0, 5), st.floats(0, 5)), max_size=50))
-def test_deadlines_stay_on_their_grid_whatever_the_delays(interval_s: float, delays: list[tuple[float, float]]) -> None:
-    rate = Rate(name="any", interval_s=interval_s, deadline_s=0.0)
+def test_rate_any_delays_keep_deadlines_on_the_grid(interval_s: float, delays: list[tuple[float, float]]) -> None:
+    rate = Rate(interval_s, deadline_s=0.0)
     now_s = 0.0
     for waited_s, read_s in delays:
         now_s = max(now_s, rate.deadline_s) + waited_s
@@ -26,8 +26,8 @@ def test_deadlines_stay_on_their_grid_whatever_the_delays(interval_s: float, del
     assert account["late"] == sum(lateness > LATE_S for lateness in rate.lateness_s)
 
 
-def test_nothing_is_due_before_its_time() -> None:
-    rate = Rate(name="any", interval_s=1.0, deadline_s=5.0)
+def test_rate_before_its_deadline_is_not_due() -> None:
+    rate = Rate(1.0, deadline_s=5.0)
     assert not rate.begin(4.999)
     assert rate.account()["lateness_p95_ms"] is None
     assert rate.begin(5.002)

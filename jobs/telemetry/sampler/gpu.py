@@ -1,0 +1,245 @@
+"""Reads one GPU or MIG device: every metric by the best source that this GPU and driver offer."""
+
+from __future__ import annotations
+
+import time
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, Final
+
+import pynvml
+
+from jobs.telemetry.metrics import GPU_METRICS, metrics_read_at
+from jobs.telemetry.sampler.gpm import GpmReader
+from jobs.telemetry.sampler.loop import MIN_MARK_INTERVAL_S
+from jobs.telemetry.sampler.nvml import NvmlUnavailable, call, field_value, gpu_and_instance, process_count, try_call
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from jobs.telemetry.metrics import Metric, NvmlSource
+    from jobs.telemetry.sampler.loop import MessageWriter, Rate
+    from jobs.telemetry.types import Options
+
+UINT32_RANGE: Final = 2.0**32
+
+XID: Final = "xid_errors"
+
+MAX_EVENTS: Final = 100
+"""A GPU that reports without end must not block the loop."""
+
+ALL_INSTANCES: Final = 0xFFFF_FFFF
+"""An event's GPU instance where it is not about one MIG device (``nvmlEventData_t``)."""
+
+CLOCK_TOLERANCE_S: Final = 30.0
+"""The buffer's newest sample is at most this far from its clock's now; two clocks differ by far more."""
+
+NO_NEW_SAMPLES: Final = frozenset({pynvml.NVML_ERROR_NOT_FOUND, pynvml.NVML_ERROR_NO_DATA})
+
+
+class GpuSampler:
+    """All readers of one device. No reading raises."""
+
+    def __init__(self, handle: Any, options: Options, writer: MessageWriter) -> None:
+        self._handle = handle
+        self._writer = writer
+        self._fast, self._slow, self._counters = (
+            PolledReader(handle, metrics_read_at(when), writer) for when in ("fast", "slow", "boundary")
+        )
+        self._gpm = GpmReader(handle, options.gpm_s, writer)
+        self._xids = XidReader(handle, writer)
+        self._buffer = BufferReader(handle, writer)
+        self._counted_s = 0.0
+
+    def read_due(self, rates: dict[str, Rate]) -> None:
+        """Make the readings that are due. Each has its own time: a slow call before it must not date it."""
+        for name, read in (("fast", self._fast.read), ("gpm", self._gpm.read), ("slow", self._read_slow)):
+            now_s = time.monotonic()
+            if rates[name].begin(now_s):
+                self._writer.add_sample(now_s, read())
+                rates[name].end(time.monotonic())
+
+    def _read_slow(self) -> dict[str, float]:
+        self.read_counters()
+        self._buffer.read()
+        return self._slow.read()
+
+    def read_counters(self) -> None:
+        """At the slow rate and at the ends of phases, so that each phase has its own count."""
+        now_s = time.monotonic()
+        if now_s - self._counted_s >= MIN_MARK_INTERVAL_S:
+            self._counted_s = now_s
+            self._writer.add_sample(now_s, self._counters.read())
+            self._xids.read()
+
+    def finish(self) -> int | None:
+        """Read the counters and events a last time; the number of other processes on the device, if known.
+
+        NVML gives the host's process ids, which mean nothing inside a container: one process is taken to be the job.
+        """
+        self.read_counters()
+        self._xids.read()
+        self._buffer.read()
+        self._gpm.close()
+        self._xids.close()
+        count = process_count(self._handle)
+        return None if count is None else max(0, count - 1)
+
+
+class PolledReader:
+    """Reads metrics together. One that fails affects no other; a source that is not offered is given up."""
+
+    def __init__(self, handle: Any, metrics: Iterable[Metric], writer: MessageWriter) -> None:
+        self._handle = handle
+        self._writer = writer
+        self._sources = {metric: list(metric.sources) for metric in metrics}
+        self._last_raw: dict[str, float] = {}
+        self._wrapped: dict[str, float] = {}
+
+    def read(self) -> dict[str, float]:
+        """The metrics that could be read now, by name, in their units."""
+        values: dict[str, float] = {}
+        pending = [metric for metric, sources in self._sources.items() if sources]
+        while pending:
+            answers = self._ask(dict.fromkeys(self._sources[metric][0] for metric in pending))
+            next_source = []
+            for metric in pending:
+                sources = self._sources[metric]
+                source, answer = sources[0], answers[sources[0]]
+                if isinstance(answer, NvmlUnavailable):
+                    self._writer.record_error(metric.name, str(answer))
+                    if answer.is_permanent:
+                        sources.pop(0)
+                        next_source += [metric] if sources else []
+                    continue
+                value, is_32_bit = answer
+                if is_32_bit and metric.aggregation == "delta":
+                    value = self._unwrap(metric.name, value)
+                values[metric.name] = value * source.factor
+                self._writer.record_ok(metric.name, source.name, source.window_s)
+            pending = next_source
+        return values
+
+    def _ask(self, sources: Iterable[NvmlSource]) -> dict[NvmlSource, Any]:
+        """By source its value, and whether it has only 32 bits, or an error; each function is called once."""
+        answers: dict[NvmlSource, Any] = {}
+        fields = {int(getattr(pynvml, source.name)): source for source in sources if source.name.startswith("NVML_FI_")}
+        if fields:
+            entries = try_call(pynvml.nvmlDeviceGetFieldValues, self._handle, list(fields))
+            if isinstance(entries, NvmlUnavailable):
+                answers = dict.fromkeys(fields.values(), entries)
+            else:
+                answers = {fields[entry.fieldId]: try_call(field_value, entry) for entry in entries}
+        results: dict[tuple[str, ...], Any] = {}
+        for source in (source for source in sources if source not in answers):
+            names = (source.function or source.name, *filter(None, [source.argument]))
+            if names not in results:
+                function, *constants = (getattr(pynvml, name) for name in names)
+                results[names] = try_call(function, self._handle, *constants)
+            result = results[names]
+            if not isinstance(result, NvmlUnavailable):
+                result = float(getattr(result, source.member) if source.member else result), False
+            answers[source] = result
+        return answers
+
+    def _unwrap(self, name: str, raw: float) -> float:
+        """A 32-bit counter that goes on after 2**32. A fall from the lower half is a reset, and stays a fall."""
+        if raw < self._last_raw.get(name, 0.0) and self._last_raw[name] > UINT32_RANGE / 2:
+            self._wrapped[name] = self._wrapped.get(name, 0.0) + UINT32_RANGE
+        self._last_raw[name] = raw
+        return raw + self._wrapped.get(name, 0.0)
+
+
+class BufferReader:
+    """The driver's own buffer of utilization samples: without gaps, and finer than polling, where it works."""
+
+    def __init__(self, handle: Any, writer: MessageWriter) -> None:
+        self._handle = handle
+        self._writer = writer
+        self._constants = {
+            f"{m.name}.buffered": getattr(pynvml, f"NVML_{m.buffer}_SAMPLES") for m in GPU_METRICS if m.buffer
+        }
+        self._last_stamp = dict.fromkeys(self._constants, 0)
+        self._spacing_s: dict[str, float] = {}
+        self._begun_s = time.monotonic()
+
+    def read(self) -> None:
+        """Pass on each new sample, on the monotonic clock."""
+        samples = []
+        for name in list(self._constants):
+            try:
+                samples += self._new_samples(name)
+            except NvmlUnavailable as error:
+                if error.code in NO_NEW_SAMPLES:
+                    continue
+                self._writer.record_error(name, str(error))
+                if error.is_permanent:
+                    del self._constants[name]
+        for at_s, name, value in sorted(samples):
+            self._writer.add_sample(at_s, {name: value})
+
+    def _new_samples(self, name: str) -> list[tuple[float, str, float]]:
+        last = self._last_stamp[name]
+        _, samples = call(pynvml.nvmlDeviceGetSamples, self._handle, self._constants[name], last)
+        fresh = sorted((s.timeStamp, s.sampleValue.uiVal) for s in samples if s.timeStamp > last)
+        if not fresh:
+            return []
+        stamps = [stamp for stamp, _ in fresh]
+        self._last_stamp[name] = stamps[-1]
+        offset_s = _clock_offset_s(stamps[-1] / 1e6)
+        if offset_s is None:
+            self._writer.record_error(name, f"the buffer's clock is not known (it shows {stamps[-1]} µs)")
+            return []
+        gaps = sorted(later - earlier for earlier, later in pairwise(stamps))
+        if gaps and name not in self._spacing_s:
+            self._spacing_s[name] = round(gaps[len(gaps) // 2] / 1e6, 4)
+        self._writer.record_ok(name, "nvmlDeviceGetSamples", self._spacing_s.get(name))
+        rows = [(stamp / 1e6 + offset_s, name, float(value)) for stamp, value in fresh]
+        # Of what was buffered before the start, the last second bounds the time of the first new sample.
+        return [row for row in rows if row[0] >= self._begun_s - 1.0]
+
+
+def _clock_offset_s(newest_s: float) -> float | None:
+    """What to add to the buffer's clock, of the day or since boot, to get the monotonic one; else ``None``."""
+    nows_s = [time.time(), time.monotonic()]
+    if hasattr(time, "CLOCK_BOOTTIME"):
+        nows_s.insert(1, time.clock_gettime(time.CLOCK_BOOTTIME))
+    return next((nows_s[-1] - now_s for now_s in nows_s if abs(now_s - newest_s) <= CLOCK_TOLERANCE_S), None)
+
+
+class XidReader:
+    """The critical errors (XID) that the driver reports of the GPU, or of one MIG device of it."""
+
+    def __init__(self, handle: Any, writer: MessageWriter) -> None:
+        self._writer = writer
+        self._events: Any = None
+        self._looked_s = time.monotonic()
+        try:
+            # Events are registered for the whole GPU, and say which MIG device they are about.
+            gpu, self._instance = gpu_and_instance(handle)
+            events = call(pynvml.nvmlEventSetCreate)
+            call(pynvml.nvmlDeviceRegisterEvents, gpu, pynvml.nvmlEventTypeXidCriticalError, events)
+        except NvmlUnavailable as error:
+            writer.record_error(XID, str(error))
+            return
+        self._events = events
+        writer.record_ok(XID, "nvmlEventSetWait_v2")
+
+    def read(self) -> None:
+        """Pass on the XID numbers since the last call, each with the time of that call; waits for none."""
+        since_s, self._looked_s = self._looked_s, time.monotonic()
+        for _ in range(MAX_EVENTS if self._events is not None else 0):
+            event = try_call(pynvml.nvmlEventSetWait_v2, self._events, 0)
+            if isinstance(event, NvmlUnavailable):
+                # The usual answer is a timeout: nothing happened.
+                if event.code != pynvml.NVML_ERROR_TIMEOUT:
+                    self._writer.record_error(XID, str(event))
+                    self._events = None if event.is_permanent else self._events
+                return
+            is_ours = self._instance is None or event.gpuInstanceId in {self._instance, ALL_INSTANCES}
+            if is_ours and event.eventType == pynvml.nvmlEventTypeXidCriticalError:
+                self._writer.add_sample(time.monotonic(), {XID: int(event.eventData), "xid_since_s": since_s})
+
+    def close(self) -> None:
+        if self._events is not None:
+            try_call(pynvml.nvmlEventSetFree, self._events)
+        self._events = None
