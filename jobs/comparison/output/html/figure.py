@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from markupsafe import Markup
-
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from markupsafe import Markup
 
     from jobs.comparison.output.tables import Table
     from jobs.comparison.schema import FrameworkName
@@ -28,7 +28,7 @@ class FigureBlock:
     caption: str = ""
     legend: tuple[tuple[str, str], ...] = ()
     legend_of_lines: bool = False
-    drawing: Markup = Markup()
+    drawing: Markup | None = None
     note: str | None = None
     table: Table | None = None
 

@@ -40,14 +40,19 @@ def render_html(comparison: Comparison, timelines: Mapping[SectionKey, Sequence[
     """
     style = _environment().get_template("comparison.css").render()
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    return _environment().get_template("comparison.html.j2").render(
-        comparison=comparison,
-        figures=[
-            _figures(section, timelines, f"s{number}") for number, section in enumerate(comparison.sections, start=1)
-        ],
-        style=Markup(style),  # noqa: S704 - a file of this package
-        policy=f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'",
-        max_rows=MAX_ROWS,
+    return (
+        _environment()
+        .get_template("comparison.html.j2")
+        .render(
+            comparison=comparison,
+            figures=[
+                _figures(section, timelines, f"s{number}")
+                for number, section in enumerate(comparison.sections, start=1)
+            ],
+            style=Markup(style),  # noqa: S704 - a file of this package
+            policy=f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'",
+            max_rows=MAX_ROWS,
+        )
     )
 
 

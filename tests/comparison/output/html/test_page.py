@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from jobs.comparison.output.html.page import MAX_ROWS
-from jobs.comparison.output.html.theme import ROLE
 from tests.comparison.comparisons import parity_report
 from tests.comparison.output.html.pages import HOSTILE, SERIES, Element, matrix, page_of, read_page
 from tests.support.reports import make_report
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 
@@ -25,7 +25,21 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Element:
 
 
 def texts(element: Element, tag: str) -> list[str]:
-    return [found.text for found in element.all(tag)]
+    return [child.text for child in element.all(tag)]
+
+
+def drawings(element: Element) -> list[Element]:
+    """Whole figures; an ``svg`` inside one stretches a line."""
+    return [svg for svg in element.all("svg") if svg.attributes.get("role") == "img"]
+
+
+def percentages(element: Element) -> Iterator[float]:
+    """Every horizontal position in ``element``."""
+    for child in element.walk():
+        for name in ("x", "x1", "x2", "cx", "width"):
+            value = str(child.attributes.get(name, ""))
+            if value.endswith("%"):
+                yield float(value[:-1])
 
 
 def test_the_verdict_comes_first(page: Element) -> None:
@@ -36,7 +50,7 @@ def test_the_verdict_comes_first(page: Element) -> None:
     assert page.all("h1")[0].text == "TensorFlow and PyTorch compared"
 
 
-def test_every_figure_has_words_a_table_and_a_drawing_for_each_width(page: Element) -> None:
+def test_figures_each_have_words_a_table_and_one_drawing(page: Element) -> None:
     figures = page.all("figure")
     assert [figure.one("h3").text for figure in figures] == [
         "One against the other",
@@ -46,13 +60,11 @@ def test_every_figure_has_words_a_table_and_a_drawing_for_each_width(page: Eleme
         "What accuracy costs",
     ]
     for figure in figures:
-        drawings = figure.all("svg")
-        assert [drawing.attributes["class"] for drawing in drawings] == ["plot wide", "plot narrow"]
-        for drawing in drawings:
-            assert drawing.attributes["role"] == "img"
-            named = str(drawing.attributes["aria-labelledby"]).split()
-            assert [child.attributes["id"] for child in drawing.walk()[:2]] == named
-            assert all(child.text for child in drawing.walk()[:2])
+        (drawing,) = drawings(figure)
+        assert drawing.attributes["role"] == "img"
+        named = str(drawing.attributes["aria-labelledby"]).split()
+        assert [child.attributes["id"] for child in drawing.walk()[:2]] == named
+        assert all(child.text for child in drawing.walk()[:2])
         rows = figure.one("table").one("tbody").all("tr")
         assert rows
         assert len({len(row.walk()) for row in rows} | {len(figure.one("table").one("thead").all("th"))}) == 1
@@ -81,7 +93,7 @@ def test_ids_are_unique_and_references_resolve(page: Element) -> None:
     assert max(ids.values()) == 1
     for element in page.walk():
         for name, value in element.attributes.items():
-            for target in re.findall(r"^#(.+)$|url\(#(.+)\)", value or "") if name in {"href", "clip-path"} else []:
+            for target in re.findall(r"^#(.+)$|url\(#(.+)\)", value or "") if name == "href" else []:
                 assert "".join(target) in ids
         for target in str(element.attributes.get("aria-labelledby") or "").split():
             assert target in ids
@@ -108,23 +120,31 @@ def test_nothing_is_fetched_run_or_styled_but_by_the_one_style_sheet(page: Eleme
     assert policy == f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
 
 
-def test_every_role_of_a_colour_is_set_by_the_style_sheet(page: Element) -> None:
+def test_classes_in_figures_are_all_in_the_style_sheet(page: Element) -> None:
     style = page.one("style").text
-    used = {name for svg in page.all("svg") for e in svg.walk() for name in str(e.attributes.get("class", "")).split()}
-    assert used
-    for name in used:
-        assert f".{name} {{" in style, name
-    for role in ROLE.values():
-        assert f".fill-{role} {{" in style
+    for figure in page.all("figure"):
+        shown = [element for part in (*figure.all("ul"), *drawings(figure)) for element in (part, *part.walk())]
+        used = {name for element in shown for name in str(element.attributes.get("class") or "").split()}
+        assert used
+        for name in used:
+            assert re.search(rf"\.{name}\b[^{{}}]*{{", style), name
 
 
-def test_no_colour_in_a_figure_escapes_the_theme(page: Element) -> None:
+def test_colours_of_figures_come_from_the_style_sheet_alone(page: Element) -> None:
     for svg in page.all("svg"):
-        for element in svg.walk():
-            for name in ("fill", "stroke"):
-                value = element.attributes.get(name)
-                if value not in {None, "none"}:
-                    assert value in ROLE, f"{element.tag} {name}={value}"
+        for element in (svg, *svg.walk()):
+            assert not {"fill", "stroke", "color", "opacity", "style"} & element.attributes.keys()
+
+
+def test_marks_lie_inside_the_figure_at_any_width(page: Element) -> None:
+    for drawing in page.all("svg"):
+        assert all(-0.01 <= percent <= 100.01 for percent in percentages(drawing))
+
+
+def test_legends_name_what_is_drawn(page: Element) -> None:
+    legends = [texts(figure, "li") for figure in page.all("figure")]
+    sides = ["TensorFlow", "PyTorch"]
+    assert legends == [[], sides, ["build", "first step", "train", "evaluate"], sides, sides]
 
 
 def test_foreign_text_stays_text(tmp_path: Path) -> None:
@@ -178,7 +198,7 @@ def test_without_a_gpu_the_cpu_is_shown_and_it_says_why(tmp_path: Path) -> None:
 
 def test_reports_without_samples_say_so_in_place_of_the_timeline(tmp_path: Path) -> None:
     figure = read_page(page_of(tmp_path, *matrix())).all("figure")[3]
-    assert figure.all("svg") == []
+    assert drawings(figure) == []
     assert "no tensorflow report carries samples: a log's line leaves them to the report file." in figure.text
 
 
@@ -205,7 +225,7 @@ def test_runs_that_all_failed_make_a_page_without_figures(tmp_path: Path) -> Non
         for framework in ("tensorflow", "torch")
     ]
     found = read_page(page_of(tmp_path, *reports))
-    assert found.all("svg") == []
+    assert [drawings(figure) for figure in found.all("figure")] == [[]] * 5
     assert [figure.all("p")[0].attributes["class"] for figure in found.all("figure")] == ["note"] * 5
 
 
@@ -253,6 +273,6 @@ def test_one_odd_reading_at_the_start_does_not_flatten_the_timeline(tmp_path: Pa
     odd = make_report(framework="torch", gpu=True, timeseries=True, changes={"timeseries": series})
     figure = read_page(page_of(tmp_path, odd)).all("figure")[3]
     assert "Some readings outside training lie above the frame" in figure.text
-    ticks = [text.text for text in figure.all("svg")[0].all("text")]
+    ticks = [text.text for text in drawings(figure)[0].all("text")]
     assert "60" in ticks
     assert not any("," in tick and tick[0].isdigit() for tick in ticks)
