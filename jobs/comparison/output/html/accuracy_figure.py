@@ -21,7 +21,7 @@ Points = dict["FrameworkName", list[tuple[float, float]]]
 
 _COSTS: Final[tuple[tuple[MetricName, str, str], ...]] = (
     ("train_wall_s", "Test accuracy (%) against training time", "training time, s"),
-    ("gpu_energy_j", "Test accuracy (%) against GPU energy in training", "energy, J"),
+    ("gpu_energy_j", "Test accuracy (%) against GPU energy", "energy, J"),
 )
 _PLOT: Final = 200
 _PANEL: Final = svg.PANEL_TITLE_HEIGHT + _PLOT + svg.AXIS_HEIGHT + svg.AXIS_TITLE_HEIGHT + 24
