@@ -122,7 +122,7 @@ def test_page_logs_nothing_and_fits_the_window(
 
 
 @pytest.mark.parametrize(("scheme", "width"), EVERYWHERE)
-def test_axe_finds_nothing_serious(scheme: str, width: int, show: Callable[..., Any]) -> None:
+def test_accessibility_by_axe_finds_nothing_serious(scheme: str, width: int, show: Callable[..., Any]) -> None:
     from axe_playwright_python.sync_playwright import Axe
 
     page = show("believable", scheme, width)

@@ -42,7 +42,7 @@ def percentages(element: Element) -> Iterator[float]:
                 yield float(value[:-1])
 
 
-def test_the_verdict_comes_first(page: Element) -> None:
+def test_cards_with_verdicts_come_first(page: Element) -> None:
     main = page.one("main")
     card = main.all("li")[0]
     assert texts(card, "p")[:2] == ["lenet, matched", "PyTorch is faster"]
@@ -70,7 +70,7 @@ def test_figures_each_have_words_a_table_and_one_drawing(page: Element) -> None:
         assert len({len(row.walk()) for row in rows} | {len(figure.one("table").one("thead").all("th"))}) == 1
 
 
-def test_the_timeline_begins_where_training_does(page: Element) -> None:
+def test_timeline_starts_at_the_first_training_phase(page: Element) -> None:
     figure = page.all("figure")[3]
     assert "GPU utilization, % of time with some kernel" in figure.text
     assert "Busy multiprocessors (SM), %" in figure.text
@@ -81,7 +81,7 @@ def test_the_timeline_begins_where_training_does(page: Element) -> None:
     assert float(after[0]) >= 60
 
 
-def test_every_run_is_there_with_its_status(page: Element) -> None:
+def test_run_table_has_every_run_with_its_status(page: Element) -> None:
     table = next(table for table in page.all("div") if table.attributes.get("aria-label") == "All runs, lenet, matched")
     rows = table.one("tbody").all("tr")
     assert len(rows) == 11
@@ -99,7 +99,7 @@ def test_ids_are_unique_and_references_resolve(page: Element) -> None:
             assert target in ids
 
 
-def test_nothing_is_fetched_run_or_styled_but_by_the_one_style_sheet(page: Element) -> None:
+def test_page_fetches_and_runs_nothing_and_has_one_style_sheet(page: Element) -> None:
     tags = {element.tag for element in page.walk()}
     assert not tags & {"script", "link", "img", "iframe", "object", "embed", "form", "base", "image", "foreignobject"}
     for element in page.walk():
@@ -147,7 +147,7 @@ def test_legends_name_what_is_drawn(page: Element) -> None:
     assert legends == [[], sides, ["build", "first step", "train", "evaluate"], sides, sides]
 
 
-def test_foreign_text_stays_text(tmp_path: Path) -> None:
+def test_page_with_hostile_text_shows_it_as_text(tmp_path: Path) -> None:
     changes: dict[str, Any] = {
         "config.recipe": HOSTILE,
         "config.dataset.name": HOSTILE,
@@ -174,12 +174,12 @@ def test_foreign_text_stays_text(tmp_path: Path) -> None:
     assert heading.text.startswith("x\"'><script>alert(1)</script><img src=x onerror=alert(1)>\\n{{ 7 * 7 }} $x^2$ ")
 
 
-def test_the_same_bytes_whatever_the_order_of_the_input(tmp_path: Path) -> None:
+def test_page_with_input_in_another_order_has_the_same_bytes(tmp_path: Path) -> None:
     reports = [*matrix(series=True), parity_report("tensorflow"), parity_report("torch")]
     assert page_of(tmp_path, *reports) == page_of(tmp_path, *reports, reverse=True)
 
 
-def test_without_a_gpu_the_cpu_is_shown_and_it_says_why(tmp_path: Path) -> None:
+def test_timeline_without_a_gpu_shows_the_cpu_and_the_reason(tmp_path: Path) -> None:
     found = read_page(page_of(tmp_path, *matrix(series=True)))
     figure = found.all("figure")[3]
     # The samples come from a machine with a GPU, the phases from one without: what is drawn is what was sampled.
@@ -196,24 +196,24 @@ def test_without_a_gpu_the_cpu_is_shown_and_it_says_why(tmp_path: Path) -> None:
     assert "No GPU figures: no NVML on this machine." in figure.text
 
 
-def test_reports_without_samples_say_so_in_place_of_the_timeline(tmp_path: Path) -> None:
+def test_timeline_without_samples_says_why(tmp_path: Path) -> None:
     figure = read_page(page_of(tmp_path, *matrix())).all("figure")[3]
     assert drawings(figure) == []
     assert "no tensorflow report carries samples: a log's line leaves them to the report file." in figure.text
 
 
-def test_no_energy_is_explained(tmp_path: Path) -> None:
+def test_accuracy_figure_without_energy_says_why(tmp_path: Path) -> None:
     figure = read_page(page_of(tmp_path, *matrix())).all("figure")[4]
     assert "No energy is shown: no NVML on this machine." in figure.text
 
 
-def test_one_run_and_one_side_are_enough_for_a_page(tmp_path: Path) -> None:
+def test_page_of_one_run_is_made(tmp_path: Path) -> None:
     found = read_page(page_of(tmp_path, make_report()))
     assert "There is one side only." in found.all("figure")[0].text
     assert "1 run on mnist" in found.one("header").text
 
 
-def test_runs_that_all_failed_make_a_page_without_figures(tmp_path: Path) -> None:
+def test_page_of_failed_runs_has_notes_instead_of_figures(tmp_path: Path) -> None:
     nothing = {
         "phases": [],
         "results.epochs": [],
@@ -229,7 +229,7 @@ def test_runs_that_all_failed_make_a_page_without_figures(tmp_path: Path) -> Non
     assert [figure.all("p")[0].attributes["class"] for figure in found.all("figure")] == ["note"] * 5
 
 
-def test_parity_that_fails_is_on_the_first_card(tmp_path: Path) -> None:
+def test_card_with_failed_parity_says_so(tmp_path: Path) -> None:
     found = read_page(page_of(tmp_path, *matrix(), parity_report("tensorflow"), parity_report("torch", step=1.7)))
     card = found.one("main").all("li")[0]
     assert card.attributes["class"] == "card fails"
@@ -238,7 +238,7 @@ def test_parity_that_fails_is_on_the_first_card(tmp_path: Path) -> None:
     assert "differ from step 2 on" in table.text
 
 
-def test_the_gate_stands_before_the_sections(tmp_path: Path) -> None:
+def test_gate_comes_before_the_sections(tmp_path: Path) -> None:
     slower = [
         make_report(framework="torch", seed=seed, images_per_s=6000.0 + seed, run_id=f"now-{seed}")
         for seed in range(1, 6)
@@ -253,13 +253,13 @@ def test_the_gate_stands_before_the_sections(tmp_path: Path) -> None:
     assert [cell.text for cell in row.all("td")][:3] == ["12,003, n=5", "6,003, n=5", "-49.99 %"]
 
 
-def test_parity_alone_makes_a_page(tmp_path: Path) -> None:
+def test_page_of_parity_traces_alone_has_no_figures(tmp_path: Path) -> None:
     found = read_page(page_of(tmp_path, parity_report("tensorflow"), parity_report("torch")))
     assert "No timed run was given" in found.one("main").text
     assert found.all("figure") == []
 
 
-def test_thousands_of_runs_make_a_page_of_bounded_size(tmp_path: Path) -> None:
+def test_page_of_many_runs_has_bounded_size(tmp_path: Path) -> None:
     few = page_of(tmp_path / "few", *matrix(runs=300))
     many = page_of(tmp_path / "many", *matrix(runs=900))
     found = read_page(many)
@@ -268,7 +268,7 @@ def test_thousands_of_runs_make_a_page_of_bounded_size(tmp_path: Path) -> None:
     assert len(many) < 1.2 * len(few)
 
 
-def test_one_odd_reading_at_the_start_does_not_flatten_the_timeline(tmp_path: Path) -> None:
+def test_timeline_with_an_outlier_at_the_start_keeps_its_scale(tmp_path: Path) -> None:
     series = {**SERIES, "values": [[9e4, *SERIES["values"][0][1:]], *SERIES["values"][1:]]}
     odd = make_report(framework="torch", gpu=True, timeseries=True, changes={"timeseries": series})
     figure = read_page(page_of(tmp_path, odd)).all("figure")[3]
