@@ -210,7 +210,7 @@ def difference_table(section: Section) -> Table:
         ]
         for difference in section.differences
     ]
-    return Table(["field", *sides, "why it may"], rows)
+    return Table(["field", *sides, "why allowed"], rows)
 
 
 def equal_table(section: Section) -> Table:

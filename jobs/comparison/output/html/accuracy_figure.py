@@ -27,7 +27,7 @@ _PLOT: Final = 200
 _PANEL: Final = svg.PANEL_TITLE_HEIGHT + _PLOT + svg.AXIS_HEIGHT + svg.AXIS_TITLE_HEIGHT + 24
 
 
-def accuracy_figure(section: Section, name: str) -> FigureBlock:
+def accuracy_figure(section: Section) -> FigureBlock:
     """Accuracy by epoch and of every run, against time and energy."""
     title = "What accuracy costs"
     panels: list[Markup] = []
@@ -53,14 +53,10 @@ def accuracy_figure(section: Section, name: str) -> FigureBlock:
         )
         + "Evaluation is not counted as training time.",
         legend=framework_legend([side.framework for side in section.sides]),
-        drawing=svg.drawing(
-            *panels,
-            name=name,
-            title=title,
-            description="; ".join(reached) or "one mark a run",
-            height=_PANEL * len(panels),
-            gutter=True,
-        ),
+        drawing=tuple(panels),
+        description="; ".join(reached) or "one mark a run",
+        height=_PANEL * len(panels),
+        gutter=True,
         note=None if len(panels) == len(_COSTS) else f"No energy is shown: {_why_no_energy(section)}.",
         table=Table(
             ["framework", "median or run", "training time, s", "GPU energy, J", "test accuracy, %"], _rows(section)

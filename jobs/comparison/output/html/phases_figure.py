@@ -22,7 +22,7 @@ _LABELS: Final[dict[PhaseName, str]] = {phase: phase.replace("_", " ") for phase
 _LANE: Final = 56
 
 
-def phases_figure(section: Section, name: str) -> FigureBlock:
+def phases_figure(section: Section) -> FigureBlock:
     """The median time of completed runs in each phase, side by side."""
     title = "Where the time goes"
     stacks: dict[FrameworkName, dict[PhaseName, float]] = {}
@@ -51,21 +51,15 @@ def phases_figure(section: Section, name: str) -> FigureBlock:
             "reached, is the train phase alone; the first step compiles."
         ),
         legend=tuple((_class(phase), _LABELS[phase]) for phase in present),
-        drawing=svg.drawing(
-            *(
-                _lane(framework, stack, scale, top=_LANE * index)
-                for index, (framework, stack) in enumerate(stacks.items())
-            ),
+        drawing=(
+            *(_lane(side, stack, scale, top=_LANE * index) for index, (side, stack) in enumerate(stacks.items())),
             svg.x_axis(scale, y=height, title="seconds"),
-            name=name,
-            title=title,
-            description="; ".join(
-                f"{DISPLAY_NAMES[framework]}: "
-                + ", ".join(f"{_LABELS[phase]} {number(value)} s" for phase, value in stack.items())
-                for framework, stack in stacks.items()
-            ),
-            height=height + svg.AXIS_HEIGHT + svg.AXIS_TITLE_HEIGHT,
         ),
+        description="; ".join(
+            f"{DISPLAY_NAMES[side]}: {', '.join(f'{_LABELS[phase]} {number(stack[phase])} s' for phase in stack)}"
+            for side, stack in stacks.items()
+        ),
+        height=height + svg.AXIS_HEIGHT + svg.AXIS_TITLE_HEIGHT,
         table=Table(
             ["phase", *(f"{DISPLAY_NAMES[framework]}, s" for framework in stacks)],
             [

@@ -9,7 +9,6 @@ from jobs.comparison.analysis.statistics import SMALLEST_EFFECT
 from jobs.comparison.output.html import svg
 from jobs.comparison.output.html.figure import DISPLAY_NAMES, FigureBlock
 from jobs.comparison.output.tables import METRIC_BY_NAME, Table, ratio_cell
-from jobs.comparison.text import ABSENT
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -21,7 +20,7 @@ _MAX_TICKS: Final = 7
 _LANE: Final = 44
 
 
-def ratio_figure(section: Section, name: str) -> FigureBlock:
+def ratio_figure(section: Section) -> FigureBlock:
     """A lane for each metric whose medians have a ratio."""
     title = "One against the other"
     ratios = section.ratios
@@ -31,38 +30,23 @@ def ratio_figure(section: Section, name: str) -> FigureBlock:
     division = f"{DISPLAY_NAMES[ratios[0].numerator]} ÷ {DISPLAY_NAMES[ratios[0].denominator]}"
     scale = _scale(ratios)
     height = _LANE * len(ratios)
-    labels = [METRIC_BY_NAME[ratio.metric].label for ratio in ratios]
+    rows = [[METRIC_BY_NAME[ratio.metric].label, ratio_cell(ratio)] for ratio in ratios]
     return FigureBlock(
         title=title,
         caption=(
             f"Medians, {division}, with the bootstrap interval. At the line they are equal; inside the band they "
             f"differ by less than {100 * (SMALLEST_EFFECT - 1):.0f} %."
         ),
-        drawing=svg.drawing(
+        drawing=(
             svg.bar(scale, 1 / SMALLEST_EFFECT, SMALLEST_EFFECT, y=0, height=height, class_="band"),
             svg.line(scale.x(1), scale.x(1), 0, height, "quiet"),
             *(_lane(ratio, scale, top=_LANE * index) for index, ratio in enumerate(ratios)),
             svg.x_axis(scale, y=height, title=f"{division}, logarithmic"),
-            name=name,
-            title=title,
-            description="; ".join(f"{label}: {ratio_cell(ratio)}" for label, ratio in zip(labels, ratios, strict=True)),
-            height=height + svg.AXIS_HEIGHT + svg.AXIS_TITLE_HEIGHT,
         ),
-        table=Table(
-            ["metric", division, "interval from", "to"],
-            [
-                [
-                    label,
-                    *(ABSENT if value is None else f"{value:.3f}" for value in (ratio.ratio, ratio.low, ratio.high)),
-                ]
-                for label, ratio in zip(labels, ratios, strict=True)
-            ],
-        ),
+        description="; ".join(map(": ".join, rows)),
+        height=height + svg.AXIS_HEIGHT + svg.AXIS_TITLE_HEIGHT,
+        table=Table(["metric", f"{division} (interval)"], rows),
     )
-
-
-def _cell(value: float | None) -> str:
-    return ABSENT if value is None else f"{value:.3f}"
 
 
 def _lane(ratio: MetricRatio, scale: svg.Scale, *, top: float) -> Markup:

@@ -27,7 +27,7 @@ _TITLE, _LANE, _GAP = 22, 46, 22
 Sides = dict["FrameworkName", "SideMetric"]
 
 
-def runs_figure(section: Section, name: str) -> FigureBlock:
+def runs_figure(section: Section) -> FigureBlock:
     """The distribution of each metric that was measured."""
     title = "Every run"
     panels: list[tuple[Metric, Sides]] = []
@@ -46,13 +46,9 @@ def runs_figure(section: Section, name: str) -> FigureBlock:
             "the upright line is the median, whose value is at the right. The axes do not begin at zero."
         ),
         legend=framework_legend([side.framework for side in section.sides]),
-        drawing=svg.drawing(
-            *(_panel(metric, sides, top=panel_height * index) for index, (metric, sides) in enumerate(panels)),
-            name=name,
-            title=title,
-            description="; ".join(_sentence(metric, sides) for metric, sides in panels),
-            height=panel_height * len(panels) - _GAP,
-        ),
+        drawing=tuple(_panel(metric, sides, top=panel_height * index) for index, (metric, sides) in enumerate(panels)),
+        description="; ".join(_sentence(metric, sides) for metric, sides in panels),
+        height=panel_height * len(panels) - _GAP,
         note=f"{MAX_MARKS} of up to {most_runs:,} runs a side are drawn, evenly by rank; medians and quartiles are of "
         "all."
         if most_runs > MAX_MARKS

@@ -24,7 +24,7 @@ AXIS_TITLE_HEIGHT: Final = 20
 """Pixels more for its title."""
 
 GUTTER: Final = 48
-"""Pixels at the left of a drawing with ``gutter``, for the labels of :func:`grid`; the style sheet has the same."""
+"""Pixels at the left of a figure with ``gutter``, for the labels of :func:`grid`; the style sheet has the same."""
 
 PANEL_TITLE_HEIGHT: Final = 26
 
@@ -89,21 +89,6 @@ def element(tag: str, *children: str, **attributes: str | float | None) -> Marku
     )
     content = Markup().join(child if isinstance(child, Markup) else escape_control_chars(child) for child in children)
     return Markup("<{0}{1}>{2}</{0}>").format(tag, start, content)
-
-
-def drawing(*children: str, name: str, title: str, description: str, height: float, gutter: bool = False) -> Markup:
-    """A whole figure as an inline ``svg``; ``name`` is unique in the page and prefixes its ids."""
-    return element(
-        "svg",
-        element("title", title, id=f"{name}-title"),
-        element("desc", description, id=f"{name}-desc"),
-        *children,
-        class_="plot gutter" if gutter else "plot",
-        role="img",
-        aria_labelledby=f"{name}-title {name}-desc",
-        width="100%",
-        height=height,
-    )
 
 
 def text(

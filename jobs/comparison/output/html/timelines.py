@@ -119,7 +119,7 @@ def _timeline(report: Report) -> Timeline | Missing:
     )
 
 
-def timeline_figure(found: Sequence[Timeline | Missing], name: str) -> FigureBlock:
+def timeline_figure(found: Sequence[Timeline | Missing]) -> FigureBlock:
     """Utilization, multiprocessors and power over time, or the CPU where there is no GPU."""
     title = "Over time"
     runs = [timeline for timeline in found if isinstance(timeline, Timeline)]
@@ -142,22 +142,20 @@ def timeline_figure(found: Sequence[Timeline | Missing], name: str) -> FigureBlo
         ),
         legend=framework_legend([run.framework for run in runs]),
         legend_of_lines=True,
-        drawing=svg.drawing(
-            *(
-                svg.panel(
-                    heading, _plot(runs, column, scale, tops[column], last=index == len(columns) - 1), y=_PANEL * index
-                )
-                for index, (column, heading) in enumerate(columns.items())
-            ),
-            name=name,
-            title=title,
-            description="; ".join(
-                f"{heading}: mean while training {', '.join(_mean(run, column) for run in runs)}"
-                for column, heading in columns.items()
-            ),
-            height=_PANEL * len(columns) + svg.AXIS_TITLE_HEIGHT,
-            gutter=True,
+        drawing=tuple(
+            svg.panel(
+                heading,
+                _plot(runs, column, scale, tops[column], last=index == len(columns) - 1),
+                y=_PANEL * index,
+            )
+            for index, (column, heading) in enumerate(columns.items())
         ),
+        description="; ".join(
+            f"{heading}: mean while training {', '.join(_mean(run, column) for run in runs)}"
+            for column, heading in columns.items()
+        ),
+        height=_PANEL * len(columns) + svg.AXIS_TITLE_HEIGHT,
+        gutter=True,
         note=_sentences(notes) or None,
         table=Table(
             [
