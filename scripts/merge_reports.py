@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import sys
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -156,6 +157,8 @@ def _say(text: str) -> None:
 def main() -> None:
     """Run the command line and leave with its exit code."""
     open_streams()
+    # NumPy reads it as a number when SciPy imports it, and a value that is none would end the merge.
+    os.environ.pop("SOURCE_DATE_EPOCH", None)
     # What is kept of thousands of reports is no garbage: looking through it as often as by default costs a sixth.
     gc.set_threshold(100_000, 50, 1_000)
     for stream in (sys.stdout, sys.stderr):

@@ -119,11 +119,11 @@ def _timeline(report: Report) -> Timeline | Missing:
     )
 
 
-def timeline_figure(found: Sequence[Timeline | Missing]) -> FigureBlock:
+def timeline_figure(timelines_or_reasons: Sequence[Timeline | Missing]) -> FigureBlock:
     """Utilization, multiprocessors and power over time, or the CPU where there is no GPU."""
     title = "Over time"
-    runs = [timeline for timeline in found if isinstance(timeline, Timeline)]
-    missing = [timeline.reason for timeline in found if isinstance(timeline, Missing)]
+    runs = [timeline for timeline in timelines_or_reasons if isinstance(timeline, Timeline)]
+    missing = [timeline.reason for timeline in timelines_or_reasons if isinstance(timeline, Missing)]
     columns = _columns(runs)
     if not columns:
         return FigureBlock(title=title, note=_sentences(missing) or "No report carries samples.")
