@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import sys
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -10,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from jobs.comparison.output.library_settings import without_settings
 from jobs.comparison.output.write import check_outputs, output_files, write
 from jobs.comparison.text import counted
 from jobs.errors import FrameworkMissing, JobError
@@ -73,7 +73,7 @@ def _merge(paths: list[str], output_dir: Path, allow: list[str], earlier: list[s
     baseline = load(earlier, sys.stdin.buffer, leave_out=own) if earlier else None
     if baseline is not None:
         _warn(baseline)
-    with _extra(), without_settings():
+    with _extra():
         # SciPy takes a second to import, which bad input need not wait for.
         from jobs.comparison.build import build  # noqa: PLC0415
         from jobs.comparison.output.html.page import render_html  # noqa: PLC0415
@@ -116,7 +116,7 @@ def _printing() -> Iterator[list[NotWritable]]:
 
 def _import_the_rest() -> None:
     """What takes a second to import, done while other processes read; who lacks it is told later, in order."""
-    with suppress(ModuleNotFoundError), without_settings():
+    with suppress(ModuleNotFoundError):
         import jobs.comparison.build  # noqa: PLC0415
         import jobs.comparison.output.html.page  # noqa: PLC0415, F401
 
@@ -157,6 +157,8 @@ def _say(text: str) -> None:
 def main() -> None:
     """Run the command line and leave with its exit code."""
     open_streams()
+    # NumPy reads it as a number when SciPy imports it, and a value that is none would end the merge.
+    os.environ.pop("SOURCE_DATE_EPOCH", None)
     # What is kept of thousands of reports is no garbage: looking through it as often as by default costs a sixth.
     gc.set_threshold(100_000, 50, 1_000)
     for stream in (sys.stdout, sys.stderr):

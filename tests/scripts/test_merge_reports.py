@@ -199,19 +199,13 @@ def test_an_environment_without_the_extra_says_which_to_use(matrix: Path, tmp_pa
     assert_refused(result, ExitCode.FRAMEWORK_MISSING, "needs scipy", "mnist-jobs[compare]")
 
 
-def test_settings_for_other_programs_neither_stop_the_merge_nor_show(matrix: Path, tmp_path: Path) -> None:
+def test_merge_without_a_home_gives_the_same_files_and_no_message(matrix: Path, tmp_path: Path) -> None:
     assert merge(matrix, "-o", "plain", cwd=tmp_path).returncode == 0
-    settings = tmp_path / "settings"
-    settings.write_text("backend: nonsense\naxes.linewidth: thick\nno.such.key: 1\n")
-    # In the working folder it comes before all others.
-    (tmp_path / "matplotlibrc").write_bytes(b"\xff\xfe")
     result = merge(
         matrix,
         "-o",
         "odd",
         cwd=tmp_path,
-        MPLBACKEND="nonsense",
-        MATPLOTLIBRC=str(settings),
         SOURCE_DATE_EPOCH="yesterday",
         HOME="/proc/nowhere",
         XDG_CONFIG_HOME="/proc/nowhere",

@@ -114,7 +114,7 @@ OTHER_CONTENT: dict[str, Any] = {
     "seed": 2,
     "parameter_count": 1,
     "target_accuracy": 0.5,
-    "reference_accuracy": {"mnist": (0.1,)},
+    "reference_accuracy": {"mnist": (0.1,), "synthetic": (0.1,)},
 }
 
 
