@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from jobs.datasets import ImageDataset
     from jobs.recipes import Recipe
-    from jobs.report.schema import Numerics
+    from jobs.report.schema import FrameworkName, Numerics
 
 TrainingProtocol = Literal["matched", "published"]
 Precision = Literal["fp32", "tf32", "bf16", "fp64"]
@@ -61,7 +61,7 @@ class RunSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class FrameworkVersions:
-    name: Literal["tensorflow", "torch"]
+    name: FrameworkName
     version: str
     cuda_runtime: str | None
     """CUDA version the framework was built with."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from dataclasses import asdict
 from hashlib import sha256
 from itertools import groupby
 from typing import TYPE_CHECKING
@@ -17,23 +16,20 @@ from jobs.comparison.analysis.statistics import (
     CONFIDENCE,
     RESAMPLES,
     holm_correction,
+    observed,
     permutation_p,
     ratio_of_medians,
     summarise,
 )
-from jobs.comparison.analysis.verdict import headline_values, reach
+from jobs.comparison.analysis.verdict import decide_verdict
 from jobs.comparison.input.attempts import last_attempts
 from jobs.comparison.input.metrics import METRICS, TRAINED_TO_THE_END, Metric, Missing
 from jobs.comparison.schema import (
     Comparison,
     Data,
     EpochAccuracy,
-    FieldDifference,
     FrameworkResults,
-    MetricRatio,
-    Node,
     Observation,
-    ParityPair,
     RunRow,
     RunWarnings,
     Section,
@@ -49,7 +45,8 @@ if TYPE_CHECKING:
     from jobs.comparison.analysis.statistics import Significance
     from jobs.comparison.input.load import Loaded
     from jobs.comparison.input.run_summary import RunSummary
-    from jobs.comparison.schema import FrameworkName
+    from jobs.comparison.schema import MetricRatio, ParityPair
+    from jobs.report.schema import FrameworkName
 
 
 def build(loaded: Loaded, *, allow: Iterable[str] = (), baseline: Loaded | None = None) -> Comparison:
@@ -114,30 +111,22 @@ def _sides(found: Group) -> dict[FrameworkName, list[RunSummary]]:
 
 
 def _p_value(sides: Mapping[FrameworkName, Sequence[RunSummary]]) -> float | None:
-    return permutation_p(*map(headline_values, sides.values())) if len(sides) == 2 else None
+    return permutation_p(*map(observed, sides.values())) if len(sides) == 2 else None
 
 
 def _section(found: Group, significance: Significance | None, parity: Sequence[ParityPair]) -> Section:
     sides = _sides(found)
     ratios = _ratios(sides)
-    protocol = found.runs[0].protocol
     headline = next((ratio for ratio in ratios if ratio.metric == METRICS[0].name), None)
     return Section(
         recipe=found.recipe,
-        protocol=protocol,
-        verdict=reach(sides, headline, significance),
-        parity=section_parity(found.recipe, protocol, found.runs, parity),
+        protocol=found.protocol,
+        verdict=decide_verdict(sides, headline, significance),
+        parity=section_parity(found.recipe, found.protocol, found.runs, parity),
         sides=[_side(framework, runs) for framework, runs in sides.items()],
         ratios=ratios,
         held_equal=found.held_equal,
-        differences=[
-            FieldDifference(
-                field=difference.field,
-                why=difference.why,
-                values={framework: list(values) for framework, values in difference.values.items()},
-            )
-            for difference in found.differences
-        ],
+        differences=found.differences,
         runs=[_row(run) for run in found.runs],
         warnings=[warning for framework, runs in sides.items() for warning in _warnings(framework, runs)],
     )
@@ -156,28 +145,12 @@ def _observed(metric: Metric, runs: Iterable[RunSummary]) -> list[Observation]:
 def _ratios(sides: Mapping[FrameworkName, Sequence[RunSummary]]) -> list[MetricRatio]:
     if len(sides) == 1:
         return []
-    denominator, numerator = sides
-    ratios: list[MetricRatio] = []
-    for metric in METRICS:
-        if not metric.as_ratio:
-            continue
-        values = {
-            framework: [observation.value for observation in _observed(metric, runs)]
-            for framework, runs in sides.items()
-        }
-        found = ratio_of_medians(values[numerator], values[denominator])
-        if found is not None:
-            ratios.append(
-                MetricRatio(
-                    metric=metric.name,
-                    numerator=numerator,
-                    denominator=denominator,
-                    ratio=found.ratio,
-                    low=found.low,
-                    high=found.high,
-                )
-            )
-    return ratios
+    ratios = (
+        ratio_of_medians({framework: observed(runs, metric) for framework, runs in sides.items()}, metric.name)
+        for metric in METRICS
+        if metric.as_ratio
+    )
+    return [ratio for ratio in ratios if ratio is not None]
 
 
 def _side(framework: FrameworkName, runs: Sequence[RunSummary]) -> FrameworkResults:
@@ -187,7 +160,7 @@ def _side(framework: FrameworkName, runs: Sequence[RunSummary]) -> FrameworkResu
         runs_by_status=dict(sorted(Counter(run.status for run in runs).items())),
         metrics=[_side_metric(metric, runs) for metric in METRICS],
         epochs=_epochs(runs),
-        nodes=[Node.model_validate(asdict(node)) for node in by_node(runs)],
+        nodes=by_node(runs),
     )
 
 
@@ -200,12 +173,7 @@ def _side_metric(metric: Metric, runs: Sequence[RunSummary]) -> SideMetric:
     return SideMetric(
         name=metric.name,
         unit=metric.unit,
-        n=len(observations),
-        median=summary and summary.median,
-        q1=summary and summary.q1,
-        q3=summary and summary.q3,
-        minimum=summary and summary.minimum,
-        maximum=summary and summary.maximum,
+        **(summary._asdict() if summary else {"n": 0}),
         observations=observations,
         unmeasured=[Unmeasured(reason=reason, runs=count) for reason, count in sorted(reasons.items())],
     )
@@ -219,17 +187,17 @@ def _epochs(runs: Iterable[RunSummary]) -> list[EpochAccuracy]:
                 reached[point.epoch].append((point.train_s, point.accuracy))
     found: list[EpochAccuracy] = []
     for epoch, points in sorted(reached.items()):
-        times, summary = summarise([train_s for train_s, _ in points]), summarise([ratio for _, ratio in points])
+        times, accuracies = (summarise(values) for values in zip(*points, strict=True))
         assert times is not None
-        assert summary is not None
+        assert accuracies is not None
         found.append(
             EpochAccuracy(
                 epoch=epoch,
-                n=summary.n,
+                n=accuracies.n,
                 train_s=times.median,
-                median=summary.median,
-                minimum=summary.minimum,
-                maximum=summary.maximum,
+                median=accuracies.median,
+                minimum=accuracies.minimum,
+                maximum=accuracies.maximum,
             )
         )
     return found

@@ -1,14 +1,14 @@
-"""comparison.json: what one merge found, with its own schema version.
+"""The models of comparison.json, which has its own schema version.
 
-Names carry their SI unit as the report's do. Everything is in an order that the input's order has no part in,
-and nothing tells when or where the comparison was made: the same reports give the same bytes.
+Field names carry their SI unit, as in the report. The same reports in any order give the same bytes: every list is
+sorted, and nothing says when or where the comparison was made.
 """
 
 from typing import Final, Literal, Self
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 
-from jobs.report.schema import PhaseName, Report, Status
+from jobs.report.schema import FrameworkName, PhaseName, Report, Status
 
 SCHEMA_VERSION: Final = "1.2"
 """Major.minor: a minor adds fields, a major changes the meaning of one."""
@@ -17,12 +17,12 @@ MetricName = Literal[
     "steady_images_per_s", "train_wall_s", "test_accuracy_ratio", "gpu_util_percent", "gpu_power_w", "gpu_energy_j"
 ]
 Why = Literal["framework", "allowed", "environment"]
-FrameworkName = Literal["tensorflow", "torch"]
 QuantityName = Literal["first_logits", "loss", "grad_norm", "weight_norms"]
 RoundedQuantity = Literal["loss", "logits", "gradient", "update"]
 ParityOutcome = Literal["agree", "differ", "rounds_too_coarsely", "initial_weights_differ", "not_judged"]
 VerdictKind = Literal["faster", "equivalent", "inconclusive", "too_few_runs", "single_observation", "one_side_only"]
 GateOutcome = Literal["regression", "incomparable", "improvement", "unchanged"]
+OutlierKind = Literal["slow", "fast", "no_speed"]
 
 
 class Part(BaseModel):
@@ -30,7 +30,7 @@ class Part(BaseModel):
 
 
 class Data(Part):
-    """The one dataset all runs were trained on; ``names`` are what the reports call it."""
+    """The dataset of all runs; ``names`` are what the reports call it."""
 
     names: list[str]
     sha256: str
@@ -47,23 +47,23 @@ class Observation(Part):
 
 
 class Unmeasured(Part):
-    """``runs`` runs of a side lack a value for this reason."""
+    """Number of a side's runs that lack a value for one reason."""
 
     reason: str
     runs: int
 
 
 class SideMetric(Part):
-    """One metric over one side's runs, ``null`` where no run has it; ``observations`` are every raw point."""
+    """One metric over one side's runs, ``null`` where no run has it; ``observations`` are all values."""
 
     name: MetricName
     unit: str
     n: int
-    median: float | None
-    q1: float | None
-    q3: float | None
-    minimum: float | None
-    maximum: float | None
+    median: float | None = None
+    q1: float | None = None
+    q3: float | None = None
+    minimum: float | None = None
+    maximum: float | None = None
     observations: list[Observation]
     unmeasured: list[Unmeasured]
 
@@ -83,10 +83,9 @@ class EpochAccuracy(Part):
 
 
 class Node(Part):
-    """One node and its GPU: median steady training speed of the ``n`` of its runs that count.
+    """One node and its GPU: median steady training speed over the ``n`` of its runs that count.
 
-    ``score`` is the modified z-score among the side's nodes, ``null`` with fewer than five nodes; ``outlier`` says
-    that the node stands apart from the others, or has no speed at all.
+    ``score`` is the modified z-score among the side's nodes, ``null`` with fewer than five nodes.
     """
 
     node: str | None
@@ -95,7 +94,7 @@ class Node(Part):
     n: int
     median: float | None
     score: float | None
-    outlier: Literal["slow", "fast", "no_speed"] | None
+    outlier: OutlierKind | None
 
 
 class FrameworkResults(Part):
@@ -110,14 +109,14 @@ class FrameworkResults(Part):
 
 
 class MetricRatio(Part):
-    """Ratio of the sides' medians; ``low`` and ``high`` are ``null`` with too few runs for an interval."""
+    """Ratio of two sides' medians; ``low`` and ``high`` are ``null`` with too few runs for an interval."""
 
     metric: MetricName
     numerator: FrameworkName
     denominator: FrameworkName
     ratio: float
-    low: float | None
-    high: float | None
+    low: float | None = None
+    high: float | None = None
 
 
 class ExcludedRuns(Part):
@@ -144,7 +143,7 @@ class Suspect(Part):
 
 
 class Verdict(Part):
-    """``faster`` names the faster side, and is ``null`` unless the kind is ``faster``.
+    """The verdict on ``metric``; ``faster`` names the faster side, and is ``null`` unless the kind is ``faster``.
 
     ``p_value`` is the permutation test's, ``p_value_table`` the same with Holm's correction over all sections; both
     are ``null`` with too few runs.
@@ -162,7 +161,7 @@ class Verdict(Part):
 
 
 class FieldDifference(Part):
-    """A field that differs between comparable runs: each framework's own, allowed by name, or environment."""
+    """A field that differs between comparable runs, with its values by framework, and why it may."""
 
     field: str
     why: Why
@@ -179,7 +178,7 @@ class RunWarnings(Part):
 
 
 class RunRow(Part):
-    """One attempt of one run; a metric's value is ``null`` where the run has none."""
+    """One attempt of one run; ``phases_s`` are its total times by phase, ``missing`` says why a metric is ``null``."""
 
     framework: FrameworkName
     framework_version: str
@@ -193,7 +192,6 @@ class RunRow(Part):
     gpu_uuids: list[str]
     source: str
     phases_s: dict[PhaseName, float]
-    """Total time in each phase the run had."""
     metrics: dict[MetricName, float | None]
     missing: dict[MetricName, str]
 
@@ -205,15 +203,15 @@ class ParityQuantity(Part):
     """
 
     name: QuantityName
-    largest_relative_difference: float | None
-    at_step: int | None
-    where: str | None
-    first_step_past_tolerance: int | None
-    reason: str | None
+    largest_relative_difference: float | None = None
+    at_step: int | None = None
+    where: str | None = None
+    first_step_past_tolerance: int | None = None
+    reason: str | None = None
 
 
 class TrainingCode(Part):
-    """The code that a run trained with: what a parity trace must have gone through to speak for it."""
+    """The code that a run trained with. A parity trace says something about a run only where it went through this."""
 
     framework_version: str
     package_version: str
@@ -224,15 +222,11 @@ class TrainingCode(Part):
 
     @classmethod
     def of(cls, report: Report) -> Self:
-        """The code that trained ``report``'s run."""
-        config, environment = report.config, report.environment
+        """The code that trained the run of ``report``."""
         return cls(
-            framework_version=environment.framework.version,
-            package_version=environment.package_version,
-            precision=config.precision,
-            execution=config.execution,
-            input=config.input,
-            device=config.device,
+            framework_version=report.environment.framework.version,
+            package_version=report.environment.package_version,
+            **report.config.model_dump(include={"precision", "execution", "input", "device"}),
         )
 
 
@@ -254,11 +248,8 @@ class RoundingCheck(Part):
     within: bool
 
 
-class ParityPair(Part):
-    """The traces of one setting in both frameworks, paired; ``reason`` says why they are not judged.
-
-    ``quantities`` compare the frameworks' float64 steps, ``rounding`` each framework's precision with its own float64.
-    """
+class ParitySetting(Part):
+    """What two traces must share to be paired; parity is to find everything else that differs."""
 
     recipe: str
     precision: str
@@ -266,6 +257,14 @@ class ParityPair(Part):
     batch_size: int
     learning_rate: float
     dataset_sha256: str
+
+
+class ParityPair(ParitySetting):
+    """The traces of one setting in two frameworks; ``reason`` says why they are not judged.
+
+    ``quantities`` compare the frameworks' float64 steps, ``rounding`` each framework's precision with its own float64.
+    """
+
     runs: dict[FrameworkName, str]
     traced_code: dict[FrameworkName, TrainingCode]
     steps: int
@@ -281,7 +280,7 @@ class ParityPair(Part):
 
 
 class UnpairedTrace(Part):
-    """A parity trace that no trace of the other framework shares a setting with."""
+    """A parity trace of a setting that no other framework was traced with."""
 
     framework: FrameworkName
     run_id: str
@@ -321,7 +320,7 @@ class SkippedInput(Part):
 
 
 class EnvironmentChange(Part):
-    """Something around a framework's runs that was other before."""
+    """A field around a framework's runs that differs from the baseline; both sides' values as shown to people."""
 
     field: str
     before: list[str]
@@ -341,9 +340,9 @@ class GateMetric(Part):
     n_now: int
     median_before: float | None
     median_now: float | None
-    change: float | None
-    tolerated: float | None
-    outcome: Literal["worse", "better", "within", "not_measured"]
+    change: float | None = None
+    tolerated: float | None = None
+    outcome: Literal["worse", "better", "within", "not_measured"] = "not_measured"
 
 
 class GateSide(Part):
@@ -370,7 +369,7 @@ class Gate(Part):
 
 
 class Comparison(Part):
-    """All of it; ``comparison_id`` stands in every file of one merge, which tells files of another from them."""
+    """A whole comparison; ``comparison_id`` is the same in every file that one merge wrote."""
 
     schema_version: Literal["1.2"] = SCHEMA_VERSION
     comparison_id: str

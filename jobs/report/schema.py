@@ -8,7 +8,7 @@ Names carry their SI unit (``_s``, ``_bytes``, ``_w``, ``_j``, ``_hz``); ratios 
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, get_args
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -16,6 +16,11 @@ SCHEMA_VERSION: Final = "1.2"
 """Major.minor: a minor adds fields, a major changes the meaning of one."""
 
 SCHEMA_MAJOR: Final = int(SCHEMA_VERSION.split(".")[0])
+
+FrameworkName = Literal["tensorflow", "torch"]
+"""The only list of the frameworks' names; each has an adapter of its own."""
+
+FRAMEWORKS: Final[tuple[FrameworkName, ...]] = get_args(FrameworkName)
 
 Status = Literal["completed", "interrupted", "failed", "diverged", "below_reference"]
 PhaseName = Literal["startup", "dataset", "build", "first_step", "train", "evaluate", "checkpoint", "export"]
@@ -53,7 +58,7 @@ class Model(BaseModel):
 
 
 class FrameworkVersion(Model):
-    name: Literal["tensorflow", "torch"]
+    name: FrameworkName
     version: str
 
 
@@ -148,7 +153,7 @@ class Numerics(Model):
 class Config(Model):
     recipe: str
     protocol: Literal["matched", "published"]
-    framework: Literal["tensorflow", "torch"]
+    framework: FrameworkName
     seed: Count
     epochs: Count
     batch_size: Count

@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from jobs.comparison.analysis.parity import Trace
-    from jobs.comparison.schema import FrameworkName, ParityPair
+    from jobs.comparison.schema import ParityPair
+    from jobs.report.schema import FrameworkName
 
 ROOT: Final = Path(__file__).parents[2]
 PYTHON: Final[dict[FrameworkName, Path]] = {
@@ -298,9 +299,9 @@ def rounding_table(answers: dict[Processor, list[dict[str, Any]]]) -> list[dict[
             "precision": precision,
             "quantity": quantity,
             "usual_error": usual,
-            "usual_bound": ENVELOPES[precision][quantity].usual,  # type: ignore[index]
+            "usual_bound": ENVELOPES[precision][quantity].lower_quartile,  # type: ignore[index]
             "largest_error": largest,
-            "largest_bound": ENVELOPES[precision][quantity].most,  # type: ignore[index]
+            "largest_bound": ENVELOPES[precision][quantity].maximum,  # type: ignore[index]
         }
         for (framework, recipe, precision, quantity), (usual, largest) in sorted(worst.items())
     ]

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-Framework = Literal["tensorflow", "torch"]
+    from jobs.report.schema import FrameworkName
 
 DATA_SHA256 = "5a" * 32
 STARTED = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -28,7 +28,7 @@ _OPTIMIZERS: dict[str, dict[str, Any]] = {
 
 def make_report(
     *,
-    framework: Framework = "torch",
+    framework: FrameworkName = "torch",
     recipe: Literal["lenet", "basic-cnn"] = "lenet",
     protocol: Literal["matched", "published"] = "matched",
     seed: int = 1,

@@ -17,7 +17,7 @@ def verdicts(speed: float, seed: int, comparisons: int = COMPARISONS) -> list[st
     said: list[str] = []
     for _ in range(comparisons):
         above, below = ((level * random.normal(1000, 1000 * NOISE, RUNS)).tolist() for level in (speed, 1.0))
-        found = ratio_of_medians(above, below)
+        found = ratio_of_medians({"tensorflow": below, "torch": above})
         (significance,) = holm_correction([permutation_p(above, below)])
         kind = judge((RUNS, RUNS), found, significance)
         assert found is not None

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from jobs.comparison.analysis.parity import Setting, Trace, pack
-from jobs.comparison.schema import TrainingCode
+from jobs.comparison.analysis.parity import Trace, pack
+from jobs.comparison.schema import ParitySetting, TrainingCode
 from jobs.training.parity_trace import record_parity
 
 if TYPE_CHECKING:
     from typing import Any
 
     from jobs.adapter import Framework, RunSpec
-    from jobs.comparison.schema import FrameworkName
     from jobs.datasets import ImageDataset
-    from jobs.report.schema import Parity
+    from jobs.report.schema import FrameworkName, Parity
 
 
 def record(framework: Framework, spec: RunSpec, digits: ImageDataset, steps: int) -> Trace:
@@ -40,4 +39,4 @@ def packed(parity: Parity, *, framework: FrameworkName, **setting: Any) -> Trace
     assert parity.path is not None
     code = TrainingCode(framework_version="1", package_version="1", **parity.path.model_dump())
     setting = {"learning_rate": 0.001, **setting}
-    return pack(parity, Setting(**setting), framework=framework, run_id=f"{framework}-run", code=code)
+    return pack(parity, ParitySetting(**setting), framework=framework, run_id=f"{framework}-run", code=code)

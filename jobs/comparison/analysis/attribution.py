@@ -1,15 +1,16 @@
-"""What changed around the runs of one framework between two times, reduced to what an operator did."""
+"""What changed around the runs of one framework between two times, reduced to what an operator exchanged."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from collections import defaultdict
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from jobs.comparison.fields import ENVIRONMENT, FIELDS, show_value
+from jobs.comparison.schema import EnvironmentChange
 from jobs.comparison.text import listed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Iterable, Sequence
 
     from jobs.comparison.fields import Value
     from jobs.comparison.input.run_summary import RunSummary
@@ -23,34 +24,27 @@ UPGRADE_FIELDS: Final = frozenset(
         "config.numerics.intra_op_threads",
     }
 )
-"""Compared fields that an upgrade is about: between then and now they may differ, and are said to."""
+"""Compared fields that an upgrade changes: they may differ from the baseline's, and are listed as changes."""
 
-VALUES_NAMED: Final = 3
+_COMPARED: Final = UPGRADE_FIELDS - {field.path for field in ENVIRONMENT}
+"""Those not in :data:`ENVIRONMENT`, which has the driver's full version where :data:`FIELDS` has its major only."""
 
-
-@dataclass(frozen=True, kw_only=True)
-class Change:
-    """A field whose values were others before; both as shown to people."""
-
-    field: str
-    before: tuple[str, ...]
-    now: tuple[str, ...]
-
-    @property
-    def text(self) -> str:
-        return f"{listed(self.before, VALUES_NAMED)} → {listed(self.now, VALUES_NAMED)}"
+_MAX_VALUES_SHOWN: Final = 3
+_GPU_UUIDS: Final = "devices[].uuid"
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Cause:
-    """Something one exchanges as a whole: ``leads`` tell that it was, ``brings`` comes along with it."""
+class _Cause(NamedTuple):
+    """Something that is exchanged as a whole.
+
+    A change of the first ``primary_fields`` that differs shows it; ``implied_fields`` change along with it.
+    """
 
     name: str
-    leads: tuple[str, ...]
-    brings: tuple[str, ...] = ()
+    primary_fields: tuple[str, ...]
+    implied_fields: tuple[str, ...] = ()
 
 
-_FRAMEWORK_BRINGS: Final = (
+_FRAMEWORK_IMPLIES: Final = (
     "environment.cuda_runtime_version",
     "environment.cudnn_version",
     "config.numerics.settings",
@@ -58,23 +52,23 @@ _FRAMEWORK_BRINGS: Final = (
 )
 _CAUSES: Final = (
     _Cause(
-        name="image",
-        leads=("environment.image.digest", "environment.image.ref"),
-        brings=(
+        "image",
+        ("environment.image.digest", "environment.image.ref"),
+        (
             "environment.framework.version",
-            *_FRAMEWORK_BRINGS,
+            *_FRAMEWORK_IMPLIES,
             "environment.python_version",
             "environment.package_version",
             "environment.git_sha",
         ),
     ),
-    _Cause(name="framework", leads=("environment.framework.version",), brings=_FRAMEWORK_BRINGS),
-    _Cause(name="driver", leads=("environment.driver_version",), brings=("environment.cuda_driver_version",)),
+    _Cause("framework", ("environment.framework.version",), _FRAMEWORK_IMPLIES),
+    _Cause("driver", ("environment.driver_version",), ("environment.cuda_driver_version",)),
     _Cause(
-        name="node",
-        leads=("environment.kubernetes.node",),
-        brings=(
-            "devices[].uuid",
+        "node",
+        ("environment.kubernetes.node",),
+        (
+            _GPU_UUIDS,
             "environment.cpu.model",
             "environment.cpu.logical_cores",
             "environment.cpu.quota_cores",
@@ -82,56 +76,58 @@ _CAUSES: Final = (
             "environment.os",
         ),
     ),
-    _Cause(name="GPU", leads=("devices[].uuid",)),
-    _Cause(name="power limit", leads=("devices[].power_limit_w",)),
-    _Cause(name="Python", leads=("environment.python_version",)),
-    _Cause(name="package", leads=("environment.package_version", "environment.git_sha")),
+    _Cause("GPU", (_GPU_UUIDS,)),
+    _Cause("power limit", ("devices[].power_limit_w",)),
+    _Cause("Python", ("environment.python_version",)),
+    _Cause("package", ("environment.package_version", "environment.git_sha")),
 )
 
 
-def changes(before: Sequence[RunSummary], now: Sequence[RunSummary]) -> tuple[Change, ...]:
-    """Every field of the surroundings whose values differ between ``before`` and ``now``."""
-    found = [
-        Change(field=name, before=then, now=today)
-        for name, read in _readers()
-        if (then := _values(before, read)) != (today := _values(now, read)) and then and today
+def changes(before: Sequence[RunSummary], now: Sequence[RunSummary]) -> list[EnvironmentChange]:
+    """Every field of the environment whose values differ between ``before`` and ``now``; none where a side is empty."""
+    old, new = _values_by_field(before), _values_by_field(now)
+    return [
+        EnvironmentChange(field=field, before=known_values(old[field]), now=known_values(new[field]))
+        for field in sorted(old.keys() & new.keys())
+        if known_values(old[field]) != known_values(new[field])
     ]
-    return tuple(sorted(found, key=lambda change: change.field))
 
 
-def attribute(found: Sequence[Change]) -> str:
+def attribute(found: Sequence[EnvironmentChange]) -> str:
     """One clause: ``only the driver changed: 550.54 → 570.12``, or all that did, or that nothing recorded did."""
     left = {change.field: change for change in found}
     causes: list[str] = []
     for cause in _CAUSES:
-        lead = next((left[field] for field in cause.leads if field in left), None)
-        if lead is not None:
-            causes.append(f"{cause.name} changed: {lead.text}")
-            for field in (*cause.leads, *cause.brings):
+        primary = next((left[field] for field in cause.primary_fields if field in left), None)
+        if primary is not None:
+            causes.append(f"{cause.name} changed: {_text(primary)}")
+            for field in (*cause.primary_fields, *cause.implied_fields):
                 left.pop(field, None)
-    causes += [f"{field} changed: {change.text}" for field, change in left.items()]
+    causes += [f"{field} changed: {_text(change)}" for field, change in left.items()]
     if not causes:
         return "nothing that reports record has changed"
-    if len(causes) == 1:
-        return f"only the {causes[0]}"
-    return "; ".join(causes)
+    return f"only the {causes[0]}" if len(causes) == 1 else "; ".join(causes)
 
 
-def _readers() -> list[tuple[str, Callable[[RunSummary], Value]]]:
-    readers: list[tuple[str, Callable[[RunSummary], Value]]] = [
-        (field.path, lambda run, at=at: run.environment[at])  # type: ignore[misc]
-        for at, field in enumerate(ENVIRONMENT)
-    ]
-    known = {name for name, _ in readers}
-    readers += [
-        (field.path, lambda run, at=at: run.compared[at])  # type: ignore[misc]
-        for at, field in enumerate(FIELDS)
-        if field.path in UPGRADE_FIELDS - known
-    ]
-    return [*readers, ("devices[].uuid", lambda run: ", ".join(run.gpu_uuids) or None)]
+def known_values(values: Iterable[Value]) -> list[str]:
+    """The distinct ``values`` as shown to people; null only where no other is known, as for a run that ended early."""
+    distinct = set(values)
+    return sorted(show_value(value) for value in distinct - {None} or distinct)
 
 
-def _values(runs: Iterable[RunSummary], read: Callable[[RunSummary], Value]) -> tuple[str, ...]:
-    values = {read(run) for run in runs}
-    # A run that ended early knows less than the others; that is no change.
-    return tuple(sorted(show_value(value) for value in values if value is not None or len(values) == 1))
+def _text(change: EnvironmentChange) -> str:
+    return f"{listed(change.before, _MAX_VALUES_SHOWN)} → {listed(change.now, _MAX_VALUES_SHOWN)}"
+
+
+def _values_by_field(runs: Sequence[RunSummary]) -> dict[str, set[Value]]:
+    values: dict[str, set[Value]] = defaultdict(set)
+    for compared in {run.compared for run in runs}:
+        for field, value in zip(FIELDS, compared, strict=True):
+            if field.path in _COMPARED:
+                values[field.path].add(value)
+    for environment in {run.environment for run in runs}:
+        for field, value in zip(ENVIRONMENT, environment, strict=True):
+            values[field.path].add(value)
+    for gpu_uuids in {run.gpu_uuids for run in runs}:
+        values[_GPU_UUIDS].add(", ".join(gpu_uuids) or None)
+    return values

@@ -1,12 +1,14 @@
-"""Decides which runs may stand side by side, and names every field that forbids it."""
+"""Decides which runs may be compared, and names every field that forbids it."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 from jobs.comparison.fields import ENVIRONMENT, FIELDS, show_value
+from jobs.comparison.input.metrics import TRAINED_TO_THE_END
+from jobs.comparison.schema import FieldDifference
 from jobs.comparison.text import listed
 from jobs.errors import BadInput, NotComparable
 from jobs.io.stdio import escape_control_chars
@@ -16,35 +18,26 @@ if TYPE_CHECKING:
 
     from jobs.comparison.fields import Value
     from jobs.comparison.input.run_summary import RunSummary
-    from jobs.comparison.schema import Why
 
+    RunsByValue = Mapping[Value, Sequence[RunSummary]]
 
 DATA_FIELD: Final = "config.dataset.sha256"
-_FILES_NAMED: Final = 1
-_VALUES_NAMED: Final = 10
-
-
-@dataclass(frozen=True, kw_only=True)
-class Difference:
-    """A field that differs and was let pass: ``values`` by framework, as shown to people."""
-
-    field: str
-    why: Why
-    values: dict[str, tuple[str, ...]]
+_MAX_FILES_SHOWN: Final = 1
+_MAX_VALUES_SHOWN: Final = 10
 
 
 @dataclass(frozen=True, kw_only=True)
 class Group:
-    """The runs of one recipe and protocol, found comparable; ``held_equal`` maps each field to its one value."""
+    """Comparable runs of one recipe and protocol; ``held_equal`` maps each compared field to its one value."""
 
     recipe: str
-    protocol: str
-    runs: tuple[RunSummary, ...]
+    protocol: Literal["matched", "published"]
+    runs: list[RunSummary]
     held_equal: dict[str, Value]
-    differences: tuple[Difference, ...]
+    differences: list[FieldDifference]
 
 
-def group(runs: Sequence[RunSummary], *, allow: Iterable[str] = ()) -> tuple[Group, ...]:
+def group(runs: Sequence[RunSummary], *, allow: Iterable[str] = ()) -> list[Group]:
     """Sort ``runs`` into groups of one recipe and protocol, each of which can be compared.
 
     ``allow`` names fields that differ on purpose: they are listed as differences instead of refused.
@@ -54,21 +47,19 @@ def group(runs: Sequence[RunSummary], *, allow: Iterable[str] = ()) -> tuple[Gro
         NotComparable: fields differ; the message lists every one with its values and where they came from.
     """
     allowed = _allowed(allow)
-    refused = _differing_data(runs)
-    if refused:
-        raise NotComparable(
-            f"runs on different data are never compared: {'; '.join(refused)}; "
-            "merge each dataset's reports on their own"
-        )
-    members: dict[tuple[str, str], list[RunSummary]] = defaultdict(list)
+    _refuse_different_data(runs)
+    members: dict[tuple[str, Literal["matched", "published"]], list[RunSummary]] = defaultdict(list)
     for run in runs:
         if run.timed:
             members[run.recipe, run.protocol].append(run)
     groups: list[Group] = []
+    refused: list[str] = []
     fields: set[str] = set()
     for (recipe, protocol), inside in sorted(members.items()):
-        found, lines = _check(inside, recipe, protocol, allowed)
-        groups.append(found)
+        held_equal, differences, lines = _check_fields(inside, protocol, allowed)
+        groups.append(
+            Group(recipe=recipe, protocol=protocol, runs=inside, held_equal=held_equal, differences=differences)
+        )
         refused += [f"{escape_control_chars(recipe)} {protocol}: {line}" for line in lines.values()]
         fields.update(lines)
     if refused:
@@ -76,9 +67,9 @@ def group(runs: Sequence[RunSummary], *, allow: Iterable[str] = ()) -> tuple[Gro
         next_step = f"merge equal runs, or if this is on purpose: {options}"
         if len(refused) == 1:
             raise NotComparable(f"these runs are not comparable: {refused[0]}; {next_step}")
-        listed = "".join(f"\n  {line}" for line in refused)
-        raise NotComparable(f"these runs are not comparable, {len(refused)} fields differ:{listed}\n{next_step}")
-    return tuple(groups)
+        lines_text = "".join(f"\n  {line}" for line in refused)
+        raise NotComparable(f"these runs are not comparable, {len(refused)} fields differ:{lines_text}\n{next_step}")
+    return groups
 
 
 def _allowed(allow: Iterable[str]) -> frozenset[str]:
@@ -92,75 +83,68 @@ def _allowed(allow: Iterable[str]) -> frozenset[str]:
     return allowed
 
 
-def _differing_data(runs: Iterable[RunSummary]) -> list[str]:
-    seen: dict[Value, list[RunSummary]] = defaultdict(list)
-    for run in runs:
-        seen[run.dataset.sha256].append(run)
-    named = {value: f"{escape_control_chars(found[0].dataset.name)} {value}" for value, found in seen.items()}
-    return [_difference_line(DATA_FIELD, seen, named)] if len(seen) > 1 else []
+def _refuse_different_data(runs: Sequence[RunSummary]) -> None:
+    if len({run.dataset.sha256 for run in runs}) > 1:
+        datasets = _by_value(runs, [f"{run.dataset.name} {run.dataset.sha256}" for run in runs])
+        raise NotComparable(
+            f"runs on different data are never compared: {_refusal(DATA_FIELD, datasets)}; "
+            "merge each dataset's reports on their own"
+        )
 
 
-def _check(runs: list[RunSummary], recipe: str, protocol: str, allowed: frozenset[str]) -> tuple[Group, dict[str, str]]:
+def _check_fields(
+    runs: Sequence[RunSummary], protocol: str, allowed: frozenset[str]
+) -> tuple[dict[str, Value], list[FieldDifference], dict[str, str]]:
+    """What is equal in all ``runs``, the differences that are let pass, and a line for each field that is refused."""
     held_equal: dict[str, Value] = {}
-    differences: list[Difference] = []
+    differences: dict[str, FieldDifference] = {}
     refused: dict[str, str] = {}
     for at, field in enumerate(FIELDS):
-        seen = _values(runs, [run.compared[at] for run in runs])
-        if len(seen) <= 1:
-            held_equal[field.path] = next(iter(seen), None)
-        elif field.path in allowed:
-            differences.append(Difference(field=field.path, why="allowed", values=_by_framework(seen)))
-        elif protocol in field.framework_bound and _one_value_a_side(seen):
-            differences.append(Difference(field=field.path, why="framework", values=_by_framework(seen)))
+        by_value = _by_value(runs, [run.compared[at] for run in runs])
+        if len(by_value) <= 1:
+            held_equal[field.path] = next(iter(by_value), None)
+            continue
+        values = _by_framework(by_value)
+        if field.path in allowed:
+            differences[field.path] = FieldDifference(field=field.path, why="allowed", values=values)
+        elif protocol in field.framework_bound and all(len(shown) == 1 for shown in values.values()):
+            differences[field.path] = FieldDifference(field=field.path, why="framework", values=values)
         else:
-            refused[field.path] = _difference_line(field.path, seen)
-    listed = {difference.field for difference in differences}
+            refused[field.path] = _refusal(field.path, by_value)
     for at, field in enumerate(ENVIRONMENT):
-        seen = _values(runs, [run.environment[at] for run in runs])
-        if len(seen) > 1 and field.path not in listed:
-            differences.append(Difference(field=field.path, why="environment", values=_by_framework(seen)))
-    found = Group(
-        recipe=recipe,
-        protocol=protocol,
-        runs=tuple(runs),
-        held_equal=held_equal,
-        differences=tuple(differences),
-    )
-    return found, refused
+        by_value = _by_value(runs, [run.environment[at] for run in runs])
+        if len(by_value) > 1 and field.path not in differences:
+            values = _by_framework(by_value)
+            differences[field.path] = FieldDifference(field=field.path, why="environment", values=values)
+    return held_equal, list(differences.values()), refused
 
 
-def _values(runs: Iterable[RunSummary], values: Iterable[Value]) -> dict[Value, list[RunSummary]]:
-    seen: dict[Value, list[RunSummary]] = defaultdict(list)
+def _by_value(runs: Iterable[RunSummary], values: Iterable[Value]) -> dict[Value, list[RunSummary]]:
+    by_value: dict[Value, list[RunSummary]] = defaultdict(list)
     for run, value in zip(runs, values, strict=True):
-        # A run that ended early may not have come to know its device; what it does not know does not differ.
-        if value is not None or run.status in ("completed", "below_reference"):
-            seen[value].append(run)
-    return seen
+        # A run that ended early may not have read its device; a value it does not know is no difference.
+        if value is not None or run.status in TRAINED_TO_THE_END:
+            by_value[value].append(run)
+    return by_value
 
 
-def _one_value_a_side(seen: Mapping[Value, Iterable[RunSummary]]) -> bool:
-    return all(len(values) == 1 for values in _by_framework(seen).values())
-
-
-def _by_framework(seen: Mapping[Value, Iterable[RunSummary]]) -> dict[str, tuple[str, ...]]:
-    sides: dict[str, set[str]] = defaultdict(set)
-    for value, runs in seen.items():
+def _by_framework(by_value: RunsByValue) -> dict[str, list[str]]:
+    shown: dict[str, set[str]] = defaultdict(set)
+    for value, runs in by_value.items():
         for run in runs:
-            sides[run.framework].add(show_value(value))
-    return {framework: tuple(sorted(values)) for framework, values in sorted(sides.items())}
+            shown[run.framework].add(show_value(value))
+    return {framework: sorted(values) for framework, values in sorted(shown.items())}
 
 
-def _difference_line(
-    field: str, seen: Mapping[Value, Iterable[RunSummary]], named: Mapping[Value, str] | None = None
-) -> str:
+def _refusal(field: str, by_value: RunsByValue) -> str:
     """``field: value (framework: file) ≠ value (framework: file)``, the same whatever the order of the runs."""
     parts: list[str] = []
-    for value, runs in seen.items():
+    for value, runs in by_value.items():
         files: dict[str, set[str]] = defaultdict(set)
         for run in runs:
             files[run.framework].add(run.source)
-        places = "; ".join(
-            f"{framework}: {listed(sorted(names), _FILES_NAMED)}" for framework, names in sorted(files.items())
+        sources = "; ".join(
+            f"{framework}: {listed(sorted(names), _MAX_FILES_SHOWN)}" for framework, names in sorted(files.items())
         )
-        parts.append(f"{named[value] if named else escape_control_chars(show_value(value))} ({places})")
-    return f"{field}: {listed(sorted(parts), _VALUES_NAMED, ' ≠ ')}"
+        parts.append(f"{escape_control_chars(show_value(value))} ({sources})")
+    return f"{field}: {listed(sorted(parts), _MAX_VALUES_SHOWN, ' ≠ ')}"

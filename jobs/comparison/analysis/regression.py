@@ -1,4 +1,4 @@
-"""The gate: these runs against earlier ones, framework by framework, with what the earlier ones let one see."""
+"""The regression gate: these runs against earlier ones, framework by framework."""
 
 from __future__ import annotations
 
@@ -9,95 +9,85 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from scipy import stats
 
-from jobs.comparison.analysis.attribution import UPGRADE_FIELDS, attribute, changes
+from jobs.comparison.analysis.attribution import UPGRADE_FIELDS, attribute, changes, known_values
 from jobs.comparison.analysis.comparability import DATA_FIELD
-from jobs.comparison.analysis.statistics import RUNS_FOR_A_VERDICT, SMALLEST_EFFECT
+from jobs.comparison.analysis.statistics import RUNS_FOR_A_VERDICT, SMALLEST_EFFECT, median, observed
 from jobs.comparison.analysis.verdict import MAX_FAILURE_RATE_GAP
-from jobs.comparison.fields import FIELDS, show_value
-from jobs.comparison.input.metrics import COMPLETED, METRICS, Metric, Missing
-from jobs.comparison.schema import EnvironmentChange, Gate, GateMetric, GateSide
+from jobs.comparison.fields import FIELDS
+from jobs.comparison.input.metrics import COMPLETED, METRICS, Metric
+from jobs.comparison.schema import Gate, GateMetric, GateSide
 from jobs.comparison.text import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
+    from typing import Literal
 
-    from jobs.comparison.fields import Value
     from jobs.comparison.input.run_summary import RunSummary
     from jobs.comparison.schema import GateOutcome
+    from jobs.report.schema import FrameworkName
 
-    Key = tuple[str, str, str]
+    Key = tuple[str, Literal["matched", "published"], FrameworkName]
 
 GATE_ALPHA: Final = 0.005
-"""How often one metric of runs like the baseline's may fall outside what is tolerated, on its bad side."""
+"""How often one metric of runs like the baseline's may fall outside the tolerance, on its bad side."""
 
 RATIO_FLOOR: Final = SMALLEST_EFFECT - 1
-"""The least change of a speed or a time that counts, as a share."""
+"""The smallest change of a speed or a time that counts, as a share."""
 
 ACCURACY_FLOOR: Final = 0.002
-"""The least change of an accuracy that counts: 20 of MNIST's 10,000 test images."""
+"""The smallest change of an accuracy that counts: 20 of MNIST's 10,000 test images."""
 
-_BETTER: Final = {"steady_images_per_s": 1, "train_wall_s": -1, "test_accuracy_ratio": 1}
-"""The metrics that are gated, and whether more is better (1) or worse (-1)."""
+_DIRECTION: Final = {"steady_images_per_s": 1, "train_wall_s": -1, "test_accuracy_ratio": 1}
+"""The metrics that are gated: 1 where more is better, -1 where less is."""
 
-_LARGEST: Final = 700.0
-"""The largest power of e that is a float."""
+_MAX_EXPONENT: Final = 700.0
+"""About the largest power of e that is a float."""
 
-_MEDIAN: Final = sqrt(pi / 2)
+_MEDIAN_ERROR: Final = sqrt(pi / 2)
 """The standard error of a median over that of a mean, in normal noise."""
 
 
 def gate(now: Sequence[RunSummary], before: Sequence[RunSummary], *, allow: Iterable[str] = ()) -> Gate:
-    """Compare ``now`` with ``before``, the baseline, for each recipe, protocol and framework of either.
+    """Compare ``now`` with the baseline ``before``, for each recipe, protocol and framework of either.
 
-    ``allow`` names compared fields that may differ between then and now.
+    ``allow`` names compared fields that may differ between the two.
     """
     allowed = frozenset(allow) | UPGRADE_FIELDS
-    then, today = _by_side(before), _by_side(now)
-    sides = [_side(key, today.get(key, []), then.get(key, []), allowed) for key in sorted({*then, *today})]
-    outcomes = {side.outcome for side in sides}
-    outcome: GateOutcome = next(
-        (worst for worst in ("regression", "incomparable", "improvement") if worst in outcomes), "unchanged"
-    )
+    old, new = _by_side(before), _by_side(now)
+    sides = [_side(key, new.get(key, []), old.get(key, []), allowed) for key in sorted({*old, *new})]
+    order: tuple[GateOutcome, ...] = ("regression", "incomparable", "improvement")
+    outcome: GateOutcome = next((worst for worst in order if worst in {side.outcome for side in sides}), "unchanged")
     return Gate(outcome=outcome, false_alarms_ratio=GATE_ALPHA, sides=sides, triage=_triage(sides))
 
 
 def _by_side(runs: Iterable[RunSummary]) -> dict[Key, list[RunSummary]]:
     sides: dict[Key, list[RunSummary]] = defaultdict(list)
-    for run in filter(lambda run: run.timed, runs):
-        sides[run.recipe, run.protocol, run.framework].append(run)
+    for run in runs:
+        if run.timed:
+            sides[run.recipe, run.protocol, run.framework].append(run)
     return sides
 
 
 def _side(key: Key, now: Sequence[RunSummary], before: Sequence[RunSummary], allowed: frozenset[str]) -> GateSide:
     refusal = _refusal(now, before, allowed)
-    changed = changes(before, now) if now and before else ()
-    metrics = [] if refusal else [_metric(metric, now, before) for metric in METRICS if metric.name in _BETTER]
-    lost = None if refusal else _lost(now, before)
-    outcome: GateOutcome = "incomparable"
-    text = f"incomparable: {refusal}"
-    if not refusal:
-        outcome, text = _outcome(metrics, lost)
-        text += f"; {attribute(changed)}"
-    recipe, protocol, framework = key
-    return GateSide.model_validate(
-        {
-            "recipe": recipe,
-            "protocol": protocol,
-            "framework": framework,
-            "outcome": outcome,
-            "text": text,
-            "runs_before": len(before),
-            "runs_now": len(now),
-            "metrics": metrics,
-            "changes": [
-                EnvironmentChange(field=change.field, before=list(change.before), now=list(change.now))
-                for change in changed
-            ],
-        }
+    changed = changes(before, now)
+    metrics = [] if refusal else [_metric(metric, now, before) for metric in METRICS if metric.name in _DIRECTION]
+    outcome, text = ("incomparable", f"incomparable: {refusal}") if refusal else _outcome(metrics, _lost(now, before))
+    return GateSide(
+        recipe=key[0],
+        protocol=key[1],
+        framework=key[2],
+        outcome=outcome,
+        text=text if refusal else f"{text}; {attribute(changed)}",
+        runs_before=len(before),
+        runs_now=len(now),
+        metrics=metrics,
+        changes=changed,
     )
 
 
 def _refusal(now: Sequence[RunSummary], before: Sequence[RunSummary], allowed: frozenset[str]) -> str | None:
+    """Why ``now`` cannot be compared with ``before``, ``None`` where it can."""
     if not before:
         return "the baseline has no such runs; add them to it"
     if not now:
@@ -105,130 +95,107 @@ def _refusal(now: Sequence[RunSummary], before: Sequence[RunSummary], allowed: f
     measured = sum(run.status in COMPLETED for run in before)
     if measured < RUNS_FOR_A_VERDICT:
         return f"the baseline has {counted(measured, 'completed run')}, its variance needs {RUNS_FOR_A_VERDICT}"
-    differing = [f"{name} ({then} → {today})" for name, then, today in _differing(now, before, allowed)]
+    differing = list(_differing(now, before, allowed))
     return f"these differ: {', '.join(differing)}" if differing else None
 
 
-def _differing(
-    now: Sequence[RunSummary], before: Sequence[RunSummary], allowed: frozenset[str]
-) -> Iterable[tuple[str, str, str]]:
-    old, new = ({run.dataset.sha256 for run in runs} for runs in (before, now))
-    if len(old | new) > 1:
-        yield DATA_FIELD, ", ".join(sorted(old)), ", ".join(sorted(new))
-    for at, field in enumerate(FIELDS):
-        then, today = ({run.compared[at] for run in runs} for runs in (before, now))
-        if field.path not in allowed and len(_known(then | today)) > 1:
-            yield field.path, _shown(then), _shown(today)
-
-
-def _known(values: Iterable[Value]) -> set[Value]:
-    # A run that ended early may not have come to know its device; what it does not know does not differ.
-    found = set(values)
-    return found - {None} or found
-
-
-def _shown(values: Iterable[Value]) -> str:
-    return ", ".join(sorted(show_value(value) for value in _known(values)))
-
-
-def _values(metric: Metric, runs: Iterable[RunSummary]) -> list[float]:
-    values = (run.measured[metric.name] for run in runs if metric.counts(run))
-    return sorted(value for value in values if not isinstance(value, Missing))
+def _differing(now: Sequence[RunSummary], before: Sequence[RunSummary], allowed: frozenset[str]) -> Iterator[str]:
+    """``field (earlier values → present values)`` for each field that differs and is not allowed to."""
+    before_rows, now_rows = ({(run.dataset.sha256, *run.compared) for run in runs} for runs in (before, now))
+    for at, name in enumerate((DATA_FIELD, *(field.path for field in FIELDS))):
+        old, new = {row[at] for row in before_rows}, {row[at] for row in now_rows}
+        if name not in allowed and len(known_values(old | new)) > 1:
+            yield f"{name} ({', '.join(known_values(old))} → {', '.join(known_values(new))})"
 
 
 def _metric(metric: Metric, now: Sequence[RunSummary], before: Sequence[RunSummary]) -> GateMetric:
-    then, today = _values(metric, before), _values(metric, now)
-    as_ratio = metric.unit != "ratio"
-    change = tolerance = None
-    outcome = "not_measured"
-    if len(then) >= RUNS_FOR_A_VERDICT and today and (not as_ratio or min(then[0], today[0]) > 0):
-        old, new = float(np.quantile(then, 0.5)), float(np.quantile(today, 0.5))
-        change = log(new) - log(old) if as_ratio else new - old
-        tolerance = _tolerance([log(value) for value in then] if as_ratio else then, len(today))
-        floor = log(1 + RATIO_FLOOR) if as_ratio else ACCURACY_FLOOR
-        tolerance = max(tolerance, floor)
-        good = change * _BETTER[metric.name]
-        outcome = "worse" if good < -tolerance else "better" if good > tolerance else "within"
-        if as_ratio:
-            change, tolerance = _share(change), _share(tolerance)
-    return GateMetric.model_validate(
-        {
-            "name": metric.name,
-            "unit": metric.unit,
-            "n_before": len(then),
-            "n_now": len(today),
-            "median_before": float(np.quantile(then, 0.5)) if then else None,
-            "median_now": float(np.quantile(today, 0.5)) if today else None,
-            "change": change,
-            "tolerated": tolerance,
-            "outcome": outcome,
-        }
+    old, new = observed(before, metric), observed(now, metric)
+    old_median, new_median = median(old), median(new)
+    found = GateMetric(
+        name=metric.name,
+        unit=metric.unit,
+        n_before=len(old),
+        n_now=len(new),
+        median_before=old_median,
+        median_now=new_median,
     )
+    as_ratio = metric.unit != "ratio"
+    too_few = len(old) < RUNS_FOR_A_VERDICT or not new
+    if too_few or old_median is None or new_median is None or (as_ratio and min(old[0], new[0]) <= 0):
+        return found
+    if as_ratio:
+        change = log(new_median) - log(old_median)
+        tolerated = max(_tolerance([log(value) for value in old], len(new)), log(1 + RATIO_FLOOR))
+    else:
+        change = new_median - old_median
+        tolerated = max(_tolerance(old, len(new)), ACCURACY_FLOOR)
+    gain = change * _DIRECTION[metric.name]
+    outcome = "within" if abs(gain) <= tolerated else "better" if gain > 0 else "worse"
+    if as_ratio:
+        change, tolerated = (expm1(min(value, _MAX_EXPONENT)) for value in (change, tolerated))
+    return found.model_copy(update={"change": change, "tolerated": tolerated, "outcome": outcome})
 
 
-def _share(logarithm: float) -> float:
-    """The change that ``logarithm`` of a ratio is, within a float's range."""
-    return expm1(min(logarithm, _LARGEST))
+def _tolerance(old: Sequence[float], n_now: int) -> float:
+    """How far the median of ``n_now`` more runs may lie from the baseline's: a one-sided prediction bound.
 
-
-def _tolerance(then: Sequence[float], n_now: int) -> float:
-    """How far the median of ``n_now`` more runs may lie from the baseline's: a one-sided prediction bound."""
-    n = len(then)
+    Student's t quantile times the standard error of a difference of two medians (Hahn and Meeker 1991,
+    Statistical Intervals).
+    """
+    n = len(old)
     quantile = float(stats.t.ppf(1 - GATE_ALPHA, n - 1))
-    return quantile * float(np.std(then, ddof=1)) * _MEDIAN * sqrt(1 / n + 1 / n_now)
+    return quantile * float(np.std(old, ddof=1)) * _MEDIAN_ERROR * sqrt(1 / n + 1 / n_now)
 
 
 def _lost(now: Sequence[RunSummary], before: Sequence[RunSummary]) -> str | None:
-    gone, were_gone = (sum(run.status not in COMPLETED for run in runs) for runs in (now, before))
-    if gone / len(now) - were_gone / len(before) <= MAX_FAILURE_RATE_GAP:
+    lost, lost_before = (sum(run.status not in COMPLETED for run in runs) for runs in (now, before))
+    if lost / len(now) - lost_before / len(before) <= MAX_FAILURE_RATE_GAP:
         return None
-    return f"{gone} of {counted(len(now), 'run')} did not complete, against {were_gone} of {len(before)} before"
+    return f"{lost} of {counted(len(now), 'run')} did not complete, against {lost_before} of {len(before)} before"
 
 
 def _outcome(metrics: Sequence[GateMetric], lost: str | None) -> tuple[GateOutcome, str]:
-    worse = [_clause(metric) for metric in metrics if metric.outcome == "worse"]
-    better = [_clause(metric) for metric in metrics if metric.outcome == "better"]
-    reasons = [*([lost] if lost else []), *worse]
-    if reasons:
-        text = f"regression: {', '.join(reasons)}"
+    outcomes = ("worse", "better", "within")
+    worse, better, within = ([_clause(metric) for metric in metrics if metric.outcome == one] for one in outcomes)
+    if lost or worse:
+        text = f"regression: {', '.join([*([lost] if lost else []), *worse])}"
         return "regression", f"{text}; better all the same: {', '.join(better)}" if better else text
     if better:
         return "improvement", f"improvement: {', '.join(better)}"
-    measured = [_clause(metric) for metric in metrics if metric.outcome == "within"]
-    return "unchanged", f"unchanged: {', '.join(measured[:1]) or 'nothing was measured on both sides'}"
+    return "unchanged", f"unchanged: {', '.join(within[:1]) or 'nothing was measured on both sides'}"
 
 
-def _clause(metric: GateMetric) -> str:
-    shown = {found.name: found for found in METRICS}[metric.name]
-    if metric.change is None or metric.tolerated is None or metric.median_now is None or metric.median_before is None:
-        return f"{shown.label} not measured"
-    unit = "points" if metric.unit == "ratio" else "%"
+def _clause(gated: GateMetric) -> str:
+    metric = next(metric for metric in METRICS if metric.name == gated.name)
+    if gated.change is None or gated.tolerated is None or gated.median_now is None or gated.median_before is None:
+        return f"{metric.label} not measured"
+    unit, change_unit = ("%", "points") if gated.unit == "ratio" else (gated.unit, "%")
     return (
-        f"{shown.label} {shown.shown(metric.median_before)} → {shown.shown(metric.median_now)} "
-        f"{'%' if metric.unit == 'ratio' else metric.unit} "
-        f"({100 * metric.change:+.2f} {unit}, tolerated {100 * metric.tolerated:.2f}; "
-        f"{metric.n_now} against {counted(metric.n_before, 'run')})"
+        f"{metric.label} {metric.shown(gated.median_before)} → {metric.shown(gated.median_now)} {unit} "
+        f"({100 * gated.change:+.2f} {change_unit}, tolerated {100 * gated.tolerated:.2f}; "
+        f"{gated.n_now} against {counted(gated.n_before, 'run')})"
     )
 
 
 def _triage(sides: Sequence[GateSide]) -> list[str]:
-    """Where to look first, for each recipe and protocol that both frameworks ran."""
-    found: list[str] = []
-    pairs: Mapping[tuple[str, str], list[GateSide]] = defaultdict(list)
+    """Where to look first, for each recipe and protocol that two frameworks or more ran."""
+    groups: dict[tuple[str, str], list[GateSide]] = defaultdict(list)
     for side in sides:
         if side.outcome != "incomparable":
-            pairs[side.recipe, side.protocol].append(side)
-    for (recipe, protocol), pair in pairs.items():
-        slow = [side for side in pair if _slower(side)]
-        if len(pair) < 2 or not slow:
+            groups[side.recipe, side.protocol].append(side)
+    texts: list[str] = []
+    for (recipe, protocol), group in groups.items():
+        slower = [side.framework for side in group if _is_slower(side)]
+        if len(group) < 2 or not slower:
             continue
-        if len(slow) == len(pair):
-            text = "both frameworks are slower: look at what they share, the node or the driver"
+        if len(slower) == len(group):
+            text = f"{'both' if len(group) == 2 else 'all'} frameworks are slower: look at what they share, "
+            text += "the node or the driver"
         else:
-            text = f"only {slow[0].framework} is slower: look at its image or the framework itself"
-        found.append(f"{recipe}, {protocol}: {text}")
-    return found
+            text = f"only {' and '.join(slower)} is slower: look at its image or the framework itself"
+        texts.append(f"{recipe}, {protocol}: {text}")
+    return texts
 
 
-def _slower(side: GateSide) -> bool:
+def _is_slower(side: GateSide) -> bool:
     return any(metric.name == "steady_images_per_s" and metric.outcome == "worse" for metric in side.metrics)

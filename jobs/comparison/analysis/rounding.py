@@ -1,112 +1,101 @@
-"""Judges how far a coarser precision rounds from float64: each precision has an envelope, and a run stays inside it.
+"""Judges how far a coarser precision rounds from float64: the errors of a trace must stay inside its envelope.
 
-An error is judged twice over the states of one trace. Its lower quartile is what rounding costs in every step; a fault
-in the precision shows there. Its maximum also holds the rare step in which an activation so close to zero, or two so
-close to each other, that rounding decides whether ReLU or max-pooling lets it through: one such decision moves a
-gradient by up to some percent, and means nothing.
+An error is judged in two ways over the states of one trace. Its lower quartile is what rounding costs in every step,
+and shows a fault in the precision. Its maximum also holds rare steps in which a value is so close to zero, or to
+another, that rounding decides whether ReLU or max-pooling lets it through. One such decision moves a gradient by up to
+some percent, and is no fault.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from jobs.comparison.schema import RoundingCheck
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from jobs.comparison.schema import FrameworkName, RoundedQuantity
-    from jobs.report.schema import RoundingState
+    from jobs.comparison.schema import RoundedQuantity
+    from jobs.report.schema import FrameworkName, RoundingState
+
+PRECISION: Final = {"fp64": "float64", "fp32": "float32", "tf32": "TF32", "bf16": "bfloat16"}
 
 
-@dataclass(frozen=True, kw_only=True)
-class Envelope:
-    """The largest relative errors that a precision explains.
+class Envelope(NamedTuple):
+    """The largest relative errors that a precision explains: in the lower quartile of a trace's states, and in any."""
 
-    ``usual`` bounds the lower quartile over a trace's states, ``most`` the maximum.
-    """
-
-    usual: float
-    most: float
+    lower_quartile: float
+    maximum: float
 
 
 ENVELOPES: Final[Mapping[str, Mapping[RoundedQuantity, Envelope]]] = {
     "fp32": {
-        "loss": Envelope(usual=2e-6, most=1e-5),
-        "logits": Envelope(usual=1e-5, most=2e-5),
-        "gradient": Envelope(usual=2e-5, most=0.2),
-        "update": Envelope(usual=2e-5, most=0.2),
+        "loss": Envelope(2e-6, 1e-5),
+        "logits": Envelope(1e-5, 2e-5),
+        "gradient": Envelope(2e-5, 0.2),
+        "update": Envelope(2e-5, 0.2),
     },
     "tf32": {
-        "loss": Envelope(usual=2e-3, most=1e-2),
-        "logits": Envelope(usual=5e-3, most=1e-2),
-        "gradient": Envelope(usual=0.1, most=0.5),
-        "update": Envelope(usual=0.1, most=1.0),
+        "loss": Envelope(2e-3, 1e-2),
+        "logits": Envelope(5e-3, 1e-2),
+        "gradient": Envelope(0.1, 0.5),
+        "update": Envelope(0.1, 1.0),
     },
     "bf16": {
-        "loss": Envelope(usual=5e-3, most=5e-2),
-        "logits": Envelope(usual=2e-2, most=6e-2),
-        "gradient": Envelope(usual=0.3, most=0.8),
-        "update": Envelope(usual=0.3, most=2.0),
+        "loss": Envelope(5e-3, 5e-2),
+        "logits": Envelope(2e-2, 6e-2),
+        "gradient": Envelope(0.3, 0.8),
+        "update": Envelope(0.3, 2.0),
     },
 }
 """By precision and quantity; docs/fairness.md has the measurements that they come from."""
 
 LARGE_BATCH: Final = 128
 LARGE_BATCH_USUAL: Final = 1e-3
-"""From this batch size on, most states hold an activation whose side of zero rounding decides, in float32 too."""
+"""Above this batch size rounding decides some activation's side of zero in most states, in float32 too."""
+
+_MISSING_WEIGHT: Final = 1e3
+"""Error of a weight that a state lacks; it is outside every envelope."""
 
 
 def check_rounding(
     states: Sequence[RoundingState], *, framework: FrameworkName, precision: str, batch_size: int
-) -> tuple[RoundingCheck, ...]:
+) -> list[RoundingCheck]:
     """Each quantity of one trace against the envelope of ``precision``; none where that has no envelope."""
     envelopes = ENVELOPES.get(precision)
     if envelopes is None or not states:
-        return ()
-    return tuple(
-        _check(framework, quantity, weight, errors, envelopes[quantity], states, large=batch_size > LARGE_BATCH)
-        for quantity, weight, errors in _errors(states)
-    )
+        return []
+    checks: list[RoundingCheck] = []
+    for quantity, weight, errors in _errors(states):
+        usual, largest = lower_quartile(errors), max(errors)
+        usual_bound, largest_bound = envelopes[quantity]
+        if batch_size > LARGE_BATCH and weight is not None:
+            usual_bound = max(usual_bound, LARGE_BATCH_USUAL)
+        checks.append(
+            RoundingCheck(
+                framework=framework,
+                quantity=quantity,
+                weight=weight,
+                states=len(errors),
+                usual_error=usual,
+                usual_bound=usual_bound,
+                largest_error=largest,
+                largest_bound=largest_bound,
+                largest_at_step=states[errors.index(largest)].step,
+                within=usual <= usual_bound and largest <= largest_bound,
+            )
+        )
+    return checks
 
 
 def _errors(states: Sequence[RoundingState]) -> Iterator[tuple[RoundedQuantity, str | None, list[float]]]:
+    """The errors of each quantity, by weight for gradients and updates, in the order of ``states``."""
     yield "loss", None, [state.loss for state in states]
     yield "logits", None, [state.logits for state in states]
-    # A weight that a state lacks is no weight of the model: an error of 1 puts it outside every envelope.
     for weight in dict.fromkeys(name for state in states for name in state.gradients):
-        yield "gradient", weight, [state.gradients.get(weight, 1.0) for state in states]
+        yield "gradient", weight, [state.gradients.get(weight, _MISSING_WEIGHT) for state in states]
     for weight in dict.fromkeys(name for state in states for name in state.updates):
-        yield "update", weight, [state.updates.get(weight, 1.0) for state in states]
-
-
-def _check(
-    framework: FrameworkName,
-    quantity: RoundedQuantity,
-    weight: str | None,
-    errors: list[float],
-    envelope: Envelope,
-    states: Sequence[RoundingState],
-    *,
-    large: bool,
-) -> RoundingCheck:
-    usual_bound = envelope.usual
-    if large and quantity in {"gradient", "update"}:
-        usual_bound = max(usual_bound, LARGE_BATCH_USUAL)
-    usual, largest = lower_quartile(errors), max(errors)
-    return RoundingCheck(
-        framework=framework,
-        quantity=quantity,
-        weight=weight,
-        states=len(errors),
-        usual_error=usual,
-        usual_bound=usual_bound,
-        largest_error=largest,
-        largest_bound=envelope.most,
-        largest_at_step=states[errors.index(largest)].step,
-        within=usual <= usual_bound and largest <= envelope.most,
-    )
+        yield "update", weight, [state.updates.get(weight, _MISSING_WEIGHT) for state in states]
 
 
 def lower_quartile(values: Sequence[float]) -> float:
@@ -117,3 +106,14 @@ def lower_quartile(values: Sequence[float]) -> float:
 def severity(check: RoundingCheck) -> float:
     """How much of its envelope ``check`` takes: above 1 it is outside."""
     return max(check.usual_error / check.usual_bound, check.largest_error / check.largest_bound)
+
+
+def rounding_text(check: RoundingCheck, precision: str) -> str:
+    """How one quantity of one framework exceeds its bound."""
+    what = check.quantity if check.weight is None else f"{check.quantity} of {check.weight}"
+    name = PRECISION.get(precision, precision)
+    if check.usual_error > check.usual_bound:
+        error = f"{check.usual_error:.1e} off in three of four states, bound {check.usual_bound:.0e}"
+    else:
+        error = f"{check.largest_error:.1e} off at step {check.largest_at_step}, bound {check.largest_bound:.0e}"
+    return f"{check.framework} is further from float64 than {name} explains ({what}: {error})"

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from jobs.comparison.fields import Value
     from jobs.comparison.schema import MetricName
     from jobs.report import Report
-    from jobs.report.schema import Dataset, PhaseName, Status
+    from jobs.report.schema import Dataset, FrameworkName, PhaseName, Status
 
     Same = TypeVar("Same", bound=Hashable)
 
@@ -86,7 +86,7 @@ class RunSummary:
     started_at_utc: datetime
     recipe: str
     protocol: Literal["matched", "published"]
-    framework: Literal["tensorflow", "torch"]
+    framework: FrameworkName
     framework_version: str
     seed: int
     dataset: Dataset

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from jobs.comparison.analysis.fleet import NODES_FOR_OUTLIERS
-from jobs.comparison.analysis.parity_text import OUTCOME, QUANTITY
+from jobs.comparison.analysis.parity import OUTCOME, QUANTITY
 from jobs.comparison.analysis.rounding import severity
 from jobs.comparison.fields import show_value
 from jobs.comparison.input.metrics import HEADLINE, METRICS, Metric

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 from rich.table import Table
 from rich.text import Text
 
-from jobs.comparison.analysis.parity_text import OUTCOME
+from jobs.comparison.analysis.parity import OUTCOME
 from jobs.comparison.analysis.parity_verdict import FAILED, unpaired_line
 from jobs.comparison.output import tables
 from jobs.io.stdio import escape_control_chars

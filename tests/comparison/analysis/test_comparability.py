@@ -154,7 +154,7 @@ def test_an_unknown_field_cannot_be_allowed() -> None:
 def test_published_leaves_initializer_and_update_to_the_framework_and_says_so() -> None:
     (found,) = group(pair(protocol="published"))
     listed = {difference.field: difference.values for difference in found.differences if difference.why == "framework"}
-    assert listed["config.initializer"] == {"tensorflow": ("tensorflow's own",), "torch": ("torch's own",)}
+    assert listed["config.initializer"] == {"tensorflow": ["tensorflow's own"], "torch": ["torch's own"]}
     assert set(listed) == {
         "config.initializer",
         "config.optimizer.form",
@@ -210,8 +210,8 @@ def test_the_environment_may_differ_and_is_listed() -> None:
         difference.field: difference.values for difference in found.differences if difference.why == "environment"
     }
     assert listed == {
-        "environment.driver_version": {"tensorflow": ("570.124.06",), "torch": ("570.200",)},
-        "environment.python_version": {"tensorflow": ("3.13.1",), "torch": ("3.12.0",)},
+        "environment.driver_version": {"tensorflow": ["570.124.06"], "torch": ["570.200"]},
+        "environment.python_version": {"tensorflow": ["3.13.1"], "torch": ["3.12.0"]},
     }
 
 

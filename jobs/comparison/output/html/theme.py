@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from jobs.comparison.schema import FrameworkName
-    from jobs.report.schema import PhaseName
+    from jobs.report.schema import FrameworkName, PhaseName
 
 INK: Final = "#1b1f24"
 QUIET: Final = "#5b6470"

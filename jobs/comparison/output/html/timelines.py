@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from jobs.comparison.input.run_summary import RunSummary
-    from jobs.comparison.schema import FrameworkName
     from jobs.report import Report
+    from jobs.report.schema import FrameworkName
 
 SectionKey = tuple[str, str]
 """Recipe and protocol."""

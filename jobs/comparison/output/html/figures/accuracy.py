@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from jobs.comparison.output.html.figures.figure import FigureBlock, Width
-    from jobs.comparison.schema import FrameworkName, MetricName, RunRow, Section
+    from jobs.comparison.schema import MetricName, RunRow, Section
+    from jobs.report.schema import FrameworkName
 
 _PLOT, _HEAD, _FOOT, _LEGEND = 200, 40, 54, 20
 

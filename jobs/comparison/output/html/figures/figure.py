@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from jobs.comparison.schema import FrameworkName
+    from jobs.report.schema import FrameworkName
 
 Width = Literal["wide", "narrow"]
 WIDTHS: Final[dict[Width, float]] = {"wide": 880.0, "narrow": 350.0}

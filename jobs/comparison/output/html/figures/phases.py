@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from jobs.comparison.output.html.figures.figure import FigureBlock, Width
-    from jobs.comparison.schema import FrameworkName, Section
-    from jobs.report.schema import PhaseName
+    from jobs.comparison.schema import Section
+    from jobs.report.schema import FrameworkName, PhaseName
 
 _BAR, _TOP, _LEGEND, _FOOT = 44, 8, 26, 44
 

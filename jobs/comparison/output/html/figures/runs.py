@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
     from jobs.comparison.input.metrics import Metric
     from jobs.comparison.output.html.figures.figure import FigureBlock, Width
-    from jobs.comparison.schema import FrameworkName, Section, SideMetric
+    from jobs.comparison.schema import Section, SideMetric
+    from jobs.report.schema import FrameworkName
 
 MAX_DOTS: Final = 200
 """Dots of one side in one panel; more would hide each other."""
