@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from jobs.comparison.output.library_settings import without_settings
 from jobs.comparison.output.write import check_outputs, output_files, write
 from jobs.comparison.text import counted
 from jobs.errors import FrameworkMissing, JobError
@@ -73,7 +72,7 @@ def _merge(paths: list[str], output_dir: Path, allow: list[str], earlier: list[s
     baseline = load(earlier, sys.stdin.buffer, leave_out=own) if earlier else None
     if baseline is not None:
         _warn(baseline)
-    with _extra(), without_settings():
+    with _extra():
         # SciPy takes a second to import, which bad input need not wait for.
         from jobs.comparison.build import build  # noqa: PLC0415
         from jobs.comparison.output.html.page import render_html  # noqa: PLC0415
@@ -116,7 +115,7 @@ def _printing() -> Iterator[list[NotWritable]]:
 
 def _import_the_rest() -> None:
     """What takes a second to import, done while other processes read; who lacks it is told later, in order."""
-    with suppress(ModuleNotFoundError), without_settings():
+    with suppress(ModuleNotFoundError):
         import jobs.comparison.build  # noqa: PLC0415
         import jobs.comparison.output.html.page  # noqa: PLC0415, F401
 

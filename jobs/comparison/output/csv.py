@@ -10,13 +10,9 @@ from jobs.comparison.input.metrics import METRICS
 from jobs.comparison.text import csv_cell
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from jobs.comparison.schema import Comparison
 
-    from jobs.comparison.schema import Comparison, RunRow, Section
-
-COLUMNS: Final = (
-    "recipe",
-    "protocol",
+_RUN_FIELDS: Final = (
     "framework",
     "framework_version",
     "seed",
@@ -24,6 +20,11 @@ COLUMNS: Final = (
     "attempt",
     "status",
     "status_reason",
+)
+COLUMNS: Final = (
+    "recipe",
+    "protocol",
+    *_RUN_FIELDS,
     "started_at_utc",
     "node",
     "gpu_uuids",
@@ -34,33 +35,25 @@ COLUMNS: Final = (
 
 
 def runs_csv(comparison: Comparison) -> str:
-    """One line of headings, then a line a run, in comparison.json's order; a cell without a value is empty.
+    """One line of headings, then a line for each run, in comparison.json's order; a missing value is an empty cell.
 
-    Text out of reports is on one line and is no formula to a spreadsheet; numbers are as in comparison.json.
+    Text from reports is on one line and is no formula to a spreadsheet; numbers are as in comparison.json.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
     for section in comparison.sections:
-        for row in section.runs:
-            writer.writerow(_cells(comparison, section, row))
+        for run in section.runs:
+            values = (
+                section.recipe,
+                section.protocol,
+                *(getattr(run, field) for field in _RUN_FIELDS),
+                run.started_at_utc.isoformat(),
+                run.node,
+                " ".join(run.gpu_uuids),
+                *(run.metrics[metric.name] for metric in METRICS),
+                run.source,
+                comparison.comparison_id,
+            )
+            writer.writerow(csv_cell(value) if isinstance(value, str) else value for value in values)
     return text.getvalue()
-
-
-def _cells(comparison: Comparison, section: Section, row: RunRow) -> Iterator[str | int | float | None]:
-    yield csv_cell(section.recipe)
-    yield section.protocol
-    yield row.framework
-    yield csv_cell(row.framework_version)
-    yield row.seed
-    yield csv_cell(row.run_id)
-    yield row.attempt
-    yield row.status
-    yield None if row.status_reason is None else csv_cell(row.status_reason)
-    yield row.started_at_utc.isoformat()
-    yield None if row.node is None else csv_cell(row.node)
-    yield csv_cell(" ".join(row.gpu_uuids))
-    for metric in METRICS:
-        yield row.metrics[metric.name]
-    yield csv_cell(row.source)
-    yield comparison.comparison_id

@@ -1,7 +1,9 @@
-"""The comparison's tables as plain text cells, for whichever renderer shows them."""
+"""The comparison's tables and lists as plain text. Markdown, the page and the terminal show the same cells."""
 
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from jobs.comparison.analysis.fleet import NODES_FOR_OUTLIERS
@@ -17,6 +19,10 @@ if TYPE_CHECKING:
     from jobs.comparison.schema import (
         EpochAccuracy,
         FrameworkResults,
+        Gate,
+        GateMetric,
+        MetricName,
+        MetricRatio,
         Node,
         ParityPair,
         ParityQuantity,
@@ -25,212 +31,276 @@ if TYPE_CHECKING:
         SideMetric,
     )
 
-ROWS_SHOWN: Final = 50
-"""Rows of one table at most in what people read; comparison.json and runs.csv have all."""
-
-VALUES_NAMED: Final = 10
+MAX_VALUES_IN_CELL: Final = 10
 """Nodes or values named in one sentence or cell at most."""
 
-_APART: Final = {"slow": "slow", "fast": "fast", "no_speed": "no run that counts", None: ""}
+METRIC_BY_NAME: Final[dict[MetricName, Metric]] = {metric.name: metric for metric in METRICS}
+
+_OUTLIER: Final = {"slow": "slow", "fast": "fast", "no_speed": "no run that counts", None: ""}
+_WHY_ALLOWED: Final = {
+    "framework": "each framework's own",
+    "allowed": "allowed with --allow",
+    "environment": "environment",
+}
+_EN_DASH: Final = "\N{EN DASH}"
 
 
-def side_heading(side: FrameworkResults) -> str:
-    return f"{side.framework} {', '.join(side.framework_versions)}"
+@dataclass(frozen=True)
+class Table:
+    """``left_out`` counts the rows that come after ``rows`` and are not built."""
+
+    headings: list[str]
+    rows: list[list[str]]
+    left_out: int = 0
 
 
-def ratio_heading(section: Section) -> str | None:
-    """``torch / tensorflow``; ``None`` where there is one side only."""
-    return f"{section.sides[1].framework} / {section.sides[0].framework}" if len(section.sides) == 2 else None
+def frameworks(section: Section) -> list[str]:
+    return [side.framework for side in section.sides]
 
 
-def runs_row(section: Section) -> list[str]:
-    """How many runs each side has, and what became of them."""
-    return [", ".join(f"{count} {status}" for status, count in side.runs_by_status.items()) for side in section.sides]
+def ratio_heading(section: Section) -> list[str]:
+    """``torch / tensorflow``, in a list that is empty where there is one side only."""
+    return [" / ".join(frameworks(section)[::-1])] if len(section.sides) == 2 else []
 
 
-def metric_rows(section: Section) -> list[list[str]]:
-    """A row a metric that some side has: its label, a cell a side, and the sides' ratio or difference if two.
+def metric_table(section: Section) -> Table:
+    """The runs of each side by status, then a row for each metric that some side has.
 
-    The headline has its row in any case; what no side has is :func:`unmeasured`.
+    With two sides the last column has their ratio, or their difference. The headline metric always has its row; the
+    others without a value are named by :func:`unmeasured_labels`.
     """
-    return [
-        [metric.heading, *_cells(metric, section)]
-        for metric in METRICS
-        if metric is HEADLINE or metric.label not in unmeasured(section)
+    ratio = ratio_heading(section)
+    absent = unmeasured_labels(section)
+    statuses = [
+        ", ".join(f"{count} {status}" for status, count in side.runs_by_status.items()) for side in section.sides
     ]
+    return Table(
+        ["median (IQR)", *(f"{side.framework} {', '.join(side.framework_versions)}" for side in section.sides), *ratio],
+        [
+            ["runs", *statuses, *("" for _ in ratio)],
+            *(
+                [metric.heading, *_metric_cells(metric, section)]
+                for metric in METRICS
+                if metric is HEADLINE or metric.label not in absent
+            ),
+        ],
+    )
 
 
-def unmeasured(section: Section) -> list[str]:
+def unmeasured_labels(section: Section) -> list[str]:
     """Labels of the metrics that no side has."""
-    measured = {found.name for side in section.sides for found in side.metrics if found.n}
+    measured = {metric.name for side in section.sides for metric in side.metrics if metric.n}
     return [metric.label for metric in METRICS if metric.name not in measured]
 
 
-def _cells(metric: Metric, section: Section) -> list[str]:
-    sides = [next(found for found in side.metrics if found.name == metric.name) for side in section.sides]
+def metric_of(side: FrameworkResults, name: MetricName) -> SideMetric:
+    return next(metric for metric in side.metrics if metric.name == name)
+
+
+def _metric_cells(metric: Metric, section: Section) -> list[str]:
+    sides = [metric_of(side, metric.name) for side in section.sides]
     cells = [_median_cell(metric, side) for side in sides]
     return cells if len(sides) == 1 else [*cells, _versus_cell(metric, section, sides)]
 
 
 def _median_cell(metric: Metric, side: SideMetric) -> str:
-    if side.median is None or side.q1 is None or side.q3 is None:
+    if side.median is None:
         reasons = "; ".join(unmeasured.reason for unmeasured in side.unmeasured)
         return f"{ABSENT} ({reasons or 'no run that counts'})"
-    if side.n == 1:
-        return f"{metric.shown(side.median)}, n=1"
-    spread = f"{metric.shown(side.q1)}–{metric.shown(side.q3)}"  # noqa: RUF001
-    return f"{metric.shown(side.median)}, n={side.n} ({spread})"
+    cell = f"{metric.shown(side.median)}, n={side.n}"
+    return cell if side.n == 1 else f"{cell} ({range_cell(metric, side.q1, side.q3)})"
+
+
+def range_cell(metric: Metric, low: float | None, high: float | None) -> str:
+    return ABSENT if low is None or high is None else f"{metric.shown(low)}{_EN_DASH}{metric.shown(high)}"
 
 
 def _versus_cell(metric: Metric, section: Section, sides: Sequence[SideMetric]) -> str:
     if metric.unit == "ratio":
-        below, above = (side.median for side in sides)
-        return ABSENT if below is None or above is None else f"{100 * (above - below):+.2f} points"
-    found = next((ratio for ratio in section.ratios if ratio.metric == metric.name), None)
-    if found is None:
-        return ABSENT
-    interval = "" if found.low is None or found.high is None else f" ({found.low:.3f}–{found.high:.3f})"  # noqa: RUF001
-    return f"{found.ratio:.3f}{interval}"
+        first, second = (side.median for side in sides)
+        return ABSENT if first is None or second is None else f"{100 * (second - first):+.2f} points"
+    return next((ratio_cell(ratio) for ratio in section.ratios if ratio.metric == metric.name), ABSENT)
 
 
-def epoch_rows(section: Section) -> list[list[str]]:
-    """A row an epoch: its number and each side's median test accuracy, with the range of several runs."""
-    by_side = [{accuracy.epoch: accuracy for accuracy in side.epochs} for side in section.sides]
-    epochs = sorted({epoch for side in by_side for epoch in side})[:ROWS_SHOWN]
-    return [[str(epoch), *(_accuracy_cell(side.get(epoch)) for side in by_side)] for epoch in epochs]
+def ratio_cell(ratio: MetricRatio) -> str:
+    """The ratio, and its interval if there is one."""
+    if ratio.low is None or ratio.high is None:
+        return f"{ratio.ratio:.3f}"
+    return f"{ratio.ratio:.3f} ({ratio.low:.3f}{_EN_DASH}{ratio.high:.3f})"
 
 
-def _accuracy_cell(accuracy: EpochAccuracy | None) -> str:
-    if accuracy is None:
-        return ABSENT
-    median = f"{100 * accuracy.median:.2f} %"
+def epoch_table(section: Section) -> Table:
+    """A row for each epoch: each side's median test accuracy, with the range of several runs."""
+    sides = [{accuracy.epoch: accuracy for accuracy in side.epochs} for side in section.sides]
+    epochs = sorted({epoch for side in sides for epoch in side})
+    rows = [
+        [str(epoch), *(accuracy_cell(side[epoch]) if epoch in side else ABSENT for side in sides)] for epoch in epochs
+    ]
+    return Table(["epoch", *frameworks(section)], rows)
+
+
+def accuracy_cell(accuracy: EpochAccuracy) -> str:
+    cell = f"{100 * accuracy.median:.2f} %"
     if accuracy.n == 1:
-        return median
-    return f"{median}, n={accuracy.n} ({100 * accuracy.minimum:.2f}–{100 * accuracy.maximum:.2f})"  # noqa: RUF001
+        return cell
+    return f"{cell}, n={accuracy.n} ({100 * accuracy.minimum:.2f}{_EN_DASH}{100 * accuracy.maximum:.2f})"
 
 
-def node_rows(section: Section) -> list[list[str]]:
-    """A row a node that stands apart: framework, node, GPU, median speed, runs, how far from the others."""
-    return [
+def node_table(section: Section) -> Table:
+    """A row for each node that stands apart from the others of its side."""
+    rows = [
         [
             side.framework,
             node.node or ABSENT,
             ", ".join(node.gpu_uuids) or ABSENT,
             ABSENT if node.median is None else number(node.median),
             f"{node.n} of {node.runs}",
-            _APART[node.outlier] if node.score is None else f"{_APART[node.outlier]}, score {node.score:+.1f}",
+            _OUTLIER[node.outlier] if node.score is None else f"{_OUTLIER[node.outlier]}, score {node.score:+.1f}",
         ]
         for side in section.sides
         for node in side.nodes
         if node.outlier is not None
     ]
+    return Table(["framework", "node", "GPU", "median, images/s", "runs", "apart"], rows)
 
 
 def fleet_lines(section: Section) -> list[str]:
-    """A sentence a side that ran on several nodes."""
-    lines: list[str] = []
-    for side in section.sides:
-        if not side.nodes:
-            continue
-        apart = [node for node in side.nodes if node.outlier is not None]
-        text = f"{side.framework} ran on {counted(len(side.nodes), 'node')}"
-        if len(side.nodes) < NODES_FOR_OUTLIERS:
-            text += f"; {NODES_FOR_OUTLIERS} are needed to tell which stands apart"
-        elif not apart:
-            text += ", none of which stands apart"
-        if apart:
-            text += f"; apart from the others: {listed([_node_text(node) for node in apart], VALUES_NAMED)}"
-        lines.append(text)
-    return lines
+    """A sentence for each side that ran on several nodes."""
+    return [_fleet_line(side) for side in section.sides if side.nodes]
+
+
+def _fleet_line(side: FrameworkResults) -> str:
+    outliers = [_node_text(node) for node in side.nodes if node.outlier is not None]
+    line = f"{side.framework} ran on {counted(len(side.nodes), 'node')}"
+    if len(side.nodes) < NODES_FOR_OUTLIERS:
+        line += f"; {NODES_FOR_OUTLIERS} are needed to tell which stands apart"
+    elif not outliers:
+        line += ", none of which stands apart"
+    if outliers:
+        line += f"; apart from the others: {listed(outliers, MAX_VALUES_IN_CELL)}"
+    return line
 
 
 def _node_text(node: Node) -> str:
-    where = " ".join(part for part in (node.node, ", ".join(node.gpu_uuids)) if part)
+    name = " ".join(part for part in (node.node, ", ".join(node.gpu_uuids)) if part)
     speed = "" if node.median is None else f", {number(node.median)} images/s"
-    return f"{where} ({_APART[node.outlier]}{speed})"
+    return f"{name} ({_OUTLIER[node.outlier]}{speed})"
 
 
-def shown_runs(section: Section) -> list[RunRow]:
-    """The runs that a page for people lists; beyond :data:`ROWS_SHOWN` the files have the rest."""
-    return section.runs[:ROWS_SHOWN]
+def run_table(section: Section, limit: int) -> Table:
+    """The first ``limit`` runs: framework, seed, run, status with its reason, then every metric."""
+    headings = ["framework", "seed", "run", "status", *(metric.heading for metric in METRICS)]
+    return Table(headings, [_run_cells(row) for row in section.runs[:limit]], len(section.runs[limit:]))
 
 
-def run_cells(row: RunRow) -> list[str]:
-    """A run's cells: framework, seed, run, status with its reason, then every metric."""
+def _run_cells(row: RunRow) -> list[str]:
     name = row.run_id if row.attempt == 1 else f"{row.run_id}, attempt {row.attempt}"
     status = row.status if row.status_reason is None else f"{row.status}: {row.status_reason}"
-    values = [ABSENT if (value := row.metrics[metric.name]) is None else metric.shown(value) for metric in METRICS]
-    return [row.framework, str(row.seed), name, status, *values]
+    return [row.framework, str(row.seed), name, status, *(value_cell(row, metric.name) for metric in METRICS)]
 
 
-def run_headings() -> list[str]:
-    return ["framework", "seed", "run", "status", *(metric.heading for metric in METRICS)]
+def value_cell(row: RunRow, name: MetricName) -> str:
+    """One run's value of a metric."""
+    value = row.metrics[name]
+    return ABSENT if value is None else METRIC_BY_NAME[name].shown(value)
 
 
-def difference_rows(section: Section) -> list[list[str]]:
-    """A row a field that differs: its name, each side's values, and why it was let pass."""
-    why = {
-        "framework": "each framework's own",
-        "allowed": "allowed with --allow",
-        "environment": "environment",
-    }
-    return [
+def difference_table(section: Section) -> Table:
+    """A row for each field that differs: each side's values, and why the runs are compared all the same."""
+    rows = [
         [
             difference.field,
-            *(listed(difference.values.get(side.framework, []), VALUES_NAMED) or ABSENT for side in section.sides),
-            why[difference.why],
+            *(
+                listed(difference.values.get(framework, []), MAX_VALUES_IN_CELL) or ABSENT
+                for framework in frameworks(section)
+            ),
+            _WHY_ALLOWED[difference.why],
         ]
         for difference in section.differences
     ]
+    return Table(["field", *frameworks(section), "why it may"], rows)
 
 
-def parity_headings() -> list[str]:
-    return ["recipe", "precision", "seed", "steps", *QUANTITY.values(), "tolerance", "rounding", "traces"]
+def equal_table(section: Section) -> Table:
+    """A row for each field that must be equal and has a value."""
+    rows = [[field, show_value(value)] for field, value in section.held_equal.items() if value is not None]
+    return Table(["field", "value"], rows)
 
 
-def parity_row(pair: ParityPair) -> list[str]:
-    """A pair's cells: its setting, each quantity's largest relative difference and where, and the outcome."""
-    found = {quantity.name: quantity for quantity in pair.quantities}
-    tolerance = ABSENT if pair.tolerance_ratio is None else f"{pair.tolerance_ratio:.0e}"
-    cells = [_apart(found[name]) for name in QUANTITY]
+def unmeasured_table(section: Section) -> Table:
+    """A row for each reason why runs of a side lack a metric."""
+    runs = Counter(
+        (METRIC_BY_NAME[name].label, row.framework, reason)
+        for row in section.runs
+        for name, reason in row.missing.items()
+    )
+    rows = [
+        [label, framework, counted(count, "run"), reason] for (label, framework, reason), count in sorted(runs.items())
+    ]
+    return Table(["measurement", "framework", "runs", "reason"], rows)
+
+
+def gate_table(gate: Gate) -> Table:
+    """A row for each metric of each side: before, now, the change and what would be tolerated."""
+    rows = [
+        [
+            f"{side.recipe}, {side.protocol}, {side.framework}: {METRIC_BY_NAME[metric.name].heading}",
+            *_gate_cells(metric),
+            metric.outcome.replace("_", " "),
+        ]
+        for side in gate.sides
+        for metric in side.metrics
+    ]
+    return Table(["metric", "before", "now", "change", "tolerated", "outcome"], rows)
+
+
+def _gate_cells(metric: GateMetric) -> list[str]:
+    shown = METRIC_BY_NAME[metric.name].shown
+    medians = [
+        ABSENT if value is None else f"{shown(value)}, n={count}"
+        for value, count in ((metric.median_before, metric.n_before), (metric.median_now, metric.n_now))
+    ]
+    unit = "points" if metric.unit == "ratio" else "%"
+    change = ABSENT if metric.change is None else f"{100 * metric.change:+.2f} {unit}"
+    tolerated = ABSENT if metric.tolerated is None else f"{100 * metric.tolerated:.2f} {unit}"
+    return [*medians, change, tolerated]
+
+
+def parity_table(pairs: Sequence[ParityPair], limit: int) -> Table:
+    """The first ``limit`` pairs of traces: each quantity's largest relative difference, and the outcome."""
+    headings = ["recipe", "precision", "seed", "steps", *QUANTITY.values(), "tolerance", "rounding", "traces"]
+    return Table(headings, [_parity_cells(pair) for pair in pairs[:limit]], len(pairs[limit:]))
+
+
+def _parity_cells(pair: ParityPair) -> list[str]:
+    quantities = {quantity.name: quantity for quantity in pair.quantities}
     outcome = OUTCOME[pair.outcome]
     if pair.first_step_past_tolerance is not None:
         step = pair.first_step_past_tolerance
         outcome += " before step 1" if step == 0 else f" from step {step} on"
-    rounding = _closest_to_bound(pair)
-    return [pair.recipe, pair.precision, str(pair.seed), str(pair.steps), *cells, tolerance, rounding, outcome]
+    return [
+        pair.recipe,
+        pair.precision,
+        str(pair.seed),
+        str(pair.steps),
+        *(_quantity_cell(quantities[name]) for name in QUANTITY),
+        ABSENT if pair.tolerance_ratio is None else f"{pair.tolerance_ratio:.0e}",
+        _rounding_cell(pair),
+        outcome,
+    ]
 
 
-def _closest_to_bound(pair: ParityPair) -> str:
+def _rounding_cell(pair: ParityPair) -> str:
     """The error that takes most of its bound, of either framework."""
     if not pair.rounding:
         return ABSENT
     check = max(pair.rounding, key=severity)
-    what = check.quantity if check.weight is None else f"{check.quantity} of {check.weight}"
-    return f"at most {100 * severity(check):.0f} % of its bound ({check.framework}, {what})"
+    quantity = check.quantity if check.weight is None else f"{check.quantity} of {check.weight}"
+    return f"at most {100 * severity(check):.0f} % of its bound ({check.framework}, {quantity})"
 
 
-def _apart(quantity: ParityQuantity) -> str:
+def _quantity_cell(quantity: ParityQuantity) -> str:
     if quantity.largest_relative_difference is None:
         return f"{ABSENT} ({quantity.reason})"
     where = quantity.where or (f"step {quantity.at_step}" if quantity.at_step else "")
     return f"{quantity.largest_relative_difference:.1e}" + (f" ({where})" if where else "")
-
-
-def equal_rows(section: Section) -> list[list[str]]:
-    """A row a field that had to be equal and is, with its value; fields that no run has are beside the point."""
-    return [[field, show_value(value)] for field, value in section.held_equal.items() if value is not None]
-
-
-def unmeasured_rows(section: Section) -> list[list[str]]:
-    """A row a missing measurement: metric, framework, how many runs lack it, the reason."""
-    reasons: dict[tuple[str, str, str], int] = {}
-    for row in section.runs:
-        for metric in METRICS:
-            if metric.name in row.missing:
-                key = (metric.label, row.framework, row.missing[metric.name])
-                reasons[key] = reasons.get(key, 0) + 1
-    return [
-        [label, framework, counted(count, "run"), reason]
-        for (label, framework, reason), count in sorted(reasons.items())
-    ]

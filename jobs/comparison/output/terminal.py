@@ -15,58 +15,55 @@ from jobs.io.stdio import escape_control_chars
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from jobs.comparison.schema import Comparison, Gate, Section
+    from jobs.comparison.schema import Comparison, Section
 
-UNPAIRED_SHOWN: Final = 10
+MAX_UNPAIRED: Final = 10
+_ALARM: Final = "bold red"
 
 
 def render_terminal(comparison: Comparison, console: Console) -> None:
-    """Print ``comparison``; text out of reports reaches the terminal without markup or control characters."""
+    """Print ``comparison``; text from reports reaches the terminal without markup or control characters."""
+
+    def say(line: str, style: str = "") -> None:
+        console.print(_text(line, style))
+
     for section in comparison.sections:
         console.print(_table(section))
-        console.print(_line(section.verdict.text, style="bold"))
-        console.print(_line(section.parity.text, style="bold red" if section.parity.outcome == "differ" else ""))
-        differing = [difference.field for difference in section.differences]
-        if differing:
-            console.print(_line(f"differs, see comparison.md: {', '.join(differing)}"))
-        absent = tables.unmeasured(section)
-        if absent:
-            console.print(_line(f"not measured, see comparison.md: {', '.join(absent)}"))
+        say(section.verdict.text, "bold")
+        say(section.parity.text, _ALARM if section.parity.outcome == "differ" else "")
+        for what, names in (
+            ("differs", [difference.field for difference in section.differences]),
+            ("not measured", tables.unmeasured_labels(section)),
+        ):
+            if names:
+                say(f"{what}, see comparison.md: {', '.join(names)}")
         for line in tables.fleet_lines(section):
-            console.print(_line(line))
+            say(line)
         console.print()
     if comparison.gate is not None:
-        _print_gate(comparison.gate, console)
+        say(f"against the baseline: {comparison.gate.outcome}", "bold")
+        for side in comparison.gate.sides:
+            say(f"{side.recipe}, {side.protocol}, {side.framework}: {side.text}")
+        for line in comparison.gate.triage:
+            say(line)
+        console.print()
     if not comparison.sections:
         for pair in comparison.parity:
-            style = "bold red" if pair.outcome in FAILED else ""
-            console.print(_line(f"parity of {pair.recipe}: {OUTCOME[pair.outcome]}; {pair.text}", style=style))
-    for trace in comparison.unpaired_traces[:UNPAIRED_SHOWN]:
-        console.print(_line(unpaired_line(trace)))
+            style = _ALARM if pair.outcome in FAILED else ""
+            say(f"parity of {pair.recipe}: {OUTCOME[pair.outcome]}; {pair.text}", style)
+    for trace in comparison.unpaired_traces[:MAX_UNPAIRED]:
+        say(unpaired_line(trace))
 
 
-def _print_gate(gate: Gate, console: Console) -> None:
-    console.print(_line(f"against the baseline: {gate.outcome}", style="bold"))
-    for side in gate.sides:
-        console.print(_line(f"{side.recipe}, {side.protocol}, {side.framework}: {side.text}"))
-    for line in gate.triage:
-        console.print(_line(line))
-    console.print()
-
-
-def _line(text: str, *, style: str = "") -> Text:
+def _text(text: str, style: str = "") -> Text:
     return Text(escape_control_chars(text), style=style)
 
 
 def _table(section: Section) -> Table:
-    ratio = tables.ratio_heading(section)
-    table = Table(title=_line(f"{section.recipe}, {section.protocol}"), title_justify="left")
-    table.add_column("median (IQR)")
-    for side in section.sides:
-        table.add_column(_line(tables.side_heading(side)), justify="right")
-    if ratio is not None:
-        table.add_column(_line(ratio), justify="right")
-    table.add_row("runs", *(_line(cell) for cell in tables.runs_row(section)), *([] if ratio is None else [""]))
-    for cells in tables.metric_rows(section):
-        table.add_row(*(_line(cell) for cell in cells))
+    metrics = tables.metric_table(section)
+    table = Table(title=_text(f"{section.recipe}, {section.protocol}"), title_justify="left")
+    for index, heading in enumerate(metrics.headings):
+        table.add_column(_text(heading), justify="right" if index else "left")
+    for cells in metrics.rows:
+        table.add_row(*map(_text, cells))
     return table

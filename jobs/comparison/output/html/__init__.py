@@ -1,5 +1,4 @@
-"""The comparison as one HTML file: no script, no network, light and dark, and good on paper.
+"""The comparison as one HTML file: no script, no network, light and dark, printable.
 
-:mod:`.page` fills the template; :mod:`.figures` draws; :mod:`.timelines` reads the samples that only whole reports
-have; :mod:`.svg` turns matplotlib's output into SVG that takes its colours and font from the page.
+:mod:`.page` fills the template, :mod:`.svg` has the parts of a drawing, and each other module makes one figure.
 """

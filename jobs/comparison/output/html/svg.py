@@ -1,146 +1,176 @@
-"""Draws with matplotlib, and makes of its SVG a figure that belongs to a page.
+"""Parts of a figure, as SVG that fits any width of page.
 
-Text stays text, in the page's own font: it can be searched and copied, keeps sharp in print, and takes the page's
-colour. matplotlib lays it out by its own wide font, so a reader's system font never needs more room. Colours
-become classes that the style sheet sets for light and dark; nothing is left of ``style`` attributes, which
-the page's content security policy would refuse.
+Horizontal positions are percentages of the drawing's width. Heights, vertical positions and text sizes are CSS pixels.
+Colours come from the style sheet: a class sets ``color``, and every shape is drawn in ``currentColor``.
 """
 
 from __future__ import annotations
 
-import io
-import re
-from typing import TYPE_CHECKING, Any, Final
-from xml.etree import ElementTree as ET
+from dataclasses import dataclass
+from math import ceil, floor, log10
+from typing import TYPE_CHECKING, Final
 
-import matplotlib as mpl
 from markupsafe import Markup
-from matplotlib.figure import Figure
 
-from jobs.comparison.output.html.theme import INK, QUIET, ROLE, RULE
 from jobs.io.stdio import escape_control_chars
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Iterable, Sequence
 
-SVG: Final = "http://www.w3.org/2000/svg"
-_XLINK_HREF: Final = "{http://www.w3.org/1999/xlink}href"
-_DROPPED: Final = frozenset({"font-family", "stroke-dashoffset", "stroke-linecap", "stroke-linejoin"})
-_COORDINATES: Final = ("d", "x", "y", "width", "height", "points", "transform", "stroke-dasharray", "stroke-width")
+AXIS_HEIGHT: Final = 24
+"""Pixels that :func:`x_axis` takes below its line."""
 
-_SETTINGS: Final[dict[Any, Any]] = {
-    "axes.edgecolor": QUIET,
-    "axes.grid": False,
-    "axes.labelcolor": QUIET,
-    "axes.labelsize": 12,
-    "axes.linewidth": 1,
-    "axes.spines.left": False,
-    "axes.spines.right": False,
-    "axes.spines.top": False,
-    "axes.titlecolor": INK,
-    "font.family": "DejaVu Sans",
-    "font.size": 12,
-    "grid.color": RULE,
-    "path.simplify": True,
-    "svg.fonttype": "none",
-    "svg.hashsalt": "mnist-jobs",
-    "text.color": INK,
-    "text.parse_math": False,
-    "xtick.color": QUIET,
-    "xtick.major.size": 4,
-    "ytick.color": QUIET,
-    "ytick.major.size": 0,
-}
+AXIS_TITLE_HEIGHT: Final = 20
+"""Pixels more for its title."""
 
-ET.register_namespace("", SVG)
+_EDGE: Final = 0.06
+"""A tick label this near to an edge of the drawing ends at its tick instead of being centred on it."""
 
 
-def draw(
-    paint: Callable[[Figure], None], *, name: str, title: str, description: str, width: float, height: float, kind: str
+@dataclass(frozen=True, kw_only=True)
+class Scale:
+    """Maps values to positions; ``ticks`` are the values that an axis names."""
+
+    low: float
+    high: float
+    ticks: Sequence[float]
+    logarithmic: bool = False
+
+    def fraction(self, value: float) -> float:
+        """0 at the low end, 1 at the high end."""
+        if self.logarithmic:
+            return log10(value / self.low) / log10(self.high / self.low)
+        return (value - self.low) / (self.high - self.low)
+
+    def x(self, value: float) -> str:
+        """Percent of the width."""
+        return f"{100 * self.fraction(value):.2f}%"
+
+    def y(self, value: float, height: float) -> float:
+        """Pixels from the top of an area that is ``height`` pixels high."""
+        return height * (1 - self.fraction(value))
+
+    def labelled_ticks(self) -> list[tuple[float, str]]:
+        """Each tick with its label; all have the same number of decimals unless they are very large or small."""
+        step = self.ticks[1] - self.ticks[0] if len(self.ticks) > 1 else 1.0
+        if self.logarithmic or step < 1e-4 or max(map(abs, self.ticks)) >= 1e9:
+            return [(tick, f"{tick:.4g}") for tick in self.ticks]
+        decimals = len(f"{step:.6f}".rstrip("0").partition(".")[2])
+        return [(tick, f"{tick:,.{decimals}f}") for tick in self.ticks]
+
+
+def linear_scale(values: Iterable[float], *, margin: float = 0.0, max_steps: int = 5) -> Scale:
+    """A linear scale over ``values`` with ``margin`` times their span free at both ends; ticks at round numbers."""
+    values = list(values)
+    low, high = min(values), max(values)
+    if high - low <= 1e-9 * max(abs(low), abs(high)):
+        room = 0.05 * abs(high) or 1.0
+    else:
+        room = margin * (high - low)
+    low, high = low - room, high + room
+    smallest_step = (high - low) / max_steps
+    power = 10.0 ** floor(log10(smallest_step))
+    step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= smallest_step or factor == 10)
+    ticks = [index * step for index in range(ceil(low / step), floor(high / step) + 1)]
+    return Scale(low=low, high=high, ticks=ticks)
+
+
+def element(tag: str, *children: str, **attributes: str | float | None) -> Markup:
+    """An element; text is escaped. ``class_`` sets ``class``, ``text_anchor`` sets ``text-anchor``, and so on."""
+    start = Markup().join(
+        Markup(' {}="{}"').format(
+            name.rstrip("_").replace("_", "-"), f"{value:.6g}" if isinstance(value, float) else value
+        )
+        for name, value in attributes.items()
+        if value is not None
+    )
+    content = Markup().join(
+        child if isinstance(child, Markup) else escape_control_chars(child) for child in children
+    )
+    return Markup("<{0}{1}>{2}</{0}>").format(tag, start, content)
+
+
+def drawing(*children: str, name: str, title: str, description: str, height: float) -> Markup:
+    """A whole figure as an inline ``svg``; ``name`` is unique in the page and prefixes its ids."""
+    return element(
+        "svg",
+        element("title", title, id=f"{name}-title"),
+        element("desc", description, id=f"{name}-desc"),
+        *children,
+        class_="plot",
+        role="img",
+        aria_labelledby=f"{name}-title {name}-desc",
+        width="100%",
+        height=height,
+    )
+
+
+def text(
+    content: str, *, y: float, x: str | float = "0%", anchor: str | None = None, class_: str | None = None
 ) -> Markup:
-    """The figure that ``paint`` draws on ``width`` x ``height`` CSS pixels, as an inline ``svg`` element.
+    return element("text", content, x=x, y=y, text_anchor=anchor, class_=class_)
 
-    ``name`` prefixes every id in it, and must be unique in the page; ``kind`` is an extra class.
+
+def line(x1: str, x2: str, y1: float, y2: float, class_: str | None = None) -> Markup:
+    return element("line", x1=x1, x2=x2, y1=y1, y2=y2, class_=class_)
+
+
+def bar(scale: Scale, low: float, high: float, *, y: float, height: float, class_: str | None = None) -> Markup:
+    """A rectangle from ``low`` to ``high``."""
+    width = f"{100 * (scale.fraction(high) - scale.fraction(low)):.2f}%"
+    return element("rect", x=scale.x(low), y=y, width=width, height=height, class_=class_)
+
+
+def marks(framework: str, points: Iterable[tuple[str, float]], *, small: bool = False) -> Markup:
+    """The framework's mark at each (x, y); the page defines the marks once."""
+    target = f"#{'small-' if small else ''}mark-{framework}"
+    return Markup().join(element("use", href=target, x=x, y=y) for x, y in points)
+
+
+def polyline(points: Iterable[tuple[float, float]], *, height: float) -> Markup:
+    """A line through (fraction of the width, y), cut off outside an area that is ``height`` pixels high.
+
+    A ``polyline`` takes no percentages, so it is drawn 1,000 units wide and stretched; its stroke is not.
     """
-    # matplotlib's styles of a user's own must not change the page, hence the defaults first.
-    with mpl.rc_context():
-        mpl.rcdefaults()
-        mpl.rcParams.update(_SETTINGS)
-        figure = Figure(figsize=(width / 72, height / 72), dpi=72)
-        figure.patch.set_visible(False)
-        paint(figure)
-        for axes in figure.axes:
-            axes.patch.set_visible(False)
-        raw = io.BytesIO()
-        figure.savefig(raw, format="svg", metadata={"Date": None})
-    root = ET.fromstring(raw.getvalue())  # noqa: S314
-    _remove(root, {"metadata", "style"})
-    for element in root.iter():
-        _restyle(element)
-    _rename(root, name)
-    for attribute in ("width", "height", "version"):
-        root.attrib.pop(attribute, None)
-    root.set("class", f"plot {kind}")
-    root.set("role", "img")
-    root.set("aria-labelledby", f"{name}-title {name}-desc")
-    for place, (tag, text) in enumerate((("title", title), ("desc", description))):
-        element = ET.Element(f"{{{SVG}}}{tag}", {"id": f"{name}-{tag}"})
-        element.text = escape_control_chars(text)
-        root.insert(place, element)
-    return Markup(ET.tostring(root, encoding="unicode"))  # noqa: S704 - escaped by ElementTree
+    path = " ".join(f"{1000 * x:.1f},{y:.1f}" for x, y in points)
+    return element(
+        "svg",
+        element("polyline", points=path, vector_effect="non-scaling-stroke"),
+        width="100%",
+        height=height,
+        viewBox=f"0 0 1000 {height}",
+        preserveAspectRatio="none",
+    )
 
 
-def _remove(element: ET.Element, tags: set[str]) -> None:
-    for child in list(element):
-        if child.tag.removeprefix(f"{{{SVG}}}") in tags:
-            element.remove(child)
-        else:
-            _remove(child, tags)
-            if child.tag in {f"{{{SVG}}}defs", f"{{{SVG}}}g"} and not len(child):
-                element.remove(child)
+def lane_heading(name: str, value: str, *, y: float) -> Markup:
+    """What a lane shows, at the left, and its value, at the right."""
+    return text(name, y=y, class_="halo") + text(value, x="100%", y=y, anchor="end", class_="halo strong")
 
 
-def _restyle(element: ET.Element) -> None:
-    """Style properties as attributes, colours as classes."""
-    classes: list[str] = []
-    for declaration in element.attrib.pop("style", "").split(";"):
-        name, _, value = (part.strip() for part in declaration.partition(":"))
-        if not name or name in _DROPPED:
-            continue
-        if name in {"fill", "stroke"} and value in ROLE:
-            classes.append(f"{name}-{ROLE[value]}")
-        element.set(name, value)
-    if element.tag == f"{{{SVG}}}text" and not any(name.startswith("fill-") for name in classes):
-        classes.append("fill-ink")
-    if classes:
-        element.set("class", " ".join(classes))
-    if re.fullmatch(r"rotate\(-?0 .*", element.get("transform", "")):
-        del element.attrib["transform"]
-    for name in _COORDINATES:
-        if name in element.attrib:
-            element.set(name, re.sub(r"-?\d+\.\d+", _shorter, " ".join(element.attrib[name].split())))
-    element.tail = None
-    if element.tag != f"{{{SVG}}}text":
-        element.text = None
+def plot_area(*children: str, y: float, height: float) -> Markup:
+    """An area with room for the labels of :func:`grid` at its left; positions of ``children`` are relative to it."""
+    return element(
+        "svg", *children, class_="area", x=48, y=y, width="90%", height=height, overflow="visible"
+    )
 
 
-def _shorter(number: re.Match[str]) -> str:
-    return f"{float(number[0]):.2f}".rstrip("0").rstrip(".")
+def grid(scale: Scale, *, height: float) -> Markup:
+    """A horizontal line for each tick, with its label left of the area."""
+    parts = Markup()
+    for tick, label in scale.labelled_ticks():
+        y = scale.y(tick, height)
+        parts += line("0%", "100%", y, y, class_="rule") + text(label, x=-8, y=y + 4, anchor="end")
+    return element("g", parts, class_="quiet")
 
 
-def _rename(root: ET.Element, name: str) -> None:
-    """Prefix the ids that something refers to, and drop the others: figures share one document."""
-    used: set[str] = set()
-    for element in root.iter():
-        target = element.attrib.pop(_XLINK_HREF, None)
-        if target is not None:
-            used.add(target.removeprefix("#"))
-            element.set("href", f"#{name}-{target.removeprefix('#')}")
-        clip = re.fullmatch(r"url\(#(.+)\)", element.get("clip-path", ""))
-        if clip:
-            used.add(clip[1])
-            element.set("clip-path", f"url(#{name}-{clip[1]})")
-    for element in root.iter():
-        own = element.attrib.pop("id", None)
-        if own in used:
-            element.set("id", f"{name}-{own}")
+def x_axis(scale: Scale, *, y: float, title: str | None = None) -> Markup:
+    """A line at ``y`` with ticks and labels under it, and below them the title."""
+    parts = line("0%", "100%", y, y)
+    for tick, label in scale.labelled_ticks():
+        x, fraction = scale.x(tick), scale.fraction(tick)
+        anchor = "start" if fraction < _EDGE else "end" if fraction > 1 - _EDGE else "middle"
+        parts += line(x, x, y, y + 4) + text(label, x=x, y=y + 17, anchor=anchor)
+    if title is not None:
+        parts += text(title, x="50%", y=y + 17 + AXIS_TITLE_HEIGHT, anchor="middle")
+    return element("g", parts, class_="quiet")

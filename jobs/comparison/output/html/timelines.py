@@ -1,12 +1,34 @@
-"""Samples over time of one run a side, read again from its report: memory holds none of them until here."""
+"""What the devices did over time: one run a side, from the moment its training began.
+
+The samples are read again from the report, since reports of thousands of runs do not fit in memory.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from math import fsum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
+
+from markupsafe import Markup
 
 from jobs.comparison.input.metrics import HEADLINE, Missing, null_reason, plausible
+from jobs.comparison.output.html.figure import DISPLAY_NAMES, FigureBlock, framework_legend
+from jobs.comparison.output.html.svg import (
+    AXIS_HEIGHT,
+    AXIS_TITLE_HEIGHT,
+    Scale,
+    drawing,
+    element,
+    grid,
+    line,
+    linear_scale,
+    plot_area,
+    polyline,
+    text,
+    x_axis,
+)
+from jobs.comparison.output.tables import Table
+from jobs.comparison.text import ABSENT, number
 from jobs.errors import BadInput
 
 if TYPE_CHECKING:
@@ -18,6 +40,20 @@ if TYPE_CHECKING:
 
 SectionKey = tuple[str, str]
 """Recipe and protocol."""
+
+GPU_COLUMNS: Final = {
+    "util_percent": "GPU utilization, % of time with some kernel",
+    "sm_util_percent": "Busy multiprocessors (SM), %",
+    "power_w": "GPU power, W",
+}
+HOST_COLUMNS: Final = {"cpu_percent": "CPU, % of one core"}
+
+MAX_POINTS: Final = 400
+"""Points of one line; more samples than that are drawn as their means."""
+
+TABLE_ROWS: Final = 16
+
+_TITLE, _PLOT, _GAP = 26, 120, 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +84,7 @@ def _of_side(runs: Sequence[RunSummary]) -> Timeline | Missing:
     with_series = [run for run in runs if run.has_series]
     if not with_series:
         return Missing(reason=f"no {framework} report carries samples: a log's line leaves them to the report file")
-    run = _typical(with_series)
+    run = _median_run(with_series)
     if run is None:
         return Missing(reason=f"no {framework} run with samples has completed")
     try:
@@ -57,8 +93,8 @@ def _of_side(runs: Sequence[RunSummary]) -> Timeline | Missing:
         return Missing(reason=f"{framework}: {error}")
 
 
-def _typical(runs: Sequence[RunSummary]) -> RunSummary | None:
-    """The run in the middle by speed, the lower of two; the run id decides among equals."""
+def _median_run(runs: Sequence[RunSummary]) -> RunSummary | None:
+    """The run with the median speed, of two the lower; the run id decides among equals."""
     measured = [
         (speed, run.run_id, run.attempt, run)
         for run in runs
@@ -69,37 +105,142 @@ def _typical(runs: Sequence[RunSummary]) -> RunSummary | None:
 
 def _timeline(report: Report) -> Timeline | Missing:
     framework = report.config.framework
+    series = report.timeseries
     training = [phase for phase in report.phases if phase.name in {"first_step", "train"}]
-    if report.timeseries is None or not training:
+    if series is None or not training:
         return Missing(reason=f"{framework}: the report has no samples of training")
     begin_s = min(phase.start_s for phase in training)
     trained_s = max(phase.end_s for phase in training) - begin_s
     if not plausible(trained_s):
         return Missing(reason=f"{framework}: training comes to {trained_s:.4g} s, which no run can have")
-    series = report.timeseries
     columns = {
-        name: [
+        name: sorted(
             (t_s - begin_s, value)
             for t_s, value in zip(series.t_s, values, strict=False)
             if value is not None and plausible(value) and plausible(t_s - begin_s)
-        ]
+        )
         for name, values in zip(series.columns, series.values, strict=False)
     }
-    gpu = columns.get("util_percent") or columns.get("power_w")
+    has_gpu = columns.get("util_percent") or columns.get("power_w")
     return Timeline(
         framework=framework,
         run_id=report.run_id,
         trained_s=trained_s,
-        columns={name: sorted(points) for name, points in columns.items() if points},
-        no_gpu=None if gpu else null_reason(report, "phases[].gpu"),
+        columns={name: points for name, points in columns.items() if points},
+        no_gpu=None if has_gpu else null_reason(report, "phases[].gpu"),
     )
 
 
-def binned(points: Sequence[tuple[float, float]], *, start_s: float, end_s: float, bins: int) -> list[float | None]:
-    """Mean value in each of ``bins`` equal spans of ``start_s`` … ``end_s``, ``None`` where no sample fell."""
-    width_s = (end_s - start_s) / bins
+def timeline_figure(found: Sequence[Timeline | Missing], name: str) -> FigureBlock:
+    """Utilization, multiprocessors and power over time, or the CPU where there is no GPU."""
+    title = "Over time"
+    runs = [timeline for timeline in found if isinstance(timeline, Timeline)]
+    missing = [timeline.reason for timeline in found if isinstance(timeline, Missing)]
+    columns = _columns(runs)
+    if not columns:
+        return FigureBlock(title=title, note=_sentences(missing) or "No report carries samples.")
+    times = [t_s for run in runs for column in columns for t_s, _ in run.columns.get(column, [])]
+    scale = linear_scale([0.0, *(run.trained_s for run in runs), *times], max_steps=6)
+    panel_height = _TITLE + _PLOT + AXIS_HEIGHT + _GAP
+    notes = [f"No GPU figures: {reason}" for reason in sorted({run.no_gpu for run in runs if run.no_gpu})] + missing
+    tops = {column: _top(runs, column) for column in columns}
+    if any(value > tops[column] for column in columns for run in runs for _, value in run.columns.get(column, [])):
+        notes.append("Some readings outside training lie above the frame; the table has them")
+    return FigureBlock(
+        title=title,
+        caption=(
+            "One run a side, the one in the middle by speed ("
+            + ", ".join(f"{DISPLAY_NAMES[run.framework]}: {run.run_id}" for run in runs)
+            + "). The upright lines mark where each side's training began and ended."
+        ),
+        legend=framework_legend([run.framework for run in runs]),
+        legend_of_lines=True,
+        drawing=drawing(
+            *(
+                text(heading, y=panel_height * index + 12, class_="strong")
+                + plot_area(
+                    _panel(runs, column, scale, tops[column], last=index == len(columns) - 1),
+                    y=panel_height * index + _TITLE,
+                    height=_PLOT,
+                )
+                for index, (column, heading) in enumerate(columns.items())
+            ),
+            name=name,
+            title=title,
+            description="; ".join(
+                f"{heading}: mean while training {', '.join(_mean(run, column) for run in runs)}"
+                for column, heading in columns.items()
+            ),
+            height=panel_height * len(columns) - _GAP + AXIS_TITLE_HEIGHT,
+        ),
+        note=_sentences(notes) or None,
+        table=Table(
+            ["seconds", *(f"{DISPLAY_NAMES[run.framework]}: {heading}" for heading in columns.values() for run in runs)],
+            _rows([run.columns.get(column, []) for column in columns for run in runs], scale),
+        ),
+    )
+
+
+def _columns(runs: Sequence[Timeline]) -> dict[str, str]:
+    for choice in (GPU_COLUMNS, HOST_COLUMNS):
+        present = {name: heading for name, heading in choice.items() if any(name in run.columns for run in runs)}
+        if present:
+            return present
+    return {}
+
+
+def _panel(runs: Sequence[Timeline], column: str, x_scale: Scale, top: float, *, last: bool) -> Markup:
+    y_scale = linear_scale([0.0, top], max_steps=4)
+    begin = x_scale.x(0)
+    parts = grid(y_scale, height=_PLOT) + element("g", line(begin, begin, 0, _PLOT), class_="quiet")
+    for run in runs:
+        points = run.columns.get(column, [])
+        if len(points) > MAX_POINTS:
+            points = [point for point in binned(points, x_scale, bins=MAX_POINTS) if point is not None]
+        end = x_scale.x(run.trained_s)
+        path = polyline([(x_scale.fraction(t_s), y_scale.y(value, _PLOT)) for t_s, value in points], height=_PLOT)
+        parts += element("g", line(end, end, 0, _PLOT), path, class_=run.framework)
+    return parts + x_axis(x_scale, y=_PLOT, title="seconds since training began" if last else None)
+
+
+def _training_values(run: Timeline, column: str) -> list[float]:
+    return [value for t_s, value in run.columns.get(column, []) if 0 <= t_s <= run.trained_s]
+
+
+def _top(runs: Sequence[Timeline], column: str) -> float:
+    """The scale's end. Only training sets it, so that one odd reading at the start does not flatten the rest."""
+    return 1.08 * max((value for run in runs for value in _training_values(run, column)), default=0) or 1.0
+
+
+def _mean(run: Timeline, column: str) -> str:
+    values = _training_values(run, column)
+    return f"{DISPLAY_NAMES[run.framework]} {number(fsum(values) / len(values)) if values else ABSENT}"
+
+
+def _rows(lines: Sequence[Sequence[tuple[float, float]]], scale: Scale) -> list[list[str]]:
+    """Means over equal spans of time."""
+    means = [binned(points, scale, bins=TABLE_ROWS) for points in lines]
+    width_s = (scale.high - scale.low) / TABLE_ROWS
+    return [
+        [
+            f"{scale.low + index * width_s:.1f} to {scale.low + (index + 1) * width_s:.1f}",
+            *(ABSENT if (point := line_means[index]) is None else number(point[1]) for line_means in means),
+        ]
+        for index in range(TABLE_ROWS)
+    ]
+
+
+def binned(points: Iterable[tuple[float, float]], scale: Scale, *, bins: int) -> list[tuple[float, float] | None]:
+    """The middle and the mean value of each of ``bins`` equal spans of ``scale``, ``None`` where no sample fell."""
+    width_s = (scale.high - scale.low) / bins
     inside: list[list[float]] = [[] for _ in range(bins)]
     for t_s, value in points:
-        if start_s <= t_s <= end_s and width_s > 0:
-            inside[min(bins - 1, int((t_s - start_s) / width_s))].append(value)
-    return [fsum(values) / len(values) if values else None for values in inside]
+        inside[min(bins - 1, int((t_s - scale.low) / width_s))].append(value)
+    return [
+        (scale.low + (index + 0.5) * width_s, fsum(values) / len(values)) if values else None
+        for index, values in enumerate(inside)
+    ]
+
+
+def _sentences(texts: Sequence[str]) -> str:
+    return " ".join(f"{text.rstrip('.')}." for text in texts)

@@ -1,0 +1,44 @@
+"""What every figure of the page is made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from markupsafe import Markup
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from jobs.comparison.output.tables import Table
+    from jobs.comparison.schema import FrameworkName
+
+DISPLAY_NAMES: Final[Mapping[FrameworkName, str]] = {"tensorflow": "TensorFlow", "torch": "PyTorch"}
+"""How the page names the frameworks."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FigureBlock:
+    """A figure with its words and its table. With nothing to draw, ``note`` says why and the rest is empty.
+
+    ``legend`` has (class in the style sheet, label); ``legend_of_lines`` shows lines instead of marks.
+    """
+
+    title: str
+    caption: str = ""
+    legend: tuple[tuple[str, str], ...] = ()
+    legend_of_lines: bool = False
+    drawing: Markup = Markup()
+    note: str | None = None
+    table: Table | None = None
+
+
+def framework_legend(frameworks: list[FrameworkName]) -> tuple[tuple[str, str], ...]:
+    return tuple((framework, DISPLAY_NAMES[framework]) for framework in frameworks)
+
+
+def subsample(count: int, limit: int) -> list[int]:
+    """At most ``limit`` of ``count`` indices, evenly spaced, with the first and the last."""
+    if count <= limit:
+        return list(range(count))
+    return sorted({round(index * (count - 1) / (limit - 1)) for index in range(limit)})

@@ -1,0 +1,98 @@
+"""Where the time of a run goes: its phases, stacked."""
+
+from __future__ import annotations
+
+from statistics import median
+from typing import TYPE_CHECKING, Final, get_args
+
+from markupsafe import Markup
+
+from jobs.comparison.output.html.figure import DISPLAY_NAMES, FigureBlock
+from jobs.comparison.output.html.svg import (
+    AXIS_HEIGHT,
+    AXIS_TITLE_HEIGHT,
+    Scale,
+    bar,
+    drawing,
+    lane_heading,
+    linear_scale,
+    x_axis,
+)
+from jobs.comparison.output.tables import Table
+from jobs.comparison.text import ABSENT, counted, number
+from jobs.report.schema import PhaseName
+
+if TYPE_CHECKING:
+    from jobs.comparison.schema import FrameworkName, Section
+
+_LABELS: Final[dict[PhaseName, str]] = {phase: phase.replace("_", " ") for phase in get_args(PhaseName)}
+"""In the order in which a run passes through the phases."""
+
+_LANE: Final = 56
+
+
+def phases_figure(section: Section, name: str) -> FigureBlock:
+    """The median time of completed runs in each phase, side by side."""
+    title = "Where the time goes"
+    stacks: dict[FrameworkName, dict[PhaseName, float]] = {}
+    counts: list[str] = []
+    for side in section.sides:
+        completed = [
+            row.phases_s for row in section.runs if row.framework == side.framework and row.status == "completed"
+        ]
+        stack = {
+            phase: median(times.get(phase, 0.0) for times in completed)
+            for phase in _LABELS
+            if any(phase in times for times in completed)
+        }
+        if stack:
+            stacks[side.framework] = stack
+            counts.append(counted(len(completed), f"{DISPLAY_NAMES[side.framework]} run"))
+    if not stacks:
+        return FigureBlock(title=title, note="No completed run has phases.")
+    present = [phase for phase in _LABELS if any(phase in stack for stack in stacks.values())]
+    scale = linear_scale([0.0, *(sum(stack.values()) for stack in stacks.values())])
+    height = _LANE * len(stacks)
+    return FigureBlock(
+        title=title,
+        caption=(
+            f"Median time in each phase, over {' and '.join(counts)}. Steady training, by which the verdict is "
+            "reached, is the train phase alone; the first step compiles."
+        ),
+        legend=tuple((_class(phase), _LABELS[phase]) for phase in present),
+        drawing=drawing(
+            *(
+                _lane(framework, stack, scale, top=_LANE * index)
+                for index, (framework, stack) in enumerate(stacks.items())
+            ),
+            x_axis(scale, y=height, title="seconds"),
+            name=name,
+            title=title,
+            description="; ".join(
+                f"{DISPLAY_NAMES[framework]}: "
+                + ", ".join(f"{_LABELS[phase]} {number(value)} s" for phase, value in stack.items())
+                for framework, stack in stacks.items()
+            ),
+            height=height + AXIS_HEIGHT + AXIS_TITLE_HEIGHT,
+        ),
+        table=Table(
+            ["phase", *(f"{DISPLAY_NAMES[framework]}, s" for framework in stacks)],
+            [
+                [_LABELS[phase], *(number(stack[phase]) if phase in stack else ABSENT for stack in stacks.values())]
+                for phase in present
+            ],
+        ),
+    )
+
+
+def _lane(framework: FrameworkName, stack: dict[PhaseName, float], scale: Scale, *, top: float) -> Markup:
+    parts = lane_heading(DISPLAY_NAMES[framework], f"{number(sum(stack.values()))} s", y=top + 15)
+    start_s = 0.0
+    for phase, time_s in stack.items():
+        parts += bar(scale, start_s, start_s + time_s, y=top + 22, height=24, class_=f"segment {_class(phase)}")
+        start_s += time_s
+    return parts
+
+
+def _class(phase: PhaseName) -> str:
+    return f"phase-{phase.replace('_', '-')}"

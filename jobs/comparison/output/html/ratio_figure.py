@@ -1,0 +1,93 @@
+"""The ratio of the two medians with its interval, and the band of ratios that count as equivalent."""
+
+from __future__ import annotations
+
+from math import log10
+from typing import TYPE_CHECKING, Final
+
+from markupsafe import Markup
+
+from jobs.comparison.analysis.statistics import SMALLEST_EFFECT
+from jobs.comparison.output.html.figure import DISPLAY_NAMES, FigureBlock
+from jobs.comparison.output.html.svg import (
+    AXIS_HEIGHT,
+    AXIS_TITLE_HEIGHT,
+    Scale,
+    bar,
+    drawing,
+    element,
+    lane_heading,
+    line,
+    x_axis,
+)
+from jobs.comparison.output.tables import METRIC_BY_NAME, Table, ratio_cell
+from jobs.comparison.text import ABSENT
+
+if TYPE_CHECKING:
+    from jobs.comparison.schema import MetricRatio, Section
+
+_TICKS: Final = (0.001, 0.01, 0.1, 0.2, 0.33, 0.5, 0.67, 0.8, 0.9, 1, 1.1, 1.25, 1.5, 2, 3, 5, 10, 100, 1000)
+_MAX_TICKS: Final = 7
+_LANE: Final = 44
+
+
+def ratio_figure(section: Section, name: str) -> FigureBlock:
+    """A lane for each metric whose medians have a ratio."""
+    title = "One against the other"
+    ratios = section.ratios
+    if not ratios:
+        reason = "There is one side only." if len(section.sides) == 1 else "The medians cannot be divided."
+        return FigureBlock(title=title, note=reason)
+    division = f"{DISPLAY_NAMES[ratios[0].numerator]} ÷ {DISPLAY_NAMES[ratios[0].denominator]}"
+    scale = _scale(ratios)
+    height = _LANE * len(ratios)
+    labels = [METRIC_BY_NAME[ratio.metric].label for ratio in ratios]
+    return FigureBlock(
+        title=title,
+        caption=(
+            f"Medians, {division}, with the bootstrap interval. At the line they are equal; inside the band they "
+            f"differ by less than {100 * (SMALLEST_EFFECT - 1):.0f} %."
+        ),
+        drawing=drawing(
+            bar(scale, 1 / SMALLEST_EFFECT, SMALLEST_EFFECT, y=0, height=height, class_="band"),
+            line(scale.x(1), scale.x(1), 0, height, "quiet"),
+            *(_lane(ratio, scale, top=_LANE * index) for index, ratio in enumerate(ratios)),
+            x_axis(scale, y=height, title=f"{division}, logarithmic"),
+            name=name,
+            title=title,
+            description="; ".join(
+                f"{label}: {ratio_cell(ratio)}" for label, ratio in zip(labels, ratios, strict=True)
+            ),
+            height=height + AXIS_HEIGHT + AXIS_TITLE_HEIGHT,
+        ),
+        table=Table(
+            ["metric", division, "interval from", "to"],
+            [
+                [label, *(ABSENT if value is None else f"{value:.3f}" for value in (ratio.ratio, ratio.low, ratio.high))]
+                for label, ratio in zip(labels, ratios, strict=True)
+            ],
+        ),
+    )
+
+
+def _lane(ratio: MetricRatio, scale: Scale, *, top: float) -> Markup:
+    middle = top + 29
+    parts = lane_heading(METRIC_BY_NAME[ratio.metric].label, ratio_cell(ratio), y=top + 15)
+    if ratio.low is not None and ratio.high is not None:
+        low, high = scale.x(ratio.low), scale.x(ratio.high)
+        parts += line(low, high, middle, middle, "thick")
+        parts += line(low, low, middle - 5, middle + 5, "thick") + line(high, high, middle - 5, middle + 5, "thick")
+    return parts + element("circle", cx=scale.x(ratio.ratio), cy=middle, r=4.5)
+
+
+def _scale(ratios: list[MetricRatio]) -> Scale:
+    """Logarithmic, with both sides of 1, at least a quarter either way, and a little room."""
+    values = [value for ratio in ratios for value in (ratio.ratio, ratio.low, ratio.high) if value is not None]
+    low, high = min(0.78, 0.94 * min(values)), max(1.28, 1.06 * max(values))
+    ticks: list[float] = []
+    # 1 comes first; a tick too near to an earlier one is left out.
+    for tick in sorted(_TICKS, key=lambda tick: abs(log10(tick))):
+        far = all(abs(log10(tick / other)) >= log10(high / low) / _MAX_TICKS for other in ticks)
+        if low <= tick <= high and far:
+            ticks.append(tick)
+    return Scale(low=low, high=high, ticks=sorted(ticks), logarithmic=True)

@@ -1,0 +1,135 @@
+"""Every run as a mark, with each side's median and quartiles: one panel for each metric."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from markupsafe import Markup
+
+from jobs.comparison.input.metrics import METRICS
+from jobs.comparison.output.html.figure import DISPLAY_NAMES, FigureBlock, framework_legend, subsample
+from jobs.comparison.output.html.svg import (
+    AXIS_HEIGHT,
+    bar,
+    drawing,
+    element,
+    lane_heading,
+    line,
+    linear_scale,
+    marks,
+    text,
+    x_axis,
+)
+from jobs.comparison.output.tables import Table, frameworks, metric_of, range_cell
+from jobs.comparison.text import ABSENT, counted
+
+if TYPE_CHECKING:
+    from jobs.comparison.input.metrics import Metric
+    from jobs.comparison.output.html.svg import Scale
+    from jobs.comparison.schema import FrameworkName, Section, SideMetric
+
+MAX_MARKS: Final = 200
+"""Marks of one side in one panel; more would hide each other."""
+
+_MAX_LARGE_MARKS: Final = 30
+_GOLDEN_RATIO: Final = 0.618033988749895
+"""Multiples of it, modulo 1, spread the marks of a lane evenly over its height."""
+
+_TITLE, _LANE, _GAP = 22, 46, 22
+Sides = dict["FrameworkName", "SideMetric"]
+
+
+def runs_figure(section: Section, name: str) -> FigureBlock:
+    """The distribution of each metric that was measured."""
+    title = "Every run"
+    panels: list[tuple[Metric, Sides]] = []
+    for metric in METRICS:
+        sides = {side.framework: metric_of(side, metric.name) for side in section.sides}
+        if any(side.n for side in sides.values()):
+            panels.append((metric, sides))
+    if not panels:
+        return FigureBlock(title=title, note="No run that counts has a measurement.")
+    panel_height = _TITLE + _LANE * len(section.sides) + AXIS_HEIGHT + _GAP
+    most_runs = max(side.n for _, sides in panels for side in sides.values())
+    return FigureBlock(
+        title=title,
+        caption=(
+            "One mark is one run. The band spans the middle half of a side's runs (its interquartile range), "
+            "the upright line is the median, whose value is at the right. The axes do not begin at zero."
+        ),
+        legend=framework_legend([side.framework for side in section.sides]),
+        drawing=drawing(
+            *(_panel(metric, sides, top=panel_height * index) for index, (metric, sides) in enumerate(panels)),
+            name=name,
+            title=title,
+            description="; ".join(_sentence(metric, sides) for metric, sides in panels),
+            height=panel_height * len(panels) - _GAP,
+        ),
+        note=f"{MAX_MARKS} of up to {most_runs:,} runs a side are drawn, evenly by rank; medians and quartiles are of "
+        "all."
+        if most_runs > MAX_MARKS
+        else None,
+        table=Table(
+            ["metric", "framework", "runs", "median", "quartiles", "range"],
+            [_row(metric, framework, side) for metric, sides in panels for framework, side in sides.items()],
+        ),
+    )
+
+
+def _panel(metric: Metric, sides: Sides, *, top: float) -> Markup:
+    values = [
+        value
+        for side in sides.values()
+        for value in (side.q1, side.q3, *(observation.value for observation in side.observations))
+        if value is not None
+    ]
+    factor = 100.0 if metric.unit == "ratio" else 1.0
+    scale = linear_scale([factor * value for value in values], margin=0.06)
+    parts = text(metric.heading, y=top + 12, class_="strong")
+    for lane, (framework, side) in enumerate(sides.items()):
+        parts += _lane(metric, framework, side, scale, factor=factor, top=top + _TITLE + _LANE * lane)
+    return parts + x_axis(scale, y=top + _TITLE + _LANE * len(sides))
+
+
+def _lane(
+    metric: Metric, framework: FrameworkName, side: SideMetric, scale: Scale, *, factor: float, top: float
+) -> Markup:
+    middle = top + 30
+    value = ABSENT if side.median is None else metric.shown(side.median)
+    parts = lane_heading(DISPLAY_NAMES[framework], value, y=top + 13) + line("0%", "100%", middle, middle, "rule")
+    if side.median is None or side.q1 is None or side.q3 is None:
+        return parts
+    drawn = [factor * side.observations[index].value for index in subsample(side.n, MAX_MARKS)]
+    offsets = [12 * (((index + 1) * _GOLDEN_RATIO) % 1 - 0.5) if len(drawn) > 1 else 0 for index in range(len(drawn))]
+    points = [(scale.x(value), middle + offset) for value, offset in zip(drawn, offsets, strict=True)]
+    if side.n > 1:
+        band = bar(scale, factor * side.q1, factor * side.q3, y=middle - 11, height=22, class_="faint")
+        points_and_band = band + marks(framework, points, small=len(points) > _MAX_LARGE_MARKS)
+    else:
+        points_and_band = marks(framework, points)
+    median = scale.x(factor * side.median)
+    return (
+        parts
+        + element("g", points_and_band, class_=framework)
+        + line(median, median, middle - 13, middle + 13, "thick")
+    )
+
+
+def _sentence(metric: Metric, sides: Sides) -> str:
+    medians = (
+        f"{DISPLAY_NAMES[framework]} {metric.shown(side.median)} in {counted(side.n, 'run')}"
+        for framework, side in sides.items()
+        if side.median is not None
+    )
+    return f"{metric.heading}, median: {', '.join(medians)}"
+
+
+def _row(metric: Metric, framework: FrameworkName, side: SideMetric) -> list[str]:
+    return [
+        metric.heading,
+        DISPLAY_NAMES[framework],
+        f"{side.n:,}",
+        ABSENT if side.median is None else metric.shown(side.median),
+        range_cell(metric, side.q1, side.q3),
+        range_cell(metric, side.minimum, side.maximum),
+    ]

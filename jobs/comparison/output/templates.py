@@ -1,0 +1,56 @@
+"""Loads the Markdown and HTML templates, with what both use."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from jobs.comparison.analysis.parity_verdict import unpaired_line
+from jobs.comparison.analysis.statistics import (
+    ALPHA,
+    FAMILYWISE_ALPHA,
+    RUNS_FOR_A_VERDICT,
+    SMALLEST_EFFECT,
+    UNSTABLE_SPREAD,
+)
+from jobs.comparison.analysis.verdict import MAX_FAILURE_RATE_GAP
+from jobs.comparison.output import tables
+from jobs.comparison.text import counted
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def template_environment(
+    *,
+    autoescape: bool,
+    finalize: Callable[[Any], Any],
+    paragraph_break: str,
+    filters: dict[str, Callable[..., Any]],
+) -> Environment:
+    """A strict environment; ``finalize`` gets the value of every expression.
+
+    ``paragraph_break`` and the filter ``emphasis`` are what the shared text needs of each format.
+    """
+    environment = Environment(
+        loader=PackageLoader("jobs.comparison"),
+        autoescape=autoescape,
+        finalize=finalize,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.globals |= {
+        "tables": tables,
+        "paragraph_break": paragraph_break,
+        "effect_percent": 100 * (SMALLEST_EFFECT - 1),
+        "runs_for_a_verdict": RUNS_FOR_A_VERDICT,
+        "alpha": ALPHA,
+        "familywise_alpha": FAMILYWISE_ALPHA,
+        "unstable_spread": UNSTABLE_SPREAD,
+        "max_failure_rate_gap": MAX_FAILURE_RATE_GAP,
+    }
+    environment.filters |= {"counted": counted, "unpaired_line": unpaired_line, **filters}
+    return environment
