@@ -12,7 +12,7 @@ import stat
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
 MODE: Final = 0o644
@@ -32,7 +32,7 @@ class PendingFile:
     as its writer lives, by which the next writer in the folder knows what to remove.
     """
 
-    def __init__(self, content: bytes, folder: Path, stem: str) -> None:
+    def __init__(self, content: bytes | Callable[[], Iterable[bytes]], folder: Path, stem: str) -> None:
         self._content = content
         self._folder = folder
         self._stem = os.fsdecode(os.fsencode(stem)[:_STEM_BYTES])
@@ -122,8 +122,10 @@ class PendingFile:
 
 
 @contextlib.contextmanager
-def pending_file(content: bytes, folder: Path, stem: str) -> Iterator[PendingFile]:
+def pending_file(content: bytes | Callable[[], Iterable[bytes]], folder: Path, stem: str) -> Iterator[PendingFile]:
     """Write ``content`` to the volume of ``folder``; ``link`` or ``replace`` of the result gives it its name.
+
+    Content too large for memory is a function that gives its pieces; it is called again should they be written again.
 
     Raises:
         OSError: the folder is missing or not writable, or its disk is full.
@@ -202,9 +204,10 @@ def _link_or_move(hidden: Path, path: Path) -> None:
             raise
 
 
-def _write(descriptor: int, content: bytes) -> None:
-    rest = memoryview(content)
-    while rest:
-        rest = rest[os.write(descriptor, rest) :]
+def _write(descriptor: int, content: bytes | Callable[[], Iterable[bytes]]) -> None:
+    for piece in [content] if isinstance(content, bytes) else content():
+        rest = memoryview(piece)
+        while rest:
+            rest = rest[os.write(descriptor, rest) :]
     os.fchmod(descriptor, MODE)
     os.fsync(descriptor)

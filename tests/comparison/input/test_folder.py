@@ -117,7 +117,7 @@ def test_a_report_behind_a_long_line_s_first_part_is_found_and_read_again(tmp_pa
     loaded = load_paths(path)
     assert run_ids(loaded) == ["good"]
     assert loaded.skipped == ()
-    assert loaded.runs[0].whole() == parse(GOOD, origin="x")
+    assert loaded.runs[0].load_report() == parse(GOOD, origin="x")
 
 
 def test_a_report_between_two_endless_stretches_of_one_line_is_found() -> None:
@@ -285,7 +285,7 @@ def test_a_file_that_became_another_s_report_lends_no_samples(tmp_path: Path) ->
     loaded = load_paths(path)
     write_report(make_report(timeseries=True, seed=7), path)
     with pytest.raises(BadInput, match="has changed since it was read first"):
-        loaded.runs[0].whole()
+        loaded.runs[0].load_report()
     ((missing,),) = timelines(loaded.runs).values()
     assert "has changed since it was read first" in missing.reason  # type: ignore[union-attr]
 

@@ -158,7 +158,7 @@ def test_names_of_files_are_shown_harmless(tmp_path: Path, name: bytes) -> None:
     (run,) = loaded.runs
     assert run.source.isprintable()
     look_at(build(loaded))
-    assert run.whole().run_id == "good"
+    assert run.load_report().run_id == "good"
 
 
 def test_a_path_with_a_null_character_is_refused() -> None:
@@ -193,14 +193,14 @@ def test_many_damaged_lines_are_counted_and_few_named() -> None:
 def test_two_writers_on_one_line(line: bytes) -> None:
     loaded = load(["-"], io.BytesIO(line + b"\n"))
     assert [run.run_id for run in loaded.runs] == ["good"]
-    assert loaded.runs[0].whole().run_id == "good"
+    assert loaded.runs[0].load_report().run_id == "good"
 
 
 def test_a_run_in_a_log_file_is_read_again_from_its_place(tmp_path: Path) -> None:
     marked = LINE_MARKER.encode()
     (tmp_path / "pod.log").write_bytes("리눅스 \xff\n".encode() + b"pre " + marked + GOOD + b" post\n")
     (run,) = load([str(tmp_path / "pod.log")], io.BytesIO()).runs
-    assert run.whole() == parse(GOOD, origin="x")
+    assert run.load_report() == parse(GOOD, origin="x")
     (tmp_path / "pod.log").write_text("gone")
     with pytest.raises(InvalidReport):
-        run.whole()
+        run.load_report()

@@ -88,7 +88,7 @@ def test_a_file_and_its_log_line_are_one_run_and_the_series_is_kept(tmp_path: Pa
     for paths in ((tmp_path / "a.log", tmp_path / "b.json"), (tmp_path / "b.json", tmp_path / "a.log")):
         loaded = load_paths(*paths)
         assert [run.source for run in loaded.runs] == [str(tmp_path / "b.json")]
-        assert loaded.runs[0].whole() == report
+        assert loaded.runs[0].load_report() == report
         assert loaded.copies == 1
 
 
@@ -193,4 +193,4 @@ def test_a_changed_byte_never_crashes(at: int, byte: int) -> None:
     changed = LINE[:at] + bytes([byte]) + LINE[at + 1 :]
     loaded = load_stdin(changed + b"\n" + LINES[1].encode() + b"\n")
     assert run_ids(loaded)[-1]
-    assert all(isinstance(run.whole(), Report) for run in loaded.runs)
+    assert all(isinstance(run.load_report(), Report) for run in loaded.runs)

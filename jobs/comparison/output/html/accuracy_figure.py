@@ -27,7 +27,8 @@ from jobs.comparison.output.tables import Table, accuracy_cell, value_cell
 from jobs.comparison.text import ABSENT, counted, number
 
 if TYPE_CHECKING:
-    from jobs.comparison.schema import FrameworkName, MetricName, RunRow, Section
+    from jobs.comparison.schema import MetricName, RunRow, Section
+    from jobs.report.schema import FrameworkName
 
 Points = dict["FrameworkName", list[tuple[float, float]]]
 

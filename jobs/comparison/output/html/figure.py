@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from jobs.comparison.output.tables import Table
-    from jobs.comparison.schema import FrameworkName
+    from jobs.report.schema import FrameworkName
 
 DISPLAY_NAMES: Final[Mapping[FrameworkName, str]] = {"tensorflow": "TensorFlow", "torch": "PyTorch"}
 """How the page names the frameworks."""

@@ -23,7 +23,8 @@ from jobs.comparison.text import ABSENT, counted, number
 from jobs.report.schema import PhaseName
 
 if TYPE_CHECKING:
-    from jobs.comparison.schema import FrameworkName, Section
+    from jobs.comparison.schema import Section
+    from jobs.report.schema import FrameworkName
 
 _LABELS: Final[dict[PhaseName, str]] = {phase: phase.replace("_", " ") for phase in get_args(PhaseName)}
 """In the order in which a run passes through the phases."""

@@ -26,7 +26,8 @@ from jobs.comparison.text import ABSENT, counted
 if TYPE_CHECKING:
     from jobs.comparison.input.metrics import Metric
     from jobs.comparison.output.html.svg import Scale
-    from jobs.comparison.schema import FrameworkName, Section, SideMetric
+    from jobs.comparison.schema import Section, SideMetric
+    from jobs.report.schema import FrameworkName
 
 MAX_MARKS: Final = 200
 """Marks of one side in one panel; more would hide each other."""
