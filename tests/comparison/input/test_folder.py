@@ -18,7 +18,7 @@ from jobs.comparison.input import logs
 from jobs.comparison.input.load import Loaded, load
 from jobs.comparison.input.logs import TOO_LARGE, TOO_LONG
 from jobs.comparison.input.parse import REPORT_LIMIT, InvalidReport, parse
-from jobs.comparison.input.report_collection import LINES_NAMED
+from jobs.comparison.input.report_collection import MAX_LINES_NAMED
 from jobs.comparison.output.html.timelines import timelines
 from jobs.errors import BadInput
 from jobs.report import LINE_MARKER, to_line
@@ -317,7 +317,7 @@ def test_files_much_like_reports_are_counted_and_a_few_named(tmp_path: Path) -> 
         (tmp_path / name).write_bytes(report)
     loaded = load_paths(tmp_path)
     assert len(loaded.runs) == 1
-    assert loaded.passed_over == (
+    assert loaded.ignored == (
         f"6 files not read ({tmp_path}/b.json.gz, {tmp_path}/c.JSON, {tmp_path}/d.jsonl and 3 more): of a folder only "
         "*.json and *.log are; unpack or rename what holds reports"
     )
@@ -329,10 +329,10 @@ def test_files_much_like_reports_are_counted_and_a_few_named(tmp_path: Path) -> 
 def test_nothing_is_said_where_nothing_was_passed_over(tmp_path: Path) -> None:
     write_report(make_report(), tmp_path / "a.json")
     (tmp_path / "notes.txt").write_text("x")
-    assert load_paths(tmp_path).passed_over is None
+    assert load_paths(tmp_path).ignored is None
 
 
 def test_damaged_lines_of_a_long_line_are_named_once_each() -> None:
     loaded = load(["-"], io.BytesIO((LINE_MARKER.encode() + b"{ ") * 50 + MARKED))
     assert run_ids(loaded) == ["good"]
-    assert (loaded.skipped[0].count, len(loaded.skipped[0].lines)) == (50, LINES_NAMED)
+    assert (loaded.skipped[0].count, len(loaded.skipped[0].lines)) == (50, MAX_LINES_NAMED)

@@ -16,7 +16,7 @@ from jobs.comparison.build import build
 from jobs.comparison.input.load import load
 from jobs.comparison.input.logs import TOO_LONG
 from jobs.comparison.input.parse import REPORT_LIMIT, InvalidReport, parse
-from jobs.comparison.input.report_collection import LINES_NAMED
+from jobs.comparison.input.report_collection import MAX_LINES_NAMED
 from jobs.comparison.output.markdown import render_markdown
 from jobs.errors import BadInput
 from jobs.report import LINE_MARKER, SCHEMA_VERSION
@@ -179,7 +179,7 @@ def test_many_damaged_lines_are_counted_and_few_named() -> None:
     marked = LINE_MARKER.encode()
     loaded = load(["-"], io.BytesIO((marked + b"{\n") * 5000 + marked + GOOD))
     (skipped,) = loaded.skipped
-    assert (skipped.count, len(skipped.lines)) == (5000, LINES_NAMED)
+    assert (skipped.count, len(skipped.lines)) == (5000, MAX_LINES_NAMED)
 
 
 @pytest.mark.parametrize(

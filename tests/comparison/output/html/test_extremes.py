@@ -20,8 +20,8 @@ FIELDS: dict[str, tuple[str, ...]] = {
     "epochs": ("results.epochs.0.wall_s", "results.epochs.1.wall_s"),
     "the end of a phase": ("phases.2.end_s",),
     "the start of a phase": ("phases.2.start_s",),
-    "power": ("phases.2.gpu.power_w.mean", "phases.4.gpu.power_w.mean"),
-    "energy": ("phases.1.gpu.energy_j", "phases.2.gpu.energy_j", "phases.4.gpu.energy_j"),
+    "power": ("training.gpu.power_w.mean",),
+    "energy": ("training.gpu.energy_j",),
 }
 
 
