@@ -45,7 +45,7 @@ def _answers(pip_audit: Path, answer: str) -> None:
 
 
 @pytest.mark.parametrize("answer", ["[]", "{}", "null", '{"dependencies": 1}', '{"dependencies": [1]}', "{", "oh no"])
-def test_an_answer_that_cannot_be_read_is_one_line_and_fails(
+def test_audit_unreadable_answer_is_one_line_and_fails(
     pip_audit: Path, capsys: pytest.CaptureFixture[str], answer: str
 ) -> None:
     _answers(pip_audit, answer)
@@ -62,7 +62,7 @@ def test_without_pip_audit_the_way_to_it_is_named(pip_audit: Path, capsys: pytes
     assert "pip-audit is not installed; `make audit`" in capsys.readouterr().err
 
 
-def test_a_pip_audit_that_cannot_be_run_is_named(pip_audit: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_audit_pip_audit_that_cannot_run_is_named(pip_audit: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pip_audit.write_text("#!/nowhere/python\n")
     pip_audit.chmod(0o755)
     assert audit.main() == 2
@@ -83,7 +83,7 @@ def test_a_vulnerability_is_named_and_fails(capsys: pytest.CaptureFixture[str]) 
 
 
 @pytest.mark.parametrize("answer", ["", '{"dependencies": []}', '{"dependencies": [{"name": "a", "skip_reason": ""}]}'])
-def test_who_cannot_ask_does_not_say_that_all_is_well(
+def test_audit_unreachable_advisories_is_not_a_pass(
     pip_audit: Path, capsys: pytest.CaptureFixture[str], answer: str
 ) -> None:
     _answers(pip_audit, answer)

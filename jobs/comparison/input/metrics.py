@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from jobs.comparison.text import number
 from jobs.report.schema import Aggregate
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from jobs.comparison.input.run_summary import RunSummary
     from jobs.comparison.schema import MetricName
     from jobs.report.schema import Report, Status
@@ -33,9 +31,16 @@ class Missing:
     reason: str
 
 
+RESUMED: Final = Missing("the run was resumed, and a report has the readings of its last attempt only")
+TOO_SHORT: Final = Missing("the train phases are too short for the sampler")
+BEFORE_TRAINING_SUMMARY: Final = Missing(
+    "written before report schema 1.1, which has the GPU's figures over all train phases"
+)
+
+
 @dataclass(frozen=True)
 class Metric:
-    """One figure of a run.
+    """One figure of a run, which is at ``path`` of its report.
 
     ``statuses`` are those of the runs that count: speed is compared over completed runs. An accuracy below the
     reference counts as well, since leaving out bad results would favour a side.
@@ -45,8 +50,8 @@ class Metric:
     name: MetricName
     label: str
     unit: str
-    statuses: frozenset[Status]
-    measure: Callable[[Report], float | Missing]
+    path: str
+    statuses: frozenset[Status] = COMPLETED
     as_ratio: bool = True
 
     @property
@@ -60,10 +65,21 @@ class Metric:
 
     def of(self, report: Report) -> float | Missing:
         """The figure of one run, or why there is none."""
-        value = self.measure(report)
-        if isinstance(value, Missing) or plausible(value):
-            return value
-        return Missing(f"it comes to {value:.4g}, which no run can have")
+        if self.path.startswith("training."):
+            if report.earlier_attempts:
+                return RESUMED
+            if "training" not in report.model_fields_set:
+                return BEFORE_TRAINING_SUMMARY
+        value: Any = report
+        for name in self.path.split("."):
+            value = getattr(value, name)
+            if value is None:
+                return Missing(null_reason(report, self.path))
+        if isinstance(value, Aggregate):
+            if value.quality != "ok":
+                return TOO_SHORT
+            value = value.mean
+        return value if plausible(value) else Missing(f"it comes to {value:.4g}, which no run can have")
 
     def counts(self, run: RunSummary) -> bool:
         return run.status in self.statuses
@@ -83,63 +99,21 @@ def null_reason(report: Report, path: str) -> str:
     return "the report gives no reason"
 
 
-def _result(name: str) -> Callable[[Report], float | Missing]:
-    def measure(report: Report) -> float | Missing:
-        value: float | None = getattr(report.results, name)
-        return Missing(null_reason(report, f"results.{name}")) if value is None else value
-
-    return measure
-
-
-RESUMED: Final = Missing("the run was resumed, and a report has the readings of its last attempt only")
-TOO_SHORT: Final = Missing("the train phases are too short for the sampler")
-BEFORE_POOLING: Final = Missing("written before report schema 1.1, which has the GPU's figures over all train phases")
-
-
-def _gpu_in_training(name: str) -> Callable[[Report], float | Missing]:
-    """A figure of ``training.gpu``: over all train phases together, as the job itself aggregated its readings."""
-
-    def measure(report: Report) -> float | Missing:
-        training = report.training
-        if report.earlier_attempts:
-            return RESUMED
-        if "training" not in report.model_fields_set:
-            return BEFORE_POOLING
-        if training is None or training.gpu is None:
-            return Missing(null_reason(report, "training" if training is None else "training.gpu"))
-        value: float | Aggregate | None = getattr(training.gpu, name)
-        if value is None:
-            return Missing(null_reason(report, f"training.gpu.{name}"))
-        if isinstance(value, Aggregate):
-            return value.mean if value.quality == "ok" else TOO_SHORT
-        return value
-
-    return measure
-
-
-HEADLINE: Final = Metric(
-    "steady_images_per_s", "steady training", "images/s", COMPLETED, _result("steady_images_per_s")
-)
+HEADLINE: Final = Metric("steady_images_per_s", "steady training", "images/s", "results.steady_images_per_s")
 
 METRICS: Final = (
     HEADLINE,
-    Metric("train_wall_s", "training time", "s", COMPLETED, _result("train_wall_s")),
+    Metric("train_wall_s", "training time", "s", "results.train_wall_s"),
     Metric(
         "test_accuracy_ratio",
         "test accuracy",
         "ratio",
-        TRAINED_TO_THE_END,
-        _result("test_accuracy_ratio"),
+        "results.test_accuracy_ratio",
+        statuses=TRAINED_TO_THE_END,
         as_ratio=False,
     ),
-    Metric(
-        "gpu_util_percent",
-        "GPU utilization in training",
-        "%",
-        COMPLETED,
-        _gpu_in_training("util_percent"),
-        as_ratio=False,
-    ),
-    Metric("gpu_power_w", "GPU power in training", "W", COMPLETED, _gpu_in_training("power_w")),
-    Metric("gpu_energy_j", "GPU energy in training", "J", COMPLETED, _gpu_in_training("energy_j")),
+    # Over all train phases, as the job itself aggregated its readings: each phase alone may be too short.
+    Metric("gpu_util_percent", "GPU utilization in training", "%", "training.gpu.util_percent", as_ratio=False),
+    Metric("gpu_power_w", "GPU power in training", "W", "training.gpu.power_w"),
+    Metric("gpu_energy_j", "GPU energy in training", "J", "training.gpu.energy_j"),
 )

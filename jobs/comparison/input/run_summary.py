@@ -28,11 +28,8 @@ _Value = TypeVar("_Value", bound="Value")
 TEXT_LIMIT: Final = 1000
 """Maximum characters kept of one text from a report."""
 
-WARNINGS_LIMIT: Final = 100
-"""Maximum warnings kept of one run."""
-
-DEVICES_LIMIT: Final = 100
-"""Maximum devices kept of one run."""
+ITEMS_LIMIT: Final = 100
+"""Maximum warnings and devices kept of one run."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -191,7 +188,7 @@ def summarize(report: Report, *, source: str, location: ReportLocation) -> RunSu
         epochs=config.epochs,
         packed_epochs=array("d", (value for point in _epoch_points(report) for value in point)),
         phases_s=_phases_s(report),
-        warnings=tuple((_cut(warning.code), _cut(warning.message)) for warning in report.warnings[:WARNINGS_LIMIT]),
+        warnings=tuple((_cut(warning.code), _cut(warning.message)) for warning in report.warnings[:ITEMS_LIMIT]),
         suspect_of=_suspect_of(report),
         code=TrainingCode.of(report),
         has_parity=report.parity is not None,
@@ -231,12 +228,12 @@ def _phases_s(report: Report) -> dict[PhaseName, float]:
 def _suspect_of(report: Report) -> tuple[str, ...]:
     if report.validity is None or report.validity.status != "suspect":
         return ()
-    return tuple(map(_cut, report.validity.causes[:WARNINGS_LIMIT]))
+    return tuple(map(_cut, report.validity.causes[:ITEMS_LIMIT]))
 
 
 def _uuids(report: Report) -> tuple[str, ...]:
     uuids = [uuid for device in report.devices if (uuid := device.mig_uuid or device.uuid)]
-    kept = tuple(map(_cut, uuids[:DEVICES_LIMIT]))
+    kept = tuple(map(_cut, uuids[:ITEMS_LIMIT]))
     return kept if len(kept) == len(uuids) else (*kept, f"… ({len(uuids):,} devices)")
 
 

@@ -45,7 +45,7 @@ def test_gpu_energy_unread_first_step_is_that_of_training() -> None:
     assert BY_NAME["gpu_energy_j"].of(report) == pytest.approx(250.0 * 12.0, rel=0.02)
 
 
-def test_a_resumed_run_has_no_gpu_figures_since_its_report_has_the_last_attempt_s_only() -> None:
+def test_gpu_figures_resumed_run_are_missing() -> None:
     earlier = {
         "attempt": 1,
         "started_at_utc": "2026-11-23T12:00:00Z",
@@ -65,7 +65,7 @@ def test_a_resumed_run_has_no_gpu_figures_since_its_report_has_the_last_attempt_
         assert "resumed" in value.reason
 
 
-def test_what_was_not_measured_says_why() -> None:
+def test_metrics_unmeasured_give_the_reason() -> None:
     report = make_report(images_per_s=None)
     assert BY_NAME["steady_images_per_s"].of(report) == Missing(reason="one step only, and the first is not steady")
     assert UTIL.of(report) == Missing("no NVML on this machine")
@@ -106,12 +106,12 @@ def test_gpu_figures_schema_1_0_are_missing_and_say_why() -> None:
         ({"phase": "another"}, "the report gives no reason"),
     ],
 )
-def test_the_nearest_reason_speaks(reasons: dict[str, str], reason: str) -> None:
+def test_null_reason_nearest_path_counts(reasons: dict[str, str], reason: str) -> None:
     report = make_report(changes={"null_reasons": reasons})
     assert null_reason(report, "phases[].gpu.util_percent") == reason
 
 
-def test_speed_is_that_of_completed_runs_and_a_low_accuracy_still_counts() -> None:
+def test_counts_below_reference_counts_for_accuracy_only() -> None:
     low = make_report(status="below_reference")
     assert not BY_NAME["steady_images_per_s"].counts(as_run(low))
     assert BY_NAME["test_accuracy_ratio"].counts(as_run(low))
@@ -120,7 +120,7 @@ def test_speed_is_that_of_completed_runs_and_a_low_accuracy_still_counts() -> No
 
 @pytest.mark.parametrize("gpu", [False, True])
 @pytest.mark.parametrize("status", ["completed", "failed"])
-def test_the_reports_that_tests_use_explain_every_null(gpu: bool, status: str) -> None:  # noqa: FBT001
+def test_make_report_explains_every_null(gpu: bool, status: str) -> None:  # noqa: FBT001
     report = make_report(gpu=gpu, status=status, images_per_s=None, accuracy=None)
     assert report.unexplained_nulls() == []
 
@@ -129,7 +129,7 @@ def test_the_reports_that_tests_use_explain_every_null(gpu: bool, status: str) -
     ("value", "counts"),
     [(1.797e308, False), (2e30, False), (9e29, True), (0.0, True), (2e-30, True), (9e-31, False), (5e-324, False)],
 )
-def test_a_figure_that_no_run_can_have_is_no_measurement(value: float, counts: bool) -> None:  # noqa: FBT001
+def test_metrics_implausible_figure_is_missing(value: float, counts: bool) -> None:  # noqa: FBT001
     speed = BY_NAME["steady_images_per_s"].of(make_report(changes={"results.steady_images_per_s": value}))
     expected = Missing(f"it comes to {value:.4g}, which no run can have")
     assert speed == (value if counts else expected)
