@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import json
 import random
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,8 @@ import pytest
 from jobs.comparison.build import build
 from jobs.comparison.input.load import Loaded, load
 from jobs.comparison.output.markdown import render_markdown
+from jobs.comparison.output.write import json_pieces
+from jobs.comparison.schema import Comparison
 from jobs.report import to_line
 from tests.comparison.comparisons import (
     TF_SPEEDS,
@@ -113,3 +116,23 @@ def test_build_allowed_field_is_listed() -> None:
 def test_build_copies_do_not_change_the_sections() -> None:
     loaded = Loaded(runs=(as_run(make_report()),), skipped=(), copies=0)
     assert build(loaded).sections == build(Loaded(runs=loaded.runs, skipped=(), copies=3)).sections
+
+
+def test_json_pieces_together_are_the_whole_document() -> None:
+    # Text from a report that looks like the place of a list must not be taken for one.
+    hostile = {"status_reason": '\n"runs": []\n  "observations": []'}
+    reports = [*side("tensorflow", TF_SPEEDS), *side("torch", TORCH_SPEEDS)]
+    failed = make_report(recipe="basic-cnn", status="failed", images_per_s=None, changes=hostile)
+    comparison = compare(*reports, failed)
+    text = b"".join(json_pieces(comparison)).decode()
+    assert text == comparison.model_dump_json(indent=2, ensure_ascii=True) + "\n"
+    assert Comparison.model_validate_json(text) == Comparison.model_validate_json(comparison.model_dump_json())
+    assert [len(section["runs"]) for section in json.loads(text)["sections"]] == [1, 10]
+
+
+def test_lazy_list_is_read_like_a_list() -> None:
+    section = only_section(*side("torch", TORCH_SPEEDS))
+    rows = list(section.runs)
+    assert (len(section.runs), section.runs[-1], section.runs[1:3]) == (5, rows[-1], rows[1:3])
+    with pytest.raises(IndexError):
+        section.runs[5]
