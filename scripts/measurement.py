@@ -1,4 +1,4 @@
-"""What every file of measured figures in ``docs/results`` says about how it was measured."""
+"""Shared by the scripts that measure: running jobs, and what ``docs/results`` says about how it was measured."""
 
 from __future__ import annotations
 
