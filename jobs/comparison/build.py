@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from hashlib import sha256
 from itertools import groupby
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from jobs import __version__
 from jobs.comparison.analysis.comparability import group
@@ -48,6 +48,10 @@ if TYPE_CHECKING:
     from jobs.comparison.input.run_summary import EpochPoint, RunSummary
     from jobs.comparison.schema import MetricRatio, ParityPair
     from jobs.report.schema import FrameworkName
+
+
+MAX_ROWS_KEPT: Final = 10_000
+"""Rows of one section that are made once and kept, which takes 2 kB each. Of more runs, each reader makes its own."""
 
 
 def build(loaded: Loaded, *, allow: Iterable[str] = (), baseline: Loaded | None = None) -> Comparison:
@@ -118,6 +122,7 @@ def _p_value(sides: Mapping[FrameworkName, Sequence[RunSummary]]) -> float | Non
 def _section(found: Group, significance: Significance | None, parity: Sequence[ParityPair]) -> Section:
     sides = _sides(found)
     ratios = _ratios(sides)
+    rows = LazyList(len(found.runs), lambda index: _row(found.runs[index]))
     headline = next((ratio for ratio in ratios if ratio.metric == METRICS[0].name), None)
     return Section(
         recipe=found.recipe,
@@ -128,7 +133,7 @@ def _section(found: Group, significance: Significance | None, parity: Sequence[P
         ratios=ratios,
         held_equal=found.held_equal,
         differences=found.differences,
-        runs=LazyList(len(found.runs), lambda index: _row(found.runs[index])),
+        runs=rows if len(rows) > MAX_ROWS_KEPT else list(rows),
         warnings=[warning for framework, runs in sides.items() for warning in _warnings(framework, runs)],
     )
 
