@@ -65,7 +65,12 @@ def _serialize_lazy(value: Sequence[Any], serialize: Callable[[Any], Any], info:
     return []
 
 
-OnePerRun = Annotated[Sequence[Item], WrapValidator(_keep_lazy), WrapSerializer(_serialize_lazy)]
+OnePerRun = Annotated[
+    Sequence[Item],
+    WrapValidator(_keep_lazy),
+    # From a function with a return type, pydantic would take the list's JSON Schema.
+    WrapSerializer(lambda value, serialize, info: _serialize_lazy(value, serialize, info)),  # noqa: PLW0108
+]
 """A list with an item for each run."""
 
 
