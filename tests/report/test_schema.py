@@ -1,14 +1,18 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 
 import jsonschema
 import pytest
 from pydantic import ValidationError
 
 from jobs.report.publish import SCHEMA_FILE, schema_text
-from jobs.report.schema import SCHEMA_VERSION, Report, json_schema
+from jobs.report.schema import FRAMEWORKS, SCHEMA_VERSION, Report, json_schema
 from tests.support.reports import make_report
+
+JOBS = Path(__file__).parents[2] / "jobs"
 
 CONTRACT = {
     "": "schema_version run_id attempt status started_at_utc finished_at_utc environment devices config results "
@@ -83,6 +87,12 @@ def test_a_later_minor_version_is_read() -> None:
 def test_numbers_are_finite(value: float) -> None:
     with pytest.raises(ValidationError, match="finite"):
         make_report(changes={"results.test_loss": value})
+
+
+def test_framework_names_are_listed_only_in_the_report_schema() -> None:
+    listed = re.compile("[\\[(]" + ", ".join(f'"{name}"' for name in FRAMEWORKS) + "[\\])]")
+    modules = [path for path in JOBS.rglob("*.py") if listed.search(path.read_text(encoding="utf-8"))]
+    assert modules == [JOBS / "report" / "schema.py"]
 
 
 def test_a_run_id_cannot_leave_its_folder() -> None:

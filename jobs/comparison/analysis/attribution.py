@@ -44,42 +44,26 @@ class _Cause(NamedTuple):
     implied_fields: tuple[str, ...] = ()
 
 
+def _environment(names: str) -> tuple[str, ...]:
+    return tuple(f"environment.{name}" for name in names.split())
+
+
+_NODE_IMPLIES: Final = "cpu.model cpu.logical_cores cpu.quota_cores memory_total_bytes os"
+_IMAGE_IMPLIES: Final = "framework.version python_version package_version git_sha"
 _FRAMEWORK_IMPLIES: Final = (
-    "environment.cuda_runtime_version",
-    "environment.cudnn_version",
+    *_environment("cuda_runtime_version cudnn_version"),
     "config.numerics.settings",
     "config.numerics.intra_op_threads",
 )
 _CAUSES: Final = (
-    _Cause(
-        "image",
-        ("environment.image.digest", "environment.image.ref"),
-        (
-            "environment.framework.version",
-            *_FRAMEWORK_IMPLIES,
-            "environment.python_version",
-            "environment.package_version",
-            "environment.git_sha",
-        ),
-    ),
-    _Cause("framework", ("environment.framework.version",), _FRAMEWORK_IMPLIES),
-    _Cause("driver", ("environment.driver_version",), ("environment.cuda_driver_version",)),
-    _Cause(
-        "node",
-        ("environment.kubernetes.node",),
-        (
-            _GPU_UUIDS,
-            "environment.cpu.model",
-            "environment.cpu.logical_cores",
-            "environment.cpu.quota_cores",
-            "environment.memory_total_bytes",
-            "environment.os",
-        ),
-    ),
+    _Cause("image", _environment("image.digest image.ref"), (*_environment(_IMAGE_IMPLIES), *_FRAMEWORK_IMPLIES)),
+    _Cause("framework", _environment("framework.version"), _FRAMEWORK_IMPLIES),
+    _Cause("driver", _environment("driver_version"), _environment("cuda_driver_version")),
+    _Cause("node", _environment("kubernetes.node"), (_GPU_UUIDS, *_environment(_NODE_IMPLIES))),
     _Cause("GPU", (_GPU_UUIDS,)),
     _Cause("power limit", ("devices[].power_limit_w",)),
-    _Cause("Python", ("environment.python_version",)),
-    _Cause("package", ("environment.package_version", "environment.git_sha")),
+    _Cause("Python", _environment("python_version")),
+    _Cause("package", _environment("package_version git_sha")),
 )
 
 

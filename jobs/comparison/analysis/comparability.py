@@ -44,7 +44,8 @@ def group(runs: Sequence[RunSummary], *, allow: Iterable[str] = ()) -> list[Grou
 
     Raises:
         BadInput: ``allow`` names a field that is not compared or can never differ.
-        NotComparable: fields differ; the message lists every one with its values and where they came from.
+        NotComparable: fields differ, and the message lists every one with its values and where they came from; or
+            there are more than two frameworks.
     """
     allowed = _allowed(allow)
     _refuse_different_data(runs)
@@ -56,6 +57,12 @@ def group(runs: Sequence[RunSummary], *, allow: Iterable[str] = ()) -> list[Grou
     refused: list[str] = []
     fields: set[str] = set()
     for (recipe, protocol), inside in sorted(members.items()):
+        frameworks = sorted({run.framework for run in inside})
+        if len(frameworks) > 2:
+            raise NotComparable(
+                f"{escape_control_chars(recipe)} {protocol} has runs of {', '.join(frameworks)}, a verdict compares "
+                "two frameworks; merge two of them at a time"
+            )
         held_equal, differences, lines = _check_fields(inside, protocol, allowed)
         groups.append(
             Group(recipe=recipe, protocol=protocol, runs=inside, held_equal=held_equal, differences=differences)

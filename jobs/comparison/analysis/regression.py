@@ -50,9 +50,9 @@ _MEDIAN_ERROR: Final = sqrt(pi / 2)
 def gate(now: Sequence[RunSummary], before: Sequence[RunSummary], *, allow: Iterable[str] = ()) -> Gate:
     """Compare ``now`` with the baseline ``before``, for each recipe, protocol and framework of either.
 
-    ``allow`` names compared fields that may differ between the two.
+    ``allow`` names compared fields that may differ between the two; the data may never differ.
     """
-    allowed = frozenset(allow) | UPGRADE_FIELDS
+    allowed = (frozenset(allow) | UPGRADE_FIELDS) - {DATA_FIELD}
     old, new = _by_side(before), _by_side(now)
     sides = [_side(key, new.get(key, []), old.get(key, []), allowed) for key in sorted({*old, *new})]
     order: tuple[GateOutcome, ...] = ("regression", "incomparable", "improvement")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -24,12 +25,12 @@ def pair(*, gpu: bool = True, protocol: Any = "matched", torch: dict[str, Any] |
 
 @pytest.mark.parametrize("field", [*FIELDS, *ENVIRONMENT], ids=lambda field: field.path)
 @pytest.mark.parametrize("gpu", [False, True])
-def test_every_field_can_be_read(field: Any, gpu: bool) -> None:  # noqa: FBT001
+def test_field_of_report_is_readable(field: Any, gpu: bool) -> None:  # noqa: FBT001
     value = field.read(make_report(gpu=gpu))
     assert value is None or isinstance(value, str | int | float)
 
 
-def test_equal_runs_are_one_group() -> None:
+def test_group_of_equal_runs_is_one() -> None:
     (found,) = group(pair())
     assert (found.recipe, found.protocol) == ("lenet", "matched")
     assert found.held_equal["config.batch_size"] == 64
@@ -39,7 +40,7 @@ def test_equal_runs_are_one_group() -> None:
     ]
 
 
-def test_recipes_and_protocols_are_groups_of_their_own() -> None:
+def test_group_by_recipe_and_protocol_separates_runs() -> None:
     runs = [
         run(make_report(recipe=recipe, protocol=protocol, run_id=f"{recipe}-{protocol}"))
         for recipe in ("lenet", "basic-cnn")
@@ -80,7 +81,7 @@ def test_recipes_and_protocols_are_groups_of_their_own() -> None:
         ("environment.driver_version", "environment.driver_version", "580.1", "570.x"),
     ],
 )
-def test_each_field_that_differs_is_refused_by_name_and_allowed_by_name(
+def test_group_with_differing_field_is_refused_or_allowed_by_name(
     field: str, path: str, value: Any, shown: str
 ) -> None:
     runs = pair(torch={path: value})
@@ -98,14 +99,21 @@ def test_each_field_that_differs_is_refused_by_name_and_allowed_by_name(
     assert field not in found.held_equal
 
 
-def test_a_gpu_and_a_cpu_are_refused() -> None:
+def test_group_of_three_frameworks_is_refused_by_name() -> None:
+    runs = pair()
+    third: Any = "jax"
+    with pytest.raises(NotComparable, match=r"lenet matched has runs of jax, tensorflow, torch, .* two of them"):
+        group([*runs, replace(runs[0], framework=third)])
+
+
+def test_group_of_gpu_and_cpu_is_refused() -> None:
     runs = [run(make_report(framework="tensorflow", gpu=True)), run(make_report(framework="torch"))]
     with pytest.raises(NotComparable, match=r"config\.device: cpu .* ≠ gpu"):
         group(runs)
 
 
 @pytest.mark.parametrize("name", ["model", "logical_cores", "quota_cores"])
-def test_the_cpu_is_the_device_of_a_run_on_the_cpu_only(name: str) -> None:
+def test_group_compares_cpu_only_for_runs_on_cpu(name: str) -> None:
     value: Any = "Other CPU" if name == "model" else 96
     changes = {f"environment.cpu.{name}": value}
     with pytest.raises(NotComparable, match=rf"environment\.cpu\.{name}"):
@@ -114,7 +122,7 @@ def test_the_cpu_is_the_device_of_a_run_on_the_cpu_only(name: str) -> None:
     assert (f"environment.cpu.{name}", "environment") in [(one.field, one.why) for one in found.differences]
 
 
-def test_every_differing_field_is_in_one_refusal() -> None:
+def test_group_with_several_differing_fields_names_all() -> None:
     runs = pair(torch={"config.batch_size": 128, "config.epochs": 9, "config.input": "streamed"})
     with pytest.raises(NotComparable) as refusal:
         group(runs)
@@ -127,13 +135,13 @@ def test_every_differing_field_is_in_one_refusal() -> None:
     ]
 
 
-def test_a_refusal_names_one_file_a_value_and_counts_the_rest() -> None:
+def test_refusal_names_one_file_per_value_and_counts_the_rest() -> None:
     runs = [*pair(), *(run(make_report(seed=seed, gpu=True, changes={"config.epochs": 9})) for seed in (3, 4, 5))]
     with pytest.raises(NotComparable, match=r"9 \(torch: torch-lenet-matched-3\.json and 2 more\)"):
         group(runs)
 
 
-def test_different_data_are_refused_over_everything_and_cannot_be_allowed() -> None:
+def test_group_with_different_data_is_refused_and_cannot_be_allowed() -> None:
     other = {"config.dataset.sha256": "7b" * 32, "config.dataset.name": "synthetic"}
     runs = [run(make_report()), run(make_report(recipe="basic-cnn", changes=other))]
     with pytest.raises(NotComparable) as refusal:
@@ -146,12 +154,12 @@ def test_different_data_are_refused_over_everything_and_cannot_be_allowed() -> N
         group(runs, allow=["config.dataset.sha256"])
 
 
-def test_an_unknown_field_cannot_be_allowed() -> None:
+def test_group_allowing_unknown_field_is_bad_input() -> None:
     with pytest.raises(BadInput, match=r"--allow 'batch': .*config\.batch_size"):
         group(pair(), allow=["batch"])
 
 
-def test_published_leaves_initializer_and_update_to_the_framework_and_says_so() -> None:
+def test_group_of_published_runs_lists_initializer_and_optimizer_as_framework_differences() -> None:
     (found,) = group(pair(protocol="published"))
     listed = {difference.field: difference.values for difference in found.differences if difference.why == "framework"}
     assert listed["config.initializer"] == {"tensorflow": ["tensorflow's own"], "torch": ["torch's own"]}
@@ -171,14 +179,12 @@ def test_published_leaves_initializer_and_update_to_the_framework_and_says_so() 
         ({"config.numerics.settings": {"benchmark": "True"}}, r"settings: benchmark=True .* ≠ not given"),
     ],
 )
-def test_one_side_may_not_differ_from_itself_even_in_what_the_framework_decides(
-    changed: dict[str, Any], message: str
-) -> None:
+def test_group_with_framework_field_differing_inside_a_side_is_refused(changed: dict[str, Any], message: str) -> None:
     with pytest.raises(NotComparable, match=message):
         group([*pair(), run(make_report(seed=2, gpu=True, changes=changed))])
 
 
-def test_threads_on_the_cpu_are_each_framework_s_own_and_equal_inside_a_side() -> None:
+def test_group_allows_thread_counts_to_differ_between_frameworks_only() -> None:
     (found,) = group(pair(gpu=False, torch={"config.numerics.intra_op_threads": 8}))
     assert ("config.numerics.intra_op_threads", "framework") in [(one.field, one.why) for one in found.differences]
     other = run(make_report(seed=2, changes={"config.numerics.intra_op_threads": 8}))
@@ -186,25 +192,25 @@ def test_threads_on_the_cpu_are_each_framework_s_own_and_equal_inside_a_side() -
         group([*pair(gpu=False), other])
 
 
-def test_a_failed_run_that_never_knew_its_device_does_not_refuse_the_rest() -> None:
+def test_group_with_failed_run_of_unknown_device_is_comparable() -> None:
     failed = make_report(seed=2, gpu=True, status="failed", changes={"devices": [], "environment.driver_version": None})
     (found,) = group([*pair(), run(failed)])
     assert len(found.runs) == 3
     assert found.held_equal["devices[].name"] == "Example GPU"
 
 
-def test_a_failed_run_of_another_configuration_is_refused_like_any_other() -> None:
+def test_group_with_failed_run_of_other_configuration_is_refused() -> None:
     failed = make_report(seed=2, gpu=True, status="failed", changes={"config.batch_size": 1})
     with pytest.raises(NotComparable, match="batch_size"):
         group([*pair(), run(failed)])
 
 
-def test_a_completed_run_with_an_unknown_power_limit_is_refused() -> None:
+def test_group_with_unknown_power_limit_is_refused() -> None:
     with pytest.raises(NotComparable, match=r"devices\[\]\.power_limit_w: 700 .* ≠ unknown"):
         group(pair(torch={"devices.0.power_limit_w": None}))
 
 
-def test_the_environment_may_differ_and_is_listed() -> None:
+def test_group_with_differing_environment_lists_differences() -> None:
     (found,) = group(pair(torch={"environment.python_version": "3.12.0", "environment.driver_version": "570.200"}))
     listed = {
         difference.field: difference.values for difference in found.differences if difference.why == "environment"
@@ -215,14 +221,14 @@ def test_the_environment_may_differ_and_is_listed() -> None:
     }
 
 
-def test_control_characters_do_not_reach_the_refusal() -> None:
+def test_refusal_escapes_control_characters() -> None:
     with pytest.raises(NotComparable) as refusal:
         group(pair(torch={"devices.0.name": "evil\x1b[2J\nerror: forged"}))
     assert "\x1b" not in str(refusal.value)
     assert "\n" not in str(refusal.value)
 
 
-def test_a_refusal_stays_short_however_many_values_there_are() -> None:
+def test_refusal_of_many_values_counts_the_rest() -> None:
     runs = [run(make_report(seed=seed, gpu=True, changes={"config.epochs": seed})) for seed in range(1, 40)]
     with pytest.raises(NotComparable, match=r"and 29 more; merge equal runs"):
         group(runs)

@@ -31,7 +31,7 @@ def fleet(*speeds: float) -> list[Report]:
     return [on_node(at, speed + seed, seed=seed) for at, speed in enumerate(speeds) for seed in (1, 2, 3)]
 
 
-def test_a_slow_node_is_named_with_its_gpu() -> None:
+def test_by_node_names_slow_node_and_gpu() -> None:
     comparison = compare(*fleet(1000.0, 1005.0, 995.0, 1002.0, 900.0, 998.0))
     (section,) = comparison.sections
     (side,) = section.sides
@@ -44,12 +44,12 @@ def test_a_slow_node_is_named_with_its_gpu() -> None:
     assert f"- {said}\n" in render_markdown(comparison)
 
 
-def test_a_fast_node_is_named_too() -> None:
+def test_by_node_names_fast_node() -> None:
     nodes = by_node(map(as_run, fleet(1000.0, 1005.0, 995.0, 1002.0, 1200.0)))
     assert [(node.node, node.outlier) for node in nodes if node.outlier] == [("node-4", "fast")]
 
 
-def test_a_node_without_a_speed_is_named() -> None:
+def test_by_node_names_node_without_speed() -> None:
     reports = [*fleet(1000.0, 1001.0), on_node(7, None, status="failed")]
     nodes = by_node(map(as_run, reports))
     assert [(node.node, node.n, node.runs, node.outlier) for node in nodes if node.outlier] == [
@@ -57,16 +57,16 @@ def test_a_node_without_a_speed_is_named() -> None:
     ]
 
 
-def test_differences_under_three_percent_stand_nobody_apart() -> None:
+def test_by_node_differences_under_three_percent_give_no_outlier() -> None:
     assert not any(node.outlier for node in by_node(map(as_run, fleet(1000.0, 1000.1, 999.9, 1000.0, 980.0))))
 
 
-def test_where_most_are_equal_the_odd_one_is_still_found() -> None:
+def test_by_node_mostly_equal_speeds_still_give_outlier() -> None:
     reports = [on_node(at, 1000.0 if at else 500.0) for at in range(12)]
     assert [(node.node, node.outlier) for node in by_node(map(as_run, reports)) if node.outlier] == [("node-0", "slow")]
 
 
-def test_few_nodes_have_no_outlier_and_one_is_no_fleet() -> None:
+def test_by_node_of_few_nodes_gives_no_outlier() -> None:
     assert [node.score for node in by_node(map(as_run, fleet(1000.0, 10.0)))] == [None, None]
     assert by_node(map(as_run, fleet(1000.0))) == []
     assert by_node([as_run(make_report())]) == []
@@ -75,7 +75,7 @@ def test_few_nodes_have_no_outlier_and_one_is_no_fleet() -> None:
 
 
 @given(st.lists(st.floats(1.0, 1e6), min_size=5, max_size=9), st.sampled_from([0.5, 4.0]))
-def test_the_unit_has_no_part_in_who_stands_apart(speeds: list[float], factor: float) -> None:
+def test_by_node_in_another_unit_gives_same_outliers(speeds: list[float], factor: float) -> None:
     found = [
         [(node.node, node.outlier) for node in by_node(as_run(on_node(at, scale * s)) for at, s in enumerate(speeds))]
         for scale in (1.0, factor)
@@ -86,5 +86,5 @@ def test_the_unit_has_no_part_in_who_stands_apart(speeds: list[float], factor: f
 @pytest.mark.parametrize(
     "speeds", [(0.0,) * 6, (0.0, 1.0, 1.0, 1.0, 1.0, 1.0), (1e308,) * 6, (1e308, 1e-300, 1.0, 2.0, 1.7e308, 1e308)]
 )
-def test_extreme_speeds_do_no_harm(speeds: tuple[float, ...]) -> None:
+def test_by_node_of_extreme_speeds_gives_every_node(speeds: tuple[float, ...]) -> None:
     assert len(by_node(as_run(on_node(at, speed)) for at, speed in enumerate(speeds))) == 6

@@ -81,7 +81,7 @@ def past(pair: ParityPair) -> tuple[int, str] | None:
     return None if step is None or name is None else (step, name)
 
 
-def test_equal_traces_agree_to_the_last_step() -> None:
+def test_compare_equal_traces_agree() -> None:
     pair = compare(make_trace("tensorflow"), make_trace())
     assert (pair.outcome, pair.steps, pair.largest_relative_difference, past(pair)) == ("agree", 4, 0.0, None)
     assert pair.tolerance_ratio == TOLERANCE == 1e-12
@@ -106,7 +106,7 @@ def test_equal_traces_agree_to_the_last_step() -> None:
         ({"first_logits": array("d", [1e-13, -4.0, 1.0, 2.0])}, None),
     ],
 )
-def test_the_first_float64_step_past_the_tolerance_is_named(
+def test_compare_float64_difference_names_first_step_past_tolerance(
     make: Any, changes: Any, expected: tuple[int, str] | None
 ) -> None:
     """In every precision: the steps that the frameworks are compared over are float64."""
@@ -118,7 +118,7 @@ def test_the_first_float64_step_past_the_tolerance_is_named(
 
 
 @pytest.mark.parametrize("coarse", ["tensorflow", "torch"])
-def test_rounding_past_its_bound_is_named_by_framework_tensor_and_bound(coarse: str) -> None:
+def test_compare_coarse_rounding_names_framework_weight_and_bound(coarse: str) -> None:
     outside = check(coarse, usual_error=3e-3, within=False)
     traces = {name: single(name) for name in ("tensorflow", "torch")}
     traces[coarse] = single(coarse, rounding=[check(coarse), outside])
@@ -130,20 +130,20 @@ def test_rounding_past_its_bound_is_named_by_framework_tensor_and_bound(coarse: 
     )
 
 
-def test_a_maximum_past_its_bound_is_named_by_its_step() -> None:
+def test_compare_maximum_past_bound_names_step() -> None:
     outside = check(quantity="logits", weight=None, largest_error=0.5, within=False)
     pair = compare(single("tensorflow"), single(rounding=[outside]))
     assert pair.outcome == "rounds_too_coarsely"
     assert "(logits: 5.0e-01 off at step 5, bound 2e-01)" in pair.text
 
 
-def test_a_difference_in_float64_comes_before_rounding() -> None:
+def test_compare_float64_difference_outranks_rounding() -> None:
     other = single(losses=array("d", [2.0, 9.0, 9.0, 9.0]), rounding=[check(usual_error=1.0, within=False)])
     pair = compare(single("tensorflow"), other)
     assert (pair.outcome, past(pair)) == ("differ", (2, "loss"))
 
 
-def test_agreement_names_the_states_that_were_compared() -> None:
+def test_compare_agreement_names_number_of_states() -> None:
     pair = compare(single("tensorflow", rounding=[check("tensorflow", states=12)]), single())
     assert pair.outcome == "agree"
     assert pair.text == (
@@ -156,7 +156,7 @@ def test_agreement_names_the_states_that_were_compared() -> None:
 
 
 @pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16"])
-def test_a_trace_of_an_older_release_is_not_judged_below_float64(precision: str) -> None:
+def test_compare_coarse_trace_of_older_release_is_not_judged(precision: str) -> None:
     setting = SETTING.model_copy(update={"precision": precision})
     old = make_trace("torch", setting=setting, code=None, losses=array("d", [2.0, 1.5, 1.3, 0.9]))
     pair = compare(make_trace("tensorflow", setting=setting, rounding=[check("tensorflow")]), old)
@@ -165,29 +165,29 @@ def test_a_trace_of_an_older_release_is_not_judged_below_float64(precision: str)
     assert pair.reason in pair.text
 
 
-def test_a_float64_trace_of_an_older_release_is_judged_but_says_nothing_of_the_timed_code() -> None:
+def test_compare_float64_trace_of_older_release_has_no_traced_code() -> None:
     pair = compare(make_trace("tensorflow", code=None), make_trace(code=None))
     assert (pair.outcome, pair.traced_code) == ("agree", {})
 
 
 @pytest.mark.parametrize(("rounding", "states"), [([], 0), ([check(states=7)], 7)])
-def test_too_few_states_are_not_judged(rounding: Any, states: int) -> None:
+def test_compare_too_few_states_is_not_judged(rounding: Any, states: int) -> None:
     pair = compare(single("tensorflow"), single(rounding=rounding))
     assert pair.outcome == "not_judged"
     assert pair.reason == f"torch-run was compared with float64 from {states} states; 8 are needed"
 
 
-def test_a_trace_without_steps_is_not_judged() -> None:
+def test_compare_trace_without_steps_is_not_judged() -> None:
     pair = compare(make_trace("tensorflow"), make_trace(losses=array("d"), grad_norms=array("d")))
     assert (pair.outcome, pair.reason) == ("not_judged", "a trace has no step")
 
 
-def test_other_initial_weights_are_named_as_such() -> None:
+def test_compare_other_initial_weights_is_reported_as_such() -> None:
     other = make_trace(initial_weights_sha256="bb" * 32, losses=array("d", [9.0, 9.0, 9.0, 9.0]))
     assert compare(make_trace("tensorflow"), other).outcome == "initial_weights_differ"
 
 
-def test_a_shorter_trace_is_compared_over_the_steps_both_took() -> None:
+def test_compare_shorter_trace_uses_common_steps() -> None:
     short = make_trace(losses=array("d", [2.0, 1.5]), grad_norms=array("d", [0.5, 0.4]))
     pair = compare(make_trace("tensorflow"), short)
     assert (pair.outcome, pair.steps) == ("agree", 2)
@@ -196,13 +196,13 @@ def test_a_shorter_trace_is_compared_over_the_steps_both_took() -> None:
 
 
 @pytest.mark.parametrize("changes", [{"logits_shape": (4,)}, {"weight_norms": {"conv1.kernel": 2.0}}])
-def test_another_model_is_no_agreement(changes: Any) -> None:
+def test_compare_other_shapes_differ(changes: Any) -> None:
     pair = compare(make_trace("tensorflow"), make_trace(**changes))
     assert pair.outcome == "differ"
     assert "the two models have other shapes" in pair.text
 
 
-def test_only_traces_of_one_setting_are_paired_and_the_rest_is_returned() -> None:
+def test_pair_traces_of_other_settings_are_unpaired() -> None:
     traces = [
         make_trace("tensorflow"),
         make_trace("torch"),
@@ -219,7 +219,15 @@ def test_only_traces_of_one_setting_are_paired_and_the_rest_is_returned() -> Non
     assert all(pair_traces(order) == (pairs, alone) for order in permutations(traces))
 
 
-def test_a_small_loss_has_the_rounding_of_the_sum_it_is_told_from() -> None:
+def test_pair_traces_of_fewer_runs_uses_last_trace_again() -> None:
+    traces = [make_trace("tensorflow"), *(make_trace("torch", run_id=f"torch-{at}") for at in range(3))]
+    pairs, unpaired = pair_traces(traces)
+    assert [pair.runs["torch"] for pair in pairs] == ["torch-0", "torch-1", "torch-2"]
+    assert {pair.runs["tensorflow"] for pair in pairs} == {"tensorflow-run"}
+    assert unpaired == []
+
+
+def test_compare_small_loss_is_relative_to_largest_loss_so_far() -> None:
     losses = array("d", [2.0, 1.5, 0.01, 0.01])
     rounded = array("d", [2.0, 1.5, 0.01 + 1e-13, 0.01])
     off = array("d", [2.0, 1.5, 0.01 * (1 + 1e-8), 0.01])
@@ -230,14 +238,14 @@ def test_a_small_loss_has_the_rounding_of_the_sum_it_is_told_from() -> None:
     assert pair.largest_relative_difference == pytest.approx(0.01 * 1e-8 / 2.0)
 
 
-def test_a_loss_that_grows_later_does_not_hide_an_earlier_difference() -> None:
+def test_compare_loss_that_grows_later_keeps_earlier_difference() -> None:
     losses, off = array("d", [2.0, 2.0, 1e9, 1e9]), array("d", [2.0, 2.0 * (1 + 1e-11), 1e9, 1e9])
     pair = compare(make_trace("tensorflow", losses=losses), make_trace(losses=off))
     assert pair.first_step_past_tolerance == 2
 
 
 @given(st.floats(allow_nan=False, allow_infinity=False), st.floats(allow_nan=False, allow_infinity=False))
-def test_the_relative_difference_is_symmetric_and_bounded(one: float, other: float) -> None:
+def test_relative_difference_is_symmetric_and_bounded(one: float, other: float) -> None:
     scale = max(abs(one), abs(other))
     found = relative_difference(one, other, scale)
     assert found == relative_difference(other, one, scale)
@@ -245,7 +253,7 @@ def test_the_relative_difference_is_symmetric_and_bounded(one: float, other: flo
     assert (found == 0) == (one == other) or abs(one - other) < 1e-300
 
 
-def test_a_report_s_trace_is_read_with_the_code_it_went_through() -> None:
+def test_trace_of_report_has_traced_code() -> None:
     trace = trace_of(parity_report("torch", precision="fp32"))
     assert trace is not None
     assert (list(trace.losses), trace.logits_shape, trace.setting.precision) == ([2.0, 1.5], (2,), "fp32")
@@ -266,7 +274,7 @@ def test_a_report_s_trace_is_read_with_the_code_it_went_through() -> None:
     assert trace_of(make_report()) is None
 
 
-def test_a_report_of_schema_1_1_has_a_trace_without_a_path() -> None:
+def test_trace_of_schema_1_1_report_has_no_code() -> None:
     changes = {"parity.path": None, "parity.rounding": None, "schema_version": "1.1"}
     old = parity_report("torch", precision="fp32", changes=changes)
     trace = trace_of(old)
@@ -277,7 +285,7 @@ def test_a_report_of_schema_1_1_has_a_trace_without_a_path() -> None:
     assert "parity-torch-fp32 was traced by a release before report schema 1.2" in comparison.parity[0].text
 
 
-def test_traces_alone_make_a_comparison_too() -> None:
+def test_merge_of_traces_without_timed_runs_makes_comparison() -> None:
     comparison = merge(parity_report("tensorflow"), parity_report("torch"), parity_report("torch", precision="fp32"))
     assert comparison.sections == []
     assert "parity of lenet: agree" in terminal(comparison)

@@ -31,7 +31,7 @@ def said(*reports: Report, allow: str | None = None) -> SectionParity:
     return section.parity
 
 
-def test_parity_that_holds_stands_beside_the_verdict() -> None:
+def test_section_parity_of_agreeing_traces_agrees() -> None:
     comparison = merge(*timed(), *traces())
     (section,) = comparison.sections
     assert section.parity.outcome == "agree"
@@ -43,7 +43,7 @@ def test_parity_that_holds_stands_beside_the_verdict() -> None:
     assert comparison.parity[0].runs == {"tensorflow": "parity-tensorflow-fp32", "torch": "parity-torch-fp32"}
 
 
-def test_parity_that_fails_is_said_next_to_the_verdict_everywhere() -> None:
+def test_section_parity_failure_is_shown_in_every_output() -> None:
     comparison = merge(
         *timed(), parity_report("tensorflow", precision="fp32"), parity_report("torch", precision="fp32", step=1.7)
     )
@@ -57,25 +57,25 @@ def test_parity_that_fails_is_said_next_to_the_verdict_everywhere() -> None:
     assert text in " ".join(terminal(comparison).replace("\x1b[1;31m", "").replace("\x1b[0m", "").split())
 
 
-def test_a_framework_that_rounds_too_coarsely_makes_parity_fail() -> None:
+def test_section_parity_with_coarse_rounding_differs() -> None:
     coarse = [parity_report("tensorflow", precision="fp32"), parity_report("torch", precision="fp32", error=1e-3)]
     parity = said(*timed(), *coarse)
     assert parity.outcome == "differ"
     assert parity.text.startswith("parity fails: seed 1: torch is further from float64 than float32 explains (")
 
 
-def test_other_initial_weights_make_parity_fail() -> None:
+def test_section_parity_with_other_initial_weights_differs() -> None:
     comparison = merge(*timed(), parity_report("tensorflow"), parity_report("torch", weights="bb"))
     assert comparison.sections[0].parity.text.startswith("parity fails: the initial weights differ (float64, seed 1)")
 
 
-def test_without_traces_it_says_how_to_make_them() -> None:
+def test_section_parity_without_traces_says_how_to_record_them() -> None:
     parity = said(*timed())
     assert parity.outcome == "not_shown"
     assert parity.text == "parity is not shown; add --parity-steps 200 to one run of each framework"
 
 
-def test_traces_that_cannot_be_judged_show_nothing() -> None:
+def test_section_parity_of_unjudged_traces_is_not_shown() -> None:
     parity = said(*timed(), *traces(states=7))
     assert parity.outcome == "not_shown"
     assert "not judged, since parity-tensorflow-fp32 was compared with float64 from 7 states" in parity.text
@@ -91,7 +91,7 @@ def test_traces_that_cannot_be_judged_show_nothing() -> None:
         ("config.input", "streamed", "torch 2.15.0 in fp32, eager, streamed"),
     ],
 )
-def test_one_timed_run_whose_code_was_not_traced_is_enough_to_say_so(field: str, value: str, named: str) -> None:
+def test_section_parity_with_one_untraced_run_is_not_shown(field: str, value: str, named: str) -> None:
     untraced = make_report(framework="torch", seed=99, changes={field: value})
     allow = None if field == "environment.package_version" else field
     parity = said(*timed(), untraced, *traces(), allow=allow)
@@ -106,7 +106,7 @@ def test_one_timed_run_whose_code_was_not_traced_is_enough_to_say_so(field: str,
     ("field", "value"),
     [("parity.path.execution", "compiled"), ("parity.path.input", "streamed"), ("parity.path.device", "gpu")],
 )
-def test_the_path_of_the_trace_counts_not_the_run_s(field: str, value: str) -> None:
+def test_section_parity_uses_path_of_trace(field: str, value: str) -> None:
     other = parity_report("torch", precision="fp32", changes={field: value})
     parity = said(*timed(), parity_report("tensorflow", precision="fp32"), other)
     assert parity.outcome == "not_shown"
@@ -114,14 +114,14 @@ def test_the_path_of_the_trace_counts_not_the_run_s(field: str, value: str) -> N
     assert "tensorflow 2.21.0" not in parity.text
 
 
-def test_float64_alone_does_not_speak_for_float32_runs() -> None:
+def test_section_parity_of_float64_traces_does_not_cover_float32_runs() -> None:
     parity = said(*timed(), parity_report("tensorflow"), parity_report("torch"))
     assert parity.outcome == "not_shown"
     assert "the timed code was not traced: tensorflow 2.21.0 in fp32, graph" in parity.text
     assert "; torch 2.15.0 in fp32, eager" in parity.text
 
 
-def test_two_traces_speak_for_two_kinds_of_runs() -> None:
+def test_section_parity_of_two_traces_covers_two_kinds_of_runs() -> None:
     runs = [*timed(), make_report(framework="torch", seed=99, changes={"config.execution": "compiled"})]
     second = [
         parity_report(
@@ -136,7 +136,7 @@ def test_two_traces_speak_for_two_kinds_of_runs() -> None:
     assert said(*runs, *traces(), *second, allow="config.execution").outcome == "agree"
 
 
-def test_many_untraced_kinds_are_counted() -> None:
+def test_section_parity_of_many_untraced_kinds_counts_the_rest() -> None:
     runs = [
         make_report(framework="torch", seed=seed, changes={"environment.framework.version": f"9.{seed}"})
         for seed in range(1, 6)
@@ -146,7 +146,7 @@ def test_many_untraced_kinds_are_counted() -> None:
     assert "; and 3 more; add --parity-steps" in parity.text
 
 
-def test_the_published_protocol_is_not_expected_to_agree() -> None:
+def test_section_parity_of_published_protocol_is_not_expected() -> None:
     published = [
         make_report(framework=framework, protocol="published", seed=seed)  # type: ignore[arg-type]
         for framework in FRAMEWORKS

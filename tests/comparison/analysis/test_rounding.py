@@ -52,7 +52,7 @@ def outside(checks: list[RoundingCheck]) -> list[tuple[str, str | None]]:
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("quantity", QUANTITIES)
-def test_the_usual_bound_holds_the_lower_quartile_of_each_tensor(precision: str, quantity: str) -> None:
+def test_check_rounding_lower_quartile_past_bound_is_outside(precision: str, quantity: str) -> None:
     bound = ENVELOPES[precision][quantity].lower_quartile  # type: ignore[index]
     just = [with_error(step, quantity, bound) for step in range(1, 9)]
     assert outside(judged(just, precision)) == []
@@ -66,7 +66,7 @@ def test_the_usual_bound_holds_the_lower_quartile_of_each_tensor(precision: str,
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("quantity", QUANTITIES)
-def test_the_maximum_bound_holds_every_state(precision: str, quantity: str) -> None:
+def test_check_rounding_maximum_past_bound_is_outside(precision: str, quantity: str) -> None:
     bound = ENVELOPES[precision][quantity].maximum  # type: ignore[index]
     rare = [with_error(step, quantity, bound if step == 5 else 0.0) for step in range(1, 13)]
     assert outside(judged(rare, precision)) == []
@@ -77,7 +77,7 @@ def test_the_maximum_bound_holds_every_state(precision: str, quantity: str) -> N
     assert found.largest_error == bound * 1.01
 
 
-def test_each_envelope_is_wider_than_that_of_a_finer_precision() -> None:
+def test_envelopes_of_coarser_precision_are_wider() -> None:
     assert ENVELOPES.keys() == set(PRECISIONS)
     for quantity in QUANTITIES:
         usual = [ENVELOPES[precision][quantity].lower_quartile for precision in PRECISIONS]  # type: ignore[index]
@@ -88,38 +88,38 @@ def test_each_envelope_is_wider_than_that_of_a_finer_precision() -> None:
         assert all(one <= other for one, other in zip(usual, most, strict=True))
 
 
-def test_a_fault_in_one_tensor_names_that_tensor_alone() -> None:
+def test_check_rounding_fault_in_one_weight_names_only_that_weight() -> None:
     states = [with_error(step, "gradient", 0.01, weight="conv1.kernel") for step in range(1, 9)]
     assert outside(judged(states)) == [("gradient", "conv1.kernel")]
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_a_tensor_that_a_state_lacks_is_outside(precision: str) -> None:
+def test_check_rounding_weight_missing_in_a_state_is_outside(precision: str) -> None:
     states = [state(step) for step in range(1, 9)]
     states[3] = state(4, gradients={"conv1.kernel": 0.0}, updates={"fc1.bias": 0.0})
     assert outside(judged(states, precision)) == [("gradient", "fc1.bias"), ("update", "conv1.kernel")]
 
 
 @pytest.mark.parametrize("quantity", QUANTITIES)
-def test_only_gradients_and_updates_of_a_large_batch_may_usually_hold_a_flipped_activation(quantity: str) -> None:
+def test_check_rounding_large_batch_widens_bound_of_gradients_and_updates_only(quantity: str) -> None:
     states = [with_error(step, quantity, LARGE_BATCH_USUAL) for step in range(1, 9)]
     expected = [] if quantity in {"gradient", "update"} else [quantity]
     assert [name for name, _ in outside(judged(states, batch_size=LARGE_BATCH + 1))] == expected
     assert [name for name, _ in outside(judged(states, batch_size=LARGE_BATCH))] == [quantity]
 
 
-def test_no_states_and_no_envelope_leave_nothing_to_judge() -> None:
+def test_check_rounding_without_states_or_envelope_is_empty() -> None:
     assert judged([]) == []
     assert judged([state(step) for step in range(1, 9)], "fp64") == []
 
 
-def test_one_odd_state_of_the_fewest_leaves_the_quartile_as_it_is() -> None:
+def test_lower_quartile_with_one_outlier_among_fewest_states_is_unchanged() -> None:
     values = [1.0] * (MIN_ROUNDING_STATES - 1)
     assert lower_quartile([*values, 0.0]) == lower_quartile([*values, 9.0]) == 1.0
 
 
 @given(st.lists(ERRORS, min_size=1, max_size=40))
-def test_a_quarter_at_most_lies_below_the_lower_quartile(values: list[float]) -> None:
+def test_lower_quartile_has_at_most_a_quarter_below(values: list[float]) -> None:
     found = lower_quartile(values)
     assert found in values
     assert sum(value < found for value in values) <= len(values) // 4
@@ -128,16 +128,14 @@ def test_a_quarter_at_most_lies_below_the_lower_quartile(values: list[float]) ->
 
 
 @given(st.lists(ERRORS, min_size=1, max_size=40), st.floats(min_value=1, max_value=1e3))
-def test_the_lower_quartile_grows_with_the_values(values: list[float], factor: float) -> None:
+def test_lower_quartile_of_larger_values_is_not_smaller(values: list[float], factor: float) -> None:
     assert lower_quartile([value * factor for value in values]) >= lower_quartile(values)
 
 
 @given(
     st.sampled_from(PRECISIONS), st.sampled_from(QUANTITIES), st.lists(ERRORS, min_size=1, max_size=20), st.integers(1)
 )
-def test_outside_is_what_takes_more_than_its_bound(
-    precision: str, quantity: str, errors: list[float], batch_size: int
-) -> None:
+def test_severity_above_one_means_outside(precision: str, quantity: str, errors: list[float], batch_size: int) -> None:
     states = [with_error(step, quantity, error) for step, error in enumerate(errors, start=1)]
     for check in judged(states, precision, batch_size):
         assert check.within == (check.usual_error <= check.usual_bound and check.largest_error <= check.largest_bound)

@@ -6,7 +6,7 @@ from tests.comparison.comparisons import TF_SPEEDS, TORCH_SPEEDS, compare, only_
 from tests.support.reports import make_report
 
 
-def test_a_clear_winner_is_named_with_its_interval() -> None:
+def test_verdict_of_clear_difference_names_winner_and_interval() -> None:
     section = only_section(*side("tensorflow", TF_SPEEDS), *side("torch", TORCH_SPEEDS))
     assert section.verdict.kind == "faster"
     assert section.verdict.faster == "torch"
@@ -16,18 +16,18 @@ def test_a_clear_winner_is_named_with_its_interval() -> None:
     assert ratio.ratio == pytest.approx(1.2)
 
 
-def test_the_winner_can_be_the_other_side() -> None:
+def test_verdict_of_swapped_sides_names_other_winner() -> None:
     verdict = only_section(*side("tensorflow", TORCH_SPEEDS), *side("torch", TF_SPEEDS)).verdict
     assert verdict.faster == "tensorflow"
     assert "tensorflow is faster: 1.200 times" in verdict.text
 
 
-def test_equal_sides_are_equivalent() -> None:
+def test_verdict_of_equal_sides_is_equivalent() -> None:
     verdict = only_section(*side("tensorflow", TF_SPEEDS), *side("torch", TF_SPEEDS)).verdict
     assert (verdict.kind, verdict.faster) == ("equivalent", None)
 
 
-def test_noise_is_inconclusive_and_says_why() -> None:
+def test_verdict_of_noisy_sides_is_inconclusive_with_reason() -> None:
     noisy = (5_000.0, 20_000.0, 9_000.0, 14_000.0, 10_000.0)
     verdict = only_section(*side("tensorflow", noisy), *side("torch", noisy[::-1])).verdict
     assert verdict.kind == "inconclusive"
@@ -38,7 +38,7 @@ def test_noise_is_inconclusive_and_says_why() -> None:
     ]
 
 
-def test_a_small_sure_effect_is_inconclusive_and_says_so() -> None:
+def test_verdict_of_small_effect_is_inconclusive_with_reason() -> None:
     below = (1000.0, 1001.0, 999.0, 1000.5, 999.5)
     above = (1020.0, 1040.0, 1019.0, 1041.0, 1021.0)
     verdict = only_section(*side("tensorflow", below), *side("torch", above)).verdict
@@ -46,7 +46,7 @@ def test_a_small_sure_effect_is_inconclusive_and_says_so() -> None:
     assert verdict.text.endswith("the interval excludes 1, but the effect is under 3 %")
 
 
-def test_an_interrupted_attempt_that_was_taken_up_again_is_no_lost_run() -> None:
+def test_verdict_with_resumed_attempts_counts_no_lost_run() -> None:
     runs = [*side("tensorflow", TF_SPEEDS), *side("torch", TORCH_SPEEDS)]
     whole = only_section(*runs)
     taken_up = [
@@ -65,24 +65,24 @@ def test_an_interrupted_attempt_that_was_taken_up_again_is_no_lost_run() -> None
     assert only_section(*runs[:-3], *taken_up).verdict.text != whole.verdict.text
 
 
-def test_fewer_than_five_runs_have_no_verdict() -> None:
+def test_verdict_of_four_runs_is_too_few_runs() -> None:
     verdict = only_section(*side("tensorflow", TF_SPEEDS), *side("torch", TORCH_SPEEDS[:4])).verdict
     assert verdict.kind == "too_few_runs"
     assert "5 tensorflow and 4 torch" in verdict.text
 
 
-def test_one_run_a_side_is_a_single_observation() -> None:
+def test_verdict_of_one_run_a_side_is_single_observation() -> None:
     verdict = only_section(*side("tensorflow", (100.0,)), *side("torch", (125.0,))).verdict
     assert verdict.kind == "single_observation"
     assert "torch / tensorflow is 1.250" in verdict.text
 
 
-def test_a_completed_run_without_the_measurement_is_left_out_by_name() -> None:
+def test_verdict_with_unmeasured_run_lists_it_as_left_out() -> None:
     verdict = only_section(*side("tensorflow", TF_SPEEDS), make_report(seed=9, images_per_s=None)).verdict
     assert [entry.why for entry in verdict.left_out] == ["completed without the measurement"]
 
 
-def test_a_difference_that_chance_could_make_is_inconclusive_and_says_so() -> None:
+def test_verdict_with_large_p_is_inconclusive_with_reason() -> None:
     below = (1000.0, 1001.0, 1002.0, 1003.0, 1061.0)
     above = (1040.0, 1060.0, 1070.0, 1080.0, 1090.0)
     verdict = only_section(*side("tensorflow", below), *side("torch", above)).verdict
@@ -92,7 +92,7 @@ def test_a_difference_that_chance_could_make_is_inconclusive_and_says_so() -> No
     assert "by chance: p exceeds 0.01" in verdict.text
 
 
-def test_the_p_values_of_all_sections_are_corrected_together() -> None:
+def test_verdict_p_values_of_all_sections_are_corrected_together() -> None:
     reports = [
         make_report(framework=framework, recipe=recipe, seed=seed, images_per_s=speed + seed)  # type: ignore[arg-type]
         for recipe in ("lenet", "basic-cnn")
@@ -107,7 +107,7 @@ def test_the_p_values_of_all_sections_are_corrected_together() -> None:
 
 
 @pytest.mark.parametrize("status", ["failed", "interrupted", "diverged", "below_reference"])
-def test_speed_is_not_bought_with_runs_that_did_not_complete(status: str) -> None:
+def test_verdict_with_more_failures_on_faster_side_is_inconclusive(status: str) -> None:
     bad = make_report(seed=6, status=status)
     slow, fast = side("tensorflow", TF_SPEEDS), side("torch", TORCH_SPEEDS)
     verdict = only_section(*slow, *fast, bad).verdict
@@ -122,7 +122,7 @@ def test_speed_is_not_bought_with_runs_that_did_not_complete(status: str) -> Non
     assert only_section(*slow, *ten, bad).verdict.faster == "torch"
 
 
-def test_runs_that_were_disturbed_count_and_are_named() -> None:
+def test_verdict_with_suspect_runs_counts_and_names_them() -> None:
     throttled = {"status": "suspect", "causes": ["gpu_throttled"]}
     reports = [
         make_report(
