@@ -197,19 +197,13 @@ def test_merge_without_the_extra_names_the_environment(matrix: Path, tmp_path: P
     assert_refused(result, ExitCode.FRAMEWORK_MISSING, "needs scipy", "mnist-jobs[compare]")
 
 
-def test_merge_settings_of_other_programs_change_nothing(matrix: Path, tmp_path: Path) -> None:
+def test_merge_without_a_home_gives_the_same_files_and_no_message(matrix: Path, tmp_path: Path) -> None:
     assert merge(matrix, "-o", "plain", cwd=tmp_path).returncode == 0
-    settings = tmp_path / "settings"
-    settings.write_text("backend: nonsense\naxes.linewidth: thick\nno.such.key: 1\n")
-    # In the working folder it comes before all others.
-    (tmp_path / "matplotlibrc").write_bytes(b"\xff\xfe")
     result = merge(
         matrix,
         "-o",
         "odd",
         cwd=tmp_path,
-        MPLBACKEND="nonsense",
-        MATPLOTLIBRC=str(settings),
         SOURCE_DATE_EPOCH="yesterday",
         HOME="/proc/nowhere",
         XDG_CONFIG_HOME="/proc/nowhere",

@@ -12,15 +12,7 @@ from jobs.comparison.text import csv_cell
 if TYPE_CHECKING:
     from jobs.comparison.schema import Comparison
 
-_RUN_FIELDS: Final = (
-    "framework",
-    "framework_version",
-    "seed",
-    "run_id",
-    "attempt",
-    "status",
-    "status_reason",
-)
+_RUN_FIELDS: Final = ("framework", "framework_version", "seed", "run_id", "attempt", "status", "status_reason")
 COLUMNS: Final = (
     "recipe",
     "protocol",

@@ -71,20 +71,11 @@ def metric_table(section: Section) -> Table:
     """
     ratio = ratio_heading(section)
     absent = unmeasured_labels(section)
-    statuses = [
-        ", ".join(f"{count} {status}" for status, count in side.runs_by_status.items()) for side in section.sides
-    ]
-    return Table(
-        ["median (IQR)", *(f"{side.framework} {', '.join(side.framework_versions)}" for side in section.sides), *ratio],
-        [
-            ["runs", *statuses, *("" for _ in ratio)],
-            *(
-                [metric.heading, *_metric_cells(metric, section)]
-                for metric in METRICS
-                if metric is HEADLINE or metric.label not in absent
-            ),
-        ],
-    )
+    sides = [f"{side.framework} {', '.join(side.framework_versions)}" for side in section.sides]
+    runs = [", ".join(f"{count} {status}" for status, count in side.runs_by_status.items()) for side in section.sides]
+    shown = [metric for metric in METRICS if metric is HEADLINE or metric.label not in absent]
+    rows = [[metric.heading, *_metric_cells(metric, section)] for metric in shown]
+    return Table(["median (IQR)", *sides, *ratio], [["runs", *runs, *("" for _ in ratio)], *rows])
 
 
 def unmeasured_labels(section: Section) -> list[str]:
@@ -100,7 +91,9 @@ def metric_of(side: FrameworkResults, name: MetricName) -> SideMetric:
 def _metric_cells(metric: Metric, section: Section) -> list[str]:
     sides = [metric_of(side, metric.name) for side in section.sides]
     cells = [_median_cell(metric, side) for side in sides]
-    return cells if len(sides) == 1 else [*cells, _versus_cell(metric, section, sides)]
+    if len(sides) == 2:
+        cells.append(_versus_cell(metric, section, *sides))
+    return cells
 
 
 def _median_cell(metric: Metric, side: SideMetric) -> str:
@@ -115,11 +108,12 @@ def range_cell(metric: Metric, low: float | None, high: float | None) -> str:
     return ABSENT if low is None or high is None else f"{metric.shown(low)}{_EN_DASH}{metric.shown(high)}"
 
 
-def _versus_cell(metric: Metric, section: Section, sides: Sequence[SideMetric]) -> str:
-    if metric.unit == "ratio":
-        first, second = (side.median for side in sides)
-        return ABSENT if first is None or second is None else f"{100 * (second - first):+.2f} points"
-    return next((ratio_cell(ratio) for ratio in section.ratios if ratio.metric == metric.name), ABSENT)
+def _versus_cell(metric: Metric, section: Section, first: SideMetric, second: SideMetric) -> str:
+    if metric.unit != "ratio":
+        return next((ratio_cell(ratio) for ratio in section.ratios if ratio.metric == metric.name), ABSENT)
+    if first.median is None or second.median is None:
+        return ABSENT
+    return f"{100 * (second.median - first.median):+.2f} points"
 
 
 def ratio_cell(ratio: MetricRatio) -> str:
@@ -207,18 +201,16 @@ def value_cell(row: RunRow, name: MetricName) -> str:
 
 def difference_table(section: Section) -> Table:
     """A row for each field that differs: each side's values, and why the runs are compared all the same."""
+    sides = frameworks(section)
     rows = [
         [
             difference.field,
-            *(
-                listed(difference.values.get(framework, []), MAX_VALUES_IN_CELL) or ABSENT
-                for framework in frameworks(section)
-            ),
+            *(listed(difference.values.get(side, []), MAX_VALUES_IN_CELL) or ABSENT for side in sides),
             _WHY_ALLOWED[difference.why],
         ]
         for difference in section.differences
     ]
-    return Table(["field", *frameworks(section), "why it may"], rows)
+    return Table(["field", *sides, "why allowed"], rows)
 
 
 def equal_table(section: Section) -> Table:

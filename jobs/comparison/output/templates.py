@@ -35,7 +35,7 @@ def template_environment(
     """
     environment = Environment(
         loader=PackageLoader("jobs.comparison"),
-        autoescape=autoescape,
+        autoescape=autoescape,  # noqa: S701 - Markdown is escaped by `finalize`
         finalize=finalize,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -13,6 +13,8 @@ from jobs.comparison.output import tables
 from jobs.io.stdio import escape_control_chars
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from rich.console import Console
 
     from jobs.comparison.schema import Comparison, Section
@@ -23,36 +25,37 @@ _ALARM: Final = "bold red"
 
 def render_terminal(comparison: Comparison, console: Console) -> None:
     """Print ``comparison``; text from reports reaches the terminal without markup or control characters."""
-
-    def say(line: str, style: str = "") -> None:
-        console.print(_text(line, style))
-
     for section in comparison.sections:
         console.print(_table(section))
-        say(section.verdict.text, "bold")
-        say(section.parity.text, _ALARM if section.parity.outcome == "differ" else "")
-        for what, names in (
-            ("differs", [difference.field for difference in section.differences]),
-            ("not measured", tables.unmeasured_labels(section)),
-        ):
-            if names:
-                say(f"{what}, see comparison.md: {', '.join(names)}")
-        for line in tables.fleet_lines(section):
-            say(line)
+        for line, style in _section_lines(section):
+            console.print(_text(line, style))
         console.print()
     if comparison.gate is not None:
-        say(f"against the baseline: {comparison.gate.outcome}", "bold")
+        console.print(_text(f"against the baseline: {comparison.gate.outcome}", "bold"))
         for side in comparison.gate.sides:
-            say(f"{side.recipe}, {side.protocol}, {side.framework}: {side.text}")
+            console.print(_text(f"{side.recipe}, {side.protocol}, {side.framework}: {side.text}"))
         for line in comparison.gate.triage:
-            say(line)
+            console.print(_text(line))
         console.print()
     if not comparison.sections:
         for pair in comparison.parity:
             style = _ALARM if pair.outcome in FAILED else ""
-            say(f"parity of {pair.recipe}: {OUTCOME[pair.outcome]}; {pair.text}", style)
+            console.print(_text(f"parity of {pair.recipe}: {OUTCOME[pair.outcome]}; {pair.text}", style))
     for trace in comparison.unpaired_traces[:MAX_UNPAIRED]:
-        say(unpaired_line(trace))
+        console.print(_text(unpaired_line(trace)))
+
+
+def _section_lines(section: Section) -> Iterator[tuple[str, str]]:
+    """Each line under a section's table, with its style."""
+    yield section.verdict.text, "bold"
+    yield section.parity.text, _ALARM if section.parity.outcome == "differ" else ""
+    if section.differences:
+        yield f"differs, see comparison.md: {', '.join(difference.field for difference in section.differences)}", ""
+    unmeasured = tables.unmeasured_labels(section)
+    if unmeasured:
+        yield f"not measured, see comparison.md: {', '.join(unmeasured)}", ""
+    for line in tables.fleet_lines(section):
+        yield line, ""
 
 
 def _text(text: str, style: str = "") -> Text:

@@ -1,4 +1,4 @@
-"""Writes a comparison's files: each whole or not at all, and never those of two comparisons beside each other."""
+"""Writes a comparison's files: all of them or none, so that a folder never mixes two comparisons."""
 
 from __future__ import annotations
 
@@ -24,31 +24,27 @@ if TYPE_CHECKING:
     from jobs.comparison.schema import Comparison
     from jobs.io.atomic_file import PendingFile
 
-JSON_NAME: Final = "comparison.json"
-MARKDOWN_NAME: Final = "comparison.md"
-HTML_NAME: Final = "comparison.html"
-CSV_NAME: Final = "runs.csv"
-
+NAMES: Final = ("comparison.json", "comparison.md", "comparison.html", "runs.csv")
 _LIST_PER_RUN: Final = re.compile(r'^(?P<margin> *)"(?:runs|observations)": \[(?=\])', re.MULTILINE)
 _STOPS: Final = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 
 
 def output_files(folder: Path) -> tuple[Path, ...]:
     """Where :func:`write` puts the comparison."""
-    return folder / JSON_NAME, folder / MARKDOWN_NAME, folder / HTML_NAME, folder / CSV_NAME
+    return tuple(folder / name for name in NAMES)
 
 
 def check_outputs(folder: Path) -> None:
     """Refuse a folder in which something else has the name of a file that :func:`write` makes.
 
     Raises:
-        NotWritable: a folder, a device or a pipe has it. A link is replaced, and what it leads to stays as it is.
+        NotWritable: a folder, a device or a pipe has it. A link is replaced, and its target stays as it is.
     """
     for path in output_files(folder):
         try:
             mode = path.lstat().st_mode
         except OSError:
-            # Not there, or not to be had: writing says which.
+            # The file is missing, or cannot be read; then writing reports the error.
             continue
         if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode)):
             kind = "a folder" if stat.S_ISDIR(mode) else "no regular file"
@@ -61,7 +57,7 @@ def check_outputs(folder: Path) -> None:
 def write(comparison: Comparison, markdown: str, html: str, folder: Path) -> tuple[Path, ...]:
     """Write comparison.json, runs.csv, and ``markdown`` and ``html`` beside them, and return their paths.
 
-    ``folder`` is made if missing. Earlier files are replaced, and only when all new ones are wholly on the disk.
+    ``folder`` is made if missing. Earlier files are replaced only when all new ones are on the disk.
 
     Raises:
         NotWritable: the folder cannot be made or written to, or the disk is full.
@@ -69,7 +65,7 @@ def write(comparison: Comparison, markdown: str, html: str, folder: Path) -> tup
     paths = output_files(folder)
 
     def contents() -> Iterator[bytes | Callable[[], Iterable[bytes]]]:
-        # One at a time in memory.
+        # A generator keeps one content in memory at a time.
         yield lambda: json_pieces(comparison)
         yield from (markdown.encode(), html.encode())
         yield runs_csv(comparison).encode()
@@ -77,10 +73,10 @@ def write(comparison: Comparison, markdown: str, html: str, folder: Path) -> tup
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with contextlib.ExitStack() as unfinished:
-            parts = [unfinished.enter_context(pending_file(content, folder, "comparison")) for content in contents()]
+            pending = [unfinished.enter_context(pending_file(content, folder, "comparison")) for content in contents()]
             check_outputs(folder)
-            with _undisturbed(folder):
-                _swap(parts, paths)
+            with _exclusive(folder):
+                _replace_all(pending, paths)
         sync_folder(folder)
     except OSError as error:
         raise NotWritable(
@@ -111,39 +107,47 @@ def json_pieces(comparison: Comparison) -> Iterator[bytes]:
     yield text[end:].encode()
 
 
-def _swap(parts: Sequence[PendingFile], paths: Sequence[Path]) -> None:
-    """Give ``parts`` their names in ``paths``, and take what has them now away: all of it, or nothing.
+def _replace_all(pending: Sequence[PendingFile], paths: Sequence[Path]) -> None:
+    """Give every pending file its path, or on an error restore the earlier files.
 
-    The earlier files step aside before the first new one comes: whoever is killed in between leaves an incomplete
-    comparison, and never a mixture of two. What is left aside then goes with the next comparison.
+    The earlier files are moved away before the first new one is named. A merge that is killed in between leaves an
+    incomplete comparison, never a mixture of two; the next merge removes what is left.
     """
-    aside = {path: path.with_name(f".{path.name}.old") for path in paths}
+    backups = {path: path.with_name(f".{path.name}.old") for path in paths}
     moved: list[Path] = []
     named: list[Path] = []
     try:
         for path in paths:
             with contextlib.suppress(FileNotFoundError):
-                path.replace(aside[path])
+                path.replace(backups[path])
                 moved.append(path)
-        for part, path in zip(parts, paths, strict=True):
-            part.link(path)
+        for file, path in zip(pending, paths, strict=True):
+            file.link(path)
             named.append(path)
     except OSError:
         for path in named:
             path.unlink()
         for path in moved:
-            aside[path].replace(path)
+            backups[path].replace(path)
         raise
-    for old in aside.values():
-        old.unlink(missing_ok=True)
+    for backup in backups.values():
+        backup.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
-def _undisturbed(folder: Path) -> Iterator[None]:
-    """Inside, no other merge names files in ``folder``, and a signal to stop waits."""
+def _exclusive(folder: Path) -> Iterator[None]:
+    """Lock ``folder`` against other merges, and block signals that would stop this one."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        _lock(descriptor, folder)
+        # Some network volumes have no locks; another error than BlockingIOError means that.
+        with contextlib.suppress(OSError):
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise NotWritable(
+                    f"output folder {escape_control_chars(str(folder))!r} is being written by another merge; "
+                    "merge again, or choose another with --output-dir"
+                ) from error
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)
         try:
             yield
@@ -151,16 +155,3 @@ def _undisturbed(folder: Path) -> Iterator[None]:
             signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
     finally:
         os.close(descriptor)
-
-
-def _lock(descriptor: int, folder: Path) -> None:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise NotWritable(
-            f"output folder {escape_control_chars(str(folder))!r} is being written by another merge; "
-            "merge again, or choose another with --output-dir"
-        ) from error
-    except OSError:
-        # Some network volumes know no locks.
-        return

@@ -18,7 +18,7 @@ from jobs.comparison.analysis.parity import (
     trace_of,
 )
 from jobs.comparison.output.markdown import render_markdown
-from jobs.comparison.output.tables import parity_headings, parity_row
+from jobs.comparison.output.tables import parity_table
 from jobs.comparison.schema import ParitySetting, RoundingCheck, TrainingCode
 from tests.comparison.comparisons import compare as merge
 from tests.comparison.comparisons import parity_report, terminal
@@ -150,7 +150,8 @@ def test_compare_agreement_names_number_of_states() -> None:
         "4 steps in float64, seed 1: no difference, tolerance 1e-12; from 8 of their states, both round as float32 does"
     )
     assert [found.framework for found in pair.rounding] == ["tensorflow", "torch"]
-    assert dict(zip(parity_headings(), parity_row(pair), strict=True))["rounding"] == (
+    table = parity_table([pair], limit=1)
+    assert dict(zip(table.headings, table.rows[0], strict=True))["rounding"] == (
         "at most 5 % of its bound (tensorflow, gradient of conv1.kernel)"
     )
 

@@ -13,7 +13,7 @@ from tests.comparison.comparisons import TF_SPEEDS, compare, side
 from tests.support.reports import make_report
 
 
-def test_a_row_a_run_with_its_numbers_as_they_are() -> None:
+def test_csv_has_a_row_for_each_run_with_exact_numbers() -> None:
     failed = make_report(framework="tensorflow", seed=9, status="failed", images_per_s=None)
     rows = list(csv.DictReader(io.StringIO(runs_csv(compare(*side("tensorflow", TF_SPEEDS), failed)))))
     assert [row["seed"] for row in rows] == ["1", "2", "3", "4", "5", "9"]
@@ -43,26 +43,26 @@ EXCEL_LIMIT = 32_767
         ("", ""),
     ],
 )
-def test_no_cell_is_a_formula(text: str, cell: str) -> None:
+def test_csv_cell_with_a_formula_is_quoted(text: str, cell: str) -> None:
     assert csv_cell(text) == cell
 
 
 @given(st.text())
-def test_a_cell_is_one_printable_line_that_starts_nothing(text: str) -> None:
+def test_csv_cell_of_any_text_is_one_printable_line(text: str) -> None:
     cell = csv_cell(text)
     assert cell.isprintable()
     assert not cell.startswith(("=", "+", "-", "@", "\t", "\r", "\n"))
 
 
 @given(st.lists(st.sampled_from([*";,|=+-@", " ", '"', "x", "1", "\t", "\n"])))
-def test_no_part_of_a_cell_is_a_formula_where_another_mark_separates_cells(parts: list[str]) -> None:
+def test_csv_cell_split_at_another_separator_has_no_formula(parts: list[str]) -> None:
     cell = csv_cell("".join(parts))
     for separator in ";,|":
         for part in cell.split(separator):
             assert not part.strip(' "').startswith(tuple("=+-@"))
 
 
-def test_a_run_with_a_thousand_devices_has_a_cell_that_a_spreadsheet_can_hold() -> None:
+def test_csv_cell_of_a_thousand_devices_fits_a_spreadsheet() -> None:
     device = make_report(gpu=True).devices[0].model_dump()
     devices = [{**device, "uuid": f"GPU-{index:04}-{'x' * 580}"} for index in range(1000)]
     text = runs_csv(compare(make_report(gpu=True, changes={"devices": devices})))
@@ -72,7 +72,7 @@ def test_a_run_with_a_thousand_devices_has_a_cell_that_a_spreadsheet_can_hold() 
     assert max(len(csv_cell(character * 100_000)) for character in ("x", "\U0010ffff", ";=", '"')) < EXCEL_LIMIT
 
 
-def test_few_of_a_thousand_devices_are_kept() -> None:
+def test_run_row_of_a_thousand_devices_keeps_a_hundred() -> None:
     device = make_report(gpu=True).devices[0].model_dump()
     devices = [{**device, "uuid": f"GPU-{index}"} for index in range(1000)]
     (section,) = compare(make_report(gpu=True, changes={"devices": devices})).sections

@@ -11,7 +11,7 @@ HOSTILE = (
 )
 
 
-def test_foreign_text_stays_text_everywhere() -> None:
+def test_markdown_and_terminal_with_hostile_text_show_it_as_text() -> None:
     hostile = make_report(
         status="failed",
         gpu=True,
@@ -46,7 +46,7 @@ def test_foreign_text_stays_text_everywhere() -> None:
     assert "[bold]" in shown
 
 
-def test_every_table_row_has_as_many_cells_as_its_heading() -> None:
+def test_markdown_table_rows_have_as_many_cells_as_headings() -> None:
     reports = [*side("tensorflow", TF_SPEEDS), make_report(status="failed", changes={"status_reason": "a | b \\| c"})]
     lines = render_markdown(compare(*reports)).splitlines()
     widths: list[int] = []
@@ -58,7 +58,7 @@ def test_every_table_row_has_as_many_cells_as_its_heading() -> None:
             widths = []
 
 
-def test_tables_stand_apart_from_the_text_before_them() -> None:
+def test_markdown_tables_and_headings_follow_an_empty_line() -> None:
     lines = render_markdown(compare(*side("tensorflow", TF_SPEEDS), *side("torch", TORCH_SPEEDS))).splitlines()
     for before, line in pairwise(lines):
         if line.startswith("|"):
@@ -67,7 +67,7 @@ def test_tables_stand_apart_from_the_text_before_them() -> None:
             assert before == ""
 
 
-def test_what_no_side_measured_takes_no_row_and_is_said() -> None:
+def test_metric_without_a_value_has_no_row_and_is_named() -> None:
     comparison = compare(*side("tensorflow", TF_SPEEDS), *side("torch", TORCH_SPEEDS))
     table = render_markdown(comparison).partition("## lenet")[2].partition("###")[0]
     assert "GPU" not in table
@@ -75,7 +75,7 @@ def test_what_no_side_measured_takes_no_row_and_is_said() -> None:
     assert "not measured, see comparison.md: GPU utilization in training, GPU power in training" in terminal(comparison)
 
 
-def test_a_page_for_people_stays_short_and_says_where_the_rest_is() -> None:
+def test_markdown_of_many_runs_is_cut_and_says_where_the_rest_is() -> None:
     reports = [make_report(seed=seed) for seed in range(1, 82)]
     markdown = render_markdown(compare(*reports))
     assert markdown.count("torch-lenet-matched-") == 50

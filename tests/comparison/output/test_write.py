@@ -27,14 +27,14 @@ if TYPE_CHECKING:
 NAMES = ["comparison.html", "comparison.json", "comparison.md", "runs.csv"]
 
 
-def test_comparison_json_is_read_back_by_its_own_model(tmp_path: Path) -> None:
+def test_write_json_is_read_back_unchanged(tmp_path: Path) -> None:
     comparison = compare(*side("tensorflow", TF_SPEEDS), *side("torch", TORCH_SPEEDS))
     json, *_ = write_all(comparison, tmp_path)
     assert Comparison.model_validate_json(json.read_text(encoding="utf-8")) == comparison
     assert comparison.schema_version == SCHEMA_VERSION
 
 
-def test_an_earlier_comparison_is_replaced_and_nothing_else_is_left(tmp_path: Path) -> None:
+def test_write_over_an_earlier_comparison_replaces_it(tmp_path: Path) -> None:
     folder = tmp_path / "a/b"
     write_all(compare(make_report()), folder)
     write_all(compare(make_report(seed=2)), folder)
@@ -42,13 +42,13 @@ def test_an_earlier_comparison_is_replaced_and_nothing_else_is_left(tmp_path: Pa
     assert all(path.stat().st_mode & 0o777 == 0o644 for path in output_files(folder))
 
 
-def test_a_folder_that_cannot_be_made_is_not_writable(tmp_path: Path) -> None:
+def test_write_to_an_impossible_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(NotWritable, match="--output-dir"):
         write_all(compare(make_report()), tmp_path / "file/out")
 
 
-def test_a_failed_write_leaves_the_earlier_comparison_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_write_to_a_full_disk_keeps_the_earlier_comparison(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _, markdown, *_ = write_all(compare(make_report()), tmp_path)
     before = markdown.read_bytes()
 
@@ -82,7 +82,7 @@ def _ids(folder: Path) -> list[str]:
     return found
 
 
-def _in_a_child(work: Callable[[], None], *, killed_at: int) -> bool:
+def _run_in_child(work: Callable[[], None], *, killed_at: int) -> bool:
     """Do ``work`` in a child that is killed before it names, moves or removes a file for the ``killed_at``-th time.
 
     Returns:
@@ -100,13 +100,13 @@ def _in_a_child(work: Callable[[], None], *, killed_at: int) -> bool:
                     os.kill(os.getpid(), signal.SIGKILL)
 
         sys.addaudithook(count)
-        _work_and_leave(work)
+        _run_and_exit(work)
     _, status = os.waitpid(child, 0)
     assert status in {0, signal.SIGKILL}
     return status != 0
 
 
-def _work_and_leave(work: Callable[[], None]) -> None:
+def _run_and_exit(work: Callable[[], None]) -> None:
     """The end of a forked child: whatever happens, it does not go on with the tests of its parent."""
     code = 1
     try:
@@ -116,13 +116,13 @@ def _work_and_leave(work: Callable[[], None]) -> None:
         os._exit(code)
 
 
-def test_whoever_is_killed_at_any_moment_leaves_no_mixture_of_two_comparisons(tmp_path: Path) -> None:
+def test_write_killed_at_any_moment_leaves_no_mixture(tmp_path: Path) -> None:
     earlier, later = compare(make_report(seed=1)), compare(make_report(seed=2))
     killed = 0
     while True:
         folder = tmp_path / str(killed)
         _write(earlier, folder)
-        if not _in_a_child(lambda folder=folder: _write(later, folder), killed_at=killed + 1):  # type: ignore[misc]
+        if not _run_in_child(lambda folder=folder: _write(later, folder), killed_at=killed + 1):  # type: ignore[misc]
             break
         killed += 1
         assert len(set(_ids(folder))) <= 1
@@ -134,7 +134,7 @@ def test_whoever_is_killed_at_any_moment_leaves_no_mixture_of_two_comparisons(tm
     assert killed >= 12
 
 
-def test_what_stands_in_the_way_is_found_before_anything_is_replaced(tmp_path: Path) -> None:
+def test_write_over_a_folder_or_pipe_is_refused_and_changes_nothing(tmp_path: Path) -> None:
     earlier = compare(make_report(seed=1))
     for name in NAMES:
         folder = tmp_path / name
@@ -152,7 +152,7 @@ def test_what_stands_in_the_way_is_found_before_anything_is_replaced(tmp_path: P
                 (folder / name).rmdir()
 
 
-def test_a_link_is_replaced_and_what_it_leads_to_stays(tmp_path: Path) -> None:
+def test_write_over_a_link_replaces_it_and_keeps_the_target(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("mine")
     (tmp_path / "out").mkdir()
     (tmp_path / "out/runs.csv").symlink_to(tmp_path / "mine.txt")
@@ -161,7 +161,7 @@ def test_a_link_is_replaced_and_what_it_leads_to_stays(tmp_path: Path) -> None:
     assert not (tmp_path / "out/runs.csv").is_symlink()
 
 
-def test_a_swap_that_fails_half_way_puts_the_earlier_comparison_back(
+def test_write_that_fails_half_way_restores_the_earlier_comparison(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _write(compare(make_report(seed=1)), tmp_path)
@@ -175,13 +175,13 @@ def test_a_swap_that_fails_half_way_puts_the_earlier_comparison_back(
         real(*args, **more)  # type: ignore[arg-type]
 
     monkeypatch.setattr("os.link", fail_at_the_third)
-    monkeypatch.setattr("os.open", _refusing_new_files(tmp_path))
+    monkeypatch.setattr("os.open", _open_without_space(tmp_path))
     with pytest.raises(NotWritable, match="No space left"):
         _write(compare(make_report(seed=2)), tmp_path)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
-def _refusing_new_files(folder: Path) -> Callable[..., int]:
+def _open_without_space(folder: Path) -> Callable[..., int]:
     """``os.open`` on a full disk: no name is to be had in ``folder``."""
     real = os.open
 
@@ -193,7 +193,7 @@ def _refusing_new_files(folder: Path) -> Callable[..., int]:
     return refuse
 
 
-def test_two_merges_at_once_do_not_mix(tmp_path: Path) -> None:
+def test_write_during_another_merge_is_refused(tmp_path: Path) -> None:
     _write(compare(make_report(seed=1)), tmp_path)
     other = os.open(tmp_path, os.O_RDONLY)
     try:
@@ -206,8 +206,8 @@ def test_two_merges_at_once_do_not_mix(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == NAMES
 
 
-def test_a_stop_waits_until_all_files_have_their_names(tmp_path: Path) -> None:
-    def stopped_in_the_middle() -> None:
+def test_write_stopped_by_a_signal_finishes_first(tmp_path: Path) -> None:
+    def write_and_stop() -> None:
         sent = []
 
         def stop(event: str, _: object) -> None:
@@ -223,13 +223,13 @@ def test_a_stop_waits_until_all_files_have_their_names(tmp_path: Path) -> None:
     child = os.fork()
     if child == 0:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        _work_and_leave(stopped_in_the_middle)
+        _run_and_exit(write_and_stop)
     _, status = os.waitpid(child, 0)
     assert status == signal.SIGTERM
     assert _ids(tmp_path) == [later.comparison_id] * 4
 
 
-def test_the_same_reports_give_the_same_id_and_others_another() -> None:
+def test_comparison_id_of_the_same_reports_is_the_same() -> None:
     ids = [compare(*reports).comparison_id for reports in _differing_reports()]
     assert len(set(ids)) == len(ids)
     assert ids == [compare(*reports[::-1]).comparison_id for reports in _differing_reports()]

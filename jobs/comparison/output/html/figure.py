@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from markupsafe import Markup
-
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from markupsafe import Markup
 
     from jobs.comparison.output.tables import Table
     from jobs.report.schema import FrameworkName
@@ -21,14 +21,19 @@ DISPLAY_NAMES: Final[Mapping[FrameworkName, str]] = {"tensorflow": "TensorFlow",
 class FigureBlock:
     """A figure with its words and its table. With nothing to draw, ``note`` says why and the rest is empty.
 
-    ``legend`` has (class in the style sheet, label); ``legend_of_lines`` shows lines instead of marks.
+    ``drawing`` is the content of the ``svg`` element, ``height`` pixels high. ``gutter`` keeps room for labels at its
+    left.
+    ``description`` is for screen readers. ``legend`` has (class in the style sheet, label), shown as marks or lines.
     """
 
     title: str
     caption: str = ""
     legend: tuple[tuple[str, str], ...] = ()
     legend_of_lines: bool = False
-    drawing: Markup = Markup()
+    drawing: tuple[Markup, ...] = ()
+    description: str = ""
+    height: float = 0
+    gutter: bool = False
     note: str | None = None
     table: Table | None = None
 

@@ -25,9 +25,8 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
     from jobs.comparison.input.metrics import Missing
-    from jobs.comparison.output.html.figure import FigureBlock
     from jobs.comparison.output.html.timelines import SectionKey, Timeline
-    from jobs.comparison.schema import Comparison, Section
+    from jobs.comparison.schema import Comparison
 
 MAX_ROWS: Final = 200
 """Rows of one table or list; comparison.json has every run."""
@@ -40,27 +39,23 @@ def render_html(comparison: Comparison, timelines: Mapping[SectionKey, Sequence[
     """
     style = _environment().get_template("comparison.css").render()
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    return _environment().get_template("comparison.html.j2").render(
+    template = _environment().get_template("comparison.html.j2")
+    return template.render(
         comparison=comparison,
         figures=[
-            _figures(section, timelines, f"s{number}") for number, section in enumerate(comparison.sections, start=1)
+            [
+                ratio_figure(section),
+                runs_figure(section),
+                phases_figure(section),
+                timeline_figure(timelines.get((section.recipe, section.protocol), ())),
+                accuracy_figure(section),
+            ]
+            for section in comparison.sections
         ],
         style=Markup(style),  # noqa: S704 - a file of this package
         policy=f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'",
         max_rows=MAX_ROWS,
     )
-
-
-def _figures(
-    section: Section, timelines: Mapping[SectionKey, Sequence[Timeline | Missing]], name: str
-) -> list[FigureBlock]:
-    return [
-        ratio_figure(section, f"{name}-ratios"),
-        runs_figure(section, f"{name}-runs"),
-        phases_figure(section, f"{name}-phases"),
-        timeline_figure(timelines.get((section.recipe, section.protocol), ()), f"{name}-timeline"),
-        accuracy_figure(section, f"{name}-accuracy"),
-    ]
 
 
 @cache

@@ -5,24 +5,15 @@ from __future__ import annotations
 from statistics import median
 from typing import TYPE_CHECKING, Final, get_args
 
-from markupsafe import Markup
-
+from jobs.comparison.output.html import svg
 from jobs.comparison.output.html.figure import DISPLAY_NAMES, FigureBlock
-from jobs.comparison.output.html.svg import (
-    AXIS_HEIGHT,
-    AXIS_TITLE_HEIGHT,
-    Scale,
-    bar,
-    drawing,
-    lane_heading,
-    linear_scale,
-    x_axis,
-)
 from jobs.comparison.output.tables import Table
 from jobs.comparison.text import ABSENT, counted, number
 from jobs.report.schema import PhaseName
 
 if TYPE_CHECKING:
+    from markupsafe import Markup
+
     from jobs.comparison.schema import Section
     from jobs.report.schema import FrameworkName
 
@@ -32,7 +23,7 @@ _LABELS: Final[dict[PhaseName, str]] = {phase: phase.replace("_", " ") for phase
 _LANE: Final = 56
 
 
-def phases_figure(section: Section, name: str) -> FigureBlock:
+def phases_figure(section: Section) -> FigureBlock:
     """The median time of completed runs in each phase, side by side."""
     title = "Where the time goes"
     stacks: dict[FrameworkName, dict[PhaseName, float]] = {}
@@ -52,7 +43,7 @@ def phases_figure(section: Section, name: str) -> FigureBlock:
     if not stacks:
         return FigureBlock(title=title, note="No completed run has phases.")
     present = [phase for phase in _LABELS if any(phase in stack for stack in stacks.values())]
-    scale = linear_scale([0.0, *(sum(stack.values()) for stack in stacks.values())])
+    scale = svg.linear_scale([0.0, *(sum(stack.values()) for stack in stacks.values())])
     height = _LANE * len(stacks)
     return FigureBlock(
         title=title,
@@ -61,21 +52,15 @@ def phases_figure(section: Section, name: str) -> FigureBlock:
             "reached, is the train phase alone; the first step compiles."
         ),
         legend=tuple((_class(phase), _LABELS[phase]) for phase in present),
-        drawing=drawing(
-            *(
-                _lane(framework, stack, scale, top=_LANE * index)
-                for index, (framework, stack) in enumerate(stacks.items())
-            ),
-            x_axis(scale, y=height, title="seconds"),
-            name=name,
-            title=title,
-            description="; ".join(
-                f"{DISPLAY_NAMES[framework]}: "
-                + ", ".join(f"{_LABELS[phase]} {number(value)} s" for phase, value in stack.items())
-                for framework, stack in stacks.items()
-            ),
-            height=height + AXIS_HEIGHT + AXIS_TITLE_HEIGHT,
+        drawing=(
+            *(_lane(side, stack, scale, top=_LANE * index) for index, (side, stack) in enumerate(stacks.items())),
+            svg.x_axis(scale, y=height, title="seconds"),
         ),
+        description="; ".join(
+            f"{DISPLAY_NAMES[side]}: {', '.join(f'{_LABELS[phase]} {number(stack[phase])} s' for phase in stack)}"
+            for side, stack in stacks.items()
+        ),
+        height=height + svg.AXIS_HEIGHT + svg.AXIS_TITLE_HEIGHT,
         table=Table(
             ["phase", *(f"{DISPLAY_NAMES[framework]}, s" for framework in stacks)],
             [
@@ -86,11 +71,11 @@ def phases_figure(section: Section, name: str) -> FigureBlock:
     )
 
 
-def _lane(framework: FrameworkName, stack: dict[PhaseName, float], scale: Scale, *, top: float) -> Markup:
-    parts = lane_heading(DISPLAY_NAMES[framework], f"{number(sum(stack.values()))} s", y=top + 15)
+def _lane(framework: FrameworkName, stack: dict[PhaseName, float], scale: svg.Scale, *, top: float) -> Markup:
+    parts = svg.lane_heading(DISPLAY_NAMES[framework], f"{number(sum(stack.values()))} s", y=top + 15)
     start_s = 0.0
     for phase, time_s in stack.items():
-        parts += bar(scale, start_s, start_s + time_s, y=top + 22, height=24, class_=f"segment {_class(phase)}")
+        parts += svg.bar(scale, start_s, start_s + time_s, y=top + 22, height=24, class_=f"segment {_class(phase)}")
         start_s += time_s
     return parts
 

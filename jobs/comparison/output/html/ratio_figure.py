@@ -5,25 +5,14 @@ from __future__ import annotations
 from math import log10
 from typing import TYPE_CHECKING, Final
 
-from markupsafe import Markup
-
 from jobs.comparison.analysis.statistics import SMALLEST_EFFECT
+from jobs.comparison.output.html import svg
 from jobs.comparison.output.html.figure import DISPLAY_NAMES, FigureBlock
-from jobs.comparison.output.html.svg import (
-    AXIS_HEIGHT,
-    AXIS_TITLE_HEIGHT,
-    Scale,
-    bar,
-    drawing,
-    element,
-    lane_heading,
-    line,
-    x_axis,
-)
 from jobs.comparison.output.tables import METRIC_BY_NAME, Table, ratio_cell
-from jobs.comparison.text import ABSENT
 
 if TYPE_CHECKING:
+    from markupsafe import Markup
+
     from jobs.comparison.schema import MetricRatio, Section
 
 _TICKS: Final = (0.001, 0.01, 0.1, 0.2, 0.33, 0.5, 0.67, 0.8, 0.9, 1, 1.1, 1.25, 1.5, 2, 3, 5, 10, 100, 1000)
@@ -31,7 +20,7 @@ _MAX_TICKS: Final = 7
 _LANE: Final = 44
 
 
-def ratio_figure(section: Section, name: str) -> FigureBlock:
+def ratio_figure(section: Section) -> FigureBlock:
     """A lane for each metric whose medians have a ratio."""
     title = "One against the other"
     ratios = section.ratios
@@ -41,46 +30,38 @@ def ratio_figure(section: Section, name: str) -> FigureBlock:
     division = f"{DISPLAY_NAMES[ratios[0].numerator]} ÷ {DISPLAY_NAMES[ratios[0].denominator]}"
     scale = _scale(ratios)
     height = _LANE * len(ratios)
-    labels = [METRIC_BY_NAME[ratio.metric].label for ratio in ratios]
+    rows = [[METRIC_BY_NAME[ratio.metric].label, ratio_cell(ratio)] for ratio in ratios]
     return FigureBlock(
         title=title,
         caption=(
             f"Medians, {division}, with the bootstrap interval. At the line they are equal; inside the band they "
             f"differ by less than {100 * (SMALLEST_EFFECT - 1):.0f} %."
         ),
-        drawing=drawing(
-            bar(scale, 1 / SMALLEST_EFFECT, SMALLEST_EFFECT, y=0, height=height, class_="band"),
-            line(scale.x(1), scale.x(1), 0, height, "quiet"),
+        drawing=(
+            svg.bar(scale, 1 / SMALLEST_EFFECT, SMALLEST_EFFECT, y=0, height=height, class_="band"),
+            svg.line(scale.x(1), scale.x(1), 0, height, "quiet"),
             *(_lane(ratio, scale, top=_LANE * index) for index, ratio in enumerate(ratios)),
-            x_axis(scale, y=height, title=f"{division}, logarithmic"),
-            name=name,
-            title=title,
-            description="; ".join(
-                f"{label}: {ratio_cell(ratio)}" for label, ratio in zip(labels, ratios, strict=True)
-            ),
-            height=height + AXIS_HEIGHT + AXIS_TITLE_HEIGHT,
+            svg.x_axis(scale, y=height, title=f"{division}, logarithmic"),
         ),
-        table=Table(
-            ["metric", division, "interval from", "to"],
-            [
-                [label, *(ABSENT if value is None else f"{value:.3f}" for value in (ratio.ratio, ratio.low, ratio.high))]
-                for label, ratio in zip(labels, ratios, strict=True)
-            ],
-        ),
+        description="; ".join(map(": ".join, rows)),
+        height=height + svg.AXIS_HEIGHT + svg.AXIS_TITLE_HEIGHT,
+        table=Table(["metric", f"{division} (interval)"], rows),
     )
 
 
-def _lane(ratio: MetricRatio, scale: Scale, *, top: float) -> Markup:
+def _lane(ratio: MetricRatio, scale: svg.Scale, *, top: float) -> Markup:
     middle = top + 29
-    parts = lane_heading(METRIC_BY_NAME[ratio.metric].label, ratio_cell(ratio), y=top + 15)
+    parts = svg.lane_heading(METRIC_BY_NAME[ratio.metric].label, ratio_cell(ratio), y=top + 15)
     if ratio.low is not None and ratio.high is not None:
         low, high = scale.x(ratio.low), scale.x(ratio.high)
-        parts += line(low, high, middle, middle, "thick")
-        parts += line(low, low, middle - 5, middle + 5, "thick") + line(high, high, middle - 5, middle + 5, "thick")
-    return parts + element("circle", cx=scale.x(ratio.ratio), cy=middle, r=4.5)
+        parts += svg.line(low, high, middle, middle, "thick")
+        parts += svg.line(low, low, middle - 5, middle + 5, "thick") + svg.line(
+            high, high, middle - 5, middle + 5, "thick"
+        )
+    return parts + svg.element("circle", cx=scale.x(ratio.ratio), cy=middle, r=4.5)
 
 
-def _scale(ratios: list[MetricRatio]) -> Scale:
+def _scale(ratios: list[MetricRatio]) -> svg.Scale:
     """Logarithmic, with both sides of 1, at least a quarter either way, and a little room."""
     values = [value for ratio in ratios for value in (ratio.ratio, ratio.low, ratio.high) if value is not None]
     low, high = min(0.78, 0.94 * min(values)), max(1.28, 1.06 * max(values))
@@ -90,4 +71,4 @@ def _scale(ratios: list[MetricRatio]) -> Scale:
         far = all(abs(log10(tick / other)) >= log10(high / low) / _MAX_TICKS for other in ticks)
         if low <= tick <= high and far:
             ticks.append(tick)
-    return Scale(low=low, high=high, ticks=sorted(ticks), logarithmic=True)
+    return svg.Scale(low=low, high=high, ticks=sorted(ticks), logarithmic=True)

@@ -23,6 +23,11 @@ AXIS_HEIGHT: Final = 24
 AXIS_TITLE_HEIGHT: Final = 20
 """Pixels more for its title."""
 
+GUTTER: Final = 48
+"""Pixels at the left of a figure with ``gutter``, for the labels of :func:`grid`; the style sheet has the same."""
+
+PANEL_TITLE_HEIGHT: Final = 26
+
 _EDGE: Final = 0.06
 """A tick label this near to an edge of the drawing ends at its tick instead of being centred on it."""
 
@@ -63,10 +68,8 @@ def linear_scale(values: Iterable[float], *, margin: float = 0.0, max_steps: int
     """A linear scale over ``values`` with ``margin`` times their span free at both ends; ticks at round numbers."""
     values = list(values)
     low, high = min(values), max(values)
-    if high - low <= 1e-9 * max(abs(low), abs(high)):
-        room = 0.05 * abs(high) or 1.0
-    else:
-        room = margin * (high - low)
+    is_point = high - low <= 1e-9 * max(abs(low), abs(high))
+    room = (0.05 * abs(high) or 1.0) if is_point else margin * (high - low)
     low, high = low - room, high + room
     smallest_step = (high - low) / max_steps
     power = 10.0 ** floor(log10(smallest_step))
@@ -84,25 +87,8 @@ def element(tag: str, *children: str, **attributes: str | float | None) -> Marku
         for name, value in attributes.items()
         if value is not None
     )
-    content = Markup().join(
-        child if isinstance(child, Markup) else escape_control_chars(child) for child in children
-    )
+    content = Markup().join(child if isinstance(child, Markup) else escape_control_chars(child) for child in children)
     return Markup("<{0}{1}>{2}</{0}>").format(tag, start, content)
-
-
-def drawing(*children: str, name: str, title: str, description: str, height: float) -> Markup:
-    """A whole figure as an inline ``svg``; ``name`` is unique in the page and prefixes its ids."""
-    return element(
-        "svg",
-        element("title", title, id=f"{name}-title"),
-        element("desc", description, id=f"{name}-desc"),
-        *children,
-        class_="plot",
-        role="img",
-        aria_labelledby=f"{name}-title {name}-desc",
-        width="100%",
-        height=height,
-    )
 
 
 def text(
@@ -127,18 +113,18 @@ def marks(framework: str, points: Iterable[tuple[str, float]], *, small: bool = 
     return Markup().join(element("use", href=target, x=x, y=y) for x, y in points)
 
 
-def polyline(points: Iterable[tuple[float, float]], *, height: float) -> Markup:
-    """A line through (fraction of the width, y), cut off outside an area that is ``height`` pixels high.
+def polyline(points: Iterable[tuple[str, float]], *, height: float) -> Markup:
+    """A line through points of (percent of the width, y), cut off outside an area that is ``height`` pixels high.
 
-    A ``polyline`` takes no percentages, so it is drawn 1,000 units wide and stretched; its stroke is not.
+    A ``polyline`` takes no percentages, so it is drawn 100 units wide and stretched; its stroke is not.
     """
-    path = " ".join(f"{1000 * x:.1f},{y:.1f}" for x, y in points)
+    path = " ".join(f"{x.removesuffix('%')},{y:.1f}" for x, y in points)
     return element(
         "svg",
         element("polyline", points=path, vector_effect="non-scaling-stroke"),
         width="100%",
         height=height,
-        viewBox=f"0 0 1000 {height}",
+        viewBox=f"0 0 100 {height}",
         preserveAspectRatio="none",
     )
 
@@ -148,11 +134,10 @@ def lane_heading(name: str, value: str, *, y: float) -> Markup:
     return text(name, y=y, class_="halo") + text(value, x="100%", y=y, anchor="end", class_="halo strong")
 
 
-def plot_area(*children: str, y: float, height: float) -> Markup:
-    """An area with room for the labels of :func:`grid` at its left; positions of ``children`` are relative to it."""
-    return element(
-        "svg", *children, class_="area", x=48, y=y, width="90%", height=height, overflow="visible"
-    )
+def panel(title: str, *children: str, y: float) -> Markup:
+    """``title`` and below it ``children``, whose vertical positions begin ``PANEL_TITLE_HEIGHT`` below ``y``."""
+    heading = text(title, x=-GUTTER, y=y + 12, class_="strong")
+    return heading + element("g", *children, transform=f"translate(0 {y + PANEL_TITLE_HEIGHT})")
 
 
 def grid(scale: Scale, *, height: float) -> Markup:

@@ -9,30 +9,17 @@ from dataclasses import dataclass
 from math import fsum
 from typing import TYPE_CHECKING, Final
 
-from markupsafe import Markup
-
 from jobs.comparison.input.metrics import HEADLINE, Missing, null_reason, plausible
+from jobs.comparison.output.html import svg
 from jobs.comparison.output.html.figure import DISPLAY_NAMES, FigureBlock, framework_legend
-from jobs.comparison.output.html.svg import (
-    AXIS_HEIGHT,
-    AXIS_TITLE_HEIGHT,
-    Scale,
-    drawing,
-    element,
-    grid,
-    line,
-    linear_scale,
-    plot_area,
-    polyline,
-    text,
-    x_axis,
-)
 from jobs.comparison.output.tables import Table
 from jobs.comparison.text import ABSENT, number
 from jobs.errors import BadInput
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+
+    from markupsafe import Markup
 
     from jobs.comparison.input.run_summary import RunSummary
     from jobs.report import Report
@@ -53,7 +40,8 @@ MAX_POINTS: Final = 400
 
 TABLE_ROWS: Final = 16
 
-_TITLE, _PLOT, _GAP = 26, 120, 16
+_PLOT: Final = 120
+_PANEL: Final = svg.PANEL_TITLE_HEIGHT + _PLOT + svg.AXIS_HEIGHT + 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,7 +119,7 @@ def _timeline(report: Report) -> Timeline | Missing:
     )
 
 
-def timeline_figure(found: Sequence[Timeline | Missing], name: str) -> FigureBlock:
+def timeline_figure(found: Sequence[Timeline | Missing]) -> FigureBlock:
     """Utilization, multiprocessors and power over time, or the CPU where there is no GPU."""
     title = "Over time"
     runs = [timeline for timeline in found if isinstance(timeline, Timeline)]
@@ -140,8 +128,7 @@ def timeline_figure(found: Sequence[Timeline | Missing], name: str) -> FigureBlo
     if not columns:
         return FigureBlock(title=title, note=_sentences(missing) or "No report carries samples.")
     times = [t_s for run in runs for column in columns for t_s, _ in run.columns.get(column, [])]
-    scale = linear_scale([0.0, *(run.trained_s for run in runs), *times], max_steps=6)
-    panel_height = _TITLE + _PLOT + AXIS_HEIGHT + _GAP
+    scale = svg.linear_scale([0.0, *(run.trained_s for run in runs), *times], max_steps=6)
     notes = [f"No GPU figures: {reason}" for reason in sorted({run.no_gpu for run in runs if run.no_gpu})] + missing
     tops = {column: _top(runs, column) for column in columns}
     if any(value > tops[column] for column in columns for run in runs for _, value in run.columns.get(column, [])):
@@ -155,27 +142,26 @@ def timeline_figure(found: Sequence[Timeline | Missing], name: str) -> FigureBlo
         ),
         legend=framework_legend([run.framework for run in runs]),
         legend_of_lines=True,
-        drawing=drawing(
-            *(
-                text(heading, y=panel_height * index + 12, class_="strong")
-                + plot_area(
-                    _panel(runs, column, scale, tops[column], last=index == len(columns) - 1),
-                    y=panel_height * index + _TITLE,
-                    height=_PLOT,
-                )
-                for index, (column, heading) in enumerate(columns.items())
-            ),
-            name=name,
-            title=title,
-            description="; ".join(
-                f"{heading}: mean while training {', '.join(_mean(run, column) for run in runs)}"
-                for column, heading in columns.items()
-            ),
-            height=panel_height * len(columns) - _GAP + AXIS_TITLE_HEIGHT,
+        drawing=tuple(
+            svg.panel(
+                heading,
+                _plot(runs, column, scale, tops[column], last=index == len(columns) - 1),
+                y=_PANEL * index,
+            )
+            for index, (column, heading) in enumerate(columns.items())
         ),
+        description="; ".join(
+            f"{heading}: mean while training {', '.join(_mean(run, column) for run in runs)}"
+            for column, heading in columns.items()
+        ),
+        height=_PANEL * len(columns) + svg.AXIS_TITLE_HEIGHT,
+        gutter=True,
         note=_sentences(notes) or None,
         table=Table(
-            ["seconds", *(f"{DISPLAY_NAMES[run.framework]}: {heading}" for heading in columns.values() for run in runs)],
+            [
+                "seconds",
+                *(f"{DISPLAY_NAMES[run.framework]}: {heading}" for heading in columns.values() for run in runs),
+            ],
             _rows([run.columns.get(column, []) for column in columns for run in runs], scale),
         ),
     )
@@ -189,18 +175,18 @@ def _columns(runs: Sequence[Timeline]) -> dict[str, str]:
     return {}
 
 
-def _panel(runs: Sequence[Timeline], column: str, x_scale: Scale, top: float, *, last: bool) -> Markup:
-    y_scale = linear_scale([0.0, top], max_steps=4)
+def _plot(runs: Sequence[Timeline], column: str, x_scale: svg.Scale, top: float, *, last: bool) -> Markup:
+    y_scale = svg.linear_scale([0.0, top], max_steps=4)
     begin = x_scale.x(0)
-    parts = grid(y_scale, height=_PLOT) + element("g", line(begin, begin, 0, _PLOT), class_="quiet")
+    parts = svg.grid(y_scale, height=_PLOT) + svg.element("g", svg.line(begin, begin, 0, _PLOT), class_="quiet")
     for run in runs:
         points = run.columns.get(column, [])
         if len(points) > MAX_POINTS:
             points = [point for point in binned(points, x_scale, bins=MAX_POINTS) if point is not None]
         end = x_scale.x(run.trained_s)
-        path = polyline([(x_scale.fraction(t_s), y_scale.y(value, _PLOT)) for t_s, value in points], height=_PLOT)
-        parts += element("g", line(end, end, 0, _PLOT), path, class_=run.framework)
-    return parts + x_axis(x_scale, y=_PLOT, title="seconds since training began" if last else None)
+        path = svg.polyline([(x_scale.x(t_s), y_scale.y(value, _PLOT)) for t_s, value in points], height=_PLOT)
+        parts += svg.element("g", svg.line(end, end, 0, _PLOT), path, class_=run.framework)
+    return parts + svg.x_axis(x_scale, y=_PLOT, title="seconds since training began" if last else None)
 
 
 def _training_values(run: Timeline, column: str) -> list[float]:
@@ -217,7 +203,7 @@ def _mean(run: Timeline, column: str) -> str:
     return f"{DISPLAY_NAMES[run.framework]} {number(fsum(values) / len(values)) if values else ABSENT}"
 
 
-def _rows(lines: Sequence[Sequence[tuple[float, float]]], scale: Scale) -> list[list[str]]:
+def _rows(lines: Sequence[Sequence[tuple[float, float]]], scale: svg.Scale) -> list[list[str]]:
     """Means over equal spans of time."""
     means = [binned(points, scale, bins=TABLE_ROWS) for points in lines]
     width_s = (scale.high - scale.low) / TABLE_ROWS
@@ -230,7 +216,7 @@ def _rows(lines: Sequence[Sequence[tuple[float, float]]], scale: Scale) -> list[
     ]
 
 
-def binned(points: Iterable[tuple[float, float]], scale: Scale, *, bins: int) -> list[tuple[float, float] | None]:
+def binned(points: Iterable[tuple[float, float]], scale: svg.Scale, *, bins: int) -> list[tuple[float, float] | None]:
     """The middle and the mean value of each of ``bins`` equal spans of ``scale``, ``None`` where no sample fell."""
     width_s = (scale.high - scale.low) / bins
     inside: list[list[float]] = [[] for _ in range(bins)]

@@ -29,7 +29,7 @@ pytestmark = [
     ),
 ]
 
-EVERYWHERE = [(scheme, width) for scheme in ("light", "dark") for width in (390, 1280)]
+EVERYWHERE = [(scheme, width) for scheme in ("light", "dark") for width in (360, 1400)]
 
 
 @pytest.fixture(scope="module")
@@ -89,18 +89,18 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture
 def show(browser: Any, files: dict[str, Path]) -> Iterator[Callable[..., Any]]:
-    """Opens a page; what it logs and requests is collected in ``page.heard``."""
+    """Opens a page; what it logs and requests is collected in ``page.events``."""
     contexts = []
 
     def show_page(name: str, scheme: str = "light", width: int = 1280) -> Any:
         context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
         contexts.append(context)
         page = context.new_page()
-        page.heard = []
-        page.on("console", lambda message: page.heard.append(f"console: {message.text}"))
-        page.on("pageerror", lambda error: page.heard.append(f"error: {error}"))
-        page.on("request", lambda request: page.heard.append(request.url))
-        page.on("response", lambda response: page.heard.append(f"response: {response.url}"))
+        page.events = []
+        page.on("console", lambda message: page.events.append(f"console: {message.text}"))
+        page.on("pageerror", lambda error: page.events.append(f"error: {error}"))
+        page.on("request", lambda request: page.events.append(request.url))
+        page.on("response", lambda response: page.events.append(f"response: {response.url}"))
         page.goto(files[name].as_uri())
         return page
 
@@ -111,18 +111,18 @@ def show(browser: Any, files: dict[str, Path]) -> Iterator[Callable[..., Any]]:
 
 @pytest.mark.parametrize(("scheme", "width"), EVERYWHERE)
 @pytest.mark.parametrize("name", ["believable", "hostile"])
-def test_quiet_and_no_wider_than_the_window(
+def test_page_logs_nothing_and_fits_the_window(
     name: str, scheme: str, width: int, show: Callable[..., Any], files: dict[str, Path]
 ) -> None:
     page = show(name, scheme, width)
     for details in page.query_selector_all("summary"):
         details.click()
-    assert page.heard == [files[name].as_uri(), f"response: {files[name].as_uri()}"]
+    assert page.events == [files[name].as_uri(), f"response: {files[name].as_uri()}"]
     assert page.evaluate("document.documentElement.scrollWidth") == width
 
 
 @pytest.mark.parametrize(("scheme", "width"), EVERYWHERE)
-def test_axe_finds_nothing_serious(scheme: str, width: int, show: Callable[..., Any]) -> None:
+def test_accessibility_by_axe_finds_nothing_serious(scheme: str, width: int, show: Callable[..., Any]) -> None:
     from axe_playwright_python.sync_playwright import Axe
 
     page = show("believable", scheme, width)
@@ -133,31 +133,51 @@ def test_axe_finds_nothing_serious(scheme: str, width: int, show: Callable[..., 
 
 
 @pytest.mark.parametrize(("scheme", "ink"), [("light", "rgb(27, 31, 36)"), ("dark", "rgb(231, 234, 238)")])
-def test_figures_take_the_page_s_colours_and_font(scheme: str, ink: str, show: Callable[..., Any]) -> None:
+def test_figures_take_colours_and_font_of_the_page(scheme: str, ink: str, show: Callable[..., Any]) -> None:
     page = show("believable", scheme)
-    text = "getComputedStyle(document.querySelector('svg.wide text.fill-ink'))"
+    text = "getComputedStyle(document.querySelector('svg.plot text'))"
     assert page.evaluate(f"{text}.fill") == ink
     assert page.evaluate(f"{text}.fontFamily") == page.evaluate("getComputedStyle(document.body).fontFamily")
+    marks = page.eval_on_selector_all(
+        "svg.plot .tensorflow use, svg.plot .torch use",
+        "all => all.map(mark => getComputedStyle(mark).fill)",
+    )
+    assert len(set(marks)) == 2
+    assert ink not in marks
 
 
-def test_each_width_has_its_own_drawing_and_no_label_leaves_it(show: Callable[..., Any]) -> None:
-    for width, shown in ((390, "narrow"), (1280, "wide")):
-        page = show("believable", "light", width)
-        visible = page.eval_on_selector_all(
-            "svg.plot", "all => all.filter(one => one.getClientRects().length).map(one => one.classList[1])"
-        )
-        assert set(visible) == {shown}
-        outside = page.eval_on_selector_all(
-            f"svg.{shown} text",
-            """all => all.map(text => [text.textContent, text.getBoundingClientRect(),
-                                       text.ownerSVGElement.getBoundingClientRect()])
-                         .filter(([, a, b]) => a.left < b.left - 2 || a.right > b.right + 2)
-                         .map(([text]) => text)""",
-        )
-        assert outside == []
+@pytest.mark.parametrize("width", [360, 1400])
+def test_figures_fill_the_page_and_labels_stay_apart(width: int, show: Callable[..., Any]) -> None:
+    page = show("believable", "light", width)
+    widths = page.evaluate(
+        """[...document.querySelectorAll('svg.plot')].map(
+               svg => [svg.getBoundingClientRect().width, svg.parentElement.getBoundingClientRect().width])"""
+    )
+    assert all(svg == figure for svg, figure in widths)
+    assert set(page.eval_on_selector_all("svg.plot text", "all => all.map(t => getComputedStyle(t).fontSize)")) == {
+        "12px"
+    }
+    outside = page.eval_on_selector_all(
+        "svg.plot text",
+        """all => all.map(text => [text.textContent, text.getBoundingClientRect(),
+                                   text.ownerSVGElement.getBoundingClientRect()])
+                     .filter(([, a, b]) => a.left < b.left - 2 || a.right > b.right + 2)
+                     .map(([text]) => text)""",
+    )
+    assert outside == []
+    overlapping = page.eval_on_selector_all(
+        "svg.plot",
+        """all => all.flatMap(svg => {
+               const texts = [...svg.querySelectorAll('text')].map(t => [t.textContent, t.getBoundingClientRect()]);
+               return texts.flatMap(([one, a], index) => texts.slice(index + 1).filter(([, b]) =>
+                   Math.min(a.right, b.right) - Math.max(a.left, b.left) > 0 &&
+                   Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top) > 3).map(([other]) => [one, other]));
+           })""",
+    )
+    assert overlapping == []
 
 
-def test_it_prints(show: Callable[..., Any]) -> None:
+def test_print_is_light_and_makes_a_pdf(show: Callable[..., Any]) -> None:
     page = show("believable", "dark")
     paper = page.pdf(format="A4", prefer_css_page_size=True)
     assert paper.startswith(b"%PDF-")
@@ -165,9 +185,9 @@ def test_it_prints(show: Callable[..., Any]) -> None:
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
 
 
-def test_the_policy_lets_nothing_else_in(show: Callable[..., Any]) -> None:
+def test_policy_blocks_a_foreign_image(show: Callable[..., Any]) -> None:
     page = show("believable")
     page.evaluate("document.body.insertAdjacentHTML('beforeend', '<img src=\"https://evil.example/x.png\">')")
     page.wait_for_function("document.querySelector('img').complete")
-    assert any("violates the following Content Security Policy" in line for line in page.heard)
-    assert not any(line.startswith("response: https:") for line in page.heard)
+    assert any("violates the following Content Security Policy" in line for line in page.events)
+    assert not any(line.startswith("response: https:") for line in page.events)

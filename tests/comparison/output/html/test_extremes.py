@@ -43,7 +43,7 @@ def reports(framework: Any, runs: int, fields: tuple[str, ...], value: float) ->
 @pytest.mark.parametrize("value", [MOST, 0.99 * LARGEST, LEAST], ids=str)
 @pytest.mark.parametrize("runs", [1, 5])
 @pytest.mark.parametrize("name", FIELDS)
-def test_an_extreme_figure_ends_no_merge(tmp_path: Path, name: str, runs: int, value: float) -> None:
+def test_page_of_an_extreme_figure_is_made(tmp_path: Path, name: str, runs: int, value: float) -> None:
     sides = [report for side in ("tensorflow", "torch") for report in reports(side, runs, FIELDS[name], value)]
     baseline = reports("torch", 5, FIELDS[name], value) if runs == 5 else []
     page = read_page(page_of(tmp_path, *sides, baseline=baseline))
@@ -53,7 +53,7 @@ def test_an_extreme_figure_ends_no_merge(tmp_path: Path, name: str, runs: int, v
 
 @pytest.mark.parametrize("value", [MOST, -MOST, 0.99 * LARGEST, LEAST], ids=str)
 @pytest.mark.parametrize("where", ["values", "times"])
-def test_an_extreme_sample_ends_no_merge(tmp_path: Path, where: str, value: float) -> None:
+def test_page_of_an_extreme_sample_is_made(tmp_path: Path, where: str, value: float) -> None:
     values, times = SERIES["values"], SERIES["t_s"]
     series = {
         **SERIES,

@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+from math import isfinite
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jobs.comparison.input.metrics import LARGEST
+from jobs.comparison.output.html import svg
+from jobs.comparison.output.html.figure import subsample
+
+VALUES = st.lists(st.floats(1 / LARGEST, LARGEST) | st.floats(-LARGEST, -1 / LARGEST) | st.just(0.0), min_size=1)
+
+
+@pytest.mark.parametrize(
+    ("values", "labels"),
+    [
+        ([0, 15.24], ["0", "5", "10", "15"]),
+        ([10_000, 12_370], ["10,000", "10,500", "11,000", "11,500", "12,000"]),
+        ([0, 1], ["0.0", "0.2", "0.4", "0.6", "0.8", "1.0"]),
+        ([0, 1.1], ["0.00", "0.25", "0.50", "0.75", "1.00"]),
+        ([-0.4, 0.4], ["-0.4", "-0.2", "0.0", "0.2", "0.4"]),
+        ([0, 4e12], ["0", "1e+12", "2e+12", "3e+12", "4e+12"]),
+    ],
+)
+def test_linear_scale_labels_round_numbers(values: list[float], labels: list[str]) -> None:
+    assert [label for _, label in svg.linear_scale(values).labelled_ticks()] == labels
+
+
+@given(VALUES, st.sampled_from([0.0, 0.05, 0.1]), st.integers(4, 6))
+def test_linear_scale_of_any_values_has_some_ticks_inside(values: list[float], margin: float, max_steps: int) -> None:
+    scale = svg.linear_scale(values, margin=margin, max_steps=max_steps)
+    assert 2 <= len(scale.ticks) <= max_steps + 1
+    assert all(scale.low <= tick <= scale.high for tick in scale.ticks)
+    assert all(isfinite(scale.fraction(value)) and -1e-6 <= scale.fraction(value) <= 1 + 1e-6 for value in values)
+    assert max(len(label) for _, label in scale.labelled_ticks()) <= 12
+
+
+@pytest.mark.parametrize("value", [0.0, 5.0, -3.0, LARGEST])
+def test_linear_scale_of_one_value_centres_it(value: float) -> None:
+    assert svg.linear_scale([value], margin=0.1).fraction(value) == pytest.approx(0.5)
+
+
+def test_logarithmic_scale_centres_the_geometric_mean() -> None:
+    scale = svg.Scale(low=0.5, high=2.0, ticks=(0.5, 1, 2), logarithmic=True)
+    assert [scale.x(value) for value in (0.5, 1, 2)] == ["0.00%", "50.00%", "100.00%"]
+
+
+def test_element_with_markup_in_text_and_attribute_escapes_both() -> None:
+    assert svg.element("text", "<b>\x1b", class_='"x', text_anchor=None, x=1.5) == (
+        '<text class="&#34;x" x="1.5">&lt;b&gt;\\x1b</text>'
+    )
+
+
+@given(st.integers(1, 5000), st.integers(2, 300))
+def test_subsample_keeps_the_first_and_the_last(count: int, limit: int) -> None:
+    indices = subsample(count, limit)
+    assert indices == sorted(set(indices))
+    assert len(indices) == min(count, limit)
+    assert (indices[0], indices[-1]) == (0, count - 1)
