@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import sys
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -147,6 +148,8 @@ def main() -> None:
     open_streams()
     # A merge makes no reference cycles of any size, and searching thousands of runs for them takes a third of its time.
     gc.disable()
+    # NumPy reads it when it is imported, and fails on a value that is no number.
+    os.environ.pop("SOURCE_DATE_EPOCH", None)
     for stream in (sys.stdout, sys.stderr):
         # A terminal that lacks a character shows a question mark in its place rather than a traceback.
         stream.reconfigure(errors="replace")  # type: ignore[union-attr]

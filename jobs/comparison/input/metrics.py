@@ -71,10 +71,11 @@ class Metric:
             if "training" not in report.model_fields_set:
                 return BEFORE_TRAINING_SUMMARY
         value: Any = report
-        for name in self.path.split("."):
+        names = self.path.split(".")
+        for depth, name in enumerate(names, start=1):
             value = getattr(value, name)
             if value is None:
-                return Missing(null_reason(report, self.path))
+                return Missing(null_reason(report, ".".join(names[:depth])))
         if isinstance(value, Aggregate):
             if value.quality != "ok":
                 return TOO_SHORT

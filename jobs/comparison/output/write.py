@@ -10,7 +10,7 @@ import signal
 import stat
 from typing import TYPE_CHECKING, Final
 
-from jobs.comparison.output.csv import runs_csv
+from jobs.comparison.output.csv import csv_lines
 from jobs.errors import NotWritable
 from jobs.io.atomic_file import pending_file, sync_folder
 from jobs.io.stdio import escape_control_chars
@@ -68,7 +68,7 @@ def write(comparison: Comparison, markdown: str, html: str, folder: Path) -> tup
         # A generator keeps one content in memory at a time.
         yield lambda: json_pieces(comparison)
         yield from (markdown.encode(), html.encode())
-        yield runs_csv(comparison).encode()
+        yield lambda: (line.encode() for line in csv_lines(comparison))
 
     try:
         folder.mkdir(parents=True, exist_ok=True)
