@@ -52,6 +52,11 @@ class LazyList(Sequence[Item], Generic[Item]):
             return [self._make(at) for at in self._indices[index]]
         return self._make(self._indices[index])
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and list(self) == list(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
 
 def _keep_lazy(value: Any, validate: Callable[[Any], Any]) -> Any:
     return value if isinstance(value, LazyList) else validate(value)
