@@ -1,4 +1,4 @@
-"""Measure a merge of many reports: how long it takes and how much memory, each in a process of its own."""
+"""Measures the time and memory of a merge of many reports: ``make bench-merge``."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ RUN, NODE, SEED, SPEED = "R0000000R", "N000N", "77777777", "88888.75"
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--reports", type=int, nargs="+", default=[1_000, 10_000], help="how many, one merge each")
-    parser.add_argument("--keep", type=Path, help="generate the reports here, and leave them there")
+    parser.add_argument("--keep", type=Path, help="generate the reports in this folder and keep them")
     add_output_option(parser, "merge")
     arguments = parser.parse_args()
     measured = circumstances()
     results = []
     print(f"{'reports':>9} {'input':>9} {'seconds':>9} {'of CPU':>9} {'peak memory':>12}")
-    # What is counted of ended processes is the most any of them had: the smallest goes first.
+    # The system tells the maximum of all ended processes only, so the smallest merge goes first.
     for count in sorted(arguments.reports):
         with tempfile.TemporaryDirectory() as temporary:
             folder = (arguments.keep or Path(temporary)) / f"reports-{count}"
@@ -51,19 +51,24 @@ def generate(folder: Path, count: int) -> int:
     texts = [template(recipe, framework, noise) for recipe, framework in product(RECIPES, FRAMEWORKS)]
     folder.mkdir(parents=True, exist_ok=True)
     size = 0
-    for at in range(count):
+    for index in range(count):
         speed = 10_000 * noise.lognormvariate(0, 0.02)
-        text = texts[at % len(texts)]
-        # Filling in is fast; writing JSON anew would take longer than what is measured.
-        for mark, value in ((RUN, f"{at:07}"), (NODE, f"{at // 4 % 50:03}"), (SEED, str(at)), (SPEED, repr(speed))):
-            text = text.replace(mark, value)
-        size += (folder / f"bench-{at:07}.json").write_text(text, encoding="utf-8")
+        text = texts[index % len(texts)]
+        # Serializing each report would take longer than the merge.
+        for placeholder, value in (
+            (RUN, f"{index:07}"),
+            (NODE, f"{index // 4 % 50:03}"),
+            (SEED, str(index)),
+            (SPEED, repr(speed)),
+        ):
+            text = text.replace(placeholder, value)
+        size += (folder / f"bench-{index:07}.json").write_text(text, encoding="utf-8")
     return size
 
 
 def template(recipe: str, framework: str, noise: random.Random) -> str:
-    """A report with marks where runs differ."""
-    # The tests' own builder, so that what is measured is a valid report.
+    """A report with placeholders where runs differ."""
+    # The tests' builder makes valid reports.
     sys.path.insert(0, str(ROOT))
     from jobs.report import to_text  # noqa: PLC0415
     from tests.support.reports import make_report  # noqa: PLC0415
@@ -90,7 +95,7 @@ def template(recipe: str, framework: str, noise: random.Random) -> str:
 
 
 def measure(folder: Path, output: Path) -> tuple[float, float, int]:
-    """Merge ``folder``: the seconds it took, those of CPU, and the most bytes it had resident."""
+    """Merge ``folder``; returns its seconds, its seconds of CPU, and the largest resident memory of its processes."""
     command = [sys.executable, str(ROOT / "scripts" / "merge_reports.py"), str(folder), "-o", str(output)]
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     started = time.perf_counter()

@@ -21,11 +21,11 @@ def main() -> int:
     measured = circumstances()
     results = []
     for speed in SPEEDS:
-        said = [verdicts(speed, seed) for seed in arguments.seeds]
+        by_seed = [verdicts(speed, seed) for seed in arguments.seeds]
         row = {
             "speed": speed,
-            "first": [one.count("first") for one in said],
-            "second": [one.count("second") for one in said],
+            "first": [one.count("first") for one in by_seed],
+            "second": [one.count("second") for one in by_seed],
         }
         print(row, file=sys.stderr, flush=True)
         results.append(row)

@@ -1,8 +1,8 @@
 """Makes the comparison that README shows, and the accuracies of docs/recipes.md: ``make measure-comparison``.
 
-Both recipes in both frameworks, one run after the other on this machine's CPU. For each seed the order
-of the frameworks is drawn anew, so that neither has the warmer machine. The first seed's runs also record a parity
-trace. Reports and comparison stay in ``--work``; runs that are there already are not made again.
+Both recipes in both frameworks, one run after the other on this machine's CPU. For each seed the order of the
+frameworks is random, so that neither always runs on the warmer machine. The first seed's runs also record a parity
+trace. Reports and comparison stay in ``--work``; runs whose report exists are not repeated.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from measurement import ENVIRONMENTS, ROOT, add_output_option, circumstances, console_script, write_results
+from measurement import ENVIRONMENTS, ROOT, add_output_option, circumstances, read_report, run_job, write_results
 
 SEEDS = {"lenet": 5, "basic-cnn": 1}
 """Runs of each recipe and framework; lenet has enough for a verdict."""
@@ -52,18 +52,16 @@ def train(framework: str, recipe: str, seed: int, arguments: argparse.Namespace)
     if folder.exists() and list(folder.glob("*.json")):
         return
     print(f"{recipe}, {framework}, seed {seed} …", file=sys.stderr, flush=True)
-    command = [console_script(framework), "train", "--device", "cpu", "--recipe", recipe, "--seed", str(seed)]
-    command += ["--dataset", arguments.dataset, "--report-dir", folder]
-    if seed == 1:
-        command += ["--parity-steps", str(PARITY_STEPS)]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    options = ["--recipe", recipe, "--seed", str(seed), "--dataset", arguments.dataset]
+    parity = ["--parity-steps", str(PARITY_STEPS)] if seed == 1 else []
+    run_job(framework, *options, *parity, report_dir=folder)
 
 
 def accuracies(work: Path) -> list[dict[str, Any]]:
     """Of each run: test accuracy by epoch."""
     rows = []
-    for path in sorted((work / "matched").glob("*/*.json")):
-        report = json.loads(path.read_text(encoding="utf-8"))
+    for folder in sorted((work / "matched").iterdir()):
+        report = read_report(folder)
         kept = {name: report["config"][name] for name in ("recipe", "framework", "seed")}
         rows.append({**kept, "by_epoch": [one["test_accuracy_ratio"] for one in report["results"]["epochs"]]})
     return rows

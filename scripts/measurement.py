@@ -1,4 +1,4 @@
-"""What every file of measured figures in ``docs/results`` says about how it was measured."""
+"""Shared by the scripts that measure: running jobs, and what ``docs/results`` says about how it was measured."""
 
 from __future__ import annotations
 
@@ -23,6 +23,21 @@ ENVIRONMENTS = {"tensorflow": (".venv-tf", "mnist_tf"), "torch": (".venv-torch",
 def console_script(framework: str) -> Path:
     environment, package = ENVIRONMENTS[framework]
     return ROOT / environment / "bin" / package.replace("_", "-")
+
+
+def run_job(framework: str, *options: str, report_dir: Path, variables: dict[str, str] | None = None) -> dict[str, Any]:
+    """Train with a framework's own program on the CPU and return the report."""
+    command = [console_script(framework), "train", "--device", "cpu", *options, "--report-dir", report_dir]
+    environment = {**os.environ, **(variables or {})}
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
+    return read_report(report_dir)
+
+
+def read_report(folder: Path) -> dict[str, Any]:
+    """The one report in ``folder``."""
+    (path,) = folder.glob("*.json")
+    report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return report
 
 
 CODE = ("jobs", "scripts", "tests", "pyproject.toml", "uv.lock")

@@ -56,74 +56,61 @@ def merge(
     try:
         _merge(paths or [], output_dir, allow or [], baseline or [])
     except JobError as error:
-        _say(f"error: {error}")
+        _print_error(f"error: {error}")
         raise typer.Exit(error.exit_code) from error
 
 
-def _merge(paths: list[str], output_dir: Path, allow: list[str], earlier: list[str]) -> None:
-    with _extra():
+def _merge(paths: list[str], output_dir: Path, allow: list[str], baseline_paths: list[str]) -> None:
+    with _compare_extra():
         from jobs.comparison.input.load import load  # noqa: PLC0415
-    # Reports are trees, freed as soon as they are read; looking for cycles among them takes a third of the time.
-    gc.disable()
-    # What cannot be written in the end is said before thousands of reports are read.
+    # What cannot be written in the end is refused before thousands of reports are read.
     check_outputs(output_dir)
-    own = output_files(output_dir)
-    loaded = load(paths, sys.stdin.buffer, leave_out=own, meanwhile=_import_the_rest)
+    written_by_us = output_files(output_dir)
+    loaded = load(paths, sys.stdin.buffer, leave_out=written_by_us)
     _warn(loaded)
-    baseline = load(earlier, sys.stdin.buffer, leave_out=own) if earlier else None
+    baseline = load(baseline_paths, sys.stdin.buffer, leave_out=written_by_us) if baseline_paths else None
     if baseline is not None:
         _warn(baseline)
-    with _extra():
+    with _compare_extra():
         # SciPy takes a second to import, which bad input need not wait for.
         from jobs.comparison.build import build  # noqa: PLC0415
         from jobs.comparison.output.html.page import render_html  # noqa: PLC0415
         from jobs.comparison.output.html.timelines import timelines  # noqa: PLC0415
         from jobs.comparison.output.markdown import render_markdown  # noqa: PLC0415
         from jobs.comparison.output.terminal import render_terminal  # noqa: PLC0415
-    # What is loaded stays to the end, where looking for cycles in it would take half a second more.
-    gc.freeze()
     comparison = build(loaded, allow=allow, baseline=baseline)
-    count, lines = len(loaded.runs), timelines(loaded.runs)
-    # Of many runs the comparison has all that is shown: both in memory at once would be one too many.
-    del loaded, baseline
-    written = write(comparison, render_markdown(comparison), render_html(comparison, lines), output_dir)
+    html = render_html(comparison, timelines(loaded.runs))
+    written = write(comparison, render_markdown(comparison), html, output_dir)
     *first, last = (escape_control_chars(str(path)) for path in written)
     with _printing() as failure:
         render_terminal(comparison, PipeSafeConsole())
-        typer.echo(f"{counted(count, 'run')} merged into {', '.join(first)} and {last}")
+        typer.echo(f"{counted(len(loaded.runs), 'run')} merged into {', '.join(first)} and {last}")
     if comparison.gate is not None:
         code = GATE_CODES.get(comparison.gate.outcome, ExitCode.DONE)
         if code != ExitCode.DONE:
             raise typer.Exit(code)
     # The gate's code comes first: the files have all that could not be printed.
-    for unprinted in failure:
-        raise unprinted
+    for error in failure:
+        raise error
 
 
 @contextmanager
 def _printing() -> Iterator[list[NotWritable]]:
-    """Print inside; what kept standard output from being written stands in the list, unless its reader has left."""
+    """Print inside. The list gets the error of an output that cannot be written, unless its reader has closed it."""
     failure: list[NotWritable] = []
     try:
         yield failure
     except OSError as error:
-        untold = stdout_error(error)
-        if untold is not None:
-            failure.append(untold)
+        not_written = stdout_error(error)
+        if not_written is not None:
+            failure.append(not_written)
         elif not isinstance(error, BrokenPipeError):
             raise
 
 
-def _import_the_rest() -> None:
-    """What takes a second to import, done while other processes read; who lacks it is told later, in order."""
-    with suppress(ModuleNotFoundError):
-        import jobs.comparison.build  # noqa: PLC0415
-        import jobs.comparison.output.html.page  # noqa: PLC0415, F401
-
-
 @contextmanager
-def _extra() -> Iterator[None]:
-    """Say which environment has what an import inside lacks."""
+def _compare_extra() -> Iterator[None]:
+    """Name the environment that has what an import inside lacks."""
     try:
         yield
     except ModuleNotFoundError as error:
@@ -139,17 +126,19 @@ def _warn(loaded: Loaded) -> None:
         if skipped.lines:
             more = ", …" if skipped.count > len(skipped.lines) else ""
             what += f" ({counted(skipped.count, 'line')}: {', '.join(map(str, skipped.lines))}{more})"
-        _say(f"warning: skipped {what}")
+        _print_error(f"warning: skipped {what}")
     if len(loaded.skipped) > WARNINGS_SHOWN:
-        _say(f"warning: skipped {len(loaded.skipped) - WARNINGS_SHOWN} more; comparison.json lists all")
-    if loaded.passed_over:
-        _say(f"note: {loaded.passed_over}")
+        _print_error(f"warning: skipped {len(loaded.skipped) - WARNINGS_SHOWN} more; comparison.json lists all")
+    if loaded.ignored:
+        _print_error(f"note: {loaded.ignored}")
     if loaded.copies:
-        _say(f"note: {counted(loaded.copies, 'report')} found again, by run id and attempt; each run counts once")
+        _print_error(
+            f"note: {counted(loaded.copies, 'report')} found again, by run id and attempt; each run counts once"
+        )
 
 
-def _say(text: str) -> None:
-    # Line breaks are this program's own, in a refusal that lists fields; what reports brought is made visible.
+def _print_error(text: str) -> None:
+    # Line breaks are this program's own, in a refusal that lists fields; control characters of reports are escaped.
     with suppress(OSError):
         typer.echo("\n".join(escape_control_chars(line) for line in text.split("\n")), err=True)
 
@@ -157,10 +146,10 @@ def _say(text: str) -> None:
 def main() -> None:
     """Run the command line and leave with its exit code."""
     open_streams()
-    # NumPy reads it as a number when SciPy imports it, and a value that is none would end the merge.
+    # A merge makes no reference cycles of any size, and searching thousands of runs for them takes a third of its time.
+    gc.disable()
+    # NumPy reads it when it is imported, and fails on a value that is no number.
     os.environ.pop("SOURCE_DATE_EPOCH", None)
-    # What is kept of thousands of reports is no garbage: looking through it as often as by default costs a sixth.
-    gc.set_threshold(100_000, 50, 1_000)
     for stream in (sys.stdout, sys.stderr):
         # A terminal that lacks a character shows a question mark in its place rather than a traceback.
         stream.reconfigure(errors="replace")  # type: ignore[union-attr]
@@ -168,16 +157,16 @@ def main() -> None:
     app.command()(merge)
     try:
         app()
-    except SystemExit as left:
-        if not isinstance(left.__context__, BrokenPipeError):
+    except SystemExit as exiting:
+        if not isinstance(exiting.__context__, BrokenPipeError):
             raise
-        # Whoever read our standard output has left, as `| head` does; typer calls that an error of its own.
+        # The reader of standard output has closed it, as `| head` does; typer exits with an error of its own.
     except OSError as error:
-        untold = stdout_error(error)
-        if untold is None:
+        not_written = stdout_error(error)
+        if not_written is None:
             raise
-        _say(f"error: {untold}")
-        sys.exit(untold.exit_code)
+        _print_error(f"error: {not_written}")
+        sys.exit(not_written.exit_code)
     finally:
         flush_stdio()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from hashlib import sha256
 from itertools import groupby
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from jobs import __version__
 from jobs.comparison.analysis.comparability import group
@@ -22,13 +22,14 @@ from jobs.comparison.analysis.statistics import (
     summarise,
 )
 from jobs.comparison.analysis.verdict import decide_verdict
-from jobs.comparison.input.attempts import last_attempts
 from jobs.comparison.input.metrics import METRICS, TRAINED_TO_THE_END, Metric, Missing
+from jobs.comparison.input.run_summary import last_attempts
 from jobs.comparison.schema import (
     Comparison,
     Data,
     EpochAccuracy,
     FrameworkResults,
+    LazyList,
     Observation,
     RunRow,
     RunWarnings,
@@ -45,8 +46,12 @@ if TYPE_CHECKING:
     from jobs.comparison.analysis.comparability import Group
     from jobs.comparison.analysis.statistics import Significance
     from jobs.comparison.input.load import Loaded
-    from jobs.comparison.input.run_summary import RunSummary
+    from jobs.comparison.input.run_summary import EpochPoint, RunSummary
     from jobs.comparison.schema import MetricRatio, ParityPair
+
+
+MAX_ROWS_KEPT: Final = 10_000
+"""Rows of one section that are made once and kept, which takes 2 kB each. Of more runs, each reader makes its own."""
 
 
 def build(loaded: Loaded, *, allow: Iterable[str] = (), baseline: Loaded | None = None) -> Comparison:
@@ -88,7 +93,7 @@ def _comparison_id(loaded: Loaded, baseline: Loaded | None, allowed: Sequence[st
     for side in (loaded, baseline):
         if side is not None:
             for run in side.runs:
-                digest.update(repr((run.source, run.place.sha256)).encode())
+                digest.update(repr((run.source, run.location.sha256)).encode())
             digest.update(repr(side.skipped).encode())
     # In groups, so that no spreadsheet takes it for a number.
     return "-".join(digest.hexdigest()[at : at + 4] for at in range(0, 16, 4))
@@ -117,6 +122,7 @@ def _p_value(sides: Mapping[FrameworkName, Sequence[RunSummary]]) -> float | Non
 def _section(found: Group, significance: Significance | None, parity: Sequence[ParityPair]) -> Section:
     sides = _sides(found)
     ratios = _ratios(sides)
+    rows = LazyList(len(found.runs), lambda index: _row(found.runs[index]))
     headline = next((ratio for ratio in ratios if ratio.metric == METRICS[0].name), None)
     return Section(
         recipe=found.recipe,
@@ -127,19 +133,9 @@ def _section(found: Group, significance: Significance | None, parity: Sequence[P
         ratios=ratios,
         held_equal=found.held_equal,
         differences=found.differences,
-        runs=[_row(run) for run in found.runs],
+        runs=rows if len(rows) > MAX_ROWS_KEPT else list(rows),
         warnings=[warning for framework, runs in sides.items() for warning in _warnings(framework, runs)],
     )
-
-
-def _observed(metric: Metric, runs: Iterable[RunSummary]) -> list[Observation]:
-    """Every value of ``metric`` that counts, smallest first."""
-    observations = [
-        Observation(run_id=run.run_id, attempt=run.attempt, value=value)
-        for run in runs
-        if metric.counts(run) and not isinstance(value := run.measured[metric.name], Missing)
-    ]
-    return sorted(observations, key=lambda one: (one.value, one.run_id, one.attempt))
 
 
 def _ratios(sides: Mapping[FrameworkName, Sequence[RunSummary]]) -> list[MetricRatio]:
@@ -165,46 +161,54 @@ def _side(framework: FrameworkName, runs: Sequence[RunSummary]) -> FrameworkResu
 
 
 def _side_metric(metric: Metric, runs: Sequence[RunSummary]) -> SideMetric:
-    observations = _observed(metric, runs)
-    summary = summarise([observation.value for observation in observations])
-    reasons = Counter(
-        value.reason for run in runs if metric.counts(run) and isinstance(value := run.measured[metric.name], Missing)
-    )
+    measured = [(run.measured[metric.name], run) for run in runs if metric.counts(run)]
+    reasons = Counter(value.reason for value, _ in measured if isinstance(value, Missing))
+    observed_in = [run for value, run in measured if not isinstance(value, Missing)]
+    observed_in.sort(key=lambda run: (run.measured[metric.name], run.run_id, run.attempt))
+    summary = summarise(observed(runs, metric))
     return SideMetric(
         name=metric.name,
         unit=metric.unit,
         **(summary._asdict() if summary else {"n": 0}),
-        observations=observations,
+        observations=LazyList(len(observed_in), lambda index: _observation(metric, observed_in[index])),
         unmeasured=[Unmeasured(reason=reason, runs=count) for reason, count in sorted(reasons.items())],
     )
 
 
+def _observation(metric: Metric, run: RunSummary) -> Observation:
+    value = run.measured[metric.name]
+    assert not isinstance(value, Missing)
+    return Observation.model_construct(run_id=run.run_id, attempt=run.attempt, value=value)
+
+
 def _epochs(runs: Iterable[RunSummary]) -> list[EpochAccuracy]:
-    reached: dict[int, list[tuple[float, float]]] = defaultdict(list)
+    points: dict[int, list[EpochPoint]] = defaultdict(list)
     for run in runs:
         if run.status in TRAINED_TO_THE_END:
             for point in run.epoch_accuracies:
-                reached[point.epoch].append((point.train_s, point.accuracy))
-    found: list[EpochAccuracy] = []
-    for epoch, points in sorted(reached.items()):
-        times, accuracies = (summarise(values) for values in zip(*points, strict=True))
+                points[point.epoch].append(point)
+    accuracies: list[EpochAccuracy] = []
+    for epoch, reached in sorted(points.items()):
+        times = summarise([point.train_s for point in reached])
+        ratios = summarise([point.accuracy for point in reached])
         assert times is not None
-        assert accuracies is not None
-        found.append(
+        assert ratios is not None
+        accuracies.append(
             EpochAccuracy(
                 epoch=epoch,
-                n=accuracies.n,
+                n=ratios.n,
                 train_s=times.median,
-                median=accuracies.median,
-                minimum=accuracies.minimum,
-                maximum=accuracies.maximum,
+                median=ratios.median,
+                minimum=ratios.minimum,
+                maximum=ratios.maximum,
             )
         )
-    return found
+    return accuracies
 
 
 def _row(run: RunSummary) -> RunRow:
-    return RunRow(
+    # Its values were validated with the report; validating them again would double the time.
+    return RunRow.model_construct(
         framework=run.framework,
         framework_version=run.framework_version,
         seed=run.seed,

@@ -1,8 +1,8 @@
-"""The fields of a report that decide what may stand side by side, and those that describe its surroundings."""
+"""The fields of a report that must be equal in comparable runs, and those that describe the environment."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import attrgetter
 from typing import TYPE_CHECKING, Final, cast
 
@@ -21,8 +21,8 @@ _PUBLISHED: Final = frozenset({"published"})
 class Field:
     """One field that is compared, by its path in the report.
 
-    ``framework_bound`` are the protocols in which each framework decides the value for itself: the sides may
-    differ there, and the comparison says so, but the runs of one side may not.
+    ``framework_bound`` are the protocols in which each framework has a value of its own: there the two sides may
+    differ, and the comparison says so, but the runs of one side may not.
     """
 
     path: str
@@ -31,18 +31,24 @@ class Field:
 
 
 def _at(path: str, *, framework_bound: frozenset[str] = frozenset()) -> Field:
-    *parents, name = path.split(".")
-    parent, value = attrgetter(".".join(parents)), attrgetter(name)
+    parent_path, _, name = path.rpartition(".")
+    read_parent = attrgetter(parent_path)
 
     def read(report: Report) -> Value:
         try:
-            found = parent(report)
+            parent = read_parent(report)
         except AttributeError:
-            # Of its parents only a part that may be null, as the image's, is without the next one.
+            # A part above it is null, as environment.image may be.
             return None
-        return None if found is None else cast("Value", value(found))
+        return None if parent is None else cast("Value", getattr(parent, name))
 
     return Field(path=path, read=read, framework_bound=framework_bound)
+
+
+def _on_cpu(path: str, *, framework_bound: frozenset[str] = frozenset()) -> Field:
+    """A field of the CPU that counts only where training ran on the CPU."""
+    field = _at(path, framework_bound=framework_bound)
+    return replace(field, read=lambda report: field.read(report) if report.config.device == "cpu" else None)
 
 
 def _driver_major(report: Report) -> Value:
@@ -62,16 +68,6 @@ def _power_limits(report: Report) -> Value:
 def _settings(report: Report) -> Value:
     settings = report.config.numerics.settings
     return ", ".join(f"{name}={value}" for name, value in sorted(settings.items())) or None
-
-
-def _on_cpu(path: str, *, framework_bound: frozenset[str] = frozenset()) -> Field:
-    """A field of the CPU, which is the device where training runs on it, and beside the point elsewhere."""
-    field = _at(path)
-    return Field(
-        path=path,
-        read=lambda report: field.read(report) if report.config.device == "cpu" else None,
-        framework_bound=framework_bound,
-    )
 
 
 FIELDS: Final = (
@@ -94,10 +90,10 @@ FIELDS: Final = (
     _at("config.numerics.tf32_convolution"),
     _at("config.numerics.deterministic"),
     _on_cpu("config.numerics.intra_op_threads", framework_bound=_ALWAYS),
-    # By the framework's own names: equal between the sides they cannot be, inside a side they must.
+    # Named by each framework: the sides always differ, the runs of one side must not.
     Field(path="config.numerics.settings", read=_settings, framework_bound=_ALWAYS),
     _at("environment.framework.version", framework_bound=_ALWAYS),
-    # Its default is each framework's fastest, and the same word does not mean the same machinery in both.
+    # The default is each framework's fastest, and the same word means different machinery in each.
     _at("config.execution", framework_bound=_ALWAYS),
     _at("config.input"),
     _at("config.device"),
@@ -108,7 +104,7 @@ FIELDS: Final = (
     _on_cpu("environment.cpu.logical_cores"),
     _on_cpu("environment.cpu.quota_cores"),
 )
-"""What must be equal inside a group, the framework's own choices aside."""
+"""What must be equal in comparable runs, except what each framework chooses."""
 
 ENVIRONMENT: Final = tuple(
     _at(path)
@@ -130,7 +126,7 @@ ENVIRONMENT: Final = tuple(
         "environment.os",
     )
 )
-"""What may differ between comparable runs and is listed where it does."""
+"""What may differ between comparable runs; differences are listed."""
 
 
 def show_value(value: Value) -> str:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 from jobs.errors import NotWritable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
 MODE: Final = 0o644
@@ -59,8 +59,8 @@ class PendingFile:
 
 
 @contextlib.contextmanager
-def pending_file(content: bytes, folder: Path, stem: str) -> Iterator[PendingFile]:
-    """Write ``content`` into ``folder``; ``link`` or ``replace`` of the result gives it its name.
+def pending_file(content: bytes | Iterable[bytes], folder: Path, stem: str) -> Iterator[PendingFile]:
+    """Write ``content``, whole or in pieces, into ``folder``; ``link`` or ``replace`` of the result gives it its name.
 
     The hidden file is locked while its writer lives. A writer that was killed leaves one that is not locked; the next
     writer in the folder removes it.
@@ -71,9 +71,10 @@ def pending_file(content: bytes, folder: Path, stem: str) -> Iterator[PendingFil
     _remove_abandoned(folder)
     hidden, descriptor = _create_locked(folder, os.fsdecode(os.fsencode(stem)[:_MAX_STEM_BYTES]))
     try:
-        rest = memoryview(content)
-        while rest:
-            rest = rest[os.write(descriptor, rest) :]
+        for piece in [content] if isinstance(content, bytes) else content:
+            rest = memoryview(piece)
+            while rest:
+                rest = rest[os.write(descriptor, rest) :]
         os.fchmod(descriptor, MODE)
         os.fsync(descriptor)
         yield PendingFile(hidden)

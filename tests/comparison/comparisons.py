@@ -9,7 +9,7 @@ from rich.console import Console
 
 from jobs.comparison.build import build
 from jobs.comparison.input.load import load
-from jobs.comparison.input.run_summary import Reducer, ReportLocation
+from jobs.comparison.input.run_summary import ReportLocation, summarize
 from jobs.comparison.output.markdown import render_markdown
 from jobs.comparison.output.terminal import render_terminal
 from jobs.comparison.output.write import write
@@ -85,7 +85,7 @@ def parity_report(
 
 
 def as_run(report: Report) -> RunSummary:
-    return Reducer().reduce(report, source=f"{report.run_id}.json", place=ReportLocation())
+    return summarize(report, source=f"{report.run_id}.json", location=ReportLocation())
 
 
 def loaded_from(*reports: Report) -> Loaded:

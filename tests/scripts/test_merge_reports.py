@@ -53,7 +53,7 @@ def matrix(tmp_path: Path) -> Path:
     return tmp_path / "reports"
 
 
-def test_a_matrix_is_merged(matrix: Path, tmp_path: Path) -> None:
+def test_merge_matrix_writes_a_verdict_for_each_recipe(matrix: Path, tmp_path: Path) -> None:
     result = merge(matrix, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert result.stderr == ""
@@ -71,7 +71,7 @@ def test_a_matrix_is_merged(matrix: Path, tmp_path: Path) -> None:
     assert text.startswith("# TensorFlow and PyTorch compared\n\n- **basic-cnn, matched**: torch is faster")
 
 
-def test_any_order_of_paths_gives_the_same_bytes(matrix: Path, tmp_path: Path) -> None:
+def test_merge_any_order_of_paths_gives_the_same_bytes(matrix: Path, tmp_path: Path) -> None:
     files = sorted(matrix.iterdir())
     merge(*files, "-o", "a", cwd=tmp_path)
     merge(*reversed(files), "-o", "b", cwd=tmp_path)
@@ -79,7 +79,7 @@ def test_any_order_of_paths_gives_the_same_bytes(matrix: Path, tmp_path: Path) -
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
 
-def test_pod_logs_come_through_standard_input(tmp_path: Path) -> None:
+def test_merge_pod_logs_from_standard_input(tmp_path: Path) -> None:
     lines = [
         f"[pod/mnist-tf-x/train] {to_line(make_report(framework='tensorflow'))}",
         "[pod/mnist-torch-y/train] epoch 1/2",
@@ -92,7 +92,7 @@ def test_pod_logs_come_through_standard_input(tmp_path: Path) -> None:
     assert "single observation" in result.stdout.replace("\n", " ")
 
 
-def test_a_file_that_is_ignored_and_a_report_found_twice_are_said(matrix: Path, tmp_path: Path) -> None:
+def test_merge_skipped_file_and_copy_are_reported(matrix: Path, tmp_path: Path) -> None:
     (matrix / "notes.json").write_text("{}")
     result = merge(matrix, matrix / "torch-lenet-matched-1.json", cwd=tmp_path)
     assert result.returncode == 0
@@ -102,25 +102,25 @@ def test_a_file_that_is_ignored_and_a_report_found_twice_are_said(matrix: Path, 
     assert note == "note: 1 report found again, by run id and attempt; each run counts once"
 
 
-def test_nothing_to_merge(tmp_path: Path) -> None:
+def test_no_paths_are_refused(tmp_path: Path) -> None:
     assert_refused(merge(cwd=tmp_path), ExitCode.BAD_INPUT, "nothing to merge")
 
 
-def test_a_missing_path(tmp_path: Path) -> None:
+def test_merge_missing_path_is_refused(tmp_path: Path) -> None:
     assert_refused(merge("nowhere", cwd=tmp_path), ExitCode.BAD_INPUT, "'nowhere'", "No such file")
 
 
-def test_a_file_that_is_no_report(tmp_path: Path) -> None:
+def test_merge_file_that_is_no_report_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x.json").write_text('{"hello": 1}')
     assert_refused(merge("x.json", cwd=tmp_path), ExitCode.BAD_INPUT, "'x.json' is no report")
 
 
-def test_a_folder_without_reports(tmp_path: Path) -> None:
+def test_merge_folder_without_reports_is_refused(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     assert_refused(merge("empty", cwd=tmp_path), ExitCode.BAD_INPUT, "'empty' holds no report")
 
 
-def test_reports_on_different_data(tmp_path: Path) -> None:
+def test_merge_different_data_is_refused(tmp_path: Path) -> None:
     write_report(make_report(framework="tensorflow"), tmp_path / "a.json")
     other = {"config.dataset.sha256": "7b" * 32, "config.dataset.name": "synthetic"}
     write_report(make_report(framework="torch", changes=other), tmp_path / "b.json")
@@ -134,7 +134,7 @@ def test_reports_on_different_data(tmp_path: Path) -> None:
     assert not (tmp_path / "comparison").exists()
 
 
-def test_different_configurations_unless_allowed_by_name(tmp_path: Path) -> None:
+def test_merge_different_configurations_are_refused_unless_allowed(tmp_path: Path) -> None:
     write_report(make_report(framework="tensorflow"), tmp_path / "a.json")
     write_report(make_report(framework="torch", changes={"config.batch_size": 128}), tmp_path / "b.json")
     assert_refused(
@@ -148,7 +148,7 @@ def test_different_configurations_unless_allowed_by_name(tmp_path: Path) -> None
     assert "config.batch_size" in result.stdout
 
 
-def test_an_unknown_field_to_allow(matrix: Path, tmp_path: Path) -> None:
+def test_merge_allow_unknown_field_is_refused(matrix: Path, tmp_path: Path) -> None:
     assert_refused(merge(matrix, "--allow", "speed", cwd=tmp_path), ExitCode.BAD_INPUT, "--allow 'speed'")
 
 
@@ -166,9 +166,7 @@ def write_side(folder: Path, framework: Any, speed: float, *, first_seed: int = 
         (11_000.0, ExitCode.DONE, "against the baseline: improvement"),
     ],
 )
-def test_the_gate_says_by_its_exit_code_what_became_of_the_speed(
-    tmp_path: Path, speed: float, code: ExitCode, said: str
-) -> None:
+def test_merge_baseline_exit_code_tells_a_regression(tmp_path: Path, speed: float, code: ExitCode, said: str) -> None:
     write_side(tmp_path / "then", "torch", 10_000.0, **{"environment.driver_version": "550.54"})
     write_side(tmp_path / "now", "torch", speed, first_seed=11, **{"environment.driver_version": "570.12"})
     result = merge("now", "--baseline", "then", cwd=tmp_path, COLUMNS="400")
@@ -177,7 +175,7 @@ def test_the_gate_says_by_its_exit_code_what_became_of_the_speed(
     assert json.loads((tmp_path / "comparison/comparison.json").read_text(encoding="utf-8"))["gate"] is not None
 
 
-def test_a_baseline_of_another_configuration_is_not_comparable(tmp_path: Path) -> None:
+def test_merge_baseline_of_another_configuration_is_not_comparable(tmp_path: Path) -> None:
     write_side(tmp_path / "then", "torch", 10_000.0)
     write_side(tmp_path / "now", "torch", 10_000.0, first_seed=11, **{"config.batch_size": 128})
     result = merge("now", "--baseline", "then", cwd=tmp_path, COLUMNS="400")
@@ -186,12 +184,12 @@ def test_a_baseline_of_another_configuration_is_not_comparable(tmp_path: Path) -
     assert merge("now", "--baseline", "then", "--allow", "config.batch_size", cwd=tmp_path).returncode == 0
 
 
-def test_an_output_folder_that_cannot_be_written(matrix: Path, tmp_path: Path) -> None:
+def test_merge_unwritable_output_folder_is_refused(matrix: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     assert_refused(merge(matrix, "-o", "file/out", cwd=tmp_path), ExitCode.REPORT_NOT_WRITABLE, "'file/out'")
 
 
-def test_an_environment_without_the_extra_says_which_to_use(matrix: Path, tmp_path: Path) -> None:
+def test_merge_without_the_extra_names_the_environment(matrix: Path, tmp_path: Path) -> None:
     broken = tmp_path / "broken/scipy"
     broken.mkdir(parents=True)
     (broken / "__init__.py").write_text("raise ModuleNotFoundError(name='scipy')")
@@ -217,13 +215,13 @@ def test_merge_without_a_home_gives_the_same_files_and_no_message(matrix: Path, 
         assert (tmp_path / "odd" / name).read_bytes() == (tmp_path / "plain" / name).read_bytes()
 
 
-def test_a_folder_in_the_place_of_an_output_file_is_refused_before_reports_are_read(tmp_path: Path) -> None:
+def test_merge_folder_named_like_an_output_file_is_refused_first(tmp_path: Path) -> None:
     (tmp_path / "comparison/runs.csv").mkdir(parents=True)
     result = merge("nowhere", cwd=tmp_path)
     assert_refused(result, ExitCode.REPORT_NOT_WRITABLE, "runs.csv' cannot be written: it is a folder")
 
 
-def test_all_four_files_carry_one_id(matrix: Path, tmp_path: Path) -> None:
+def test_merge_all_files_have_one_id(matrix: Path, tmp_path: Path) -> None:
     assert merge(matrix, cwd=tmp_path).returncode == 0
     texts = [path.read_text(encoding="utf-8") for path in sorted((tmp_path / "comparison").iterdir())]
     assert len(texts) == 4
@@ -232,20 +230,20 @@ def test_all_four_files_carry_one_id(matrix: Path, tmp_path: Path) -> None:
     assert len(next(iter(ids))) == 1
 
 
-def test_files_that_are_passed_over_are_said(matrix: Path, tmp_path: Path) -> None:
+def test_merge_files_with_similar_names_are_reported(matrix: Path, tmp_path: Path) -> None:
     (matrix / "more.json.gz").write_bytes(b"")
     result = merge(matrix, cwd=tmp_path)
     assert result.returncode == 0
     assert result.stderr.startswith(f"note: 1 file not read ({matrix}/more.json.gz): of a folder only *.json and *.log")
 
 
-def test_a_terminal_without_the_characters_gets_question_marks(tmp_path: Path) -> None:
+def test_merge_ascii_terminal_gets_question_marks(tmp_path: Path) -> None:
     write_report(make_report(), tmp_path / "a.json")
     result = merge("a.json", cwd=tmp_path, PYTHONIOENCODING="ascii")
     assert result.returncode == 0, result.stderr
 
 
-def test_help_names_the_options(tmp_path: Path) -> None:
+def test_merge_help_names_the_options(tmp_path: Path) -> None:
     result = merge("--help", cwd=tmp_path)
     assert result.returncode == 0
     for option in ("PATH", "--output-dir", "--allow", "--baseline"):

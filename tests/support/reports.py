@@ -1,19 +1,28 @@
-"""Builds valid reports for tests: a small believable run, of which a test changes what it is about."""
+"""Builds valid reports for tests: a small run, of which each test changes the fields that matter to it.
+
+The GPU's and the host's figures come from telemetry's own aggregation of made-up readings, as a job's do.
+"""
 
 from __future__ import annotations
 
 from copy import deepcopy
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Literal
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+import numpy as np
 
 from jobs.report import SCHEMA_VERSION, Report
-from jobs.report.schema import GpuPhase
+from jobs.report.schema import GpuPhase, HostPhase, TrainingSummary
+from jobs.telemetry.aggregate import ReadingWindow, Series, aggregate
+from jobs.telemetry.validity import judge
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from jobs.choices import FrameworkName
+    from jobs.telemetry.aggregate import Interval
 
 DATA_SHA256 = "5a" * 32
 STARTED = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -138,7 +147,7 @@ def _document(
                 for index, reached in enumerate(curve)
             ],
         },
-        "phases": _phases(epochs, wall_s, gpu=gpu),
+        **deepcopy(_observed(epochs, wall_s, gpu=gpu)),
         "parity": None,
         "telemetry": {
             "available": gpu,
@@ -167,25 +176,22 @@ def _document(
             "results.ceiling_share_ratio": "not known",
             "phases[].epoch": "outside the epochs",
             "parity": "not asked for",
-            "training": "not pooled",
-            "validity": "not judged",
             "results.framework_memory_peak_bytes": "not counted",
-            "phases[].host.main_thread_percent": "not sampled",
-            "phases[].host.cgroup_throttled_s": "no cgroup",
+            **dict.fromkeys(_HOST_REASONS, "not read in a phase this short"),
             "telemetry.sampler.planned": "not counted",
             "telemetry.sampler.late": "not counted",
             "telemetry.sampler.startup_cpu_s": "not counted",
         },
     }
     if not gpu:
-        data["null_reasons"]["phases[].gpu"] = "no NVML on this machine"
+        data["null_reasons"] |= dict.fromkeys(("phases[].gpu", "training.gpu"), "no NVML on this machine")
         for name in ("driver_version", "cuda_driver_version", "cuda_runtime_version", "cudnn_version"):
             data["null_reasons"][f"environment.{name}"] = "no GPU"
     else:
         data["null_reasons"]["devices[].mig_uuid"] = "MIG is off"
-        given = {"util_percent", "power_w", "energy_j", "energy_source", "memory_used_peak_bytes"}
-        for name in sorted(GpuPhase.model_fields.keys() - given):
-            data["null_reasons"][f"phases[].gpu.{name}"] = "not sampled"
+        for name in GpuPhase.model_fields:
+            reason = "no reading in a phase this short" if name in _READINGS else "not sampled"
+            data["null_reasons"] |= {f"phases[].gpu.{name}": reason, f"training.gpu.{name}": reason}
     return data
 
 
@@ -252,44 +258,74 @@ def _config(framework: str, recipe: str, protocol: str, *, seed: int, epochs: in
     }
 
 
-def _phases(epochs: int, wall_s: float, *, gpu: bool) -> list[dict[str, Any]]:
-    phases: list[dict[str, Any]] = [_phase("build", None, 0.0, 1.0, gpu=gpu)]
-    clock = 1.0
+@lru_cache(maxsize=64)
+def _observed(epochs: int, wall_s: float, *, gpu: bool) -> dict[str, Any]:
+    """The phases of a run whose epochs train for ``wall_s``, and what was observed of it, as in a report."""
+    spans: list[tuple[str, int | None, Interval]] = [("build", None, (0.0, 1.0))]
+    end_s = 1.0
     for epoch in range(1, epochs + 1):
-        if epoch == 1:
-            phases.append(_phase("first_step", epoch, clock, clock + 0.5, gpu=gpu))
-            clock += 0.5
-        phases.append(_phase("train", epoch, clock, clock + wall_s, gpu=gpu))
-        clock += wall_s
-        phases.append(_phase("evaluate", epoch, clock, clock + 1.0, gpu=gpu))
-        clock += 1.0
-    return phases
-
-
-def _phase(name: str, epoch: int | None, start_s: float, end_s: float, *, gpu: bool) -> dict[str, Any]:
-    busy = name == "train"
+        for name, duration_s in (("first_step", 0.5), ("train", wall_s), ("evaluate", 1.0)):
+            if name != "first_step" or epoch == 1:
+                spans.append((name, epoch, (end_s, end_s + duration_s)))
+                end_s += duration_s
+    train = [interval for name, _, interval in spans if name == "train"]
+    training = None
+    if train:
+        training = TrainingSummary(
+            duration_s=sum(end - start for start, end in train),
+            gpu=_gpu(train, train, end_s) if gpu else None,
+            host=_host(train, end_s),
+        )
     return {
-        "name": name,
-        "epoch": epoch,
-        "start_s": start_s,
-        "end_s": end_s,
-        "gpu": _gpu_phase(busy=busy) if gpu else None,
-        "host": {"cpu_percent": _aggregate(100.0), "rss_peak_bytes": 1_000_000_000},
+        "phases": [
+            {
+                "name": name,
+                "epoch": epoch,
+                "start_s": interval[0],
+                "end_s": interval[1],
+                "gpu": _gpu([interval], train, end_s).model_dump() if gpu else None,
+                "host": _host([interval], end_s).model_dump(),
+            }
+            for name, epoch, interval in spans
+        ],
+        "training": training and training.model_dump(),
+        "validity": judge(on_gpu=gpu, training=training, warnings=[]).model_dump(),
     }
 
 
-def _gpu_phase(*, busy: bool) -> dict[str, Any]:
-    return {
-        "util_percent": _aggregate(55.0 if busy else 1.0),
-        "sm_util_percent": None,
-        "memory_util_percent": None,
-        "power_w": _aggregate(250.0 if busy else 100.0),
-        "energy_j": 100.0,
-        "energy_source": "millijoule counter",
-        "memory_used_peak_bytes": 1_000_000_000,
-        "throttle_s": None,
+_READINGS: Final = {"util_percent": (1.0, 55.0), "power_w": (100.0, 250.0)}
+"""What is read of the GPU outside the train phases and inside."""
+
+_HOST_REASONS: Final = [f"{part}.host.{name}" for part in ("phases[]", "training") for name in HostPhase.model_fields]
+
+
+def _times(end_s: float) -> tuple[np.ndarray[Any, np.dtype[np.float64]], ReadingWindow]:
+    """When readings were taken: ten times a second, less often in a run of hours."""
+    step_s = max(0.1, end_s / 1000)
+    return np.arange(0.0, end_s + step_s, step_s), ReadingWindow(max_gap_s=3 * step_s)
+
+
+def _gpu(intervals: Sequence[Interval], train: Sequence[Interval], end_s: float) -> GpuPhase:
+    times, window = _times(end_s)
+    busy = np.any([(start < times) & (times <= end) for start, end in train], axis=0) if train else times < 0
+    figures = {
+        name: aggregate(Series(times, np.where(busy, inside, outside)), intervals, window)
+        for name, (outside, inside) in _READINGS.items()
     }
+    power_w = figures["power_w"]
+    duration_s = sum(end - start for start, end in intervals)
+    return GpuPhase(
+        **figures,
+        sm_util_percent=None,
+        memory_util_percent=None,
+        energy_j=power_w and power_w.mean * duration_s,
+        energy_source=power_w and "power x time",
+        memory_used_peak_bytes=1_000_000_000,
+        throttle_s={"power_cap": 0.0, "thermal": 0.0},
+    )
 
 
-def _aggregate(mean: float) -> dict[str, Any]:
-    return {"mean": mean, "p50": mean, "p95": mean, "max": mean, "n": 50, "coverage_ratio": 1.0, "quality": "ok"}
+def _host(intervals: Sequence[Interval], end_s: float) -> HostPhase:
+    times, window = _times(end_s)
+    cpu_percent = aggregate(Series(times, np.full_like(times, 100.0)), intervals, window)
+    return HostPhase(cpu_percent=cpu_percent, rss_peak_bytes=1_000_000_000)

@@ -51,7 +51,7 @@ def group(runs: Sequence[RunSummary], *, allow: Iterable[str] = ()) -> list[Grou
     _refuse_different_data(runs)
     members: dict[tuple[str, Literal["matched", "published"]], list[RunSummary]] = defaultdict(list)
     for run in runs:
-        if run.timed:
+        if run.has_training:
             members[run.recipe, run.protocol].append(run)
     groups: list[Group] = []
     refused: list[str] = []

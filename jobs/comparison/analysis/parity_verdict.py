@@ -25,7 +25,7 @@ def paired_traces(runs: Iterable[RunSummary]) -> tuple[list[ParityPair], list[Un
         BadInput: a report with a trace was removed or changed since it was read first.
     """
     # A trace has thousands of values that nothing else needs. Each is read again here, and kept packed.
-    traces = (trace_of(run.whole()) for run in runs if run.has_parity)
+    traces = (trace_of(run.load_report()) for run in runs if run.has_parity)
     pairs, unpaired = pair_traces(trace for trace in traces if trace is not None)
     return pairs, [
         UnpairedTrace(
@@ -79,7 +79,7 @@ def section_parity(
 def _untraced_code(runs: Sequence[RunSummary], agreeing: Sequence[ParityPair]) -> list[str]:
     """The code of timed runs that no agreeing pair has traced, each once."""
     traced = {traced for pair in agreeing for traced in pair.traced_code.items()}
-    timed = {(run.framework, run.code) for run in runs if run.timed}
+    timed = {(run.framework, run.code) for run in runs if run.has_training}
     return sorted(
         f"{framework} {code.framework_version} in {code.precision}, {code.execution}, {code.input}, on the "
         f"{code.device.upper()}, mnist-jobs {code.package_version}"

@@ -63,7 +63,7 @@ def gate(now: Sequence[RunSummary], before: Sequence[RunSummary], *, allow: Iter
 def _by_side(runs: Iterable[RunSummary]) -> dict[Key, list[RunSummary]]:
     sides: dict[Key, list[RunSummary]] = defaultdict(list)
     for run in runs:
-        if run.timed:
+        if run.has_training:
             sides[run.recipe, run.protocol, run.framework].append(run)
     return sides
 

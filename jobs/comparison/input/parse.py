@@ -1,4 +1,4 @@
-"""Reads what others wrote: bytes of bounded size, strict JSON, a report of a version that is understood."""
+"""Reads untrusted input: bytes of bounded size, strict JSON, a report of a schema version that is understood."""
 
 from __future__ import annotations
 
@@ -17,26 +17,25 @@ from jobs.report import Report
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 REPORT_LIMIT: Final = 16 * 1024 * 1024
-"""Bytes of one report at most: an hour of samples ten times a second is half of it."""
+"""Maximum bytes of one report: an hour of samples ten times a second is half of it."""
 
 _REASON_LIMIT: Final = 300
 
 
 class InvalidReport(BadInput):
-    """What was given is no report that can be used; ``whole`` says that it is JSON all the same."""
+    """The input is no report that can be used; ``valid_json`` says that it is a whole JSON document."""
 
-    def __init__(self, text: str, *, whole: bool = False) -> None:
+    def __init__(self, text: str, *, valid_json: bool = False) -> None:
         super().__init__(text)
-        self.whole = whole
+        self.valid_json = valid_json
 
 
 def parse(raw: bytes, *, origin: str) -> Report:
     """Turn JSON into a report; ``origin`` names it in errors.
 
-    Booleans and texts are not taken for numbers, nor numbers for either.
+    Booleans and texts are not accepted as numbers, nor numbers as either.
 
     Raises:
         InvalidReport: not strict JSON, not a report, or of a schema version this release cannot read.
@@ -48,17 +47,14 @@ def parse(raw: bytes, *, origin: str) -> Report:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "the document"
         text = f"{origin!r} is no report of a job: {_short(where)}: {_short(first['msg'])}"
-        raise InvalidReport(text, whole=True) from error
+        raise InvalidReport(text, valid_json=True) from error
 
 
 def parse_json(raw: bytes, *, origin: str) -> Any:
-    """What the JSON in ``raw`` says; ``origin`` names it in errors.
-
-    Stricter than JSON readers use to be: NaN, infinities, a key given twice, lone surrogates and nesting beyond
-    200 levels are refused.
+    """Decode strict JSON: NaN, infinities, duplicate keys, lone surrogates and over 200 levels are refused.
 
     Raises:
-        InvalidReport: not strict JSON.
+        InvalidReport: not strict JSON; ``origin`` names it.
     """
     try:
         return jiter.from_json(raw, allow_inf_nan=False, catch_duplicate_keys=True)
@@ -66,7 +62,7 @@ def parse_json(raw: bytes, *, origin: str) -> Any:
         raise InvalidReport(f"{origin!r} is no report of a job: not valid JSON ({_short(error)})") from error
 
 
-def read_file(path: Path, *, origin: str) -> bytes:
+def read_file(path: str, *, origin: str) -> bytes:
     """The whole of a regular file of at most :data:`REPORT_LIMIT` bytes.
 
     Raises:
@@ -78,26 +74,23 @@ def read_file(path: Path, *, origin: str) -> bytes:
     return raw
 
 
-def read_slice(path: Path, offset: int, size: int, *, origin: str | None = None) -> bytes:
+def read_slice(path: str, offset: int, size: int, *, origin: str) -> bytes:
     """At most ``size`` bytes of a regular file, from ``offset`` on.
 
     Raises:
         InvalidReport: it cannot be read or is no regular file.
     """
-    with open_regular(path, origin=escape_control_chars(str(path)) if origin is None else origin) as (
-        stream,
-        file_size,
-    ):
+    with open_regular(path, origin=origin) as (stream, file_size):
         stream.seek(offset)
-        # A buffer of the limit's size would be made anew for each of thousands of small files.
+        # Without min, a buffer of the limit's size would be allocated for each small file.
         return stream.read(max(0, min(size, file_size - offset)))
 
 
 @contextmanager
-def open_regular(path: Path, *, origin: str) -> Iterator[tuple[BinaryIO, int]]:
+def open_regular(path: str, *, origin: str) -> Iterator[tuple[BinaryIO, int]]:
     """A regular file to read from, and its size, beyond which nothing should be read.
 
-    What the kernel makes up as it is read, such as its own log, has the size 0 and may have no end.
+    Files that the kernel generates, such as its log, have the size 0 and may have no end.
 
     Raises:
         InvalidReport: it cannot be read, also inside the ``with`` block, or is no regular file.

@@ -1,14 +1,12 @@
-"""One run as the comparison keeps it: what is compared and shown of it, and where the whole report is.
-
-A report is tens of kilobytes, most of it samples; of ten thousand reports only what is needed stays in memory.
-"""
+"""What the comparison keeps of one run: about a kilobyte of a report of tens of kilobytes."""
 
 from __future__ import annotations
 
 import zlib
+from array import array
 from dataclasses import dataclass, replace
 from hashlib import sha256
-from typing import TYPE_CHECKING, Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeVar
 
 from jobs.comparison.fields import ENVIRONMENT, FIELDS
 from jobs.comparison.input.metrics import METRICS, Missing, plausible
@@ -17,10 +15,8 @@ from jobs.comparison.schema import TrainingCode
 from jobs.comparison.text import shortened
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterator
+    from collections.abc import Hashable, Iterator, Sequence
     from datetime import datetime
-    from pathlib import Path
-    from typing import TypeVar
 
     from jobs.choices import FrameworkName
     from jobs.comparison.fields import Value
@@ -28,37 +24,35 @@ if TYPE_CHECKING:
     from jobs.report import Report
     from jobs.report.schema import Dataset, PhaseName, Status
 
-    Same = TypeVar("Same", bound=Hashable)
+_Value = TypeVar("_Value", bound="Value")
 
 TEXT_LIMIT: Final = 1000
-"""Characters kept of one text out of a report; what is longer is cut and says so."""
+"""Maximum characters kept of one text from a report."""
 
-WARNINGS_LIMIT: Final = 100
-"""Warnings kept of one run."""
-
-DEVICES_LIMIT: Final = 100
-"""Devices kept of one run; what has more says so."""
+ITEMS_LIMIT: Final = 100
+"""Maximum warnings and devices kept of one run."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportLocation:
-    """Where a report's JSON is: ``size`` bytes at ``offset`` of the file ``path``, or ``kept``, compressed.
+    """Where a report's JSON is: ``size`` bytes at ``offset`` of the file ``path``, or ``compressed`` in memory.
 
-    ``sha256`` is that of the JSON as it was when it was read.
+    ``sha256`` is the digest of the JSON when it was first read.
     """
 
-    path: Path | None = None
+    path: str | None = None
     offset: int = 0
     size: int = 0
-    kept: bytes = b""
+    compressed: bytes = b""
     sha256: bytes = b""
 
     @classmethod
-    def of(cls, raw: bytes, *, path: Path | None, offset: int = 0) -> ReportLocation:
-        """The place of ``raw``, which was read at ``offset`` of ``path``; without one it is kept."""
+    def of(cls, raw: bytes, *, path: str | None, offset: int = 0) -> ReportLocation:
+        """The location of ``raw``, which was read at ``offset`` of ``path``; without a path it is kept in memory."""
+        digest = sha256(raw).digest()
         if path is None:
-            return cls(kept=zlib.compress(raw, 1), sha256=sha256(raw).digest())
-        return cls(path=path, offset=offset, size=len(raw), sha256=sha256(raw).digest())
+            return cls(compressed=zlib.compress(raw, 1), sha256=digest)
+        return cls(path=path, offset=offset, size=len(raw), sha256=digest)
 
 
 class EpochPoint(NamedTuple):
@@ -74,10 +68,9 @@ class RunSummary:
     """One attempt of one run.
 
     ``compared`` and ``environment`` are the values of :data:`.fields.FIELDS` and :data:`.fields.ENVIRONMENT`, in
-    their order; ``epochs`` is how many were asked for, ``epoch_accuracies`` those whose test accuracy was measured;
-    ``phases_s`` is the total time in each phase the run had; ``measured`` has every metric's value or why there is
-    none; ``gpu_uuids`` are those of the devices that were used; ``suspect_of`` names what disturbed the run, if
-    anything did. ``source`` names the file or log for people, ``place`` leads back to the whole report.
+    their order; ``phases_s`` is the total time in each phase the run had; ``measured`` has every metric's value or
+    why there is none; ``gpu_uuids`` are those of the devices that were used; ``suspect_of`` are the causes for which
+    the report calls its own measurements suspect. ``source`` is the file or log as shown to people.
     """
 
     run_id: str
@@ -97,7 +90,9 @@ class RunSummary:
     gpu_uuids: tuple[str, ...]
     measured: dict[MetricName, float | Missing]
     epochs: int
-    epoch_accuracies: tuple[EpochPoint, ...]
+    """Epochs that were asked for."""
+    packed_epochs: array[float]
+    """The values of :attr:`epoch_accuracies` one after the other, in a fifth of the memory."""
     phases_s: dict[PhaseName, float]
     warnings: tuple[tuple[str, str], ...]
     suspect_of: tuple[str, ...]
@@ -105,39 +100,45 @@ class RunSummary:
     has_parity: bool
     has_series: bool
     source: str
-    place: ReportLocation
+    location: ReportLocation
 
     @property
-    def timed(self) -> bool:
-        """Whether it trained: a run of no epoch recorded a parity trace, and has no time to compare."""
+    def epoch_accuracies(self) -> list[EpochPoint]:
+        """The epochs whose test accuracy was measured."""
+        values = iter(self.packed_epochs)
+        return [EpochPoint(int(epoch), *point) for epoch, *point in zip(values, values, values, strict=True)]
+
+    @property
+    def has_training(self) -> bool:
+        """Whether the run trained: one of no epoch recorded a parity trace, and has no time to compare."""
         return self.epochs > 0
 
-    def whole(self) -> Report:
+    def load_report(self) -> Report:
         """The whole report, read again.
 
         Raises:
-            BadInput: its file has gone or changed meanwhile.
+            BadInput: its file is missing or has changed.
         """
-        return parse(self.raw(), origin=self.source)
+        return parse(self.read_json(), origin=self.source)
 
-    def raw(self) -> bytes:
+    def read_json(self) -> bytes:
         """The report's JSON, read again.
 
         Raises:
-            BadInput: its file has gone or changed meanwhile.
+            BadInput: its file is missing or has changed.
         """
-        place = self.place
-        if place.path is None:
-            return zlib.decompress(place.kept)
-        raw = read_slice(place.path, place.offset, place.size)
-        if sha256(raw).digest() != place.sha256:
+        location = self.location
+        if location.path is None:
+            return zlib.decompress(location.compressed)
+        raw = read_slice(location.path, location.offset, location.size, origin=self.source)
+        if sha256(raw).digest() != location.sha256:
             raise InvalidReport(
                 f"{self.source!r} has changed since it was read first; merge again once nothing writes to it"
             )
         return raw
 
 
-SHARED: Final = (
+SHARED_FIELDS: Final = (
     "recipe",
     "framework_version",
     "dataset",
@@ -152,77 +153,69 @@ SHARED: Final = (
 """Fields that many runs have the same value of."""
 
 
-class Reducer:
-    """Turns reports into :class:`RunSummary`; what many runs have in common is kept once."""
+def share_values(run: RunSummary, known: dict[Hashable, Any]) -> RunSummary:
+    """``run`` with equal values replaced by those in ``known``, where new ones are added: each is in memory once."""
 
-    def __init__(self) -> None:
-        self._known: dict[Hashable, Hashable] = {}
-
-    def reduce(self, report: Report, *, source: str, place: ReportLocation) -> RunSummary:
-        config, environment = report.config, report.environment
-        return RunSummary(
-            run_id=report.run_id,
-            attempt=report.attempt,
-            status=report.status,
-            status_reason=None if report.status_reason is None else shortened(report.status_reason, TEXT_LIMIT),
-            started_at_utc=report.started_at_utc,
-            recipe=self._one(shortened(config.recipe, TEXT_LIMIT)),
-            protocol=config.protocol,
-            framework=config.framework,
-            framework_version=self._one(shortened(environment.framework.version, TEXT_LIMIT)),
-            seed=config.seed,
-            dataset=self._one(config.dataset),
-            compared=self._one(tuple(_cut(field.read(report)) for field in FIELDS)),
-            environment=self._one(tuple(_cut(field.read(report)) for field in ENVIRONMENT)),
-            node=self._node(report),
-            gpu_uuids=self._one(_uuids(report)),
-            measured={metric.name: self._measured(metric.of(report)) for metric in METRICS},
-            epochs=config.epochs,
-            epoch_accuracies=tuple(_epoch_points(report)),
-            phases_s=_phases_s(report),
-            warnings=self._one(
-                tuple(
-                    (shortened(warning.code, TEXT_LIMIT), shortened(warning.message, TEXT_LIMIT))
-                    for warning in report.warnings[:WARNINGS_LIMIT]
-                )
-            ),
-            suspect_of=self._one(_suspect_of(report)),
-            code=self._one(TrainingCode.of(report)),
-            has_parity=report.parity is not None,
-            has_series=report.timeseries is not None,
-            source=source,
-            place=place,
-        )
-
-    def share(self, run: RunSummary) -> RunSummary:
-        """The same run with what it has in common with others kept once; another process's run has its own copies."""
-        shared = {name: self._one(getattr(run, name)) for name in SHARED}
-        if all(getattr(run, name) is value for name, value in shared.items()):
-            return run
-        measured = {
-            name: self._one(value) if isinstance(value, Missing) else value for name, value in run.measured.items()
-        }
-        return replace(run, **shared, measured=measured)
-
-    def _one(self, value: Same) -> Same:
-        # 1, 1.0 and True are equal and hash alike, but are not shown alike.
+    def shared(value: Any) -> Any:
+        # 1, 1.0 and True are equal and have the same hash, but are not shown alike.
         key = (value, tuple(map(type, value))) if isinstance(value, tuple) else value
-        return self._known.setdefault(key, value)  # type: ignore[return-value]
+        return known.setdefault(key, value)
 
-    def _node(self, report: Report) -> str | None:
-        kubernetes = report.environment.kubernetes
-        node = None if kubernetes is None else kubernetes.node
-        return None if node is None else self._one(shortened(node, TEXT_LIMIT))
+    measured = {name: shared(value) if isinstance(value, Missing) else value for name, value in run.measured.items()}
+    return replace(run, measured=measured, **{name: shared(getattr(run, name)) for name in SHARED_FIELDS})
 
-    def _measured(self, value: float | Missing) -> float | Missing:
-        return self._one(Missing(reason=shortened(value.reason, TEXT_LIMIT))) if isinstance(value, Missing) else value
+
+def summarize(report: Report, *, source: str, location: ReportLocation) -> RunSummary:
+    """What is kept of ``report``; texts and lists without an end are cut."""
+    config, environment = report.config, report.environment
+    node = None if environment.kubernetes is None else environment.kubernetes.node
+    return RunSummary(
+        run_id=report.run_id,
+        attempt=report.attempt,
+        status=report.status,
+        status_reason=_cut(report.status_reason),
+        started_at_utc=report.started_at_utc,
+        recipe=_cut(config.recipe),
+        protocol=config.protocol,
+        framework=config.framework,
+        framework_version=_cut(environment.framework.version),
+        seed=config.seed,
+        dataset=config.dataset,
+        compared=tuple(_cut(field.read(report)) for field in FIELDS),
+        environment=tuple(_cut(field.read(report)) for field in ENVIRONMENT),
+        node=_cut(node),
+        gpu_uuids=_uuids(report),
+        measured={metric.name: _cut_reason(metric.of(report)) for metric in METRICS},
+        epochs=config.epochs,
+        packed_epochs=array("d", (value for point in _epoch_points(report) for value in point)),
+        phases_s=_phases_s(report),
+        warnings=tuple((_cut(warning.code), _cut(warning.message)) for warning in report.warnings[:ITEMS_LIMIT]),
+        suspect_of=_suspect_of(report),
+        code=TrainingCode.of(report),
+        has_parity=report.parity is not None,
+        has_series=report.timeseries is not None,
+        source=source,
+        location=location,
+    )
+
+
+def last_attempts(runs: Sequence[RunSummary]) -> list[RunSummary]:
+    """``runs`` in their order, without attempts that a later attempt of the same run resumed.
+
+    The last attempt's results include the earlier ones'. An interrupted attempt counts as a failed run only where no
+    later one followed.
+    """
+    last: dict[str, int] = {}
+    for run in runs:
+        last[run.run_id] = max(run.attempt, last.get(run.run_id, 0))
+    return [run for run in runs if run.attempt == last[run.run_id]]
 
 
 def _epoch_points(report: Report) -> Iterator[EpochPoint]:
     train_s = 0.0
     for epoch in report.results.epochs:
         train_s += epoch.wall_s
-        if epoch.test_accuracy_ratio is not None and plausible(train_s):
+        if epoch.test_accuracy_ratio is not None and plausible(train_s) and plausible(epoch.epoch):
             yield EpochPoint(epoch.epoch, train_s, epoch.test_accuracy_ratio)
 
 
@@ -236,14 +229,18 @@ def _phases_s(report: Report) -> dict[PhaseName, float]:
 def _suspect_of(report: Report) -> tuple[str, ...]:
     if report.validity is None or report.validity.status != "suspect":
         return ()
-    return tuple(shortened(cause, TEXT_LIMIT) for cause in report.validity.causes[:WARNINGS_LIMIT])
+    return tuple(map(_cut, report.validity.causes[:ITEMS_LIMIT]))
 
 
 def _uuids(report: Report) -> tuple[str, ...]:
     uuids = [uuid for device in report.devices if (uuid := device.mig_uuid or device.uuid)]
-    kept = tuple(shortened(uuid, TEXT_LIMIT) for uuid in uuids[:DEVICES_LIMIT])
+    kept = tuple(map(_cut, uuids[:ITEMS_LIMIT]))
     return kept if len(kept) == len(uuids) else (*kept, f"… ({len(uuids):,} devices)")
 
 
-def _cut(value: Value) -> Value:
-    return shortened(value, TEXT_LIMIT) if isinstance(value, str) else value
+def _cut(value: _Value) -> _Value:
+    return shortened(value, TEXT_LIMIT) if isinstance(value, str) else value  # type: ignore[return-value]
+
+
+def _cut_reason(value: float | Missing) -> float | Missing:
+    return Missing(_cut(value.reason)) if isinstance(value, Missing) else value

@@ -10,6 +10,8 @@ from jobs.comparison.input.metrics import METRICS
 from jobs.comparison.text import csv_cell
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from jobs.comparison.schema import Comparison
 
 _RUN_FIELDS: Final = ("framework", "framework_version", "seed", "run_id", "attempt", "status", "status_reason")
@@ -31,9 +33,15 @@ def runs_csv(comparison: Comparison) -> str:
 
     Text from reports is on one line and is no formula to a spreadsheet; numbers are as in comparison.json.
     """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
+    return "".join(csv_lines(comparison))
+
+
+def csv_lines(comparison: Comparison) -> Iterator[str]:
+    """The lines of :func:`runs_csv`, one at a time."""
+    line = io.StringIO()
+    writer = csv.writer(line, lineterminator="\n")
     writer.writerow(COLUMNS)
+    yield line.getvalue()
     for section in comparison.sections:
         for run in section.runs:
             values = (
@@ -47,5 +55,7 @@ def runs_csv(comparison: Comparison) -> str:
                 run.source,
                 comparison.comparison_id,
             )
+            line.seek(0)
+            line.truncate()
             writer.writerow(csv_cell(value) if isinstance(value, str) else value for value in values)
-    return text.getvalue()
+            yield line.getvalue()

@@ -184,7 +184,7 @@ def _node_text(node: Node) -> str:
 def run_table(section: Section, limit: int) -> Table:
     """The first ``limit`` runs: framework, seed, run, status with its reason, then every metric."""
     headings = ["framework", "seed", "run", "status", *(metric.heading for metric in METRICS)]
-    return Table(headings, [_run_cells(row) for row in section.runs[:limit]], len(section.runs[limit:]))
+    return Table(headings, [_run_cells(row) for row in section.runs[:limit]], max(0, len(section.runs) - limit))
 
 
 def _run_cells(row: RunRow) -> list[str]:

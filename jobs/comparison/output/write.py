@@ -5,23 +5,27 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import re
 import signal
 import stat
 from typing import TYPE_CHECKING, Final
 
-from jobs.comparison.output.csv import runs_csv
+from jobs.comparison.output.csv import csv_lines
 from jobs.errors import NotWritable
 from jobs.io.atomic_file import pending_file, sync_folder
 from jobs.io.stdio import escape_control_chars
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
+
+    from pydantic import BaseModel
 
     from jobs.comparison.schema import Comparison
     from jobs.io.atomic_file import PendingFile
 
 NAMES: Final = ("comparison.json", "comparison.md", "comparison.html", "runs.csv")
+_LIST_PER_RUN: Final = re.compile(r'^(?P<margin> *)"(?:runs|observations)": \[(?=\])', re.MULTILINE)
 _STOPS: Final = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 
 
@@ -60,16 +64,16 @@ def write(comparison: Comparison, markdown: str, html: str, folder: Path) -> tup
     """
     paths = output_files(folder)
 
-    def texts() -> Iterator[str]:
-        # A generator keeps one text in memory at a time. ASCII JSON is safe to print on a terminal.
-        yield comparison.model_dump_json(indent=2, ensure_ascii=True) + "\n"
-        yield from (markdown, html)
-        yield runs_csv(comparison)
+    def contents() -> Iterator[bytes | Iterable[bytes]]:
+        # A generator keeps one content in memory at a time.
+        yield json_pieces(comparison)
+        yield from (markdown.encode(), html.encode())
+        yield (line.encode() for line in csv_lines(comparison))
 
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with contextlib.ExitStack() as unfinished:
-            pending = [unfinished.enter_context(pending_file(text.encode(), folder, "comparison")) for text in texts()]
+            pending = [unfinished.enter_context(pending_file(content, folder, "comparison")) for content in contents()]
             check_outputs(folder)
             with _exclusive(folder):
                 _replace_all(pending, paths)
@@ -80,6 +84,27 @@ def write(comparison: Comparison, markdown: str, html: str, folder: Path) -> tup
             "choose another with --output-dir, or fix its owner, mode or free space"
         ) from error
     return paths
+
+
+def json_pieces(comparison: Comparison) -> Iterator[bytes]:
+    """comparison.json in pieces: its lists with an item for each run are serialized item by item.
+
+    In ASCII, since text from reports must not reach a terminal that shows the file.
+    """
+    lists: list[Sequence[BaseModel]] = []
+    text = comparison.model_dump_json(indent=2, ensure_ascii=True, context=lists) + "\n"
+    end = 0
+    # Inside a JSON string a quote follows a backslash, so that no text from a report matches.
+    for match, items in zip(_LIST_PER_RUN.finditer(text), lists, strict=True):
+        yield text[end : match.end()].encode()
+        margin = "\n" + match["margin"]
+        for index, item in enumerate(items):
+            lines = item.model_dump_json(indent=2, ensure_ascii=True).replace("\n", f"{margin}  ")
+            yield f"{',' if index else ''}{margin}  {lines}".encode()
+        if items:
+            yield margin.encode()
+        end = match.end()
+    yield text[end:].encode()
 
 
 def _replace_all(pending: Sequence[PendingFile], paths: Sequence[Path]) -> None:

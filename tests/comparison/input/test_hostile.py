@@ -16,7 +16,7 @@ from jobs.comparison.build import build
 from jobs.comparison.input.load import load
 from jobs.comparison.input.logs import TOO_LONG
 from jobs.comparison.input.parse import REPORT_LIMIT, InvalidReport, parse
-from jobs.comparison.input.report_collection import LINES_NAMED
+from jobs.comparison.input.report_collection import MAX_LINES_NAMED
 from jobs.comparison.output.markdown import render_markdown
 from jobs.errors import BadInput
 from jobs.report import LINE_MARKER, SCHEMA_VERSION
@@ -60,12 +60,12 @@ def take(count: int, seed: int) -> None:
 
 
 @pytest.mark.timeout(1800)
-def test_thousands_of_damaged_reports_do_no_harm() -> None:
+def test_merge_thousands_of_damaged_reports_is_safe() -> None:
     take(rounds(5000, 100_000), seed=2)
 
 
 @pytest.mark.parametrize("path", STRINGS, ids=lambda path: ".".join(map(str, path)))
-def test_hostile_text_in_every_field_is_refused_or_shown_harmless(path: tuple[Any, ...]) -> None:
+def test_merge_hostile_text_in_any_field_is_refused_or_escaped(path: tuple[Any, ...]) -> None:
     # Many of these say the same of different fields; a few texts do for each.
     for text in TEXTS[::8] if path[0] in {"telemetry", "null_reasons", "phases"} else TEXTS:
         loaded = read(json.dumps(with_value(path, text)).encode())
@@ -77,20 +77,20 @@ def test_hostile_text_in_every_field_is_refused_or_shown_harmless(path: tuple[An
 
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(json_values)
-def test_json_that_is_no_report_is_refused(document: Any) -> None:
+def test_parse_json_of_no_report_is_refused(document: Any) -> None:
     with pytest.raises(InvalidReport):
         parse(json.dumps(document).encode(), origin="x")
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(path=st.sampled_from(PATHS), value=json_values)
-def test_any_value_anywhere_is_refused_or_shown_harmless(path: tuple[Any, ...], value: Any) -> None:
+def test_merge_any_value_anywhere_is_refused_or_escaped(path: tuple[Any, ...], value: Any) -> None:
     merge(read(json.dumps(with_value(path, value)).encode()))
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.binary(max_size=300))
-def test_any_bytes_are_refused(raw: bytes) -> None:
+def test_parse_random_bytes_are_refused(raw: bytes) -> None:
     with pytest.raises(InvalidReport):
         parse(raw, origin="x")
 
@@ -109,7 +109,7 @@ def test_any_bytes_are_refused(raw: bytes) -> None:
         (VERSION, b'"schema_version":"2.7"', "schema version '2.7' cannot be read"),
     ],
 )  # fmt: skip
-def test_what_is_refused_says_why(old: bytes, new: bytes, said: str) -> None:
+def test_parse_refusal_names_the_reason(old: bytes, new: bytes, said: str) -> None:
     assert GOOD.count(old) == 1
     with pytest.raises(InvalidReport, match=said) as refusal:
         parse(GOOD.replace(old, new), origin="x.json")
@@ -117,11 +117,11 @@ def test_what_is_refused_says_why(old: bytes, new: bytes, said: str) -> None:
     assert "\n" not in str(refusal.value)
 
 
-def test_another_minor_version_is_read() -> None:
+def test_parse_later_minor_version_is_read() -> None:
     assert parse(GOOD.replace(VERSION, b'"schema_version":"1.99","new":{}'), origin="x").run_id
 
 
-def test_only_regular_files_of_bounded_size_are_read(tmp_path: Path) -> None:
+def test_load_irregular_or_oversized_files_are_skipped(tmp_path: Path) -> None:
     write_report(make_report(), tmp_path / "good.json")
     os.mkfifo(tmp_path / "pipe.json")
     os.mkfifo(tmp_path / "pipe.log")
@@ -144,29 +144,29 @@ def test_only_regular_files_of_bounded_size_are_read(tmp_path: Path) -> None:
     assert "larger than 16 MiB" in reasons["large.json"]
 
 
-def test_a_pipe_named_outright_is_refused_without_waiting(tmp_path: Path) -> None:
+def test_load_pipe_given_by_name_is_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.json")
     with pytest.raises(BadInput, match="neither a file nor a folder"):
         load([str(tmp_path / "pipe.json")], io.BytesIO())
 
 
 @pytest.mark.parametrize("name", [b"\x1b[2J.json", b"\xff\xfe.json", "\u202egnp.json".encode(), b"a\nb.json"])
-def test_names_of_files_are_shown_harmless(tmp_path: Path, name: bytes) -> None:
+def test_load_hostile_file_name_is_escaped(tmp_path: Path, name: bytes) -> None:
     path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name))
     path.write_bytes(GOOD)
     loaded = load([str(tmp_path)], io.BytesIO())
     (run,) = loaded.runs
     assert run.source.isprintable()
     look_at(build(loaded))
-    assert run.whole().run_id == "good"
+    assert run.load_report().run_id == "good"
 
 
-def test_a_path_with_a_null_character_is_refused() -> None:
+def test_load_path_with_null_character_is_refused() -> None:
     with pytest.raises(BadInput, match="cannot be read"):
         load(["a\0b"], io.BytesIO())
 
 
-def test_an_endless_line_is_not_kept_and_does_not_hide_the_next() -> None:
+def test_load_oversized_line_does_not_hide_the_next() -> None:
     marked = LINE_MARKER.encode()
     endless = marked + b"[" * (REPORT_LIMIT + 10)
     other = b"x" * (2 * REPORT_LIMIT + 10)
@@ -175,11 +175,11 @@ def test_an_endless_line_is_not_kept_and_does_not_hide_the_next() -> None:
     assert [(skipped.reason, skipped.lines) for skipped in loaded.skipped] == [(TOO_LONG, (1,))]
 
 
-def test_many_damaged_lines_are_counted_and_few_named() -> None:
+def test_load_many_damaged_lines_are_counted_and_few_named() -> None:
     marked = LINE_MARKER.encode()
     loaded = load(["-"], io.BytesIO((marked + b"{\n") * 5000 + marked + GOOD))
     (skipped,) = loaded.skipped
-    assert (skipped.count, len(skipped.lines)) == (5000, LINES_NAMED)
+    assert (skipped.count, len(skipped.lines)) == (5000, MAX_LINES_NAMED)
 
 
 @pytest.mark.parametrize(
@@ -190,17 +190,17 @@ def test_many_damaged_lines_are_counted_and_few_named() -> None:
         b"\rprogress 99 %\r" + LINE_MARKER.encode() + b"  " + GOOD + b"\r",
     ],
 )
-def test_two_writers_on_one_line(line: bytes) -> None:
+def test_load_two_writers_on_one_line_both_are_read(line: bytes) -> None:
     loaded = load(["-"], io.BytesIO(line + b"\n"))
     assert [run.run_id for run in loaded.runs] == ["good"]
-    assert loaded.runs[0].whole().run_id == "good"
+    assert loaded.runs[0].load_report().run_id == "good"
 
 
-def test_a_run_in_a_log_file_is_read_again_from_its_place(tmp_path: Path) -> None:
+def test_load_report_from_a_log_reads_its_bytes_again(tmp_path: Path) -> None:
     marked = LINE_MARKER.encode()
     (tmp_path / "pod.log").write_bytes("리눅스 \xff\n".encode() + b"pre " + marked + GOOD + b" post\n")
     (run,) = load([str(tmp_path / "pod.log")], io.BytesIO()).runs
-    assert run.whole() == parse(GOOD, origin="x")
+    assert run.load_report() == parse(GOOD, origin="x")
     (tmp_path / "pod.log").write_text("gone")
     with pytest.raises(InvalidReport):
-        run.whole()
+        run.load_report()

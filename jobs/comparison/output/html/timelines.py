@@ -62,7 +62,7 @@ def timelines(runs: Iterable[RunSummary]) -> dict[SectionKey, list[Timeline | Mi
     """For each section one timeline a side, of the run whose speed is the side's median, or why there is none."""
     sides: dict[SectionKey, dict[FrameworkName, list[RunSummary]]] = {}
     for run in runs:
-        if run.timed:
+        if run.has_training:
             sides.setdefault((run.recipe, run.protocol), {}).setdefault(run.framework, []).append(run)
     return {key: [_of_side(side[framework]) for framework in sorted(side)] for key, side in sides.items()}
 
@@ -76,7 +76,7 @@ def _of_side(runs: Sequence[RunSummary]) -> Timeline | Missing:
     if run is None:
         return Missing(reason=f"no {framework} run with samples has completed")
     try:
-        return _timeline(run.whole())
+        return _timeline(run.load_report())
     except BadInput as error:
         return Missing(reason=f"{framework}: {error}")
 

@@ -6,11 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.comparison.input.metrics import LARGEST
+from jobs.comparison.input.metrics import MAX_MAGNITUDE
 from jobs.comparison.output.html import svg
 from jobs.comparison.output.html.figure import subsample
 
-VALUES = st.lists(st.floats(1 / LARGEST, LARGEST) | st.floats(-LARGEST, -1 / LARGEST) | st.just(0.0), min_size=1)
+VALUES = st.lists(
+    st.floats(1 / MAX_MAGNITUDE, MAX_MAGNITUDE) | st.floats(-MAX_MAGNITUDE, -1 / MAX_MAGNITUDE) | st.just(0.0),
+    min_size=1,
+)
 
 
 @pytest.mark.parametrize(
@@ -37,7 +40,7 @@ def test_linear_scale_of_any_values_has_some_ticks_inside(values: list[float], m
     assert max(len(label) for _, label in scale.labelled_ticks()) <= 12
 
 
-@pytest.mark.parametrize("value", [0.0, 5.0, -3.0, LARGEST])
+@pytest.mark.parametrize("value", [0.0, 5.0, -3.0, MAX_MAGNITUDE])
 def test_linear_scale_of_one_value_centres_it(value: float) -> None:
     assert svg.linear_scale([value], margin=0.1).fraction(value) == pytest.approx(0.5)
 

@@ -18,7 +18,7 @@ from jobs.comparison.input import logs
 from jobs.comparison.input.load import Loaded, load
 from jobs.comparison.input.logs import TOO_LARGE, TOO_LONG
 from jobs.comparison.input.parse import REPORT_LIMIT, InvalidReport, parse
-from jobs.comparison.input.report_collection import LINES_NAMED
+from jobs.comparison.input.report_collection import MAX_LINES_NAMED
 from jobs.comparison.output.html.timelines import timelines
 from jobs.errors import BadInput
 from jobs.report import LINE_MARKER, to_line
@@ -61,7 +61,7 @@ def run_ids(loaded: Loaded) -> list[str]:
         ("warnings", [{"code": "c", "message": "m"}]),
     ],
 )
-def test_reports_of_one_run_that_differ_anywhere_are_no_copies(tmp_path: Path, field: str, value: Any) -> None:
+def test_load_two_reports_of_a_run_differing_in_any_field_are_refused(tmp_path: Path, field: str, value: Any) -> None:
     write_report(make_report(timeseries=True), tmp_path / "1.json")
     other = make_report(timeseries=True, changes={field: value})
     write_report(other, tmp_path / "2.json")
@@ -73,7 +73,7 @@ def test_reports_of_one_run_that_differ_anywhere_are_no_copies(tmp_path: Path, f
         assert f": {named}" in str(refusal.value)
 
 
-def test_a_trace_of_parity_and_samples_count_too(tmp_path: Path) -> None:
+def test_load_two_reports_of_a_run_differing_in_trace_or_samples_are_refused(tmp_path: Path) -> None:
     parity = {
         "steps": [{"loss": 2.0, "grad_norm": 0.5}],
         "initial_weights_sha256": "aa" * 32,
@@ -91,14 +91,14 @@ def test_a_trace_of_parity_and_samples_count_too(tmp_path: Path) -> None:
         load_paths(tmp_path / "3.json", tmp_path / "4.json")
 
 
-def test_a_field_of_a_later_release_counts_too(tmp_path: Path) -> None:
+def test_load_two_reports_of_a_run_differing_in_an_unknown_field_are_refused(tmp_path: Path) -> None:
     for name, value in (("1.json", 1), ("2.json", 2)):
         (tmp_path / name).write_text(json.dumps({**TEMPLATE, "later": {"field": value}}))
     with pytest.raises(BadInput, match=r": later\.field differs"):
         load_paths(tmp_path / "1.json", tmp_path / "2.json")
 
 
-def test_another_layout_of_the_same_report_is_a_copy(tmp_path: Path) -> None:
+def test_load_same_report_in_another_layout_is_a_copy(tmp_path: Path) -> None:
     (tmp_path / "1.json").write_text(json.dumps(TEMPLATE, indent=1))
     (tmp_path / "2.json").write_text(json.dumps(TEMPLATE, sort_keys=True))
     assert load_paths(tmp_path).copies == 1
@@ -111,16 +111,16 @@ def test_another_layout_of_the_same_report_is_a_copy(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("behind", [REPORT_LIMIT - 5, REPORT_LIMIT, REPORT_LIMIT + 1, 2 * REPORT_LIMIT + 3])
-def test_a_report_behind_a_long_line_s_first_part_is_found_and_read_again(tmp_path: Path, behind: int) -> None:
+def test_load_report_late_in_a_long_line_is_read(tmp_path: Path, behind: int) -> None:
     path = tmp_path / "pod.log"
     path.write_bytes(b"first\n" + b"x" * behind + MARKED + b"\nlast\n")
     loaded = load_paths(path)
     assert run_ids(loaded) == ["good"]
     assert loaded.skipped == ()
-    assert loaded.runs[0].whole() == parse(GOOD, origin="x")
+    assert loaded.runs[0].load_report() == parse(GOOD, origin="x")
 
 
-def test_a_report_between_two_endless_stretches_of_one_line_is_found() -> None:
+def test_load_report_between_oversized_markers_is_read() -> None:
     endless = LINE_MARKER.encode() + b"[" * (2 * REPORT_LIMIT)
     loaded = load(["-"], io.BytesIO(b"\n" + endless + MARKED + endless))
     assert run_ids(loaded) == ["good"]
@@ -132,7 +132,7 @@ def test_a_report_between_two_endless_stretches_of_one_line_is_found() -> None:
     lines=st.lists(st.lists(st.sampled_from([b"x", b"xyzzy" * 9, b"{", LINE_MARKER.encode()[:7], MARKED]))),
     limit=st.integers(len(MARKED), 3 * len(MARKED)),
 )
-def test_no_size_of_the_pieces_hides_a_report(lines: list[list[bytes]], limit: int) -> None:
+def test_marked_any_piece_size_yields_every_report(lines: list[list[bytes]], limit: int) -> None:
     raw = b"\n".join(b"".join(parts) for parts in lines)
     expected = raw.count(MARKED)
     with pytest.MonkeyPatch.context() as patch:
@@ -150,7 +150,7 @@ def test_no_size_of_the_pieces_hides_a_report(lines: list[list[bytes]], limit: i
 
 
 @pytest.mark.parametrize("path", NUMBERS, ids=lambda path: ".".join(map(str, path)))
-def test_booleans_and_texts_are_no_numbers(path: tuple[Any, ...]) -> None:
+def test_parse_boolean_or_text_for_a_number_is_refused(path: tuple[Any, ...]) -> None:
     for value in (True, False, "1", "0.5", " 1", "1e2"):
         document = json.dumps(with_value(path, value))
         with pytest.raises(InvalidReport):
@@ -160,19 +160,19 @@ def test_booleans_and_texts_are_no_numbers(path: tuple[Any, ...]) -> None:
 
 
 @pytest.mark.parametrize("path", [*TEXTS, ("config", "dropout"), ("started_at_utc",)], ids=str)
-def test_numbers_are_no_texts_times_or_booleans(path: tuple[Any, ...]) -> None:
+def test_parse_number_for_a_text_time_or_boolean_is_refused(path: tuple[Any, ...]) -> None:
     for value in (0, 1, 1_767_323_045):
         with pytest.raises(InvalidReport):
             parse(json.dumps(with_value(path, value)).encode(), origin="x")
 
 
 @pytest.mark.parametrize("value", ["1767323045", "true", "2026-01-02", "2026-01-02T03:04:05", "", "x"])
-def test_a_time_has_a_date_a_time_and_a_zone(value: str) -> None:
+def test_parse_incomplete_time_is_refused(value: str) -> None:
     with pytest.raises(InvalidReport, match="started_at_utc"):
         parse(json.dumps(with_value(("started_at_utc",), value)).encode(), origin="x")
 
 
-def test_whole_numbers_stand_for_amounts() -> None:
+def test_parse_integer_for_an_amount_is_read() -> None:
     report = parse(json.dumps(with_value(("results", "test_loss"), 1)).encode(), origin="x")
     assert report.results.test_loss == 1.0
 
@@ -180,7 +180,7 @@ def test_whole_numbers_stand_for_amounts() -> None:
 # Nothing without an end is waited for.
 
 
-def test_a_log_of_terabytes_is_refused_at_once(tmp_path: Path) -> None:
+def test_load_log_of_terabytes_is_refused(tmp_path: Path) -> None:
     write_report(make_report(), tmp_path / "good.json")
     with (tmp_path / "sparse.log").open("wb") as stream:
         stream.truncate(4 * 10**12)
@@ -190,14 +190,14 @@ def test_a_log_of_terabytes_is_refused_at_once(tmp_path: Path) -> None:
         load_paths(tmp_path / "sparse.log")
 
 
-def test_an_endless_standard_input_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_load_endless_standard_input_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(logs, "LOG_LIMIT", len(MARKED) + 3)
     assert run_ids(load(["-"], io.BytesIO(MARKED + b"\nxx"))) == ["good"]
     with Path("/dev/zero").open("rb") as endless, pytest.raises(BadInput, match="'standard input' is larger than"):
         load(["-"], endless)
 
 
-def test_a_link_to_the_kernel_s_log_is_not_waited_for(tmp_path: Path) -> None:
+def test_load_link_to_the_kernel_log_is_skipped(tmp_path: Path) -> None:
     kernel_log = Path("/proc/kmsg")
     if not kernel_log.exists():
         pytest.skip("this kernel shows no /proc/kmsg")
@@ -207,7 +207,7 @@ def test_a_link_to_the_kernel_s_log_is_not_waited_for(tmp_path: Path) -> None:
     assert len(load_paths(tmp_path).skipped) == 2
 
 
-def test_a_log_is_read_as_far_as_it_went_when_it_was_opened(tmp_path: Path) -> None:
+def test_marked_growing_log_is_read_to_its_first_size(tmp_path: Path) -> None:
     """Whoever writes on may write as fast as it is read: each line that is read makes the file longer here."""
     path = tmp_path / "pod.log"
     path.write_bytes(MARKED + b"\n")
@@ -229,7 +229,7 @@ def test_a_log_is_read_as_far_as_it_went_when_it_was_opened(tmp_path: Path) -> N
 # Folders of any depth, and links.
 
 
-def test_fifteen_hundred_nested_folders_are_searched(tmp_path: Path) -> None:
+def test_load_1500_nested_folders_are_searched(tmp_path: Path) -> None:
     write_report(make_report(), tmp_path / "top.json")
     folders = [tmp_path]
     for _ in range(1500):
@@ -245,7 +245,7 @@ def test_fifteen_hundred_nested_folders_are_searched(tmp_path: Path) -> None:
             folder.rmdir()
 
 
-def test_folders_beyond_the_longest_path_are_named(tmp_path: Path) -> None:
+def test_load_path_too_long_is_skipped(tmp_path: Path) -> None:
     write_report(make_report(), tmp_path / "top.json")
     start = Path.cwd()
     depth = 0
@@ -266,7 +266,7 @@ def test_folders_beyond_the_longest_path_are_named(tmp_path: Path) -> None:
     assert "File name too long" in skipped.reason
 
 
-def test_a_report_that_an_output_file_links_to_is_read(tmp_path: Path) -> None:
+def test_load_target_of_an_excluded_link_is_read(tmp_path: Path) -> None:
     report = write_report(make_report(), tmp_path / "reports/a.json")
     output = tmp_path / "reports/comparison"
     output.mkdir()
@@ -280,17 +280,17 @@ def test_a_report_that_an_output_file_links_to_is_read(tmp_path: Path) -> None:
 # A file that changes between its two reads is told from what was read first.
 
 
-def test_a_file_that_became_another_s_report_lends_no_samples(tmp_path: Path) -> None:
+def test_load_report_changed_file_is_refused(tmp_path: Path) -> None:
     path = write_report(make_report(timeseries=True), tmp_path / "a.json")
     loaded = load_paths(path)
     write_report(make_report(timeseries=True, seed=7), path)
     with pytest.raises(BadInput, match="has changed since it was read first"):
-        loaded.runs[0].whole()
+        loaded.runs[0].load_report()
     ((missing,),) = timelines(loaded.runs).values()
     assert "has changed since it was read first" in missing.reason  # type: ignore[union-attr]
 
 
-def test_a_trace_of_parity_that_became_another_is_refused(tmp_path: Path) -> None:
+def test_build_changed_parity_trace_is_refused(tmp_path: Path) -> None:
     parity = {
         "steps": [{"loss": 2.0, "grad_norm": 0.5}],
         "initial_weights_sha256": "aa" * 32,
@@ -308,7 +308,7 @@ def test_a_trace_of_parity_that_became_another_is_refused(tmp_path: Path) -> Non
 # Names that are passed over are said.
 
 
-def test_files_much_like_reports_are_counted_and_a_few_named(tmp_path: Path) -> None:
+def test_load_files_with_similar_names_are_counted_and_named(tmp_path: Path) -> None:
     report = write_report(make_report(), tmp_path / "a.json").read_bytes()
     (tmp_path / "b.json.gz").write_bytes(gzip.compress(report))
     for name in ("c.JSON", "d.jsonl", "e.log.1", "deep.LOG", "f.gz"):
@@ -317,7 +317,7 @@ def test_files_much_like_reports_are_counted_and_a_few_named(tmp_path: Path) -> 
         (tmp_path / name).write_bytes(report)
     loaded = load_paths(tmp_path)
     assert len(loaded.runs) == 1
-    assert loaded.passed_over == (
+    assert loaded.ignored == (
         f"6 files not read ({tmp_path}/b.json.gz, {tmp_path}/c.JSON, {tmp_path}/d.jsonl and 3 more): of a folder only "
         "*.json and *.log are; unpack or rename what holds reports"
     )
@@ -326,13 +326,13 @@ def test_files_much_like_reports_are_counted_and_a_few_named(tmp_path: Path) -> 
         load_paths(tmp_path)
 
 
-def test_nothing_is_said_where_nothing_was_passed_over(tmp_path: Path) -> None:
+def test_load_no_similar_names_says_nothing(tmp_path: Path) -> None:
     write_report(make_report(), tmp_path / "a.json")
     (tmp_path / "notes.txt").write_text("x")
-    assert load_paths(tmp_path).passed_over is None
+    assert load_paths(tmp_path).ignored is None
 
 
-def test_damaged_lines_of_a_long_line_are_named_once_each() -> None:
+def test_load_many_damaged_markers_name_few_lines() -> None:
     loaded = load(["-"], io.BytesIO((LINE_MARKER.encode() + b"{ ") * 50 + MARKED))
     assert run_ids(loaded) == ["good"]
-    assert (loaded.skipped[0].count, len(loaded.skipped[0].lines)) == (50, LINES_NAMED)
+    assert (loaded.skipped[0].count, len(loaded.skipped[0].lines)) == (50, MAX_LINES_NAMED)

@@ -1,0 +1,176 @@
+"""Finds the report files of a folder and reads them, on every core where there are many."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import stat
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from jobs.comparison.input.parse import InvalidReport, parse, read_file
+from jobs.comparison.input.run_summary import ReportLocation, RunSummary, summarize
+from jobs.io.stdio import escape_control_chars
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+    from multiprocessing.connection import Connection
+
+    from jobs.comparison.input.report_collection import ReportCollection
+
+READ_SUFFIXES: Final = (".json", ".log")
+"""Files with other suffixes are not read from folders."""
+
+_SIMILAR_SUFFIXES: Final = frozenset({"json", "jsonl", "ndjson", "log", "gz", "tgz", "tar", "zip", "bz2", "xz", "zst"})
+"""Parts of a file's name that resemble a report's or a log's, compressed or rotated."""
+
+PARALLEL_THRESHOLD: Final = 1000
+"""Fewer files are read before other processes have started."""
+
+CHUNK: Final = 100
+"""Files that a process reads before it sends their runs."""
+
+MAX_WORKERS: Final = 8
+
+
+def report_files(folder: Path, collection: ReportCollection, leave_out: Iterable[Path]) -> Iterator[str]:
+    """The regular files below ``folder`` that are named like a report or a log, hidden ones excepted.
+
+    ``leave_out`` names files that are not yielded. What resembles a report and is not read is noted in ``collection``.
+    """
+    excluded = {_resolve_folder(path) for path in leave_out}
+    excluded_names = {path.name for path in excluded}
+    # Not recursive: folders may be nested deeper than Python's stack.
+    pending = [str(folder)]
+    while pending:
+        parent = pending.pop()
+        try:
+            with os.scandir(parent) as scanned:
+                entries = sorted(scanned, key=lambda entry: entry.name)
+        except OSError as error:
+            collection.skip(escape_control_chars(parent), f"cannot be read ({error.strerror or error})")
+            continue
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if entry.name in excluded_names and _resolve_folder(Path(entry.path)) in excluded:
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                pending.append(entry.path)
+            elif _is_readable(entry, collection):
+                yield entry.path
+
+
+def _resolve_folder(path: Path) -> Path:
+    """``path`` with its folder resolved, but not a link of its own."""
+    try:
+        return path.parent.resolve() / path.name
+    except (OSError, RuntimeError):
+        # A relative path in a working folder that was removed, or links that form a loop.
+        return path
+
+
+def _is_readable(entry: os.DirEntry[str], collection: ReportCollection) -> bool:
+    """Whether ``entry`` is a regular file with the right suffix; ``collection`` notes other files like it."""
+    source = escape_control_chars(entry.path)
+    mode = _mode(entry)
+    if stat.S_ISDIR(mode):
+        collection.skip(source, "a link to a folder is not followed")
+        return False
+    if not entry.name.endswith(READ_SUFFIXES):
+        if not _SIMILAR_SUFFIXES.isdisjoint(entry.name.lower().split(".")[1:]):
+            collection.ignore(source)
+        return False
+    if not stat.S_ISREG(mode):
+        collection.skip(source, "not a regular file")
+        return False
+    return True
+
+
+def _mode(entry: os.DirEntry[str]) -> int:
+    """The mode of a file, or of what a link points to; 0 where it cannot be read."""
+    try:
+        return entry.stat().st_mode
+    except OSError:
+        return 0
+
+
+def read_report(path: str) -> RunSummary:
+    """The run in a report file.
+
+    Raises:
+        InvalidReport: the file cannot be read or is no report.
+    """
+    source = escape_control_chars(path)
+    raw = read_file(path, origin=source)
+    return summarize(parse(raw, origin=source), source=source, location=ReportLocation.of(raw, path=path))
+
+
+def read_reports(paths: Sequence[str]) -> Iterator[RunSummary | InvalidReport]:
+    """The run in each of ``paths`` in their order, or why it has none; many are read by several processes."""
+    chunks = [paths[start : start + CHUNK] for start in range(0, len(paths), CHUNK)]
+    count = min(_cores(), MAX_WORKERS) if len(paths) >= PARALLEL_THRESHOLD else 0
+    # Worker i reads every chunk whose number is i modulo count.
+    workers = [_Worker(chunks[first::count]) for first in range(count)] if count > 1 else []
+    try:
+        for number, chunk in enumerate(chunks):
+            runs = workers[number % count].receive() if workers else None
+            yield from _read_chunk(chunk) if runs is None else runs
+    finally:
+        for worker in workers:
+            worker.stop()
+
+
+def _cores() -> int:
+    """Cores this process may use; 1 where the system does not say, as macOS, where a fork is not safe either."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+
+
+def _read_chunk(paths: Sequence[str]) -> list[RunSummary | InvalidReport]:
+    runs: list[RunSummary | InvalidReport] = []
+    for path in paths:
+        try:
+            runs.append(read_report(path))
+        except InvalidReport as error:
+            runs.append(error)
+    return runs
+
+
+class _Worker:
+    """A process that reads chunks of files, a copy of this one: nothing has to be imported again.
+
+    A fork is safe here: no framework is loaded and no thread runs.
+    """
+
+    def __init__(self, chunks: Sequence[Sequence[str]]) -> None:
+        self._receiver: Connection | None = None
+        with suppress(OSError):
+            # OSError: no more processes or file descriptors. This process then reads the chunks itself.
+            context = multiprocessing.get_context("fork")
+            self._receiver, sender = context.Pipe(duplex=False)
+            with sender:
+                self._process = context.Process(target=_send_chunks, args=(chunks, sender), daemon=True)
+                self._process.start()
+
+    def receive(self) -> list[RunSummary | InvalidReport] | None:
+        """What the next chunk holds; ``None`` from a worker that did not start or was killed, for memory or by hand."""
+        if self._receiver is not None:
+            with suppress(EOFError, OSError):
+                return self._receiver.recv()  # type: ignore[no-any-return]
+        return None
+
+    def stop(self) -> None:
+        if self._receiver is not None:
+            if self._process.pid is not None:
+                self._process.kill()
+                self._process.join()
+            self._receiver.close()
+
+
+def _send_chunks(chunks: Sequence[Sequence[str]], sender: Connection) -> None:
+    # Ctrl-C reaches this process, too; the one that reads from it stops it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for chunk in chunks:
+        sender.send(_read_chunk(chunk))

@@ -1,0 +1,123 @@
+"""Many reports are read by several processes: the same runs, in the same order, whatever becomes of the processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+from io import BytesIO
+from typing import TYPE_CHECKING
+
+import psutil
+import pytest
+
+from jobs.comparison.input import files
+from jobs.comparison.input.load import load
+from jobs.report import write
+from tests.support.reports import make_report
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from jobs.comparison.input.load import Loaded
+    from jobs.comparison.input.run_summary import RunSummary
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for seed in range(30):
+        write(make_report(seed=seed, run_id=f"run-{seed:02}"), tmp_path)
+    (tmp_path / "broken.json").write_text("{")
+    (tmp_path / "notes.log").write_text("nothing here")
+    return tmp_path
+
+
+def load_folder(folder: Path) -> Loaded:
+    return load([str(folder)], BytesIO())
+
+
+@pytest.fixture
+def expected(folder: Path) -> Loaded:
+    """What one process reads: the folder has fewer files than the threshold."""
+    return load_folder(folder)
+
+
+@pytest.fixture
+def two_cores(expected: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: ARG001
+    monkeypatch.setattr(files, "PARALLEL_THRESHOLD", 2)
+    monkeypatch.setattr(files, "CHUNK", 4)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1})
+
+
+@pytest.mark.usefixtures("two_cores")
+def test_read_reports_two_processes_gives_the_same_as_one(
+    folder: Path, expected: Loaded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, parent = files.read_report, os.getpid()
+
+    def read_in_a_worker(path: str) -> RunSummary:
+        assert os.getpid() != parent
+        return real(path)
+
+    monkeypatch.setattr(files, "read_report", read_in_a_worker)
+    loaded = load_folder(folder)
+    assert loaded == expected
+    # What runs have in common is in memory once, whichever process read them.
+    assert len({id(run.environment) for run in loaded.runs}) == 1
+    assert psutil.Process().children() == []
+
+
+@pytest.mark.usefixtures("two_cores")
+def test_read_reports_killed_worker_loses_no_report(
+    folder: Path, expected: Loaded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, parent = files.read_report, os.getpid()
+
+    def read_or_die(path: str) -> RunSummary:
+        if os.getpid() != parent and "run-07" in path:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real(path)
+
+    monkeypatch.setattr(files, "read_report", read_or_die)
+    assert load_folder(folder) == expected
+
+
+@pytest.mark.usefixtures("two_cores")
+@pytest.mark.parametrize("missing", ["os.fork", "os.pipe"])
+def test_read_reports_without_processes_or_pipes_reads_alone(
+    missing: str, folder: Path, expected: Loaded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse() -> None:
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(missing, refuse)
+    assert load_folder(folder) == expected
+
+
+@pytest.mark.usefixtures("two_cores")
+def test_read_reports_room_for_one_process_leaves_none_behind(
+    folder: Path, expected: Loaded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.fork
+    forked: list[int] = []
+
+    def fork_once() -> int:
+        if forked:
+            raise BlockingIOError(11, "Resource temporarily unavailable")
+        child = real()
+        if child:
+            forked.append(child)
+        return child
+
+    monkeypatch.setattr("os.fork", fork_once)
+    assert load_folder(folder) == expected
+    with pytest.raises(ChildProcessError):
+        os.waitpid(forked[0], os.WNOHANG)
+
+
+@pytest.mark.usefixtures("two_cores")
+def test_read_reports_unknown_number_of_cores_reads_alone(
+    folder: Path, expected: Loaded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.setattr("os.fork", lambda: pytest.fail("a process was started"))
+    assert load_folder(folder) == expected
