@@ -58,6 +58,14 @@ test: envs ## every test but those of real MNIST and of the images: core, Tensor
 test-fast: ## the tests that take seconds
 	$(MAKE) test PYTEST_ARGS="-m 'not slow and not docker and not mnist' $(PYTEST_ARGS)"
 
+.PHONY: coverage
+coverage: envs ## the tests, and how much of jobs/ they run: a table, and pages in build/coverage/html
+	rm -rf build/coverage
+	$(MAKE) test PYTEST_ARGS="--cov --cov-append --cov-report= $(PYTEST_ARGS)"
+	.venv/bin/python -m coverage html --quiet --directory build/coverage/html
+	.venv/bin/python -m coverage report --format=markdown > build/coverage/summary.md
+	.venv/bin/python -m coverage report
+
 .PHONY: mnist-at-hand
 mnist-at-hand:
 	@[ -d "$$MNIST_DATA_DIR" ] || { echo "MNIST_DATA_DIR='$$MNIST_DATA_DIR' names no folder:" \

@@ -10,12 +10,14 @@ MERGE_IMAGE := mnist-merge
 IMAGE_VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' jobs/__init__.py)
 IMAGE_GIT_SHA = $(shell git rev-parse HEAD 2>/dev/null)$(shell test -z "$$(git status --porcelain 2>/dev/null)" || echo -dirty)
 
-# What a person gives reaches the commands through the environment, as it is: neither make nor a shell reads it as code.
+# Values that a person gives reach the commands through the environment. Neither make nor a shell reads them as code.
 override DATA := $(value DATA)
 override IMAGE_BASE := $(or $(value IMAGE_BASE),python:3.13-slim-trixie)
 override IMAGE_TAG := $(or $(value IMAGE_TAG),$(IMAGE_VERSION))
 override MNIST_MIRRORS := $(value MNIST_MIRRORS)
-export DATA IMAGE_BASE IMAGE_TAG MNIST_MIRRORS
+override REGISTRY := $(value REGISTRY)
+override TAG := $(value TAG)
+export DATA IMAGE_BASE IMAGE_TAG MNIST_MIRRORS REGISTRY TAG
 
 # The size each may have, in GB (10^9 bytes, as the engine counts them), and the extra it is made from.
 budget_gb_mnist-tf := 6.0
@@ -27,7 +29,7 @@ extra_mnist-merge := compare
 
 ALL_IMAGES := $(IMAGES) $(MERGE_IMAGE)
 
-.PHONY: images image-values sbom test-images $(ALL_IMAGES:%=image-%)
+.PHONY: images image-values sbom test-images push-images release-notes $(ALL_IMAGES:%=image-%)
 
 images: $(IMAGES:%=image-%) ## both images, held to their size budgets; DATA=DIR takes MNIST from a folder
 	@$(foreach image,$(IMAGES),$(call check_size,$(image)) &&) true
@@ -89,3 +91,22 @@ test-images: images image-$(MERGE_IMAGE) .venv/.synced ## build the images and r
 	@$(call check_size,$(MERGE_IMAGE))
 	MNIST_JOBS_REQUIRE_IMAGES=1 MNIST_JOBS_DOCKER=$(DOCKER) MNIST_JOBS_IMAGE_TAG="$$IMAGE_TAG" \
 		.venv/bin/python -m pytest tests/docker
+
+push-images: ## push the images to REGISTRY, and print IMAGE=DIGEST for each
+	@case "$$REGISTRY" in [!a-z0-9]* | *[!a-z0-9._:/-]* | '') \
+		printf 'error: REGISTRY=%s is no registry; give one such as ghcr.io/owner\n' "$$REGISTRY" >&2; exit 2 ;; esac
+	@for image in $(ALL_IMAGES); do \
+		$(DOCKER) tag "$$image:$$IMAGE_TAG" "$$REGISTRY/$$image:$$IMAGE_TAG" \
+		&& $(DOCKER) push "$$REGISTRY/$$image:$$IMAGE_TAG" >&2 \
+		&& digest=$$($(DOCKER) image inspect --format '{{index .RepoDigests 0}}' "$$REGISTRY/$$image:$$IMAGE_TAG") \
+		&& echo "$$image=$${digest#*@}" || exit; \
+	done
+
+release-notes: ## the changelog's section of this version, in build/release/notes.md; TAG must be v and the version
+	@[ "$${TAG:-v$(IMAGE_VERSION)}" = "v$(IMAGE_VERSION)" ] \
+		|| { printf 'error: TAG=%s is not v%s, the version in jobs/__init__.py\n' "$$TAG" "$(IMAGE_VERSION)" >&2; exit 2; }
+	@mkdir -p build/release
+	@awk -v version="$(IMAGE_VERSION)" '/^## / { inside = $$2 == version && !/unreleased/; next } inside' CHANGELOG.md \
+		> build/release/notes.md
+	@grep -q . build/release/notes.md \
+		|| { echo "error: CHANGELOG.md has no section '## $(IMAGE_VERSION) (DATE)'; name the day of the release there" >&2; exit 2; }
