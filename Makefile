@@ -148,7 +148,7 @@ format: .venv/.synced ## format the code and mend what can be mended
 .PHONY: schema
 schema: .venv/.synced ## publish the JSON Schemas of the report and of the comparison
 	.venv/bin/python -m jobs.report.publish
-	.venv/bin/python -m jobs.comparison.output.publish
+	.venv/bin/python -m jobs.comparison.publish
 
 .PHONY: bench-merge
 bench-merge: .venv/.synced ## measure merges of thousands of generated reports: seconds and peak memory
