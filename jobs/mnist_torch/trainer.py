@@ -11,7 +11,6 @@ from torch.utils.data import RandomSampler
 from jobs.adapter import Evaluation
 from jobs.mnist_torch.cpu_layers import FastCpuDropout, OneDnnLinear
 from jobs.mnist_torch.cuda_graph import StepGraph
-from jobs.mnist_torch.input import Digits, stream, to_device
 from jobs.mnist_torch.model import build_model, read_weights, write_weights
 from jobs.mnist_torch.numerics import VARIABLE_DTYPE, autocast, effective_numerics, set_precision
 from jobs.mnist_torch.optimizer import build_optimizer
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
 
     from jobs.adapter import RunSpec
     from jobs.datasets import ImageDataset
+    from jobs.mnist_torch.input import Digits
     from jobs.report.schema import Numerics
 
 EVALUATION_BATCH = 1000
@@ -59,7 +59,11 @@ class TorchTrainer:
         self._losses = torch.compile(losses) if spec.execution == "compiled" else losses
         self._graph: StepGraph | None = None
         # The slow path streams from the host; everything else gathers its batches on the device.
-        self._digits = Digits(data, spec) if spec.input == "streamed" else None
+        self._digits: Digits | None = None
+        if spec.input == "streamed":
+            from jobs.mnist_torch.input import Digits  # noqa: PLC0415 - seconds that only a streamed run needs
+
+            self._digits = Digits(data, spec)
         self._images = torch.tensor(data.train_images, device=self._device)
         self._labels = torch.tensor(data.train_labels, device=self._device, dtype=torch.int64)
 
@@ -117,7 +121,7 @@ class TorchTrainer:
                 self._order.copy_(self._shuffle())
             order = self._order.numpy()
         if self._digits is not None:
-            self._train_streamed(stream(self._digits, self._spec, order, done), on_step, done)
+            self._train_streamed(self._digits.batches(order, done), on_step, done)
         else:
             self._train_resident(order, on_step, done)
         return float(self._loss_total) / len(self._images)
@@ -132,7 +136,8 @@ class TorchTrainer:
 
     def _train_streamed(self, loader: Iterable[list[Tensor]], on_step: Callable[[int], None], done: int) -> None:
         for step, batch in enumerate(loader, start=done + 1):
-            losses = self._losses(*to_device(batch, self._device))
+            images, labels = (part.to(self._device, non_blocking=True) for part in batch)
+            losses = self._losses(images, labels)
             self._optimizer_step(losses, losses.mean())
             on_step(step)
 

@@ -23,10 +23,10 @@ TIMES = 20
 def test_no_product_is_skipped_and_none_beats_the_machine(
     recipe: Recipe, program: Program, spec: Callable[..., RunSpec]
 ) -> None:
-    ceiling = import_module(module_of(program).replace(".cli", ".ceiling"))
-    limit = ceiling.matmul_flop_per_s(spec())
+    peak_flops = import_module(module_of(program).replace(".cli", ".peak_flops"))
+    limit = peak_flops.matmul_flop_per_s(spec())
     for product in products(recipe):
-        runs = ceiling.product_runs(product, recipe.batch_size)
+        runs = peak_flops.product_runs(product, recipe.batch_size)
         assert list(runs) == ["forward", "input gradient", "weight gradient"]
         for name, run in runs.items():
             run(1)
