@@ -1,8 +1,8 @@
 """Writes measured figures and the version into README and docs: ``make figures``.
 
 A page holds a block between ``<!-- figures: NAME -->`` and ``<!-- end of figures -->``. It is rendered from the Jinja
-template ``docs/figures/NAME.md.jinja``, which sees each ``docs/results/FILE.json`` as ``FILE``. Image tags outside the
-blocks, such as ``mnist-tf:1.2.3``, get the package's version.
+template ``docs/figures/NAME.md.jinja``. The template sees each ``docs/results/FILE.json`` as ``FILE``, and the recipes.
+Image tags outside the blocks, such as ``mnist-tf:1.2.3``, get the package's version.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import jinja2
 from measurement import RESULTS, ROOT
 
 from jobs import __version__
+from jobs.recipes import RECIPES, model_flop_per_image
 
 TEMPLATES = ROOT / "docs/figures"
 PAGES = [*sorted(ROOT.glob("README*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
@@ -51,7 +52,8 @@ def render(name: str) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {"thousands": thousands, "scientific": scientific, "decimals": decimals, "percent": percent}
-    return environment.get_template(f"{name}.md.jinja").render(results())
+    environment.filters["flop"] = model_flop_per_image
+    return environment.get_template(f"{name}.md.jinja").render(results(), recipes=RECIPES)
 
 
 def results() -> dict[str, Any]:
