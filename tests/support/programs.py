@@ -24,8 +24,8 @@ TORTURE = "MNIST_JOBS_TORTURE" in os.environ
 
 
 once = pytest.mark.skipif(
-    find_spec("tensorflow") is not None and not TORTURE,
-    reason="no framework takes part in it: by default it runs in torch's environment only",
+    find_spec("torch") is not None and not TORTURE,
+    reason="no framework takes part in it: by default it runs with TensorFlow only, which starts faster",
 )
 """For a test that starts a program for what both share; every start of a framework takes seconds."""
 
