@@ -54,9 +54,16 @@ test: envs ## all tests except those of real MNIST and of the images
 	env -u MNIST_DATA_DIR .venv-tf/bin/python -m pytest tests/adapter tests/mnist_tf $(IN_PARALLEL) $(PYTEST_ARGS)
 	env -u MNIST_DATA_DIR .venv-torch/bin/python -m pytest tests/adapter tests/mnist_torch $(IN_PARALLEL) $(PYTEST_ARGS)
 
+# test-fast leaves out files that mostly start programs, draw pages or build manifests, and training in TensorFlow.
+NOT_FAST = tests/cli/test_closed_streams.py tests/comparison/input/test_hostile.py tests/comparison/output tests/docker \
+	tests/end_to_end tests/scripts/test_merge_reports.py tests/telemetry/test_monitor.py tests/test_workflow.py
+FAST_ADAPTER = tests/adapter/test_layers.py tests/adapter/test_trainer.py tests/mnist_torch
+
 .PHONY: test-fast
-test-fast: ## the tests that take seconds
-	$(MAKE) test PYTEST_ARGS="-m 'not slow and not docker and not mnist' $(PYTEST_ARGS)"
+test-fast: .venv/.synced .venv-torch/.synced ## the inner loop: tests of the core and of torch that take seconds
+	env -u MNIST_DATA_DIR .venv/bin/python -m pytest $(CORE) $(NOT_FAST:%=--ignore %) \
+		-m 'not slow and not docker and not mnist' $(IN_PARALLEL) $(PYTEST_ARGS)
+	env -u MNIST_DATA_DIR .venv-torch/bin/python -m pytest $(FAST_ADAPTER) -m 'not slow' $(IN_PARALLEL) $(PYTEST_ARGS)
 
 .PHONY: coverage
 coverage: envs ## make test with the coverage of jobs/: a table, and pages in build/coverage/html

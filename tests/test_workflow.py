@@ -88,6 +88,13 @@ def test_make_test_runs_without_mnist() -> None:
     assert "-m 'not docker and not mnist'" in commands[0]
 
 
+def test_make_test_fast_names_files_that_exist() -> None:
+    planned = _make("test-fast", "--dry-run")
+    paths = set(re.findall(r"tests/[\w./]+", planned.stdout))
+    assert len(paths) > 5
+    assert [path for path in paths if not (ROOT / path).exists()] == []
+
+
 @pytest.mark.parametrize("value", ["", "/nonexistent", str(ROOT / "Makefile")])
 def test_make_test_mnist_without_a_folder_is_an_error(value: str) -> None:
     done = _make("test-mnist", MNIST_DATA_DIR=value)
