@@ -17,7 +17,7 @@ SPLIT_ROOMS = {"comparison"}
 ADAPTERS = sorted(path.name for path in JOBS.glob("mnist_*"))
 FRAMEWORKS_OF = {"mnist_tf": {"tensorflow", "keras"}, "mnist_torch": {"torch", "torchvision"}}
 FRAMEWORKS = set().union(*FRAMEWORKS_OF.values())
-ALLOWED_IN_COMPARISON = {"comparison", "report", "io", "errors", "exit_codes", "__version__"}
+ALLOWED_IN_COMPARISON = {"comparison", "report", "choices", "io", "errors", "exit_codes", "__version__"}
 """All that the comparison and the report may import: they share only the report with the jobs."""
 
 

@@ -18,7 +18,7 @@ from jobs.errors import FrameworkMissing, JobError
 from jobs.exit_codes import ExitCode
 from jobs.io.memory import no_room_to_load
 from jobs.io.stdio import escape_control_chars, flush_stdio, open_streams, stdout_error
-from jobs.training.signals import Ending
+from jobs.training.signals import ExitOnSignal
 from jobs.training.termination_message import note_error, termination_message
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class Program:
         Raises:
             NotWritable: the folder cannot be made or written to.
         """
-        from jobs.report import check_writable  # noqa: PLC0415 - help and usage errors stay quick
+        from jobs.io.atomic_file import check_writable  # noqa: PLC0415 - help and usage errors stay quick
 
         check_writable(folder, kind="compile cache", option="--compile-cache")
         os.environ.update(self.compile_cache(folder.resolve()))
@@ -339,20 +339,20 @@ def run_program(program: Program, arguments: Sequence[str] | None = None) -> Non
     open_streams()
     # A character that the terminal's encoding lacks is no reason to fail.
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-    ending = Ending()
-    ending.take_signals()
+    exit_on_signal = ExitOnSignal()
+    exit_on_signal.install()
     try:
         with termination_message(program.name) as summary:
             summary.exit_code = exit_code_of(program, sys.argv[1:] if arguments is None else arguments)
         flush_stdio()
         code: Any = summary.exit_code
-        ending.stands(code)
+        exit_on_signal.set_exit_code(code)
     except KeyboardInterrupt:
         code = int(ExitCode.INTERRUPTED_BY_KEYBOARD)
-        ending.stands(code)
+        exit_on_signal.set_exit_code(code)
     except SystemExit as left:
         code = left.code
-        ending.stands(code)
+        exit_on_signal.set_exit_code(code)
     sys.exit(code)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from jobs import datasets
 from jobs.errors import JobError
 from jobs.exit_codes import ExitCode
-from jobs.report import check_writable
+from jobs.io.atomic_file import check_writable
 from jobs.telemetry import monitor
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib import import_module
 
-from jobs.training.signals import leave_at_once_on_signals
+from jobs.training.signals import exit_at_once_on_signals
 
 
 def mnist_tf() -> None:
@@ -16,5 +16,5 @@ def mnist_torch() -> None:
 
 
 def _begin(module: str) -> None:
-    leave_at_once_on_signals()
+    exit_at_once_on_signals()
     import_module(module).main()

@@ -9,7 +9,10 @@ import os
 import re
 import secrets
 import stat
+import tempfile
 from typing import TYPE_CHECKING, Final
+
+from jobs.errors import NotWritable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -146,6 +149,24 @@ def sync_folder(folder: Path) -> None:
             raise
     finally:
         os.close(descriptor)
+
+
+def check_writable(folder: Path, *, kind: str = "report", option: str = "--report-dir") -> None:
+    """Check before a long run that its results can be saved in ``folder``, which is made if missing.
+
+    Raises:
+        NotWritable: the folder cannot be made or written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as probe:
+            probe.write(b"probe")
+            probe.flush()
+    except OSError as error:
+        raise NotWritable(
+            f"{kind} folder {str(folder)!r} cannot be written ({error.strerror or error}); "
+            f"choose another with {option}, or fix its owner, mode or free space"
+        ) from error
 
 
 def _open_tmpfile(folder: Path) -> int | None:
