@@ -202,7 +202,7 @@ def test_comparison_page_has_the_numbers_of_the_code() -> None:
 
 
 def test_figures_of_the_pages_are_up_to_date() -> None:
-    check = [sys.executable, ROOT / "scripts" / "figures.py", "--check"]
+    check = [sys.executable, str(ROOT / "scripts" / "figures.py"), "--check"]
     done = subprocess.run(check, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
@@ -212,7 +212,7 @@ def test_figure_changed_by_hand_is_reported(tmp_path: Path) -> None:
         shutil.copytree(ROOT / part, tmp_path / part)
     text = _read(ROOT / "README.md").replace("<!-- end of figures -->", "1.42 times as fast\n<!-- end of figures -->")
     (tmp_path / "README.md").write_text(text, encoding="utf-8")
-    check = [sys.executable, tmp_path / "scripts" / "figures.py", "--check"]
+    check = [sys.executable, str(tmp_path / "scripts" / "figures.py"), "--check"]
     done = subprocess.run(check, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (1, "README.md: not up to date; run make figures\n")
 
@@ -222,7 +222,7 @@ def test_image_tag_of_another_version_is_reported(tmp_path: Path) -> None:
         shutil.copytree(ROOT / part, tmp_path / part)
     page = tmp_path / "docs" / "kubernetes.md"
     page.write_text(_read(page).replace(f"mnist-tf:{__version__}", "mnist-tf:9.9.9", 1), encoding="utf-8")
-    check = [sys.executable, tmp_path / "scripts" / "figures.py", "--check"]
+    check = [sys.executable, str(tmp_path / "scripts" / "figures.py"), "--check"]
     done = subprocess.run(check, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (1, "docs/kubernetes.md: not up to date; run make figures\n")
 
