@@ -3,21 +3,21 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
-# TensorFlow has no wheels for Python 3.14 yet; uv takes the first fitting interpreter it finds.
+# TensorFlow has no wheels for Python 3.14 yet. uv uses the first matching interpreter that it finds.
 PYTHON ?= >=3.11,<3.14
 DEMO_EPOCHS ?= 3
-# tf-cuda where TensorFlow is to use a GPU; the images always have it.
+# Use tf-cuda if TensorFlow shall use a GPU. The images always contain it.
 TF_EXTRA ?= tf
 PAGE ?= comparison/comparison.html
 BENCH_REPORTS ?= 1000 10000
 
-# An installed uv is used; otherwise one is put into .tools, which needs Python's venv module only.
+# An installed uv is used. Otherwise one is installed into .tools, which needs only Python's venv module.
 UV := $(shell command -v uv 2>/dev/null || echo .tools/bin/uv)
 SYNC = $(UV) sync --locked --quiet --python '$(PYTHON)'
 
 .PHONY: help
-help: ## this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+help: ## print this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
 
 .tools/bin/uv: docker/uv.txt
 	python3 -m venv .tools
@@ -25,7 +25,7 @@ help: ## this list
 	@touch $@
 
 .PHONY: envs
-envs: .venv/.synced .venv-tf/.synced .venv-torch/.synced ## the three environments: .venv, .venv-tf, .venv-torch
+envs: .venv/.synced .venv-tf/.synced .venv-torch/.synced ## create the three environments: .venv, .venv-tf, .venv-torch
 
 .venv/.synced: pyproject.toml uv.lock | $(filter .tools/bin/uv,$(UV))
 	UV_PROJECT_ENVIRONMENT=.venv $(SYNC) --extra compare --group dev
@@ -40,23 +40,39 @@ envs: .venv/.synced .venv-tf/.synced .venv-torch/.synced ## the three environmen
 	@touch $@
 
 .PHONY: demo
-demo: envs ## train lenet in both frameworks, merge the reports, show the table
+demo: envs ## train lenet in both frameworks, merge the reports, print the table
 	.venv/bin/python scripts/demo.py --epochs $(DEMO_EPOCHS)
 
 # Two processes whatever the machine: each framework uses further threads of its own.
 IN_PARALLEL = -n 2 --dist worksteal
 CORE = tests --ignore tests/adapter --ignore tests/mnist_tf --ignore tests/mnist_torch
 
-# MNIST that happens to be at hand has no part in these: they are what anyone can run.
+# These tests never use real MNIST, even if it is on this machine, so they are the same for everyone.
 .PHONY: test
-test: envs ## every test but those of real MNIST and of the images: core, TensorFlow, torch
+test: envs ## all tests except those of real MNIST and of the images
 	env -u MNIST_DATA_DIR .venv/bin/python -m pytest $(CORE) -m 'not docker and not mnist' $(IN_PARALLEL) $(PYTEST_ARGS)
 	env -u MNIST_DATA_DIR .venv-tf/bin/python -m pytest tests/adapter tests/mnist_tf $(IN_PARALLEL) $(PYTEST_ARGS)
 	env -u MNIST_DATA_DIR .venv-torch/bin/python -m pytest tests/adapter tests/mnist_torch $(IN_PARALLEL) $(PYTEST_ARGS)
 
+# test-fast leaves out files that mostly start programs, draw pages or build manifests, and training in TensorFlow.
+NOT_FAST = tests/cli/test_closed_streams.py tests/comparison/input/test_hostile.py tests/comparison/output tests/docker \
+	tests/end_to_end tests/io/test_stdio.py tests/scripts/test_merge_reports.py tests/telemetry/test_device_lookup.py \
+	tests/telemetry/test_every_code.py tests/telemetry/test_monitor.py tests/test_workflow.py
+FAST_ADAPTER = tests/adapter/test_trainer.py tests/mnist_torch/test_optimizer.py tests/mnist_torch/test_cpu.py
+
 .PHONY: test-fast
-test-fast: ## the tests that take seconds
-	$(MAKE) test PYTEST_ARGS="-m 'not slow and not docker and not mnist' $(PYTEST_ARGS)"
+test-fast: .venv/.synced .venv-torch/.synced ## the inner loop: tests of the core and of torch that take seconds
+	env -u MNIST_DATA_DIR .venv/bin/python -m pytest $(CORE) $(NOT_FAST:%=--ignore %) \
+		-m 'not slow and not docker and not mnist' $(IN_PARALLEL) $(PYTEST_ARGS)
+	env -u MNIST_DATA_DIR .venv-torch/bin/python -m pytest $(FAST_ADAPTER) -m 'not slow' $(IN_PARALLEL) $(PYTEST_ARGS)
+
+.PHONY: coverage
+coverage: envs ## make test with the coverage of jobs/: a table, and pages in build/coverage/html
+	rm -rf build/coverage
+	$(MAKE) test PYTEST_ARGS="--cov --cov-append --cov-report= $(PYTEST_ARGS)"
+	.venv/bin/python -m coverage html --quiet --directory build/coverage/html
+	.venv/bin/python -m coverage report --format=markdown > build/coverage/summary.md
+	.venv/bin/python -m coverage report
 
 .PHONY: mnist-at-hand
 mnist-at-hand:
@@ -64,14 +80,14 @@ mnist-at-hand:
 		"set it to the one that holds MNIST's four files" >&2; exit 2; }
 
 .PHONY: test-mnist
-test-mnist: mnist-at-hand envs ## the tests of real MNIST, in the folder that MNIST_DATA_DIR names
+test-mnist: mnist-at-hand envs ## the tests of real MNIST; MNIST_DATA_DIR is its folder
 	.venv/bin/python -m pytest $(CORE) -m 'mnist and not docker' $(PYTEST_ARGS)
 
-# Named by the variable CHROMIUM, or found under one of these names, or installed where apt-get may.
+# Chromium is the variable CHROMIUM, or one of these names, or is installed by apt-get.
 BROWSERS = chromium chromium-browser google-chrome google-chrome-stable
 
 .PHONY: torture
-torture: envs ## kill, interrupt and starve jobs as often as docs/reliability.md says; wants root, takes most of an hour
+torture: envs ## the repetitions of docs/reliability.md: kills, signals, full disks; needs root and an hour
 	MNIST_JOBS_TORTURE=1 .venv/bin/python -m pytest tests/checkpoint $(PYTEST_ARGS)
 	MNIST_JOBS_TORTURE=1 .venv-tf/bin/python -m pytest tests/adapter/test_survival.py \
 		tests/adapter/test_train_command.py tests/adapter/test_resume.py $(PYTEST_ARGS)
@@ -79,22 +95,22 @@ torture: envs ## kill, interrupt and starve jobs as often as docs/reliability.md
 		tests/adapter/test_train_command.py tests/adapter/test_resume.py $(PYTEST_ARGS)
 
 .PHONY: test-long
-test-long: .venv/.synced ## 100,000 damaged reports, and verdicts on 1,000 pairs of sides: a sample of them is in make test
+test-long: .venv/.synced ## 100,000 damaged reports and 1,000 simulated comparisons; make test runs a sample
 	MNIST_JOBS_TORTURE=1 .venv/bin/python -m pytest tests/comparison/input/test_hostile.py \
 		tests/comparison/analysis/test_error_rates.py $(PYTEST_ARGS)
 
 .PHONY: test-page
-test-page: .venv/.synced ## the comparison's page in a real Chromium, which is installed if missing
+test-page: .venv/.synced ## the comparison's page in Chromium, which is installed if missing
 	@[ -n "$$CHROMIUM" ] || [ -n "$$(for name in $(BROWSERS); do command -v $$name; done)" ] \
 		|| { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium; }
 	MNIST_JOBS_REQUIRE_CHROMIUM=1 .venv/bin/python -m pytest tests/comparison/output/html $(PYTEST_ARGS)
 
 .PHONY: picture
-picture: .venv/.synced ## the README's picture, from a comparison's page: PAGE=comparison/comparison.html
+picture: .venv/.synced ## make the README's picture from PAGE (comparison/comparison.html)
 	.venv/bin/python scripts/picture.py $(PAGE) docs/images/comparison.png
 
 .PHONY: check
-check: .venv/.synced ## lint, format, types, Dockerfile, vulnerabilities, and is the lock current
+check: .venv/.synced ## linters, format, types, Dockerfile, lock file, known vulnerabilities
 	$(UV) lock --check --quiet
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
@@ -103,57 +119,57 @@ check: .venv/.synced ## lint, format, types, Dockerfile, vulnerabilities, and is
 	.venv/bin/python scripts/audit.py
 
 .PHONY: audit
-audit: .venv/.synced ## known vulnerabilities of what uv.lock names, where the advisories can be reached
+audit: .venv/.synced ## known vulnerabilities of the packages in uv.lock; needs a network
 	.venv/bin/python scripts/audit.py
 
 .PHONY: bench
-bench: envs ## speed against the post's own loops, and what limits it; wants a quiet machine, takes 15 minutes
+bench: envs ## speed compared with the post's programs; needs a quiet machine and 15 minutes
 	.venv/bin/python scripts/bench.py $(BENCH_ARGS)
 
 .PHONY: bench-shared-cpu
-bench-shared-cpu: envs ## speed while other processes use the CPUs, by thread settings
+bench-shared-cpu: envs ## speed by thread settings while other processes use the CPUs
 	.venv/bin/python scripts/bench_shared_cpu.py
 
 .PHONY: bench-telemetry
-bench-telemetry: envs ## what telemetry costs: epochs with and without it, in pairs; wants a quiet machine
+bench-telemetry: envs ## the cost of telemetry; needs a quiet machine
 	.venv/bin/python scripts/bench_telemetry.py
 
 .PHONY: error-rates
-error-rates: .venv/.synced ## how often a verdict is wrong, on simulated comparisons
+error-rates: .venv/.synced ## how often a verdict is wrong in simulated comparisons
 	.venv/bin/python scripts/error_rates.py
 
 .PHONY: measure-comparison
-measure-comparison: envs ## the comparison that README shows, and the recipes' accuracies; takes 15 minutes
+measure-comparison: envs ## measure the README's table and the recipes' accuracies; takes 15 minutes
 	.venv/bin/python scripts/measure_comparison.py
 
 .PHONY: parity-survey
-parity-survey: envs ## parity over seeds, processor settings and planted faults: docs/fairness.md; takes an hour
+parity-survey: envs ## the parity check over seeds, processor settings and faults; takes an hour
 	.venv/bin/python -m tests.parity_survey
 
 .PHONY: figures
-figures: .venv/.synced ## write the figures in README and docs from docs/results
+figures: .venv/.synced ## write figures and version into README and docs
 	.venv/bin/python scripts/figures.py
 
 .PHONY: format
-format: .venv/.synced ## format the code and mend what can be mended
+format: .venv/.synced ## format the code and fix what can be fixed
 	.venv/bin/ruff check --fix
 	.venv/bin/ruff format
 
 .PHONY: schema
-schema: .venv/.synced ## publish the JSON Schemas of the report and of the comparison
+schema: .venv/.synced ## write the JSON Schemas of report and comparison
 	.venv/bin/python -m jobs.report.publish
 	.venv/bin/python -m jobs.comparison.publish
 
 .PHONY: bench-merge
-bench-merge: .venv/.synced ## measure merges of thousands of generated reports: seconds and peak memory
+bench-merge: .venv/.synced ## measure merges of thousands of reports: time and memory
 	.venv/bin/python scripts/bench_merge.py --reports $(BENCH_REPORTS)
 
 .PHONY: manifests
-manifests: .venv/.synced ## render k8s/base into k8s/*.yaml; needs kubectl
+manifests: .venv/.synced ## write the version into k8s/ and render k8s/base into k8s/*.yaml; needs kubectl
 	.venv/bin/python scripts/render_manifests.py
 
 .PHONY: clean
-clean: ## remove the environments and what was built
+clean: ## remove the environments and all build results
 	rm -rf .venv .venv-tf .venv-torch .tools build dist
 
 -include docker/images.mk

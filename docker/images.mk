@@ -1,23 +1,25 @@
 # The images, included by the Makefile.
 #   make images            mnist-tf and mnist-torch; MNIST is downloaded during the build
-#   make images DATA=DIR   MNIST is taken from the IDX files (gz or raw) in DIR
-#   make test-images       builds them and mnist-merge, then runs them as operators do
+#   make images DATA=DIR   MNIST is copied from the IDX files (gz or raw) in DIR
+#   make test-images       builds them and mnist-merge, then tests them
 
 DOCKER ?= docker
 IMAGES := mnist-tf mnist-torch
-# Only for clusters that merge on a shared volume: k8s/overlays/merge.
+# Needed only by clusters that merge on a shared volume (k8s/overlays/merge).
 MERGE_IMAGE := mnist-merge
 IMAGE_VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' jobs/__init__.py)
 IMAGE_GIT_SHA = $(shell git rev-parse HEAD 2>/dev/null)$(shell test -z "$$(git status --porcelain 2>/dev/null)" || echo -dirty)
 
-# What a person gives reaches the commands through the environment, as it is: neither make nor a shell reads it as code.
+# Values that a person gives reach the commands through the environment. Neither make nor a shell reads them as code.
 override DATA := $(value DATA)
 override IMAGE_BASE := $(or $(value IMAGE_BASE),python:3.13-slim-trixie)
 override IMAGE_TAG := $(or $(value IMAGE_TAG),$(IMAGE_VERSION))
 override MNIST_MIRRORS := $(value MNIST_MIRRORS)
-export DATA IMAGE_BASE IMAGE_TAG MNIST_MIRRORS
+override REGISTRY := $(value REGISTRY)
+override TAG := $(value TAG)
+export DATA IMAGE_BASE IMAGE_TAG MNIST_MIRRORS REGISTRY TAG
 
-# The size each may have, in GB (10^9 bytes, as the engine counts them), and the extra it is made from.
+# Each image's maximum size in GB (10^9 bytes), and the extra that it contains.
 budget_gb_mnist-tf := 6.0
 budget_gb_mnist-torch := 5.6
 budget_gb_mnist-merge := 0.6
@@ -27,12 +29,12 @@ extra_mnist-merge := compare
 
 ALL_IMAGES := $(IMAGES) $(MERGE_IMAGE)
 
-.PHONY: images image-values sbom test-images $(ALL_IMAGES:%=image-%)
+.PHONY: images image-values sbom test-images push-images release-notes $(ALL_IMAGES:%=image-%)
 
-images: $(IMAGES:%=image-%) ## both images, held to their size budgets; DATA=DIR takes MNIST from a folder
+images: $(IMAGES:%=image-%) ## build both images and check their size; DATA=DIR copies MNIST from a folder
 	@$(foreach image,$(IMAGES),$(call check_size,$(image)) &&) true
 
-# Refused before anything is copied or built: a value that a command could take for an option, or Docker would not take.
+# Checked before anything is copied or built: a command could read the value as an option, or Docker would refuse it.
 image-values:
 	@refuse() { printf 'error: %s\n' "$$1" >&2; exit 2; }; \
 	case "$$DATA" in -*) refuse "DATA=$$DATA begins with -; write ./$$DATA if that is the folder's name" ;; esac; \
@@ -50,8 +52,8 @@ $(DOCKER) image inspect --format '{{.Size}}' "$(1):$$IMAGE_TAG" \
 	END { if (over) print "error: " name " is over its budget; see docker/slim.sh" > "/dev/stderr"; exit over || !NR }'
 endef
 
-# Docker reads nothing outside the build context, so a folder's files are copied into it. They are complete before they
-# take the place of an earlier copy, which may be the very folder that was given.
+# Docker reads only the build context, so the files are copied into it. The copy is completed before it replaces an
+# earlier one, because DATA may be that earlier copy.
 ifneq ($(DATA),)
 IMAGE_DATA := build/mnist
 .PHONY: $(IMAGE_DATA)
@@ -77,15 +79,34 @@ $(ALL_IMAGES:%=image-%): image-%: image-values
 		--build-arg "IMAGE_REF=$*:$$IMAGE_TAG" \
 		--tag "$*:$$IMAGE_TAG" --tag $*:latest .
 
-sbom: $(ALL_IMAGES:%=build/sbom/%.cdx.json) ## each image's bill of materials (CycloneDX) from the lock, in build/sbom
+sbom: $(ALL_IMAGES:%=build/sbom/%.cdx.json) ## write each image's bill of materials (CycloneDX) into build/sbom
 
-# The same command writes the image's own, /usr/share/sbom; see docker/Dockerfile.
+# The same command writes /usr/share/sbom in the image; see docker/Dockerfile.
 build/sbom/%.cdx.json: pyproject.toml uv.lock | $(filter .tools/bin/uv,$(UV))
 	@mkdir -p $(@D)
 	$(UV) export --locked --no-dev --extra $(extra_$*) --format cyclonedx1.5 --quiet \
 		--preview-features sbom-export --output-file $@
 
-test-images: images image-$(MERGE_IMAGE) .venv/.synced ## build the images and run them as operators do
+test-images: images image-$(MERGE_IMAGE) .venv/.synced ## build the images and test them
 	@$(call check_size,$(MERGE_IMAGE))
 	MNIST_JOBS_REQUIRE_IMAGES=1 MNIST_JOBS_DOCKER=$(DOCKER) MNIST_JOBS_IMAGE_TAG="$$IMAGE_TAG" \
 		.venv/bin/python -m pytest tests/docker
+
+push-images: ## push the images to REGISTRY and print their digests
+	@case "$$REGISTRY" in [!a-z0-9]* | *[!a-z0-9._:/-]* | '') \
+		printf 'error: REGISTRY=%s is no registry; give one such as ghcr.io/owner\n' "$$REGISTRY" >&2; exit 2 ;; esac
+	@for image in $(ALL_IMAGES); do \
+		$(DOCKER) tag "$$image:$$IMAGE_TAG" "$$REGISTRY/$$image:$$IMAGE_TAG" \
+		&& $(DOCKER) push "$$REGISTRY/$$image:$$IMAGE_TAG" >&2 \
+		&& digest=$$($(DOCKER) image inspect --format '{{index .RepoDigests 0}}' "$$REGISTRY/$$image:$$IMAGE_TAG") \
+		&& echo "$$image=$${digest#*@}" || exit; \
+	done
+
+release-notes: ## write this version's changelog section to build/release/notes.md; checks TAG
+	@[ "$${TAG:-v$(IMAGE_VERSION)}" = "v$(IMAGE_VERSION)" ] \
+		|| { printf 'error: TAG=%s is not v%s, the version in jobs/__init__.py\n' "$$TAG" "$(IMAGE_VERSION)" >&2; exit 2; }
+	@mkdir -p build/release
+	@awk -v version="$(IMAGE_VERSION)" '/^## / { inside = $$2 == version && !/unreleased/; next } inside' CHANGELOG.md \
+		> build/release/notes.md
+	@grep -q . build/release/notes.md \
+		|| { echo "error: CHANGELOG.md has no section '## $(IMAGE_VERSION) (DATE)'; name the day of the release there" >&2; exit 2; }

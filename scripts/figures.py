@@ -1,7 +1,8 @@
-"""Writes every measured figure in README and docs from the result files: ``make figures``.
+"""Writes measured figures and the version into README and docs: ``make figures``.
 
 A page holds a block between ``<!-- figures: NAME -->`` and ``<!-- end of figures -->``. It is rendered from the Jinja
-template ``docs/figures/NAME.md.jinja``, which sees each ``docs/results/FILE.json`` as ``FILE``.
+template ``docs/figures/NAME.md.jinja``. The template sees each ``docs/results/FILE.json`` as ``FILE``, and the recipes.
+Image tags outside the blocks, such as ``mnist-tf:1.2.3``, get the package's version.
 """
 
 from __future__ import annotations
@@ -15,9 +16,13 @@ from typing import Any
 import jinja2
 from measurement import RESULTS, ROOT
 
+from jobs import __version__
+from jobs.recipes import RECIPES, model_flop_per_image
+
 TEMPLATES = ROOT / "docs/figures"
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [*sorted(ROOT.glob("README*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"(<!-- figures: ([a-z_]+) -->\n).*?(<!-- end of figures -->)", re.DOTALL)
+IMAGE_TAG = re.compile(r"\b(mnist-(?:tf|torch|merge)):\d+\.\d+\.\d+\b")
 
 
 def main() -> int:
@@ -33,7 +38,8 @@ def main() -> int:
 
 
 def render_page(text: str) -> str:
-    """``text`` with each of its blocks rendered anew."""
+    """``text`` with each of its blocks rendered anew, and with the present version."""
+    text = IMAGE_TAG.sub(rf"\g<1>:{__version__}", text)
     return BLOCK.sub(lambda block: f"{block[1]}{render(block[2]).strip()}\n{block[3]}", text)
 
 
@@ -46,7 +52,8 @@ def render(name: str) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {"thousands": thousands, "scientific": scientific, "decimals": decimals, "percent": percent}
-    return environment.get_template(f"{name}.md.jinja").render(results())
+    environment.filters["flop"] = model_flop_per_image
+    return environment.get_template(f"{name}.md.jinja").render(results(), recipes=RECIPES)
 
 
 def results() -> dict[str, Any]:

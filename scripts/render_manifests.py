@@ -7,7 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+from jobs import __version__
+
 K8S = Path(__file__).resolve().parents[1] / "k8s"
+VERSION = re.compile(r"(app\.kubernetes\.io/version: |newTag: )\d+\.\d+\.\d+$", re.MULTILINE)
 HEADER = "# Rendered from k8s/base by `make manifests`: edit there.\n"
 # In the order in which kubectl applies them.
 FILES = {
@@ -43,7 +46,14 @@ def files(folder: Path = K8S / "base") -> dict[str, str]:
     return {name: HEADER + "---\n".join(documents) for name, documents in sorted(contents.items())}
 
 
+def write_version(folder: Path = K8S) -> None:
+    """Write the package's version into every kustomization below ``folder``; a tag of another form stays."""
+    for path in folder.rglob("kustomization.yaml"):
+        path.write_text(VERSION.sub(rf"\g<1>{__version__}", path.read_text(encoding="utf-8")), encoding="utf-8")
+
+
 def main() -> int:
+    write_version()
     try:
         rendered = files()
     except (OSError, subprocess.CalledProcessError) as error:

@@ -1,4 +1,4 @@
-"""The documentation says what is so: exit codes, options, make targets, files."""
+"""The pages agree with the code: exit codes, options, commands, files, links and figures."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from jobs import __version__
 from jobs.cli.app import exit_code_of
 from jobs.comparison import fields
-from jobs.comparison.analysis import fleet, statistics, verdict
-from jobs.comparison.analysis import regression as gate
+from jobs.comparison.analysis import fleet, regression, statistics, verdict
 from jobs.comparison.input import parse
 from jobs.exit_codes import ExitCode
 from jobs.mnist_torch.cli import PROGRAM
@@ -24,41 +24,98 @@ from jobs.telemetry.validity import SUSPECT
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results"
-PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *(ROOT / "docs").glob("*.md")])
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+READMES = [ROOT / "README.md", ROOT / "README.ko.md"]
+OPTIONS = (ROOT / "docs" / "options.md").read_text(encoding="utf-8")
+
+each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+
+
+def _read(page: Path) -> str:
+    return page.read_text(encoding="utf-8")
+
+
+def _lines(page: Path) -> list[str]:
+    """The command lines of a page's console blocks, without their comments."""
+    blocks = re.findall(r"```console\n(.*?)```", _read(page), re.DOTALL)
+    lines = "".join(blocks).replace("\\\n", " ").splitlines()
+    return [re.sub(r" +# .*", "", line[2:]).strip() for line in lines if line.startswith("$ ")]
 
 
 def _commands(page: Path) -> list[str]:
-    """The lines of the console blocks that a reader would type."""
-    blocks = re.findall(r"```console\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
-    lines = "".join(blocks).replace("\\\n", " ").splitlines()
-    return [command.strip() for line in lines if line.startswith("$ ") for command in re.split(r"&&|\|", line[2:])]
+    """The single commands of those lines."""
+    return [command.strip() for line in _lines(page) for command in re.split(r"&&|\|", line)]
 
 
-def test_the_readme_s_exit_codes_are_the_table() -> None:
-    rows = dict(re.findall(r"^\| (\d+) \| (.+) \|$", README, re.MULTILINE))
+def _prose(page: Path) -> str:
+    return re.sub(r"```.*?```", "", _read(page), flags=re.DOTALL)
+
+
+def _links(page: Path) -> list[str]:
+    return [target for target in re.findall(r"\]\(([^)]+)\)", _prose(page)) if "://" not in target]
+
+
+def _anchors(page: Path) -> set[str]:
+    """The anchors that GitHub gives to the headings."""
+    headings = re.findall(r"^#+ (.+)$", _prose(page), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_readme_first_screen_shows_purpose_commands_and_figures() -> None:
+    for page in READMES:
+        first = _read(page).splitlines()[:25]
+        text = "\n".join(first)
+        assert sum(line.startswith("- **") for line in first) == 3, page
+        for part in ("make demo", "docker run", "kubectl apply", "| TensorFlow ", "docs/architecture.md", "README."):
+            assert part in text, (page, part)
+
+
+def test_readme_length_is_at_most_150_lines() -> None:
+    for page in READMES:
+        assert len(_read(page).splitlines()) <= 150, page
+
+
+def test_korean_readme_has_the_same_commands_links_and_names() -> None:
+    english, korean = READMES
+    assert _lines(korean) == _lines(english)
+    other = {"README.md": "README.ko.md", "#문서": "#documentation"}
+    assert {other.get(link, link) for link in _links(korean)} == {*_links(english)}
+    names = [
+        set(re.findall(r"`([^`]+)`", re.sub(r"<!-- figures.*?end of figures -->", "", _prose(page), flags=re.DOTALL)))
+        for page in READMES
+    ]
+    assert names[0] == names[1]
+    for mark in (r"^## ", r"^\| ", r"^- "):
+        count = [len(re.findall(mark, _read(page), re.MULTILINE)) for page in READMES]
+        assert count[0] == count[1], mark
+
+
+def test_exit_codes_page_has_the_code_table() -> None:
+    rows = dict(re.findall(r"^\| (\d+) \| (.+) \|$", OPTIONS, re.MULTILINE))
     assert rows == {str(int(code)): code.meaning for code in ExitCode}
 
 
-def test_the_readme_names_every_option_of_train(capsys: pytest.CaptureFixture[str]) -> None:
+def test_options_page_has_every_option_of_train(capsys: pytest.CaptureFixture[str]) -> None:
     assert exit_code_of(PROGRAM, ["train", "--help"]) == 0
     options = set(re.findall(r"^ +(--[a-z-]+)", capsys.readouterr().out, re.MULTILINE)) - {"--help"}
-    table = README.partition("## Options")[2].partition("## ")[0]
+    table = OPTIONS.partition("## Options")[2].partition("## ")[0]
     named = {name for row in re.findall(r"^\| `(--[^`]+)` \|", table, re.MULTILINE) for name in row.split()}
     assert named == options
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_make_targets_that_are_named_exist(page: Path) -> None:
+@each_page
+def test_make_targets_in_commands_exist(page: Path) -> None:
     makefile = (ROOT / "Makefile").read_text() + (ROOT / "docker" / "images.mk").read_text()
-    for command in _commands(page):
+    for command in [*_commands(page), *re.findall(r"`(make [^`]+)`", _prose(page))]:
         found = re.match(r"make ([a-z-]+)", command)
         if found:
-            assert re.search(rf"^{found[1]}( [a-z-]+)*:", makefile, re.MULTILINE), command
+            # Make itself forms image-NAME from the list of images.
+            target = re.sub(r"^image-mnist-(tf|torch|merge)$", "images", found[1])
+            assert re.search(rf"^{target}( [a-z-]+)*:", makefile, re.MULTILINE), command
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_commands_of_the_jobs_parse(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@each_page
+def test_job_commands_are_accepted_by_the_command_line(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Each is run up to its options: ``--help`` at its end stops it there, an unknown option stops it before."""
     for command in _commands(page):
         found = re.search(r"mnist-(?:tf|torch)(?::\S+)? +(train|evaluate|doctor|dataset)(.*)", command)
@@ -72,14 +129,29 @@ def test_commands_of_the_jobs_parse(page: Path, capsys: pytest.CaptureFixture[st
             assert named <= set(re.findall(r"--[a-z-]+", capsys.readouterr().out)), command
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_links_lead_somewhere(page: Path) -> None:
-    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
-        if "://" not in target:
-            assert (page.parent / target).exists(), f"{page.name}: {target}"
+@each_page
+def test_links_lead_to_files_and_headings(page: Path) -> None:
+    for link in _links(page):
+        target, _, anchor = link.partition("#")
+        file = page.parent / target if target else page
+        assert file.exists(), link
+        if anchor:
+            assert anchor in _anchors(file), link
 
 
-def test_the_recipes_page_has_the_recipes_numbers() -> None:
+@each_page
+def test_files_named_in_the_text_exist(page: Path) -> None:
+    """Paths from the project's folder. Those with a placeholder (``NAME``, ``*``, ``<``) name no single file."""
+    if page.name == "CHANGELOG.md":
+        return
+    words = [word for text in [*re.findall(r"`([^`\n]+)`", _prose(page)), *_commands(page)] for word in text.split()]
+    for word in words:
+        path = re.match(r"(?:jobs|tests|scripts|docs|docker|k8s|\.github)/[\w./-]*", word)
+        if path and not re.search(r"[*<]|NAME", word):
+            assert (ROOT / path[0].rstrip(".")).exists(), word
+
+
+def test_recipes_page_has_the_numbers_of_the_recipes() -> None:
     text = (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")
     for recipe in RECIPES.values():
         assert f"{recipe.parameter_count:,}" in text
@@ -89,7 +161,7 @@ def test_the_recipes_page_has_the_recipes_numbers() -> None:
             assert f"| `{recipe.name}` | {name} | {', '.join(map(str, references))} |" in text
 
 
-def test_the_telemetry_page_has_every_metric_and_every_cause() -> None:
+def test_telemetry_page_has_every_metric_and_cause() -> None:
     text = (ROOT / "docs" / "telemetry.md").read_text(encoding="utf-8")
     named = set(re.findall(r"`([a-z0-9_.]+)`", text))
     assert set(GpuPhase.model_fields) <= named
@@ -98,7 +170,7 @@ def test_the_telemetry_page_has_every_metric_and_every_cause() -> None:
     assert {name for row in causes for name in re.findall(r"`([a-z_]+)`", row)} >= SUSPECT
 
 
-def test_the_merge_script_s_options_are_as_shown() -> None:
+def test_merge_commands_use_options_of_the_script() -> None:
     script = ROOT / "scripts" / "merge_reports.py"
     shown = subprocess.run([sys.executable, script, "--help"], capture_output=True, text=True, check=True).stdout
     for option in ("--allow", "--baseline", "--output-dir", "-o"):
@@ -109,7 +181,7 @@ def test_the_merge_script_s_options_are_as_shown() -> None:
                 assert set(re.findall(r"--[a-z-]+", command)) <= set(re.findall(r"--[a-z-]+", shown)), command
 
 
-def test_the_comparison_page_has_the_code_s_figures() -> None:
+def test_comparison_page_has_the_numbers_of_the_code() -> None:
     text = " ".join((ROOT / "docs" / "comparison.md").read_text(encoding="utf-8").split())
     for figure in (
         f"{100 * (statistics.SMALLEST_EFFECT - 1):.0f} %",
@@ -119,8 +191,8 @@ def test_the_comparison_page_has_the_code_s_figures() -> None:
         f"at most {statistics.FAMILYWISE_ALPHA:g} after Holm",
         f"over {100 * statistics.UNSTABLE_SPREAD:.0f} % of its median",
         f"{100 * verdict.MAX_FAILURE_RATE_GAP:.0f} points",
-        f"{100 * gate.GATE_ALPHA:.1f} %",
-        f"{100 * gate.ACCURACY_FLOOR:.1f} points",
+        f"{100 * regression.GATE_ALPHA:.1f} %",
+        f"{100 * regression.ACCURACY_FLOOR:.1f} points",
         f"beyond {fleet.OUTLIER_SCORE:g}",
         f"{parse.REPORT_LIMIT // 1024**2} MiB",
     ):
@@ -129,23 +201,33 @@ def test_the_comparison_page_has_the_code_s_figures() -> None:
         assert f"`{field.path}`" in text
 
 
-def test_figures_in_the_pages_are_those_of_the_result_files() -> None:
-    check = [sys.executable, ROOT / "scripts" / "figures.py", "--check"]
+def test_figures_of_the_pages_are_up_to_date() -> None:
+    check = [sys.executable, str(ROOT / "scripts" / "figures.py"), "--check"]
     done = subprocess.run(check, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-def test_a_figure_changed_by_hand_is_noticed(tmp_path: Path) -> None:
+def test_figure_changed_by_hand_is_reported(tmp_path: Path) -> None:
     for part in ("scripts", "docs"):
         shutil.copytree(ROOT / part, tmp_path / part)
-    text = README.replace("<!-- end of figures -->", "1.42 times as fast\n<!-- end of figures -->")
+    text = _read(ROOT / "README.md").replace("<!-- end of figures -->", "1.42 times as fast\n<!-- end of figures -->")
     (tmp_path / "README.md").write_text(text, encoding="utf-8")
-    check = [sys.executable, tmp_path / "scripts" / "figures.py", "--check"]
+    check = [sys.executable, str(tmp_path / "scripts" / "figures.py"), "--check"]
     done = subprocess.run(check, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (1, "README.md: not up to date; run make figures\n")
 
 
-def test_every_result_file_says_how_it_was_measured_and_is_shown() -> None:
+def test_image_tag_of_another_version_is_reported(tmp_path: Path) -> None:
+    for part in ("scripts", "docs"):
+        shutil.copytree(ROOT / part, tmp_path / part)
+    page = tmp_path / "docs" / "kubernetes.md"
+    page.write_text(_read(page).replace(f"mnist-tf:{__version__}", "mnist-tf:9.9.9", 1), encoding="utf-8")
+    check = [sys.executable, str(tmp_path / "scripts" / "figures.py"), "--check"]
+    done = subprocess.run(check, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "docs/kubernetes.md: not up to date; run make figures\n")
+
+
+def test_result_files_name_their_measurement_and_are_shown() -> None:
     results = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in RESULTS.glob("*.json")}
     for name, result in results.items():
         assert all(result["measured"][fact] for fact in ("commit", "date_utc", "cpu_model", "cpu_threads")), name
@@ -155,6 +237,6 @@ def test_every_result_file_says_how_it_was_measured_and_is_shown() -> None:
     assert {name for name in results if any(f"{name}." in text for text in templates.values())} == set(results)
 
 
-def test_no_placeholder_is_left() -> None:
+def test_pages_have_no_placeholder_left() -> None:
     for page in PAGES:
         assert not re.search(r"^[A-Z0-9]+_[A-Z0-9_]+$", page.read_text(encoding="utf-8"), re.MULTILINE), page

@@ -1,8 +1,9 @@
-"""Imports point one way. The rooms are read from the tree, so that a new folder cannot pass unchecked."""
+"""Imports point one way. The rooms are read from the tree, so a new folder is always checked."""
 
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,13 +12,13 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 JOBS = ROOT / "jobs"
-SPLIT = {"comparison"}
-"""Rooms whose parts are held to the same rule."""
+SPLIT_ROOMS = {"comparison"}
+"""Rooms whose subfolders are checked as rooms of their own."""
 ADAPTERS = sorted(path.name for path in JOBS.glob("mnist_*"))
-FRAMEWORKS = {"tensorflow", "keras", "torch", "torchvision"}
 FRAMEWORKS_OF = {"mnist_tf": {"tensorflow", "keras"}, "mnist_torch": {"torch", "torchvision"}}
-READERS_IMPORT = {"comparison", "report", "choices", "io", "errors", "exit_codes", "__version__"}
-"""All that the comparison may import: it meets the jobs only at the report."""
+FRAMEWORKS = set().union(*FRAMEWORKS_OF.values())
+ALLOWED_IN_COMPARISON = {"comparison", "report", "choices", "io", "errors", "exit_codes", "__version__"}
+"""All that the comparison and the report may import: they share only the report with the jobs."""
 
 
 def room_of(module: str) -> str | None:
@@ -25,18 +26,18 @@ def room_of(module: str) -> str | None:
     top, *parts = module.split(".")
     if top != "jobs" or not parts:
         return None
-    return ".".join(parts[:2]) if parts[0] in SPLIT and len(parts) > 1 else parts[0]
+    return ".".join(parts[:2]) if parts[0] in SPLIT_ROOMS and len(parts) > 1 else parts[0]
 
 
 def imports_of(path: Path) -> set[str]:
-    found: set[str] = set()
+    names: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: imports are absolute"
-            found |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return found
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
 
 
 def module_of(path: Path) -> str:
@@ -47,49 +48,49 @@ FILES = sorted(JOBS.rglob("*.py"))
 IMPORTS = {path: imports_of(path) for path in FILES}
 
 
-def arrows() -> dict[str, set[str]]:
+def import_graph() -> dict[str, set[str]]:
     """By room: the rooms that it imports from, type checks included."""
-    found: dict[str, set[str]] = {}
+    graph: dict[str, set[str]] = {}
     for path, names in IMPORTS.items():
         room = room_of(module_of(path))
         if room is not None:
             others = {other for other in map(room_of, names) if other not in {None, room, room.partition(".")[0]}}
-            found.setdefault(room, set()).update(other for other in others if other is not None)
-    return found
+            graph.setdefault(room, set()).update(other for other in others if other is not None)
+    return graph
 
 
-def circle(graph: dict[str, set[str]]) -> list[str] | None:
-    """The rooms of a circle in ``graph``, ``None`` where there is none."""
-    done: set[str] = set()
+def find_cycle(graph: dict[str, set[str]]) -> list[str] | None:
+    """The rooms of a cycle in ``graph``; ``None`` if there is none."""
+    visited: set[str] = set()
 
-    def walk(room: str, way: list[str]) -> list[str] | None:
-        if room in way:
-            return [*way[way.index(room) :], room]
-        if room in done:
+    def visit(room: str, path: list[str]) -> list[str] | None:
+        if room in path:
+            return [*path[path.index(room) :], room]
+        if room in visited:
             return None
         for other in sorted(graph.get(room, ())):
-            found = walk(other, [*way, room])
-            if found is not None:
-                return found
-        done.add(room)
+            cycle = visit(other, [*path, room])
+            if cycle is not None:
+                return cycle
+        visited.add(room)
         return None
 
-    return next((found for room in sorted(graph) if (found := walk(room, [])) is not None), None)
+    return next((cycle for room in sorted(graph) if (cycle := visit(room, [])) is not None), None)
 
 
 def test_rooms_import_in_one_direction() -> None:
-    graph = arrows()
+    graph = import_graph()
     assert {"io", "training", "telemetry", "comparison.input", *ADAPTERS} <= graph.keys()
-    assert circle(graph) is None
+    assert find_cycle(graph) is None
 
 
-def test_a_circle_is_found() -> None:
+def test_find_cycle_with_a_cycle_returns_its_rooms() -> None:
     graph = {"a": {"b"}, "b": {"c"}, "c": {"b"}}
-    assert circle(graph) == ["b", "c", "b"]
+    assert find_cycle(graph) == ["b", "c", "b"]
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(JOBS).as_posix())
-def test_a_module_imports_only_what_its_room_may(path: Path) -> None:
+def test_module_imports_only_what_its_room_may(path: Path) -> None:
     room = path.relative_to(JOBS).parts[0]
     for name in IMPORTS[path]:
         top, _, rest = name.partition(".")
@@ -99,29 +100,41 @@ def test_a_module_imports_only_what_its_room_may(path: Path) -> None:
             other = rest.partition(".")[0]
             assert other not in ADAPTERS or other == room, f"{path} imports {name}"
             if room in {"comparison", "report"}:
-                assert other in READERS_IMPORT, f"{path} imports {name}"
+                assert other in ALLOWED_IN_COMPARISON, f"{path} imports {name}"
 
 
-def test_every_adapter_has_its_frameworks_listed() -> None:
+def test_every_adapter_folder_lists_its_frameworks() -> None:
     assert set(ADAPTERS) == set(FRAMEWORKS_OF)
 
 
-def test_the_sampler_process_imports_nothing_large() -> None:
-    """It starts in a fraction of a second and stays small beside the job."""
+def test_sampler_process_imports_no_large_package() -> None:
+    """It must start in a fraction of a second and stay small beside the job."""
     program = "import sys, jobs.telemetry.sampler.__main__; print(*{name.partition('.')[0] for name in sys.modules})"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert not {"numpy", "pydantic", "rich", "typer", "scipy"} & set(done.stdout.split())
 
 
-def test_the_two_adapters_mirror_each_other() -> None:
+def test_architecture_page_describes_every_room_and_no_other() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    table = page.partition("| room |")[2].partition("\n\n")[0]
+    described = {
+        name for row in re.findall(r"^\| (`.+?) \|", table, re.MULTILINE) for name in re.findall(r"`(.+?)`", row)
+    }
+    rooms = {path.relative_to(JOBS).as_posix() for folder in ["", *SPLIT_ROOMS] for path in (JOBS / folder).iterdir()}
+    folders = {room for room in rooms if list((JOBS / room).glob("*.py"))} - SPLIT_ROOMS
+    modules = {path.name for path in JOBS.glob("*.py")} - {"__init__.py"}
+    assert {name.removesuffix("/") for name in described} - {"telemetry/sampler"} == folders | modules
+
+
+def test_adapters_have_the_same_files_and_functions() -> None:
     tf = {path.name for path in (JOBS / "mnist_tf").glob("*.py")}
     torch = {path.name for path in (JOBS / "mnist_torch").glob("*.py")}
-    # A CUDA graph is captured by hand in torch, whose layers are slow on a CPU; only TensorFlow logs while it starts.
+    # torch captures a CUDA graph by hand, and its own layers are slow on a CPU. Only TensorFlow logs while it starts.
     assert tf - {"native_logs.py"} == torch - {"cpu_layers.py", "cuda_graph.py"}
     for name in ("framework.py", "numerics.py", "model.py", "optimizer.py"):
         public = [{f for f in _functions(f"{room}/{name}") if not f.startswith("_")} for room in FRAMEWORKS_OF]
         shared = public[0] & public[1]
-        # What only one framework needs: which of its types a precision stores, and autocast.
+        # Needed by one framework only: its type for a precision's variables, and autocast.
         assert shared
         assert public[0] ^ public[1] <= {"variable_dtype", "autocast"}, name
 
