@@ -32,11 +32,11 @@ envs: .venv/.synced .venv-tf/.synced .venv-torch/.synced ## the three environmen
 	@touch $@
 
 .venv-tf/.synced: pyproject.toml uv.lock | $(filter .tools/bin/uv,$(UV))
-	UV_PROJECT_ENVIRONMENT=.venv-tf $(SYNC) --extra $(TF_EXTRA) --group test
+	UV_PROJECT_ENVIRONMENT=.venv-tf $(SYNC) --extra $(TF_EXTRA) --group test --group types --group types-tf
 	@touch $@
 
 .venv-torch/.synced: pyproject.toml uv.lock | $(filter .tools/bin/uv,$(UV))
-	UV_PROJECT_ENVIRONMENT=.venv-torch $(SYNC) --extra torch --group test
+	UV_PROJECT_ENVIRONMENT=.venv-torch $(SYNC) --extra torch --group test --group types
 	@touch $@
 
 .PHONY: demo

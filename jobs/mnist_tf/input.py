@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from jobs.recipes import Scaling
 
 
-def scale(pixels: Any, scaling: Scaling, dtype: Any) -> Any:
+def scale(pixels: tf.Tensor, scaling: Scaling, dtype: tf.DType) -> tf.Tensor:
     """Pixels (n, 28, 28) in 0...255 to images (n, 28, 28, 1) of ``dtype``."""
-    images = tf.cast(pixels[..., tf.newaxis], dtype) / 255
+    images = tf.cast(tf.expand_dims(pixels, -1), dtype) / 255
     return (images - tf.constant(scaling.mean, dtype)) / tf.constant(scaling.std, dtype)
 
 

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 from torchvision.datasets import VisionDataset
 from torchvision.transforms import v2
 
-from jobs.mnist_torch.numerics import VARIABLE_DTYPE
+from jobs.mnist_torch.numerics import variable_dtype
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,9 +18,15 @@ if TYPE_CHECKING:
 
     from jobs.adapter import RunSpec
     from jobs.datasets import ImageDataset
+    from jobs.recipes import Scaling
 
 
-class Digits(VisionDataset):
+def scale(pixels: torch.Tensor, scaling: Scaling, dtype: torch.dtype) -> torch.Tensor:
+    """Pixels (n, 28, 28) in 0...255 to images (n, 1, 28, 28) of ``dtype``."""
+    return pixels.unsqueeze(1).to(dtype).div_(255).sub_(scaling.mean).div_(scaling.std)
+
+
+class Digits(VisionDataset):  # type: ignore[misc] # torchvision ships no types
     """The training images as PIL images, transformed one by one as torchvision's datasets do."""
 
     def __init__(self, data: ImageDataset, spec: RunSpec) -> None:
@@ -28,7 +34,7 @@ class Digits(VisionDataset):
         transform = v2.Compose(
             [
                 v2.PILToTensor(),
-                v2.ToDtype(VARIABLE_DTYPE[spec.precision], scale=True),
+                v2.ToDtype(variable_dtype(spec.precision), scale=True),
                 v2.Normalize((scaling.mean,), (scaling.std,)),
             ]
         )
@@ -53,11 +59,6 @@ def stream(digits: Digits, spec: RunSpec, order: NDArray[np.int32], done: int = 
         num_workers=1 if on_gpu else 0,
         pin_memory=on_gpu,
         persistent_workers=False,
-        # Its own, since a loader draws a seed for its workers: dropout's numbers are not to depend on how it is read.
+        # Its own: a loader draws a seed for its workers, and dropout's numbers must not depend on that.
         generator=torch.Generator(),
     )
-
-
-def to_device(batch: list[torch.Tensor], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    images, labels = batch
-    return images.to(device, non_blocking=True), labels.to(device, non_blocking=True)
