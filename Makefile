@@ -43,14 +43,16 @@ envs: .venv/.synced .venv-tf/.synced .venv-torch/.synced ## the three environmen
 demo: envs ## train lenet in both frameworks, merge the reports, show the table
 	.venv/bin/python scripts/demo.py --epochs $(DEMO_EPOCHS)
 
+# Two processes whatever the machine: each framework uses further threads of its own.
+IN_PARALLEL = -n 2 --dist worksteal
 CORE = tests --ignore tests/adapter --ignore tests/mnist_tf --ignore tests/mnist_torch
 
 # MNIST that happens to be at hand has no part in these: they are what anyone can run.
 .PHONY: test
 test: envs ## every test but those of real MNIST and of the images: core, TensorFlow, torch
-	env -u MNIST_DATA_DIR .venv/bin/python -m pytest $(CORE) -m 'not docker and not mnist' -n 2 --dist loadfile $(PYTEST_ARGS)
-	env -u MNIST_DATA_DIR .venv-tf/bin/python -m pytest tests/adapter tests/mnist_tf $(PYTEST_ARGS)
-	env -u MNIST_DATA_DIR .venv-torch/bin/python -m pytest tests/adapter tests/mnist_torch $(PYTEST_ARGS)
+	env -u MNIST_DATA_DIR .venv/bin/python -m pytest $(CORE) -m 'not docker and not mnist' $(IN_PARALLEL) $(PYTEST_ARGS)
+	env -u MNIST_DATA_DIR .venv-tf/bin/python -m pytest tests/adapter tests/mnist_tf $(IN_PARALLEL) $(PYTEST_ARGS)
+	env -u MNIST_DATA_DIR .venv-torch/bin/python -m pytest tests/adapter tests/mnist_torch $(IN_PARALLEL) $(PYTEST_ARGS)
 
 .PHONY: test-fast
 test-fast: ## the tests that take seconds
@@ -138,7 +140,7 @@ format: .venv/.synced ## format the code and mend what can be mended
 .PHONY: schema
 schema: .venv/.synced ## publish the JSON Schemas of the report and of the comparison
 	.venv/bin/python -m jobs.report.publish
-	.venv/bin/python -m jobs.comparison.output.publish
+	.venv/bin/python -m jobs.comparison.publish
 
 .PHONY: bench-merge
 bench-merge: .venv/.synced ## measure merges of thousands of generated reports: seconds and peak memory

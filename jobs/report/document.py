@@ -15,7 +15,7 @@ from jobs.report.schema import Report
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from jobs.io.atomic_file import Part
+    from jobs.io.atomic_file import PendingFile
 
 LINE_MARKER: Final = "MNIST_JOBS_REPORT "
 """What a report line in a log starts with, after whatever prefix the log adds."""
@@ -120,7 +120,7 @@ def _write_new(text: str, folder: Path, stem: str) -> Path:
     return path
 
 
-def _link_free_name(part: Part, folder: Path, stem: str) -> Path:
+def _link_free_name(part: PendingFile, folder: Path, stem: str) -> Path:
     copy = 1
     while True:
         path = folder / (f"{stem}.json" if copy == 1 else f"{stem}.{copy}.json")

@@ -187,8 +187,8 @@ class RunMonitor:
 
     def _training(
         self, figures: PhaseMetrics, train: list[tuple[float, float]], reasons: dict[str, str]
-    ) -> schema.Pooled:
-        return schema.Pooled(
+    ) -> schema.TrainingSummary:
+        return schema.TrainingSummary(
             duration_s=sum(end_s - start_s for start_s, end_s in train),
             gpu=figures.gpu(train, "training.gpu", reasons),
             host=figures.host(train, "training.host", reasons) if self._sampler.mode != "off" else None,

@@ -344,9 +344,18 @@ PLACES = {
 }
 
 
+OPTIONS = ("--report-dir", "--checkpoint-dir", "--export-dir", "--metrics-textfile")
+# Every pair in `make torture`; by default each option and each place once or twice, as each case starts a framework.
+BAD_PLACES = [
+    (place, option)
+    for p, place in enumerate(PLACES)
+    for o, option in enumerate(OPTIONS)
+    if TORTURE or (o - p) % len(PLACES) == 0
+]
+
+
 @needs_root
-@pytest.mark.parametrize("place", PLACES)
-@pytest.mark.parametrize("option", ["--report-dir", "--checkpoint-dir", "--export-dir", "--metrics-textfile"])
+@pytest.mark.parametrize(("place", "option"), BAD_PLACES)
 def test_a_bad_place_is_one_line_and_a_code(
     place: str, option: str, program: Program, run: Callable[..., Run], tmp_path: Path
 ) -> None:

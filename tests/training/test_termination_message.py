@@ -146,10 +146,10 @@ def test_a_message_that_cannot_be_written_changes_no_exit_code(
 def test_sigterm_ends_any_command_with_a_message(path: Path) -> None:
     program = (
         "import os, signal\n"
-        "from jobs.harness import cli\n"
+        "from jobs.cli import app\n"
         "from jobs.mnist_torch.cli import PROGRAM\n"
-        "cli.exit_code_of = lambda *_: os.kill(os.getpid(), signal.SIGTERM)\n"
-        "cli.run_program(PROGRAM, [])\n"
+        "app.exit_code_of = lambda *_: os.kill(os.getpid(), signal.SIGTERM)\n"
+        "app.run_program(PROGRAM, [])\n"
     )
     done = subprocess.run([sys.executable, "-c", program], env={**os.environ}, capture_output=True, check=False)
     assert (done.returncode, done.stderr) == (ExitCode.INTERRUPTED, b"")

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from jobs.comparison.schema import Comparison
-    from jobs.io.atomic_file import Part
+    from jobs.io.atomic_file import PendingFile
 
 JSON_NAME: Final = "comparison.json"
 MARKDOWN_NAME: Final = "comparison.md"
@@ -86,7 +86,7 @@ def write(comparison: Comparison, markdown: str, html: str, folder: Path) -> tup
     return paths
 
 
-def _swap(parts: Sequence[Part], paths: Sequence[Path]) -> None:
+def _swap(parts: Sequence[PendingFile], paths: Sequence[Path]) -> None:
     """Give ``parts`` their names in ``paths``, and take what has them now away: all of it, or nothing.
 
     The earlier files step aside before the first new one comes: whoever is killed in between leaves an incomplete

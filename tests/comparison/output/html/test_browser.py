@@ -7,9 +7,9 @@ import shutil
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from tests.comparison.html.pages import HOSTILE, matrix, page_of
 
 from tests.comparison.comparisons import parity_report
+from tests.comparison.output.html.pages import HOSTILE, matrix, page_of
 from tests.support.reports import make_report
 
 if TYPE_CHECKING:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from tests.comparison.html.pages import SERIES, page_of, read_page
 
 from jobs.comparison.input.metrics import LARGEST
+from tests.comparison.output.html.pages import SERIES, page_of, read_page
 from tests.support.reports import make_report
 
 if TYPE_CHECKING:

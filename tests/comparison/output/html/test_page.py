@@ -7,11 +7,11 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from tests.comparison.html.pages import HOSTILE, SERIES, Element, matrix, page_of, read_page
 
 from jobs.comparison.output.html.page import MAX_ROWS
 from jobs.comparison.output.html.theme import ROLE
 from tests.comparison.comparisons import parity_report
+from tests.comparison.output.html.pages import HOSTILE, SERIES, Element, matrix, page_of, read_page
 from tests.support.reports import make_report
 
 if TYPE_CHECKING:

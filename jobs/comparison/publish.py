@@ -1,4 +1,4 @@
-"""Writes the JSON Schema of comparison.json beside the code: ``python -m jobs.comparison.output.publish``."""
+"""Writes the JSON Schema of comparison.json beside the code: ``python -m jobs.comparison.publish``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SCHEMA_FILE: Final = Path(__file__).with_name(f"comparison-v{SCHEMA_VERSION.part
 
 
 def json_schema() -> dict[str, Any]:
-    """The JSON Schema of :class:`.model.Comparison` (draft 2020-12)."""
+    """The JSON Schema of :class:`.schema.Comparison` (draft 2020-12)."""
     schema = Comparison.model_json_schema(mode="serialization")
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "mnist-jobs comparison"}
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import jsonschema
 
 from jobs.comparison.build import build
-from jobs.comparison.output.publish import SCHEMA_FILE, json_schema, schema_text
+from jobs.comparison.publish import SCHEMA_FILE, json_schema, schema_text
 from tests.comparison.comparisons import TF_SPEEDS, TORCH_SPEEDS, compare, loaded_from, side, write_all
 from tests.support.reports import make_report
 
