@@ -38,7 +38,7 @@ MIN_S = 0.1
 def measure(request: dict[str, Any]) -> dict[str, Any]:
     """Seconds of epochs over ``images`` images, each way in turns; between the turns a large matrix product's speed."""
     framework: Framework = import_module(f"{request['package']}.cli").PROGRAM.load_framework()
-    ceiling = import_module(f"{request['package']}.ceiling")
+    peak_flops = import_module(f"{request['package']}.peak_flops")
     device = framework.select_device(request["device"])
     digits = _cut(data.load(request["dataset"]), request["images"])
     recipe = recipe_named(request["recipe"])
@@ -76,7 +76,7 @@ def measure(request: dict[str, Any]) -> dict[str, Any]:
         pair: dict[str, float] = {}
         for name in order:
             pair[f"{name}_s"] = _epoch(trainers[name], orders[name], digits, turn + 2)
-        pairs.append(pair | {"ceiling_flop_per_s": ceiling.matmul_flop_per_s(ours)})
+        pairs.append(pair | {"ceiling_flop_per_s": framework.matmul_flop_per_s(ours)})
     return {
         "framework_version": framework.versions().version,
         "device": device.name,
@@ -85,7 +85,7 @@ def measure(request: dict[str, Any]) -> dict[str, Any]:
         "execution": {"ours": ours.execution, "published": published.execution},
         "intra_op_threads": trainers["ours"].numerics.intra_op_threads,
         "pairs": pairs,
-        "products": _products(ceiling, recipe) if device.kind == "cpu" else [],
+        "products": _products(peak_flops, recipe) if device.kind == "cpu" else [],
     }
 
 
@@ -108,11 +108,11 @@ def _no_order(epoch: int, examples: int) -> None:  # noqa: ARG001 - the framewor
     return None
 
 
-def _products(ceiling: Any, recipe: Recipe) -> list[dict[str, Any]]:
+def _products(peak_flops: Any, recipe: Recipe) -> list[dict[str, Any]]:
     """Seconds of each product of a step alone, by the kernels that training uses."""
     found = []
     for place, product in enumerate(products(recipe)):
-        for name, run in ceiling.product_runs(product, recipe.batch_size).items():
+        for name, run in peak_flops.product_runs(product, recipe.batch_size).items():
             if name == "input gradient" and place == 0:
                 continue  # nobody asks for the images' gradient
             run(3)

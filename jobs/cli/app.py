@@ -199,6 +199,14 @@ def build_app(program: Program) -> typer.Typer:
             int | None,
             typer.Option(callback=_within(1, 100_000), help="Also record a parity trace of this many steps."),
         ] = None,
+        measure_peak: Annotated[
+            bool | None,
+            typer.Option(
+                "--measure-peak/--no-measure-peak",
+                help="Measure the device's fastest matrix product first, in 1 to 2 s. [default: on a GPU only]",
+                show_default=False,
+            ),
+        ] = None,
         report_dir: ReportDirOption = Path("reports"),
         export_dir: Annotated[
             Path | None,
@@ -263,6 +271,7 @@ def build_app(program: Program) -> typer.Typer:
             input=input_path.value if input_path else None,
             trials=trials,
             parity_steps=parity_steps,
+            measure_peak=measure_peak,
             report_dir=report_dir,
             export_dir=export_dir,
             checkpoint_dir=checkpoint_dir,

@@ -38,11 +38,16 @@ def assemble_report(
     parity: Parity | None,
     finished_at: datetime,
     memory_peak_bytes: int | None,
+    peak_flop_per_s: float | None,
     null_reasons: dict[str, str],
 ) -> Report:
     """The whole report. ``null_reasons`` are the environment's; the others are added here."""
     results, result_reasons = _results(spec, data, outcome, recorder)
-    results = results.model_copy(update={"framework_memory_peak_bytes": memory_peak_bytes})
+    share = results.achieved_flop_per_s / peak_flop_per_s if results.achieved_flop_per_s and peak_flop_per_s else None
+    ceiling = {"ceiling_flop_per_s": peak_flop_per_s, "ceiling_share_ratio": share}
+    results = results.model_copy(update={"framework_memory_peak_bytes": memory_peak_bytes, **ceiling})
+    if peak_flop_per_s is None:
+        result_reasons["results.ceiling_share_ratio"] = null_reasons["results.ceiling_flop_per_s"]
     if results.reference_accuracy_ratio is not None and outcome.status == "completed":
         _judge(outcome, results)
     reasons = {
@@ -207,9 +212,8 @@ def _results(
         "results.time_to_accuracy_s": f"test accuracy {spec.recipe.target_accuracy} was not reached on MNIST",
         "results.target_accuracy_ratio": f"the post reports none for {data.name}",
         "results.reference_accuracy_ratio": "the recipe has one for its own settings on MNIST and synthetic only",
-        "results.ceiling_flop_per_s": "a training job does not measure the machine's ceiling",
         "results.framework_memory_peak_bytes": "the framework counts its allocations on GPUs only",
-        "results.ceiling_share_ratio": "a training job does not measure the machine's ceiling",
+        "results.ceiling_share_ratio": "no step followed the first one" if epochs else unfinished,
     }
 
 

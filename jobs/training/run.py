@@ -78,6 +78,7 @@ class TrainRequest:
     input: InputPath | None
     trials: int
     parity_steps: int | None
+    measure_peak: bool | None
     report_dir: Path
     export_dir: Path | None
     checkpoint_dir: Path | None
@@ -175,8 +176,10 @@ class _Run:
             data = datasets.load(request.dataset)
             guard.check()
 
-            recorder.enter("build")
             spec = self._resolve_spec(framework, device)
+            peak_flop_per_s, peak_reason = self._measure_peak(framework, spec)
+
+            recorder.enter("build")
             self._announce(framework, device, spec, data)
             identity = _identity(framework, spec, data)
             keeper = self._keeper(spec, data)
@@ -231,7 +234,8 @@ class _Run:
             parity=parity,
             finished_at=datetime.now(UTC),
             memory_peak_bytes=memory_peak_bytes,
-            null_reasons=environment_reasons,
+            peak_flop_per_s=peak_flop_per_s,
+            null_reasons=environment_reasons | {"results.ceiling_flop_per_s": peak_reason},
         )
         if report.status not in UNFINISHED:
             keeper.finish(report)
@@ -249,6 +253,19 @@ class _Run:
             raise
         self._guard.check()
         return framework
+
+    def _measure_peak(self, framework: Framework, spec: RunSpec) -> tuple[float | None, str]:
+        """The device's matrix-product peak, measured in no phase, or ``None``; and the reason for ``None``."""
+        wanted = self._request.measure_peak
+        if not (spec.device == "gpu" if wanted is None else wanted):
+            return None, "not measured: use --measure-peak"
+        self._recorder.finish()
+        try:
+            return framework.matmul_flop_per_s(spec), ""
+        except Exception as error:
+            if not (isinstance(error, MemoryError) or framework.is_out_of_memory(error)):
+                raise
+            return None, "not measured: its matrices found too little memory"
 
     def _keeper(self, spec: RunSpec, data: ImageDataset) -> CheckpointStore | NullCheckpointStore:
         request = self._request

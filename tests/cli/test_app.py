@@ -24,7 +24,7 @@ TRAIN_OPTIONS = {
     "--recipe", "--protocol", "--epochs", "--batch-size", "--learning-rate", "--seed", "--dataset", "--device",
     "--precision", "--execution", "--input", "--trials", "--parity-steps", "--report-dir", "--export-dir", "--help",
     "--telemetry", "--sample-ms", "--gpm-ms", "--slow-ms", "--metrics-textfile", "--checkpoint-dir",
-    "--checkpoint-steps", "--compile-cache",
+    "--checkpoint-steps", "--compile-cache", "--measure-peak",
 }  # fmt: skip
 
 
