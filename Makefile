@@ -91,12 +91,17 @@ test-page: .venv/.synced ## the comparison's page in a real Chromium, which is i
 picture: .venv/.synced ## the README's picture, from a comparison's page: PAGE=comparison/comparison.html
 	.venv/bin/python scripts/picture.py $(PAGE) docs/images/comparison.png
 
+# In its own environment an adapter is checked against its framework's real types.
+ADAPTER_MYPY = bin/mypy --cache-dir .mypy_cache/$(1) jobs/mnist_$(1)/*.py tests/mnist_$(1)/*.py tests/adapter/*.py
+
 .PHONY: check
-check: .venv/.synced ## lint, format, types, Dockerfile, vulnerabilities, and is the lock current
+check: envs ## lint, format, types, Dockerfile, vulnerabilities, and is the lock current
 	$(UV) lock --check --quiet
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
 	.venv/bin/mypy
+	.venv-tf/$(call ADAPTER_MYPY,tf)
+	.venv-torch/$(call ADAPTER_MYPY,torch)
 	.venv/bin/hadolint --config docker/.hadolint.yaml docker/Dockerfile
 	.venv/bin/python scripts/audit.py
 

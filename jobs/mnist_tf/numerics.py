@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 POLICY = {"fp32": "float32", "tf32": "float32", "bf16": "mixed_bfloat16", "fp64": "float64"}
 
 
-def device_name(device: DeviceKind) -> str:
+def device_for(device: DeviceKind) -> str:
     return "/GPU:0" if device == "gpu" else "/CPU:0"
 
 

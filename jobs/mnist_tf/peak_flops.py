@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import tensorflow as tf
 
 from jobs.adapter_common import MATRIX_SIDE, peak_flop_per_s
-from jobs.mnist_tf.numerics import device_name, set_precision, variable_dtype
+from jobs.mnist_tf.numerics import device_for, set_precision, variable_dtype
 from jobs.recipes import Convolution
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ def matmul_flop_per_s(spec: RunSpec) -> float:
     set_precision(spec.precision)
     dtype = tf.bfloat16 if spec.precision == "bf16" else variable_dtype(spec.precision)
     shape = (MATRIX_SIDE[spec.device],) * 2
-    with tf.device(device_name(spec.device)):
+    with tf.device(device_for(spec.device)):
         # Stateless, so that training draws the same numbers whether the peak is measured or not.
         left, right = (tf.cast(tf.random.stateless_uniform(shape, (0, seed)), dtype) for seed in range(2))
         return peak_flop_per_s(_repeated(lambda: tf.linalg.matmul(left, right)), spec.device)

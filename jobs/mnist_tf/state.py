@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-def state_variables(model: Any, optimizer: Any, loss_total: tf.Variable) -> dict[str, Any]:
+def state_by_name(model: Any, optimizer: Any, loss_total: tf.Variable) -> dict[str, Any]:
     """All of it by name; dropout's random numbers are among the model's variables."""
     groups = {"model": model.variables, "optimizer": optimizer.variables, "metrics": model.metrics_variables}
     variables = {f"{name}/{index}": one for name, group in groups.items() for index, one in enumerate(group)}

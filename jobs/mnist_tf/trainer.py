@@ -12,9 +12,9 @@ import tensorflow as tf
 from jobs.adapter_common import evaluate_in_batches
 from jobs.mnist_tf.input import scale, stream
 from jobs.mnist_tf.model import build_model, read_weights, to_canonical, write_weights
-from jobs.mnist_tf.numerics import device_name, effective_numerics, set_precision, variable_dtype
+from jobs.mnist_tf.numerics import device_for, effective_numerics, set_precision, variable_dtype
 from jobs.mnist_tf.optimizer import build_optimizer
-from jobs.mnist_tf.state import read_state, state_variables, write_state
+from jobs.mnist_tf.state import read_state, state_by_name, write_state
 from jobs.training.seeding import batches, shuffle_seed
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class TensorFlowTrainer:
         set_precision(spec.precision)
         keras.utils.set_random_seed(spec.seed)
         self._dtype = variable_dtype(spec.precision)
-        self._device = device_name(spec.device)
+        self._device = device_for(spec.device)
         self._data = data
         if spec.device == "gpu":
             tf.config.experimental.reset_memory_stats("GPU:0")
@@ -98,7 +98,7 @@ class TensorFlowTrainer:
 
     @property
     def _state_variables(self) -> dict[str, Any]:
-        return state_variables(self._model, self._optimizer, self._loss_total)
+        return state_by_name(self._model, self._optimizer, self._loss_total)
 
     def loss_total(self) -> float:
         if self._spec.input == "streamed":

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from jobs.adapter import DeviceKind, Precision
 
 
-def torch_device(device: DeviceKind) -> torch.device:
+def device_for(device: DeviceKind) -> torch.device:
     return torch.device("cuda:0" if device == "gpu" else "cpu")
 
 

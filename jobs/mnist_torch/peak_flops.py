@@ -8,7 +8,7 @@ import torch
 
 from jobs.adapter_common import MATRIX_SIDE, peak_flop_per_s
 from jobs.mnist_torch.cpu_layers import dense_product
-from jobs.mnist_torch.numerics import set_precision, torch_device, variable_dtype
+from jobs.mnist_torch.numerics import device_for, set_precision, variable_dtype
 from jobs.recipes import Convolution
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def matmul_flop_per_s(spec: RunSpec) -> float:
 
 def _matmul_flop_per_s(spec: RunSpec) -> float:
     dtype = torch.bfloat16 if spec.precision == "bf16" else variable_dtype(spec.precision)
-    device, side = torch_device(spec.device), MATRIX_SIDE[spec.device]
+    device, side = device_for(spec.device), MATRIX_SIDE[spec.device]
     # A generator of its own, so that training draws the same numbers whether the peak is measured or not.
     generator = torch.Generator(device).manual_seed(0)
     left, right = torch.rand(2, side, side, generator=generator, device=device).to(dtype)

@@ -25,7 +25,7 @@ OPTIMIZER_STATE_KEYS: Final = {
 """What each optimizer keeps for a weight, the running average of gradients first."""
 
 
-def state_tensors(model: nn.Module, optimizer: torch.optim.Optimizer, extra: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def state_by_name(model: nn.Module, optimizer: torch.optim.Optimizer, extra: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """All of it by name, ``extra`` included; the random states, where dropout's numbers come from, are copies."""
     tensors = dict(extra)
     for index, weight in enumerate(model.parameters()):

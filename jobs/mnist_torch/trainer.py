@@ -13,9 +13,9 @@ from jobs.mnist_torch.cpu_layers import FastCpuDropout, OneDnnLinear
 from jobs.mnist_torch.cuda_graph import StepGraph
 from jobs.mnist_torch.input import Digits, scale, stream
 from jobs.mnist_torch.model import build_model, read_weights, to_canonical, write_weights
-from jobs.mnist_torch.numerics import autocast, effective_numerics, set_precision, torch_device, variable_dtype
+from jobs.mnist_torch.numerics import autocast, device_for, effective_numerics, set_precision, variable_dtype
 from jobs.mnist_torch.optimizer import build_optimizer
-from jobs.mnist_torch.state import gradient_averages, read_state, state_tensors, write_state
+from jobs.mnist_torch.state import gradient_averages, read_state, state_by_name, write_state
 from jobs.training.seeding import batches
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class TorchTrainer:
 
     def __init__(self, spec: RunSpec, data: ImageDataset) -> None:
         self._spec = spec
-        self._device = torch_device(spec.device)
+        self._device = device_for(spec.device)
         self._dtype = variable_dtype(spec.precision)
         if self._device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self._device)
@@ -91,7 +91,7 @@ class TorchTrainer:
     @property
     def _state_tensors(self) -> dict[str, Tensor]:
         extra = {"loss_total": self._loss_total, "order": self._order}
-        return state_tensors(self._model, self._optimizer, extra)
+        return state_by_name(self._model, self._optimizer, extra)
 
     def loss_total(self) -> float:
         return float(self._loss_total)
