@@ -73,8 +73,10 @@ BROWSERS = chromium chromium-browser google-chrome google-chrome-stable
 .PHONY: torture
 torture: envs ## kill, interrupt and starve jobs as often as docs/reliability.md says; wants root, takes most of an hour
 	MNIST_JOBS_TORTURE=1 .venv/bin/python -m pytest tests/checkpoint $(PYTEST_ARGS)
-	MNIST_JOBS_TORTURE=1 .venv-tf/bin/python -m pytest tests/adapter/test_survival.py $(PYTEST_ARGS)
-	MNIST_JOBS_TORTURE=1 .venv-torch/bin/python -m pytest tests/adapter/test_survival.py $(PYTEST_ARGS)
+	MNIST_JOBS_TORTURE=1 .venv-tf/bin/python -m pytest tests/adapter/test_survival.py \
+		tests/adapter/test_train_command.py tests/adapter/test_resume.py $(PYTEST_ARGS)
+	MNIST_JOBS_TORTURE=1 .venv-torch/bin/python -m pytest tests/adapter/test_survival.py \
+		tests/adapter/test_train_command.py tests/adapter/test_resume.py $(PYTEST_ARGS)
 
 .PHONY: test-long
 test-long: .venv/.synced ## 100,000 damaged reports, and verdicts on 1,000 pairs of sides: a sample of them is in make test

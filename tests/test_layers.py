@@ -118,7 +118,7 @@ def test_the_two_adapters_mirror_each_other() -> None:
     torch = {path.name for path in (JOBS / "mnist_torch").glob("*.py")}
     # A CUDA graph is captured by hand in torch, whose layers are slow on a CPU; only TensorFlow logs while it starts.
     assert tf - {"native_logs.py"} == torch - {"cpu_layers.py", "cuda_graph.py"}
-    for name in ("framework.py", "input.py", "model.py", "numerics.py", "optimizer.py", "peak_flops.py", "state.py"):
+    for name in ("framework.py", "model.py", "numerics.py", "optimizer.py", "peak_flops.py", "state.py"):
         public = [{f for f in _functions(f"{room}/{name}") if not f.startswith("_")} for room in FRAMEWORKS_OF]
         shared = public[0] & public[1]
         # What only torch needs: autocast, and the averages of its own optimizers, which no property tells.

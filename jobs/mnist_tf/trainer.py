@@ -10,8 +10,8 @@ import numpy as np
 import tensorflow as tf
 
 from jobs.adapter_common import evaluate_in_batches
-from jobs.mnist_tf.input import scale, stream
-from jobs.mnist_tf.model import build_model, read_weights, to_canonical, write_weights
+from jobs.mnist_tf.input import stream
+from jobs.mnist_tf.model import build_model, read_weights, scale, to_canonical, write_weights
 from jobs.mnist_tf.numerics import device_for, effective_numerics, set_precision, variable_dtype
 from jobs.mnist_tf.optimizer import build_optimizer
 from jobs.mnist_tf.state import read_state, state_by_name, write_state

@@ -1,4 +1,7 @@
-"""The streamed input path: torchvision's transforms in a dataset behind a ``DataLoader``."""
+"""The streamed input path: torchvision's transforms in a dataset behind a ``DataLoader``.
+
+Only a streamed run imports this: torchvision takes seconds to import.
+"""
 
 from __future__ import annotations
 
@@ -18,12 +21,6 @@ if TYPE_CHECKING:
 
     from jobs.adapter import RunSpec
     from jobs.datasets import ImageDataset
-    from jobs.recipes import Scaling
-
-
-def scale(pixels: torch.Tensor, scaling: Scaling, dtype: torch.dtype) -> torch.Tensor:
-    """Pixels (n, 28, 28) in 0...255 to images (n, 1, 28, 28) of ``dtype``."""
-    return pixels.unsqueeze(1).to(dtype).div_(255).sub_(scaling.mean).div_(scaling.std)
 
 
 class Digits(VisionDataset):  # type: ignore[misc] # torchvision ships no types
@@ -39,6 +36,7 @@ class Digits(VisionDataset):  # type: ignore[misc] # torchvision ships no types
             ]
         )
         super().__init__(root="", transform=transform)
+        self._spec = spec
         self._images = data.train_images
         self._labels = data.train_labels
 
@@ -48,17 +46,16 @@ class Digits(VisionDataset):  # type: ignore[misc] # torchvision ships no types
     def __len__(self) -> int:
         return len(self._images)
 
-
-def stream(digits: Digits, spec: RunSpec, order: NDArray[np.int32], done: int = 0) -> DataLoader[Any]:
-    """Batches of (images (n, 1, 28, 28), labels (n,)) in ``order``, without the first ``done``."""
-    on_gpu = spec.device == "gpu"
-    return DataLoader(
-        digits,
-        batch_size=spec.batch_size,
-        sampler=order[done * spec.batch_size :].tolist(),
-        num_workers=1 if on_gpu else 0,
-        pin_memory=on_gpu,
-        persistent_workers=False,
-        # Its own: a loader draws a seed for its workers, and dropout's numbers must not depend on that.
-        generator=torch.Generator(),
-    )
+    def batches(self, order: NDArray[np.int32], done: int = 0) -> DataLoader[Any]:
+        """Batches of (images (n, 1, 28, 28), labels (n,)) in ``order``, without the first ``done``."""
+        on_gpu = self._spec.device == "gpu"
+        return DataLoader(
+            self,
+            batch_size=self._spec.batch_size,
+            sampler=order[done * self._spec.batch_size :].tolist(),
+            num_workers=1 if on_gpu else 0,
+            pin_memory=on_gpu,
+            persistent_workers=False,
+            # Its own, since a loader draws a seed for its workers: how images are read must not change dropout.
+            generator=torch.Generator(),
+        )

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from jobs.recipes import Recipe, WeightShape
+    from jobs.recipes import Recipe, Scaling, WeightShape
 
 
 def build_model(
@@ -43,6 +43,11 @@ def build_model(
                 modules.append(dense(features, units))
                 features = units
     return nn.Sequential(*modules)
+
+
+def scale(pixels: torch.Tensor, scaling: Scaling, dtype: torch.dtype) -> torch.Tensor:
+    """Pixels (n, 28, 28) in 0...255 to images (n, 1, 28, 28) of ``dtype``."""
+    return pixels.unsqueeze(1).to(dtype).div_(255).sub_(scaling.mean).div_(scaling.std)
 
 
 def read_weights(model: nn.Module, recipe: Recipe) -> dict[str, NDArray[np.float64]]:

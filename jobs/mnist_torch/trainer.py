@@ -11,8 +11,7 @@ from torch.utils.data import RandomSampler
 from jobs.adapter_common import evaluate_in_batches
 from jobs.mnist_torch.cpu_layers import FastCpuDropout, OneDnnLinear
 from jobs.mnist_torch.cuda_graph import StepGraph
-from jobs.mnist_torch.input import Digits, scale, stream
-from jobs.mnist_torch.model import build_model, read_weights, to_canonical, write_weights
+from jobs.mnist_torch.model import build_model, read_weights, scale, to_canonical, write_weights
 from jobs.mnist_torch.numerics import autocast, device_for, effective_numerics, set_precision, variable_dtype
 from jobs.mnist_torch.optimizer import build_optimizer
 from jobs.mnist_torch.state import gradient_averages, read_state, state_by_name, write_state
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
 
     from jobs.adapter import Evaluation, RunSpec
     from jobs.datasets import ImageDataset
+    from jobs.mnist_torch.input import Digits
     from jobs.report.schema import Numerics
 
 
@@ -57,7 +57,11 @@ class TorchTrainer:
         self._losses = torch.compile(losses) if spec.execution == "compiled" else losses
         self._graph: StepGraph | None = None
         # The slow path streams from the host; everything else gathers its batches on the device.
-        self._digits = Digits(data, spec) if spec.input == "streamed" else None
+        self._digits: Digits | None = None
+        if spec.input == "streamed":
+            from jobs.mnist_torch.input import Digits  # noqa: PLC0415 - seconds that only a streamed run needs
+
+            self._digits = Digits(data, spec)
         self._images = torch.tensor(data.train_images, device=self._device)
         self._labels = torch.tensor(data.train_labels, device=self._device, dtype=torch.int64)
 
@@ -116,7 +120,7 @@ class TorchTrainer:
                 self._order.copy_(self._shuffle())
             order = self._order.numpy()
         if self._digits is not None:
-            self._train_streamed(stream(self._digits, self._spec, order, done), on_step, done)
+            self._train_streamed(self._digits.batches(order, done), on_step, done)
         else:
             self._train_resident(order, on_step, done)
         return float(self._loss_total) / len(self._images)

@@ -14,7 +14,7 @@ import pytest
 
 from jobs.exit_codes import ExitCode
 from jobs.report import LINE_MARKER, SCHEMA_VERSION, from_line, read
-from tests.support.programs import command_of, wait_for
+from tests.support.programs import command_of, once, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,6 +53,7 @@ def _error_line(done: Done) -> str:
     return line
 
 
+@once
 def test_bytes_that_are_no_utf_8_lose_no_training(
     run: Callable[..., Done], folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -78,6 +79,7 @@ def test_bytes_that_are_no_utf_8_lose_no_training(
     assert r"idx:caf\udce9\x1b[31m" in run("dataset", "--dataset", odd).stdout
 
 
+@once
 def test_closed_streams_cost_a_run_nothing(program: Program, folder: Path, tmp_path: Path) -> None:
     command = _command(program, folder, "train", "--epochs", "1")
     closing = ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *command]
@@ -151,6 +153,7 @@ def test_the_report_is_also_one_marked_line_on_standard_output(run: Callable[...
     assert report.results == written.results
 
 
+@once
 def test_trials_are_runs_of_their_own_with_seeds_one_apart(run: Callable[..., Done], tmp_path: Path) -> None:
     done = run("train", "--epochs", "1", "--trials", "3", "--seed", "5", "--report-dir", str(tmp_path / "trials"))
     assert done.returncode == 0, done.stderr
@@ -265,6 +268,7 @@ def test_precision_the_device_has_not_is_one_line(run: Callable[..., Done]) -> N
     assert "only NVIDIA GPUs have it" in _error_line(done)
 
 
+@once
 @pytest.mark.parametrize("damage", ["truncated", "missing"])
 def test_a_damaged_data_folder_is_one_line(damage: str, run: Callable[..., Done], folder: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
@@ -281,6 +285,7 @@ def test_a_damaged_data_folder_is_one_line(damage: str, run: Callable[..., Done]
     assert "t10k-images-idx3-ubyte" in _error_line(done)
 
 
+@once
 def test_a_report_that_cannot_be_written_is_still_printed(program: Program, folder: Path, tmp_path: Path) -> None:
     command = _command(program, folder, "train", "--epochs", "100000")
     with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE) as process:
@@ -305,6 +310,7 @@ def test_doctor_finds_this_place_fit(run: Callable[..., Done], program: Program)
     assert program.framework in done.stdout
 
 
+@once
 def test_dataset_says_what_the_data_is(run: Callable[..., Done]) -> None:
     done = run("dataset")
     assert done.returncode == 0
@@ -312,6 +318,7 @@ def test_dataset_says_what_the_data_is(run: Callable[..., Done]) -> None:
     assert "train 650" in done.stdout
 
 
+@once
 def test_the_written_report_is_plain_json_for_anyone(run: Callable[..., Done], tmp_path: Path) -> None:
     run("train", "--epochs", "1")
     (path,) = (tmp_path / "reports").glob("*.json")

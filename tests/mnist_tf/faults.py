@@ -8,7 +8,7 @@ import keras
 import tensorflow as tf
 
 from jobs.mnist_tf import numerics
-from jobs.mnist_tf.input import scale
+from jobs.mnist_tf.model import scale
 from jobs.mnist_tf.optimizer import MatchedSgd
 from tests.support.faults import PIXEL, PIXEL_SCALE
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from jobs.mnist_torch.input import scale
+from jobs.mnist_torch.model import scale
 from jobs.mnist_torch.numerics import autocast
 from tests.support.faults import PIXEL, PIXEL_SCALE
 

@@ -29,14 +29,14 @@ def make_trainer(recipe: Recipe, protocol: TrainingProtocol, execution: Executio
         protocol=protocol,
         seed=1,
         epochs=1,
-        batch_size=64,
+        batch_size=16,
         learning_rate=recipe.learning_rate,
         precision="fp64",
         execution=execution,
         input="resident",
         device="cpu",
     )
-    trainer = TorchTrainer(spec, small_digits())
+    trainer = TorchTrainer(spec, small_digits(train=72, test=10))
     trainer.load_weights(initial_weights(recipe, 1))
     return trainer
 
@@ -87,10 +87,10 @@ def test_graph_execution_trains_as_eager_steps_do(
     recipe: Recipe, protocol: TrainingProtocol, cuda_stand_in: list[str]
 ) -> None:
     """The warm-up's steps leave no trace, neither in the weights nor in the optimizer or the loss."""
-    order = epoch_order(1, 1, 650)
+    order = epoch_order(1, 1, 72)
     graph, eager = make_trainer(recipe, protocol, "graph"), make_trainer(recipe, protocol, "eager")
     losses = [trainer.train_epoch(order, lambda _: None, epoch=1) for trainer in (graph, eager)]
-    assert cuda_stand_in == ["ran"] * WARM_UP_STEPS + ["captured"] + ["replayed"] * 11
+    assert cuda_stand_in == ["ran"] * WARM_UP_STEPS + ["captured"] + ["replayed"] * 5
     assert losses[0] == pytest.approx(losses[1], rel=1e-12)
     expected = eager.weights()
     for name, array in graph.weights().items():

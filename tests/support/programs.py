@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 import selectors
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import pytest
 
 if TYPE_CHECKING:
     import subprocess
@@ -18,6 +21,13 @@ ROOT = Path(__file__).resolve().parents[2]
 
 TORTURE = "MNIST_JOBS_TORTURE" in os.environ
 """``make torture`` and ``make test-long``: what is tried many times is tried as often as the documentation says."""
+
+
+once = pytest.mark.skipif(
+    find_spec("torch") is not None and not TORTURE,
+    reason="no framework takes part in it: by default it runs with TensorFlow only, which starts faster",
+)
+"""For a test that starts a program for what both share; every start of a framework takes seconds."""
 
 
 def rounds(few: int, many: int) -> int:
