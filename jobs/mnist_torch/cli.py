@@ -35,11 +35,11 @@ def _some_folder() -> Iterator[None]:
     try:
         Path.cwd()
     except FileNotFoundError:
-        # torch.optim imports torch._dynamo later, which asks for the current folder unless this names one.
-        os.environ.setdefault("TORCH_COMPILE_DEBUG_DIR", "/")
         deleted = os.open(".", os.O_RDONLY)
         os.chdir("/")
         try:
+            # torch.optim would import it later, and it asks for the current folder.
+            import_module("torch._dynamo")
             yield
         finally:
             os.fchdir(deleted)
