@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
+
+from jobs.choices import DeviceChoice, DeviceKind, Execution, FrameworkName, InputPath, Precision, TrainingProtocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -15,12 +17,8 @@ if TYPE_CHECKING:
     from jobs.recipes import Recipe
     from jobs.report.schema import Numerics
 
-TrainingProtocol = Literal["matched", "published"]
-Precision = Literal["fp32", "tf32", "bf16", "fp64"]
-Execution = Literal["eager", "graph", "compiled"]
-InputPath = Literal["resident", "streamed"]
-DeviceChoice = Literal["auto", "gpu", "cpu"]
-DeviceKind = Literal["gpu", "cpu"]
+# Adapters find what they need here.
+__all__ = ["DeviceChoice", "DeviceKind", "Execution", "InputPath", "Precision", "TrainingProtocol"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +40,11 @@ class FrameworkDevice:
 
 @dataclass(frozen=True, kw_only=True)
 class RunSpec:
-    """One run, decided: nothing is left to a default."""
+    """All settings of one run that reach training, with every default resolved.
+
+    A field of the same name in :class:`~jobs.training.request.TrainRequest` fills it, and every field is part of the
+    checkpoint's fingerprint.
+    """
 
     recipe: Recipe
     protocol: TrainingProtocol
@@ -61,7 +63,7 @@ class RunSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class FrameworkVersions:
-    name: Literal["tensorflow", "torch"]
+    name: FrameworkName
     version: str
     cuda_runtime: str | None
     """CUDA version the framework was built with."""
@@ -96,14 +98,11 @@ class Trainer(Protocol):
         ...
 
     def synchronize(self) -> None:
-        """Wait until the device has done all that was asked of it."""
+        """Wait until the device has finished all queued work."""
         ...
 
     def memory_peak_bytes(self) -> int | None:
-        """The most that the framework's allocator had in use on the device since this trainer was made.
-
-        ``None`` where it keeps no count, as on the CPU.
-        """
+        """Peak of the framework's allocator on the device since this trainer was made; ``None`` on the CPU."""
         ...
 
     def weights(self) -> dict[str, NDArray[np.float64]]: ...
@@ -113,15 +112,15 @@ class Trainer(Protocol):
     def state(self) -> dict[str, NDArray[Any]]:
         """All that the next step depends on: weights, optimizer, random numbers, the epoch's loss so far.
 
-        Arrays are in the framework's own layout and types, so that :meth:`load_state` restores every bit.
+        Arrays have the framework's own layout and types, so that :meth:`load_state` restores every bit.
         """
         ...
 
     def load_state(self, state: Mapping[str, NDArray[Any]]) -> None:
-        """Take up what :meth:`state` of a trainer of the same spec returned.
+        """Restore what :meth:`state` of a trainer of the same spec returned.
 
         Raises:
-            ValueError: the arrays are not those of this trainer; nothing was taken up.
+            ValueError: the arrays are not those of this trainer; nothing was changed.
         """
         ...
 
@@ -134,12 +133,12 @@ class Trainer(Protocol):
         done: int = 0,
         stop_every: int | None = None,
     ) -> float:
-        """Train what is left of an epoch and return the mean training loss of all its examples.
+        """Train the rest of an epoch and return the mean training loss of all its examples.
 
-        ``order`` lists the examples in the order to take them; ``None`` leaves the shuffle to the framework. The
-        first ``done`` steps were done before :meth:`load_state`. ``on_step`` is called with the steps done so far:
-        after the first step, at each multiple of ``stop_every``, after the last, and often in between; an exception
-        it raises ends the epoch between two steps.
+        ``order`` lists the examples in training order; ``None`` leaves the shuffle to the framework. The first
+        ``done`` steps were done before :meth:`load_state`. ``on_step`` gets the number of steps done: after the
+        first step, at each multiple of ``stop_every``, after the last, and often in between. An exception that it
+        raises ends the epoch between two steps.
         """
         ...
 
@@ -186,7 +185,7 @@ class Framework(Protocol):
         ...
 
     def is_out_of_memory(self, error: Exception) -> bool:
-        """Does ``error`` say that memory, the device's or the host's, has run out?"""
+        """Whether ``error`` says that the memory of the device or the host has run out."""
         ...
 
     def matmul_flop_per_s(self, spec: RunSpec) -> float:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import psutil
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from jobs.report.schema import PhaseName
 
@@ -29,19 +29,19 @@ class Span:
 
 
 class Clock:
-    """Monotonic seconds since an origin: a wall clock that jumps changes nothing."""
+    """Monotonic seconds since an origin, which a change of the wall clock does not affect."""
 
     def __init__(self, *, already_passed_s: float = 0.0) -> None:
         self._origin = time.monotonic() - already_passed_s
 
     @classmethod
     def since_process_start(cls) -> Clock:
-        """Count from the start of the process, since the interpreter's own start-up is the job's too."""
+        """Count from the start of the process: the interpreter's own start-up belongs to the job."""
         try:
             passed_s = time.time() - psutil.Process().create_time()
         except (psutil.Error, OSError):
             return cls()
-        # Both are wall clock; where that was set meanwhile, no start-up is better than a wrong one.
+        # Both are wall clock. If that was changed in between, count no start-up rather than a wrong one.
         return cls(already_passed_s=passed_s if 0 <= passed_s < 60 else 0.0)
 
     def __call__(self) -> float:
@@ -52,15 +52,13 @@ class PhaseRecorder:
     """Records one phase after another: entering the next ends the one before, so no time is lost between.
 
     ``synchronize`` is called before the clock is read, so that work still queued on the device is counted in
-    the phase that queued it. It may be set once a device exists. ``on_boundary`` is called after it was read.
-    ``carry`` adds what earlier attempts of the run have spent; their spans are not this attempt's.
+    the phase that queued it. It may be set once a device exists. ``on_boundary`` is called after the clock was read.
     """
 
     def __init__(self, clock: Callable[[], float], *, on_boundary: Callable[[], None] | None = None) -> None:
         self._clock = clock
         self._on_boundary = on_boundary
         self._spans: list[Span] = []
-        self._carried: dict[tuple[PhaseName, int | None], float] = {}
         self._open: tuple[PhaseName, int | None, float] | None = None
         self.synchronize: Callable[[], None] | None = None
 
@@ -76,25 +74,12 @@ class PhaseRecorder:
         return tuple(self._spans)
 
     def total_s(self, *names: PhaseName, epoch: int | None = None) -> float:
-        """Seconds that all attempts have spent in phases of these names, in one epoch or in all."""
-        spent = self.spent().items()
-        return sum(seconds for (name, where), seconds in spent if name in names and epoch in (None, where))
-
-    def carry(self, spent: Mapping[tuple[PhaseName, int | None], float]) -> None:
-        self._carried = dict(spent)
-
-    def spent(self) -> dict[tuple[PhaseName, int | None], float]:
-        """Seconds by phase and epoch, of all attempts together."""
-        total = dict(self._carried)
-        for span in self._spans:
-            key = (span.name, span.epoch)
-            total[key] = total.get(key, 0.0) + span.duration_s
-        return total
+        """Seconds spent in phases of these names, in one epoch or in all."""
+        return sum(span.duration_s for span in self._spans if span.name in names and epoch in (None, span.epoch))
 
     def seconds_by_name(self) -> dict[PhaseName, float]:
-        """Seconds by phase, of this attempt alone."""
-        names = {span.name for span in self._spans}
-        return {name: sum(span.duration_s for span in self._spans if span.name == name) for name in sorted(names)}
+        names = sorted({span.name for span in self._spans})
+        return {name: self.total_s(name) for name in names}
 
     def _end_open(self) -> float:
         if self.synchronize is not None:

@@ -1,17 +1,15 @@
 """The recipes: what is trained and how, as data that each adapter turns into its framework's own model.
 
-Both come from the post "TensorFlow 2.0과 PyTorch 비교" (2020-08-13): ``basic-cnn`` is its TensorFlow program,
-``lenet`` its PyTorch program. Each is trained in both frameworks here.
+A new recipe is one entry in :data:`RECIPES`. The two here come from the post "TensorFlow 2.0과 PyTorch 비교"
+(2020-08-13): ``basic-cnn`` is its TensorFlow program, ``lenet`` its PyTorch program.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
+from itertools import count, pairwise
 from math import prod
 from typing import Final, Literal
-
-from jobs.errors import BadInput
 
 IMAGE_SIDE: Final = 28
 CLASSES: Final = 10
@@ -28,7 +26,7 @@ class Convolution:
 
 @dataclass(frozen=True, kw_only=True)
 class Relu:
-    pass
+    """``max(x, 0)``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +45,7 @@ class Dropout:
 
 @dataclass(frozen=True, kw_only=True)
 class Flatten:
-    pass
+    """Images to vectors, in height, width, channel order."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,10 +91,9 @@ class Scaling:
 class Recipe:
     """One training recipe; logits leave the last layer, the loss is cross-entropy over them.
 
-    ``reference_accuracy`` is the test accuracy under which a run with the recipe's own settings is
-    ``below_reference``: per dataset, a tuple indexed by epochs - 1 whose last entry also holds for more
-    epochs. docs/recipes.md says which runs the figures come from. ``target_accuracy`` is at or just under
-    what the post reached.
+    A run with the recipe's own settings whose test accuracy is under ``reference_accuracy`` is ``below_reference``.
+    It has a tuple per dataset, indexed by epochs - 1, whose last entry also holds for more epochs. docs/recipes.md
+    names the runs behind the figures. ``target_accuracy`` is at or just under what the post reached.
     """
 
     name: str
@@ -108,14 +105,22 @@ class Recipe:
     batch_size: int
     epochs: int
     seed: int
-    parameter_count: int
     target_accuracy: float
     reference_accuracy: dict[str, tuple[float, ...]] = field(hash=False)
 
+    def __post_init__(self) -> None:
+        for dataset in ("mnist", "synthetic"):
+            if not self.reference_accuracy.get(dataset):
+                raise ValueError(f"recipe {self.name!r} needs a reference accuracy on {dataset}: train it and state it")
+
+    @property
+    def parameter_count(self) -> int:
+        return sum(shape.size for shape in weight_shapes(self))
+
     def without_dropout(self) -> Recipe:
         """The same recipe with every dropout rate 0, for proving parity: the layers, and so the code, stay."""
-        still = (replace(layer, rate=0.0) if isinstance(layer, Dropout) else layer for layer in self.layers)
-        return replace(self, layers=tuple(still))
+        layers = (replace(layer, rate=0.0) if isinstance(layer, Dropout) else layer for layer in self.layers)
+        return replace(self, layers=tuple(layers))
 
     def pool_before_relu(self) -> Recipe:
         """The same function with each max-pool before the ReLU that precedes it: a quarter of the elements to rectify.
@@ -124,13 +129,13 @@ class Recipe:
         positive, it is the same element; where it is not, they are zero either way.
         """
         layers = list(self.layers)
-        for index, (layer, after) in enumerate(pairwise(self.layers)):
-            if isinstance(layer, Relu) and isinstance(after, MaxPool):
-                layers[index], layers[index + 1] = after, layer
+        for index, (layer, following) in enumerate(pairwise(self.layers)):
+            if isinstance(layer, Relu) and isinstance(following, MaxPool):
+                layers[index], layers[index + 1] = following, layer
         return replace(self, layers=tuple(layers))
 
     def reference_for(self, dataset: str, epochs: int) -> float | None:
-        """Lowest acceptable test accuracy after ``epochs`` epochs on ``dataset``; ``None`` where there is none."""
+        """Lowest acceptable test accuracy after ``epochs`` epochs; ``None`` for a set that has no reference."""
         references = self.reference_accuracy.get(dataset)
         return references[min(epochs, len(references)) - 1] if references else None
 
@@ -147,7 +152,7 @@ class WeightShape:
     shape: tuple[int, ...]
     fan_in: int
     fan_out: int
-    image: tuple[int, int, int] | None
+    image: tuple[int, int, int] | None = None
     """(height, width, channels) that was flattened into this dense kernel's inputs, else ``None``."""
 
     @property
@@ -161,74 +166,65 @@ class WeightShape:
 
 @dataclass(frozen=True, kw_only=True)
 class MatmulLayer:
-    """A layer that multiplies: what training costs is two or three products of its size."""
+    """A layer that multiplies: training costs two or three products of its size."""
 
     name: str
     layer: Convolution | Dense
     inputs: tuple[int, ...]
     """(height, width, channels) of a convolution's images, (features,) of a dense layer's."""
     multiply_adds: int
-    """For one image, in the forward product; each of the two backward ones has as many."""
+    """For one image in the forward product; each of the two backward ones has as many."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Walk:
-    weights: tuple[WeightShape, ...]
-    products: tuple[MatmulLayer, ...]
-
-
-def _walk(recipe: Recipe) -> _Walk:
-    side, channels, flat_from, features = IMAGE_SIDE, 1, None, 0
+def _infer_shapes(recipe: Recipe) -> tuple[tuple[WeightShape, ...], tuple[MatmulLayer, ...]]:
+    """The recipe's trainable arrays, and its layers that multiply."""
+    side, channels, image, features = IMAGE_SIDE, 1, None, 0
     weights: list[WeightShape] = []
-    products: list[MatmulLayer] = []
+    matmuls: list[MatmulLayer] = []
+    convolution_numbers, dense_numbers = count(1), count(1)
     for layer in recipe.layers:
         match layer:
             case Convolution(filters=filters, kernel=kernel, padding=padding):
-                name, inputs = f"conv{1 + _count(products, Convolution)}", (side, side, channels)
+                name, inputs = f"conv{next(convolution_numbers)}", (side, side, channels)
                 side = side if padding == "same" else side - kernel + 1
-                shape = (kernel, kernel, channels, filters)
-                fans = (kernel * kernel * channels, kernel * kernel * filters)
-                weights += _layer_weights(name, shape, fans, None)
+                shape, fan_out = (kernel, kernel, channels, filters), kernel * kernel * filters
+                weights += _kernel_and_bias(name, shape, fan_out, None)
                 multiply_adds = side * side * prod(shape)
-                products.append(MatmulLayer(name=name, layer=layer, inputs=inputs, multiply_adds=multiply_adds))
+                matmuls.append(MatmulLayer(name=name, layer=layer, inputs=inputs, multiply_adds=multiply_adds))
                 channels = filters
             case MaxPool(size=size):
                 side //= size
             case Flatten():
-                flat_from = (side, side, channels)
-                features = prod(flat_from)
+                image = (side, side, channels)
+                features = prod(image)
             case Dense(units=units):
-                name = f"dense{1 + _count(products, Dense)}"
-                weights += _layer_weights(name, (features, units), (features, units), flat_from)
-                products.append(MatmulLayer(name=name, layer=layer, inputs=(features,), multiply_adds=features * units))
-                features, flat_from = units, None
+                name = f"dense{next(dense_numbers)}"
+                weights += _kernel_and_bias(name, (features, units), units, image)
+                matmuls.append(MatmulLayer(name=name, layer=layer, inputs=(features,), multiply_adds=features * units))
+                features, image = units, None
             case Relu() | Dropout():
                 pass
-    return _Walk(weights=tuple(weights), products=tuple(products))
+    return tuple(weights), tuple(matmuls)
 
 
-def _count(products: list[MatmulLayer], kind: type[Convolution | Dense]) -> int:
-    return sum(isinstance(product.layer, kind) for product in products)
-
-
-def _layer_weights(
-    layer: str, shape: tuple[int, ...], fans: tuple[int, int], image: tuple[int, int, int] | None
+def _kernel_and_bias(
+    layer: str, shape: tuple[int, ...], fan_out: int, image: tuple[int, int, int] | None
 ) -> list[WeightShape]:
-    fan_in, fan_out = fans
+    fan_in = prod(shape[:-1])
     return [
         WeightShape(name=f"{layer}.kernel", shape=shape, fan_in=fan_in, fan_out=fan_out, image=image),
-        WeightShape(name=f"{layer}.bias", shape=shape[-1:], fan_in=fan_in, fan_out=fan_out, image=None),
+        WeightShape(name=f"{layer}.bias", shape=shape[-1:], fan_in=fan_in, fan_out=fan_out),
     ]
 
 
 def weight_shapes(recipe: Recipe) -> tuple[WeightShape, ...]:
     """The recipe's trainable arrays, in the order of its layers, each kernel before its bias."""
-    return _walk(recipe).weights
+    return _infer_shapes(recipe)[0]
 
 
 def products(recipe: Recipe) -> tuple[MatmulLayer, ...]:
     """The recipe's layers that multiply, in their order."""
-    return _walk(recipe).products
+    return _infer_shapes(recipe)[1]
 
 
 def model_flop_per_image(recipe: Recipe) -> int:
@@ -240,75 +236,45 @@ def model_flop_per_image(recipe: Recipe) -> int:
     return 6 * sum(product.multiply_adds for product in products(recipe))
 
 
-LENET: Final = Recipe(
-    name="lenet",
-    layers=(
-        Convolution(filters=20, kernel=5, padding="valid"),
-        Relu(),
-        MaxPool(size=2),
-        Convolution(filters=50, kernel=5, padding="valid"),
-        Relu(),
-        MaxPool(size=2),
-        Flatten(),
-        Dense(units=500),
-        Relu(),
-        Dense(units=CLASSES),
+_RECIPES: Final = (
+    Recipe(
+        name="lenet",
+        layers=(
+            *(Convolution(filters=20, kernel=5, padding="valid"), Relu(), MaxPool(size=2)),
+            *(Convolution(filters=50, kernel=5, padding="valid"), Relu(), MaxPool(size=2)),
+            *(Flatten(), Dense(units=500), Relu(), Dense(units=CLASSES)),
+        ),
+        scaling=Scaling(mean=0.1307, std=0.3081),
+        optimizer=Sgd(momentum=0.5),
+        initializer="kaiming_uniform",
+        learning_rate=0.001,
+        batch_size=64,
+        epochs=5,
+        seed=1,
+        target_accuracy=0.95,
+        reference_accuracy={"mnist": (0.84, 0.89, 0.91, 0.93, 0.945), "synthetic": (0.53, 0.68, 0.78, 0.84, 0.87)},
     ),
-    scaling=Scaling(mean=0.1307, std=0.3081),
-    optimizer=Sgd(momentum=0.5),
-    initializer="kaiming_uniform",
-    learning_rate=0.001,
-    batch_size=64,
-    epochs=5,
-    seed=1,
-    parameter_count=431_080,
-    target_accuracy=0.95,
-    reference_accuracy={"mnist": (0.84, 0.89, 0.91, 0.93, 0.945), "synthetic": (0.55, 0.65, 0.73, 0.79, 0.83)},
+    Recipe(
+        name="basic-cnn",
+        layers=(
+            *(Convolution(filters=32, kernel=3, padding="same"), Relu()),
+            *(Convolution(filters=32, kernel=3, padding="same"), Relu(), MaxPool(size=2), Dropout(rate=0.7)),
+            *(Convolution(filters=64, kernel=3, padding="same"), Relu()),
+            *(Convolution(filters=64, kernel=3, padding="same"), Relu(), MaxPool(size=2), Dropout(rate=0.7)),
+            *(Flatten(), Dense(units=512), Relu(), Dropout(rate=0.7), Dense(units=CLASSES)),
+        ),
+        scaling=Scaling(mean=0.0, std=1.0),
+        optimizer=Adam(beta_1=0.9, beta_2=0.999, epsilon=1e-7),
+        initializer="glorot_uniform",
+        learning_rate=0.001,
+        batch_size=64,
+        epochs=1,
+        seed=1,
+        target_accuracy=0.9776,
+        reference_accuracy={"mnist": (0.97,), "synthetic": (0.92,)},
+    ),
 )
 
-BASIC_CNN: Final = Recipe(
-    name="basic-cnn",
-    layers=(
-        Convolution(filters=32, kernel=3, padding="same"),
-        Relu(),
-        Convolution(filters=32, kernel=3, padding="same"),
-        Relu(),
-        MaxPool(size=2),
-        Dropout(rate=0.7),
-        Convolution(filters=64, kernel=3, padding="same"),
-        Relu(),
-        Convolution(filters=64, kernel=3, padding="same"),
-        Relu(),
-        MaxPool(size=2),
-        Dropout(rate=0.7),
-        Flatten(),
-        Dense(units=512),
-        Relu(),
-        Dropout(rate=0.7),
-        Dense(units=CLASSES),
-    ),
-    scaling=Scaling(mean=0.0, std=1.0),
-    optimizer=Adam(beta_1=0.9, beta_2=0.999, epsilon=1e-7),
-    initializer="glorot_uniform",
-    learning_rate=0.001,
-    batch_size=64,
-    epochs=1,
-    seed=1,
-    parameter_count=1_676_266,
-    target_accuracy=0.9776,
-    reference_accuracy={"mnist": (0.97,), "synthetic": (0.92,)},
-)
-
-RECIPES: Final = {recipe.name: recipe for recipe in (LENET, BASIC_CNN)}
-
-
-def recipe_named(name: str) -> Recipe:
-    """The recipe called ``name``.
-
-    Raises:
-        BadInput: there is none.
-    """
-    try:
-        return RECIPES[name]
-    except KeyError:
-        raise BadInput(f"unknown recipe {name!r}; choose one of {', '.join(RECIPES)}") from None
+RECIPES: Final = {recipe.name: recipe for recipe in _RECIPES}
+LENET: Final = RECIPES["lenet"]
+BASIC_CNN: Final = RECIPES["basic-cnn"]

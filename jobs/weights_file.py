@@ -1,4 +1,4 @@
-"""Trained weights as safetensors: no code runs when one is read, and either framework reads the other's."""
+"""Trained weights as safetensors. Reading one runs no code, and each framework reads the other's."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def weights_path(folder: Path, run_id: str) -> Path:
 def write_weights_file(
     folder: Path, *, run_id: str, recipe: Recipe, weights: Mapping[str, NDArray[np.float64]], dtype: str
 ) -> Path:
-    """Write ``<run_id>.safetensors`` into ``folder``, whole or not at all, and return its path.
+    """Write ``<run_id>.safetensors`` into ``folder``, complete or not at all, and return its path.
 
     Arrays are in the canonical layout of :class:`~jobs.recipes.WeightShape`, of ``dtype``.
 
@@ -50,8 +50,8 @@ def write_weights_file(
     path = weights_path(folder, run_id)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with pending_file(content, folder, run_id) as part:
-            part.replace(path)
+        with pending_file(content, folder, run_id) as pending:
+            pending.replace(path)
         sync_folder(folder)
     except OSError as error:
         raise NotWritable(

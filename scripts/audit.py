@@ -1,7 +1,7 @@
-"""Ask for known vulnerabilities of every package that uv.lock names: ``make audit``, a part of ``make check``.
+"""List the known vulnerabilities of every package in uv.lock: ``make audit``, a part of ``make check``.
 
-pip-audit reads the Python Packaging Advisory Database over the network. Where that cannot be reached nothing is
-known, and that is what is said, rather than that all is well.
+pip-audit reads the Python Packaging Advisory Database over the network. Where that cannot be reached, the audit says
+that it was not done.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from pydantic import BaseModel, ValidationError
 ROOT = Path(__file__).resolve().parents[1]
 LOCK = ROOT / "uv.lock"
 TIMEOUT_S = 15
-LONGEST_S = 300
+MAX_S = 300
 
 
-class Flaw(BaseModel):
+class Vulnerability(BaseModel):
     id: str
     fix_versions: list[str] = []
 
@@ -29,11 +29,11 @@ class Flaw(BaseModel):
 class Package(BaseModel):
     name: str
     version: str | None = None
-    vulns: list[Flaw] | None = None
+    vulns: list[Vulnerability] | None = None
     """``None`` where pip-audit had to skip the package."""
 
 
-class Answer(BaseModel):
+class AuditResult(BaseModel):
     dependencies: list[Package]
 
 
@@ -47,28 +47,27 @@ def main() -> int:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "requirements.txt")
             path.write_text("\n".join(pinned) + "\n", encoding="utf-8")
-            found = ask(path)
+            packages = query_advisories(path)
     except AuditFailed as error:
         print(f"error: audit: {error}", file=sys.stderr)
         return 2
-    if found is None:
+    if packages is None:
         print(f"audit: not done, the advisories cannot be reached ({len(pinned)} packages)")
         return 0
-    return judge(found)
+    return print_findings(packages)
 
 
 def pins(lock: str) -> list[str]:
-    """``name==version`` of each package in the lock but this project; a local part of a version is the build's own."""
-    packages = tomllib.loads(lock)["package"]
-    found = {f"{one['name']}=={one['version'].partition('+')[0]}" for one in packages if "registry" in one["source"]}
-    return sorted(found)
+    """``name==version`` of each package in the lock but this project, without a version's local part, as ``+cu132``."""
+    packages = [package for package in tomllib.loads(lock)["package"] if "registry" in package["source"]]
+    return sorted({f"{package['name']}=={package['version'].partition('+')[0]}" for package in packages})
 
 
-def ask(requirements: Path) -> list[Package] | None:
-    """What is known of each package; ``None`` where nobody could be asked.
+def query_advisories(requirements: Path) -> list[Package] | None:
+    """What is known of each package; ``None`` where the advisories cannot be reached.
 
     Raises:
-        AuditFailed: there is no pip-audit, or its answer is not the one this script knows.
+        AuditFailed: pip-audit is missing or cannot be run, or its output cannot be read.
     """
     pip_audit = shutil.which("pip-audit", path=str(Path(sys.executable).parent)) or shutil.which("pip-audit")
     if pip_audit is None:
@@ -76,32 +75,32 @@ def ask(requirements: Path) -> list[Package] | None:
     command = [pip_audit, "--requirement", requirements, "--no-deps", "--disable-pip", "--format", "json"]
     options = ["--progress-spinner", "off", "--timeout", str(TIMEOUT_S)]
     try:
-        done = subprocess.run([*command, *options], capture_output=True, check=False, timeout=LONGEST_S)
+        done = subprocess.run([*command, *options], capture_output=True, check=False, timeout=MAX_S)
     except subprocess.TimeoutExpired:
         return None
     except OSError as error:
         raise AuditFailed(f"{pip_audit} cannot be run ({error.strerror or error}); make .venv anew") from error
     if not done.stdout.strip():
-        # It prints no JSON at all where the advisories cannot be reached.
+        # Where the advisories cannot be reached it prints no JSON.
         return None
     try:
-        found = Answer.model_validate_json(done.stdout).dependencies
+        packages = AuditResult.model_validate_json(done.stdout).dependencies
     except ValidationError as error:
         start = ascii(done.stdout[:60].decode(errors="replace"))
         raise AuditFailed(f"pip-audit's answer {start} cannot be read; is its release in uv.lock a new one?") from error
-    return found if any(one.vulns is not None for one in found) else None
+    return packages if any(package.vulns is not None for package in packages) else None
 
 
-def judge(found: list[Package]) -> int:
-    """Print each vulnerability and what was not to be had; 1 where there is any vulnerability."""
-    vulnerable = [(one, flaw) for one in found for flaw in one.vulns or []]
-    for one, flaw in vulnerable:
-        fixed = ", ".join(flaw.fix_versions) or "no release yet"
-        print(f"audit: {one.name} {one.version}: {flaw.id}, fixed in {fixed}")
-    skipped = [one.name for one in found if one.vulns is None]
+def print_findings(packages: list[Package]) -> int:
+    """Print each vulnerability and the packages that were skipped; 1 where there is any vulnerability."""
+    findings = [(package, vulnerability) for package in packages for vulnerability in package.vulns or []]
+    for package, vulnerability in findings:
+        fixed = ", ".join(vulnerability.fix_versions) or "no release yet"
+        print(f"audit: {package.name} {package.version}: {vulnerability.id}, fixed in {fixed}")
+    skipped = [package.name for package in packages if package.vulns is None]
     unknown = f"; nothing is known of {', '.join(skipped)}" if skipped else ""
-    print(f"audit: {len(found) - len(skipped)} packages, {len(vulnerable)} known vulnerabilities{unknown}")
-    return 1 if vulnerable else 0
+    print(f"audit: {len(packages) - len(skipped)} packages, {len(findings)} known vulnerabilities{unknown}")
+    return 1 if findings else 0
 
 
 if __name__ == "__main__":

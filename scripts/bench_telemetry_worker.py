@@ -12,7 +12,7 @@ from typing import Any
 from jobs import datasets as data
 from jobs.adapter import RunSpec
 from jobs.phases import Clock, Span
-from jobs.recipes import recipe_named
+from jobs.recipes import RECIPES
 from jobs.telemetry import monitor
 from jobs.training.seeding import epoch_order, initial_weights
 
@@ -21,7 +21,7 @@ def measure(module: str, recipe_name: str, dataset: str, pairs: int) -> list[dic
     """Train epoch after epoch with one trainer, one of two watched; seconds and the sampler's own account."""
     framework = import_module(module).PROGRAM.load_framework()
     device = framework.select_device("cpu")
-    recipe = recipe_named(recipe_name)
+    recipe = RECIPES[recipe_name]
     spec = RunSpec(
         recipe=recipe,
         protocol="matched",

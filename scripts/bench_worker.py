@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from jobs import datasets as data
 from jobs.adapter import RunSpec
-from jobs.recipes import model_flop_per_image, products, recipe_named
+from jobs.recipes import RECIPES, model_flop_per_image, products
 from jobs.training.seeding import epoch_order, initial_weights
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def measure(request: dict[str, Any]) -> dict[str, Any]:
     peak_flops = import_module(f"{request['package']}.peak_flops")
     device = framework.select_device(request["device"])
     digits = _cut(data.load(request["dataset"]), request["images"])
-    recipe = recipe_named(request["recipe"])
+    recipe = RECIPES[request["recipe"]]
     ours = RunSpec(
         recipe=recipe,
         protocol="matched",

@@ -1,4 +1,4 @@
-"""Train the same recipe in both frameworks, merge the reports and show the table: what ``make demo`` runs."""
+"""Train the same recipe in both frameworks, merge the reports and show the table: ``make demo``."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ import sys
 import time
 from pathlib import Path
 
+from jobs.exit_codes import ExitCode
 from jobs.io.stdio import open_streams
+from jobs.recipes import LENET, RECIPES
 
 ROOT = Path(__file__).resolve().parents[1]
-DATASET_REFUSED = 5
 
 
 def main() -> int:
     open_streams()
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--epochs", type=int, default=3, help="epochs a job (default: 3)")
-    parser.add_argument("--recipe", default="lenet", help="lenet or basic-cnn (default: lenet)")
+    parser.add_argument("--recipe", choices=RECIPES, default=LENET.name, help=f"default: {LENET.name}")
     arguments = parser.parse_args()
 
     started = time.monotonic()
@@ -42,13 +43,13 @@ def main() -> int:
 
 
 def choose_dataset() -> str:
-    """``mnist`` where it is at hand or can be fetched, else ``synthetic``, and never without saying so."""
+    """``mnist`` where it is here or can be downloaded, else ``synthetic``; prints which."""
     fetch = subprocess.run([ROOT / ".venv/bin/mnist-torch", "dataset"], check=False, capture_output=True, text=True)
     if fetch.returncode == 0:
         print(f"data: MNIST, verified\n{fetch.stdout.splitlines()[0]}")
         return "mnist"
     print(fetch.stderr.strip(), file=sys.stderr)
-    if fetch.returncode != DATASET_REFUSED:
+    if fetch.returncode != ExitCode.DATASET_REFUSED:
         raise SystemExit(fetch.returncode)
     print("data: MNIST cannot be had here, so this demo trains on the embedded SYNTHETIC digits instead")
     return "synthetic"

@@ -1,4 +1,4 @@
-"""Photograph the top of a comparison's page in Chromium: what ``make picture`` runs for the README."""
+"""Take a screenshot of the top of a comparison's page in Chromium: ``make picture``, for the README."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def main() -> None:
 
     browser_path = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, BROWSERS)), None)
     with sync_playwright() as playwright:
-        # As root, as in many containers, Chromium has no sandbox; the page has no script to fear either way.
+        # Chromium's sandbox does not work as root, as in many containers. The page has no script.
         browser = playwright.chromium.launch(executable_path=browser_path, chromium_sandbox=os.geteuid() != 0)
         page = browser.new_page(
             viewport={"width": arguments.width, "height": arguments.height},

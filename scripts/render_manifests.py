@@ -1,4 +1,4 @@
-"""Render k8s/base into the files of k8s/, which a bare ``kubectl apply -f k8s/`` takes. Needs kubectl."""
+"""Render k8s/base into the files of k8s/, for ``kubectl apply -f k8s/`` without kustomize. Needs kubectl."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def kustomize(folder: Path) -> list[str]:
     """The documents that ``kubectl kustomize`` makes of ``folder``, as text.
 
     Raises:
-        OSError: there is no kubectl.
-        subprocess.CalledProcessError: it refuses the folder; its ``stderr`` says why.
+        OSError: kubectl is missing.
+        subprocess.CalledProcessError: kubectl refuses the folder; ``stderr`` says why.
     """
     command = ["kubectl", "kustomize", str(folder)]
     rendered = subprocess.run(command, capture_output=True, text=True, check=True).stdout
@@ -31,10 +31,10 @@ def kustomize(folder: Path) -> list[str]:
 
 
 def files(folder: Path = K8S / "base") -> dict[str, str]:
-    """By file name: what it should hold.
+    """The content of each file, by its name.
 
     Raises:
-        KeyError: a kind that no file is meant for.
+        KeyError: a document's kind has no file in :data:`FILES`.
     """
     contents: dict[str, list[str]] = {}
     for document in kustomize(folder):

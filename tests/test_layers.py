@@ -16,7 +16,7 @@ SPLIT = {"comparison"}
 ADAPTERS = sorted(path.name for path in JOBS.glob("mnist_*"))
 FRAMEWORKS = {"tensorflow", "keras", "torch", "torchvision"}
 FRAMEWORKS_OF = {"mnist_tf": {"tensorflow", "keras"}, "mnist_torch": {"torch", "torchvision"}}
-READERS_IMPORT = {"comparison", "report", "io", "errors", "exit_codes", "__version__"}
+READERS_IMPORT = {"comparison", "report", "choices", "io", "errors", "exit_codes", "__version__"}
 """All that the comparison may import: it meets the jobs only at the report."""
 
 

@@ -19,7 +19,7 @@ class Hand:
         return self.now_s
 
 
-def test_no_time_is_lost_between_phases() -> None:
+def test_phases_follow_each_other_without_a_gap() -> None:
     clock = Hand()
     recorder = PhaseRecorder(clock)
     recorder.enter("startup")
@@ -35,7 +35,7 @@ def test_no_time_is_lost_between_phases() -> None:
     assert recorder.total_s("first_step", "train", epoch=1) == 5.0
 
 
-def test_the_device_finishes_before_the_clock_is_read() -> None:
+def test_phase_end_waits_for_the_device() -> None:
     clock = Hand()
     recorder = PhaseRecorder(clock)
     recorder.enter("train", epoch=1)
@@ -48,7 +48,7 @@ def test_the_device_finishes_before_the_clock_is_read() -> None:
     assert recorder.total_s("train") == 5.0
 
 
-def test_finishing_twice_adds_nothing() -> None:
+def test_finish_called_twice_adds_nothing() -> None:
     recorder = PhaseRecorder(Hand())
     recorder.enter("startup")
     recorder.finish()
@@ -56,13 +56,13 @@ def test_finishing_twice_adds_nothing() -> None:
     assert len(recorder.spans) == 1
 
 
-def test_the_clock_counts_the_process_s_own_start() -> None:
+def test_clock_since_process_start_counts_the_start_up() -> None:
     started = Clock.since_process_start()()
     assert started >= 0
     assert Clock()() < 1
     assert Clock(already_passed_s=5)() >= 5
 
 
-def test_a_wall_clock_set_back_gives_no_negative_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_clock_with_a_wall_clock_set_back_is_not_negative(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(time, "time", lambda: 0.0)
     assert 0 <= Clock.since_process_start()() < 1

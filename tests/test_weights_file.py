@@ -20,7 +20,7 @@ def _write(folder: Path, dtype: str = "float64") -> Path:
     return write_weights_file(folder, run_id="run-1", recipe=LENET, weights=initial_weights(LENET, 1), dtype=dtype)
 
 
-def test_round_trip_is_exact(tmp_path: Path) -> None:
+def test_weights_file_round_trip_is_exact(tmp_path: Path) -> None:
     trained = read_weights_file(_write(tmp_path / "new"))
     assert trained.recipe is LENET
     assert trained.run_id == "run-1"
@@ -28,23 +28,23 @@ def test_round_trip_is_exact(tmp_path: Path) -> None:
         assert (trained.weights[name] == array).all()
 
 
-def test_written_as_the_type_it_was_trained_in(tmp_path: Path) -> None:
+def test_weights_file_is_written_in_the_dtype_of_training(tmp_path: Path) -> None:
     trained = read_weights_file(_write(tmp_path, "float32"))
     expected = initial_weights(LENET, 1)["conv1.kernel"].astype(np.float32)
     assert (trained.weights["conv1.kernel"] == expected).all()
 
 
-def test_nothing_else_is_left_in_the_folder(tmp_path: Path) -> None:
+def test_weights_file_is_the_only_file_in_the_folder(tmp_path: Path) -> None:
     path = _write(tmp_path)
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_missing_file_is_named(tmp_path: Path) -> None:
+def test_read_weights_file_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"no weights file .*absent"):
         read_weights_file(tmp_path / "absent.safetensors")
 
 
-def test_a_pickle_is_refused_and_not_run(tmp_path: Path) -> None:
+def test_read_weights_file_pickle_is_refused_and_not_run(tmp_path: Path) -> None:
     class Bomb:
         def __reduce__(self) -> tuple[object, ...]:
             return (open, (str(tmp_path / "run"), "w"))
@@ -56,14 +56,14 @@ def test_a_pickle_is_refused_and_not_run(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
-def test_somebody_else_s_safetensors_file_is_refused(tmp_path: Path) -> None:
+def test_read_weights_file_foreign_safetensors_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "other.safetensors"
     save_file({"a": np.zeros(3)}, path)
     with pytest.raises(BadInput, match="was not written by"):
         read_weights_file(path)
 
 
-def test_missing_weights_are_refused(tmp_path: Path) -> None:
+def test_read_weights_file_missing_weights_is_refused(tmp_path: Path) -> None:
     weights = initial_weights(LENET, 1)
     del weights["conv1.bias"]
     path = write_weights_file(tmp_path, run_id="run-1", recipe=LENET, weights=weights, dtype="float32")
@@ -71,7 +71,7 @@ def test_missing_weights_are_refused(tmp_path: Path) -> None:
         read_weights_file(path)
 
 
-def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+def test_write_weights_file_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(NotWritable, match="choose another --export-dir"):
         _write(tmp_path / "file" / "weights")

@@ -1,10 +1,9 @@
-"""One checkpoint as one safetensors file: no code runs when it is read, and a hash tells whether it is whole."""
+"""One checkpoint as one safetensors file: reading it runs no code, and a hash shows whether it is complete."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import stat
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -12,7 +11,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from jobs.checkpoint.metadata import CheckpointMetadata, parse_state
+from jobs.checkpoint.metadata import CheckpointMetadata
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,29 +19,28 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-FORMAT: Final = "mnist-jobs checkpoint 1"
-LARGEST_BYTES: Final = 2**28
+FORMAT: Final = "mnist-jobs checkpoint 2"
+MAX_BYTES: Final = 2**28
 """Far more than any recipe's state: nothing larger is opened."""
-
-Arrays = dict[str, "NDArray[Any]"]
 
 
 class CorruptCheckpoint(ValueError):
-    """A file that is no whole checkpoint of ours; the message says why, without the file's name."""
+    """A file that is no complete checkpoint of ours; the message says why, without the file's name."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    state: CheckpointMetadata
-    arrays: Arrays
+    path: Path
+    metadata: CheckpointMetadata
+    arrays: dict[str, NDArray[Any]]
 
 
-def encode(state: CheckpointMetadata, arrays: Mapping[str, NDArray[Any]]) -> bytes:
+def encode(metadata: CheckpointMetadata, arrays: Mapping[str, NDArray[Any]]) -> bytes:
     """The file's content."""
-    text = state.to_text()
-    # safetensors writes an array's memory as it lies.
+    text = metadata.model_dump_json()
+    # safetensors writes an array's memory as it is, whatever its order.
     packed = {name: np.asarray(array, order="C") for name, array in arrays.items()}
-    return save(packed, metadata={"format": FORMAT, "state": text, "sha256": _digest(text, packed)})
+    return save(packed, metadata={"format": FORMAT, "run": text, "sha256": _digest(text, packed)})
 
 
 def decode(path: Path) -> Checkpoint:
@@ -51,34 +49,25 @@ def decode(path: Path) -> Checkpoint:
     Raises:
         CorruptCheckpoint: it cannot be read, is cut short, altered, or something else altogether.
     """
-    metadata, arrays = _open(path)
-    if metadata.get("format") != FORMAT:
-        raise CorruptCheckpoint(f"its format is {metadata.get('format')!r}, not {FORMAT!r}")
-    text = metadata.get("state", "")
-    if metadata.get("sha256") != _digest(text, arrays):
-        raise CorruptCheckpoint("its content does not have the hash it was written with")
     try:
-        return Checkpoint(state=parse_state(text), arrays=arrays)
-    except (ValueError, RecursionError) as error:
-        raise CorruptCheckpoint(f"what it says of the run cannot be read ({_one_line(error)})") from error
-
-
-def _open(path: Path) -> tuple[dict[str, str], Arrays]:
-    try:
-        status = path.stat()
-    except OSError as error:
-        raise CorruptCheckpoint(f"it cannot be looked at ({error.strerror or error})") from error
-    if not stat.S_ISREG(status.st_mode):
-        raise CorruptCheckpoint("it is no regular file")
-    if status.st_size > LARGEST_BYTES:
-        raise CorruptCheckpoint(f"its {status.st_size} bytes are more than any checkpoint has")
-    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise CorruptCheckpoint(f"it is larger than any checkpoint ({path.stat().st_size} bytes)")
         # AttributeError: safetensors has types that NumPy has not.
         with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-            return metadata, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-    except (SafetensorError, OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise CorruptCheckpoint(f"it is no whole safetensors file ({error})") from error
+            header = file.metadata() or {}
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+    except (SafetensorError, OSError, TypeError, KeyError, AttributeError) as error:
+        raise CorruptCheckpoint(f"it is no complete safetensors file ({error})") from error
+    if header.get("format") != FORMAT:
+        raise CorruptCheckpoint(f"its format is {header.get('format')!r}, not {FORMAT!r}")
+    text = header.get("run", "")
+    if header.get("sha256") != _digest(text, arrays):
+        raise CorruptCheckpoint("its content does not have the hash it was written with")
+    try:
+        metadata = CheckpointMetadata.model_validate_json(text, strict=True)
+    except ValueError as error:
+        raise CorruptCheckpoint(f"what it says of the run cannot be read ({_one_line(error)})") from error
+    return Checkpoint(path=path, metadata=metadata, arrays=arrays)
 
 
 def _digest(text: str, arrays: Mapping[str, NDArray[Any]]) -> str:

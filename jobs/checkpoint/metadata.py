@@ -1,151 +1,173 @@
-"""What a checkpoint says of a run, beside the trainer's own arrays."""
+"""What a checkpoint says of its run, beside the trainer's arrays: how far it has come, and its attempts so far."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from jobs.checkpoint.progress import EpochOutcome
-from jobs.report.schema import Count, EarlierAttempt, PhaseName, RunId
+from jobs.report.configuration import Count, Number, RunId
+from jobs.report.schema import EarlierAttempt, EpochResult, Report
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from jobs.adapter import RunSpec
-    from jobs.checkpoint.progress import Extent
-    from jobs.report import Report
-    from jobs.report.schema import Config
+    from jobs.datasets import ImageDataset
+    from jobs.phases import PhaseRecorder
 
-RunFingerprint = dict[str, str | int | float]
-"""What must be equal for a run to go on: its configuration, the data's hash, the framework and its version."""
+RunFingerprint = dict[str, str]
+"""All that must be equal for a run to be resumed, by name; see :func:`jobs.training.request.run_fingerprint`."""
 
-
-def identity_of(config: Config | RunSpec, *, recipe: str, framework: str, dataset_sha256: str) -> RunFingerprint:
-    """The identity of a run with this configuration."""
-    return {
-        "framework": framework,
-        "recipe": recipe,
-        "protocol": config.protocol,
-        "seed": config.seed,
-        "epochs": config.epochs,
-        "batch_size": config.batch_size,
-        "learning_rate": config.learning_rate,
-        "dataset_sha256": dataset_sha256,
-        "precision": config.precision,
-        "execution": config.execution,
-        "input": config.input,
-        "device": config.device,
-    }
+MIN_S, MAX_S = 1e-12, 1e9
+"""Times that a clock can have measured, beside 0."""
+MAX_DIFFERENCES = 8
+"""So many are named in an error line."""
 
 
-def identity_of_report(report: Report) -> RunFingerprint:
-    """The same of a run that was reported."""
-    config, framework = report.config, report.environment.framework
-    return identity_of(
-        config,
-        recipe=config.recipe,
-        framework=f"{framework.name} {framework.version}",
-        dataset_sha256=config.dataset.sha256,
-    )
-
-
-LAST_ATTEMPT: Final = 10**9
-PositiveInt = Annotated[int, Field(ge=1, le=LAST_ATTEMPT)]
-LONGEST_S: Final = 1e9
-CLOCK_S: Final = 1e-9
-"""A phase takes no time at all, or some that a clock can tell; a speed is found by dividing by it."""
-
-
-class _Part(BaseModel):
-    # A checkpoint may come from anywhere: what is not expected is refused.
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, ser_json_inf_nan="constants")
-
-
-def _told_by_a_clock(seconds: float) -> float:
-    if 0 < seconds < CLOCK_S:
-        raise ValueError("no clock tells so short a time")
+def _check_seconds(seconds: float) -> float:
+    # Images per second are found by dividing by it.
+    if seconds != 0 and not MIN_S <= seconds <= MAX_S:
+        raise ValueError(f"{seconds:g} s is no time that a clock can have measured")
     return seconds
 
 
-class PhaseTime(_Part):
-    """Seconds that went into the phases of one name in one epoch."""
-
-    name: PhaseName
-    epoch: PositiveInt | None
-    seconds: Annotated[float, Field(ge=0, le=LONGEST_S), AfterValidator(_told_by_a_clock)]
+Seconds = Annotated[float, AfterValidator(_check_seconds)]
 
 
-class CheckpointMetadata(_Part):
-    """Where a run stands: ``step`` steps of epoch ``epoch`` are done."""
+@dataclass(frozen=True, kw_only=True)
+class Extent:
+    """How much there is to train."""
 
-    identity: RunFingerprint
+    epochs: int
+    steps: int
+    """Steps of one epoch."""
+    train_examples: int
+    test_examples: int
+
+
+def extent_of(spec: RunSpec, data: ImageDataset) -> Extent:
+    examples = len(data.train_images)
+    steps = -(-examples // spec.batch_size)
+    return Extent(epochs=spec.epochs, steps=steps, train_examples=examples, test_examples=len(data.test_images))
+
+
+class TrainingProgress(BaseModel):
+    """How far a run has come, over all its attempts."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    epoch: Number = 1
+    """The epoch in progress; one past the last when all are done."""
+    step: Count = 0
+    """Steps of it that are done."""
+    epochs: list[EpochResult] = []
+    """The finished ones."""
+    examples_evaluated: Count | None = None
+    steady_images: Count = 0
+    """Images of the finished epochs' ``train`` phases: each attempt's first step compiles and is not among them."""
+    steady_s: Seconds = 0.0
+    first_step_images: Count = 0
+    """Images of the first steps that attempts took in the epoch in progress."""
+    earlier_wall_s: Seconds = 0.0
+    """Training time that earlier attempts spent on the epoch in progress."""
+    earlier_steady_s: Seconds = 0.0
+    """Its part in ``train`` phases."""
+
+    def wall_s(self, recorder: PhaseRecorder) -> float:
+        """Training time of the epoch in progress so far, in all attempts."""
+        return self.earlier_wall_s + recorder.total_s("first_step", "train", epoch=self.epoch)
+
+    def epoch_steady_s(self, recorder: PhaseRecorder) -> float:
+        return self.earlier_steady_s + recorder.total_s("train", epoch=self.epoch)
+
+    def snapshot(self, recorder: PhaseRecorder) -> TrainingProgress:
+        """The progress as the next attempt needs it, for which this one is an earlier one."""
+        times = {"earlier_wall_s": self.wall_s(recorder), "earlier_steady_s": self.epoch_steady_s(recorder)}
+        return self.model_copy(update={"epochs": list(self.epochs), **times})
+
+    def finish_epoch(self, result: EpochResult, steady_s: float, train_examples: int) -> None:
+        """Add the epoch in progress to the finished ones and go to the next."""
+        self.epochs.append(result)
+        self.steady_s += steady_s
+        self.steady_images += train_examples - self.first_step_images
+        self.epoch, self.step, self.first_step_images = self.epoch + 1, 0, 0
+        self.earlier_wall_s = self.earlier_steady_s = 0.0
+
+    def check(self, extent: Extent) -> None:
+        """Check that a run of ``extent`` can have come this far.
+
+        Raises:
+            ValueError: it cannot; the message says which value is impossible.
+        """
+        finished = [epoch.epoch for epoch in self.epochs]
+        if finished != list(range(1, self.epoch)):
+            raise ValueError(f"epoch {self.epoch} is in progress, but the finished ones are {finished}")
+        last = extent.epochs + 1
+        if self.epoch > last or self.step > (extent.steps if self.epoch < last else 0):
+            raise ValueError(
+                f"it is {self.step} steps into epoch {self.epoch}, of {extent.epochs} epochs of {extent.steps} steps"
+            )
+        if self.examples_evaluated not in {None, extent.test_examples}:
+            raise ValueError(f"{self.examples_evaluated} test images were evaluated, of {extent.test_examples}")
+        for images, epochs in ((self.first_step_images, 1), (self.steady_images, len(finished))):
+            if images > extent.train_examples * epochs:
+                raise ValueError(f"{images} images were trained in {epochs} epochs of {extent.train_examples}")
+        for epoch in self.epochs:
+            _check_seconds(epoch.wall_s)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attempt:
+    """One attempt of a run, what it runs on, and the attempts before it."""
+
+    run_id: str
+    number: int = 1
+    started_at: datetime
+    device: str
+    cpu_model: str | None
+    earlier: list[EarlierAttempt] = field(default_factory=list)
+
+    def hardware_changes(self) -> str | None:
+        """What is not as it was at some earlier attempt, in words; ``None`` if nothing."""
+        changes = []
+        for what, before, now in (
+            ("the device", {one.device for one in self.earlier}, self.device),
+            ("the CPU", {one.cpu_model for one in self.earlier}, self.cpu_model),
+        ):
+            others = sorted(str(name) for name in before - {now})
+            if others:
+                changes.append(f"{what} was {' and '.join(map(repr, others))} and is {now!r}")
+        return f"{' and '.join(changes)}: the run's speed is that of all attempts together" if changes else None
+
+
+class CheckpointMetadata(BaseModel):
+    """The text part of a checkpoint. What is not expected is refused, since a checkpoint may come from anywhere."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    fingerprint: RunFingerprint
     run_id: RunId
-    attempt: PositiveInt
-    epoch: PositiveInt
-    step: Count
-    epochs: list[EpochOutcome]
-    examples_evaluated: Count | None
-    spent: list[PhaseTime]
-    first_step_images: list[tuple[PositiveInt, Count]] = Field(
-        description="epoch and images of each first step, one an attempt: they compile and are not steady training"
-    )
-    attempts: Annotated[list[EarlierAttempt], Field(min_length=1)] = Field(
-        description="all attempts so far, the one that wrote this last"
-    )
-    saved_at_utc: AwareDatetime
-
-    def to_text(self) -> str:
-        return self.model_dump_json()
+    progress: TrainingProgress
+    attempts: list[EarlierAttempt] = Field(min_length=1, description="the one that wrote this checkpoint last")
 
 
-def parse_state(text: str) -> CheckpointMetadata:
-    """Read :meth:`CheckpointMetadata.to_text`.
+class FinishedRun(BaseModel):
+    """What the checkpoint folder keeps of a finished run, so that the same command can give its report again."""
 
-    Raises:
-        ValueError: not a state, or one that contradicts itself.
-    """
-    state = CheckpointMetadata.model_validate_json(text)
-    finished = [epoch.epoch for epoch in state.epochs]
-    if finished != list(range(1, state.epoch)):
-        raise ValueError(f"epoch {state.epoch} is in progress, but the finished ones are {finished}")
-    if not all(0 <= epoch.accuracy_ratio <= 1 for epoch in state.epochs):
-        raise ValueError("an accuracy is no share between 0 and 1")
-    numbers = [attempt.attempt for attempt in state.attempts]
-    if numbers != sorted({*numbers}) or numbers[-1] != state.attempt:
-        raise ValueError(f"attempt {state.attempt} wrote it, but the attempts are {numbers}")
-    if not all(seconds <= LONGEST_S for attempt in state.attempts for seconds in attempt.phases_s.values()):
-        raise ValueError(f"an attempt took more than {LONGEST_S:g} s")
-    return state
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    fingerprint: RunFingerprint
+    report: Report
 
 
-def check_extent(state: CheckpointMetadata, extent: Extent) -> None:
-    """Compare how far the run has come with how far it can go.
-
-    Raises:
-        ValueError: it has come further, or has seen more than there is.
-    """
-    last = extent.epochs + 1
-    if state.epoch > last or state.step > (extent.steps if state.epoch < last else 0):
-        raise ValueError(
-            f"it is {state.step} steps into epoch {state.epoch}, of {extent.epochs} epochs of {extent.steps} steps"
-        )
-    if state.examples_evaluated not in {None, extent.test_examples}:
-        raise ValueError(f"{state.examples_evaluated} test images were evaluated, of {extent.test_examples}")
-    first: dict[int, int] = {}
-    for epoch, images in state.first_step_images:
-        first[epoch] = first.get(epoch, 0) + images
-    if any(epoch > extent.epochs or images > extent.train_examples for epoch, images in first.items()):
-        raise ValueError(f"first steps had {first} images by epoch, of {extent.train_examples}")
-
-
-def differences(saved: RunFingerprint, wanted: RunFingerprint) -> list[str]:
-    """The names in which two runs differ, with both values, in words."""
-
-    def show(value: Any) -> str:
-        return "missing" if value is None else str(value)
-
-    names = sorted({*saved, *wanted})
-    return [
-        f"{name} is {show(saved.get(name))} there and {show(wanted.get(name))} here"
-        for name in names
+def differences(saved: RunFingerprint, wanted: RunFingerprint) -> str:
+    """The fields in which two runs differ, with both values, in words; empty if in none."""
+    lines = [
+        f"{name} is {saved.get(name, 'missing')} there and {wanted.get(name, 'missing')} here"
+        for name in sorted({*saved, *wanted})
         if saved.get(name) != wanted.get(name)
     ]
+    more = f"; and {len(lines) - MAX_DIFFERENCES} more" if len(lines) > MAX_DIFFERENCES else ""
+    return "; ".join(lines[:MAX_DIFFERENCES]) + more

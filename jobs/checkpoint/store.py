@@ -1,26 +1,17 @@
-"""Which checkpoint a run goes on from, when the next is due, and which are kept."""
+"""The checkpoint folder: from which checkpoint a run is resumed, which are kept, and what a finished run leaves."""
 
 from __future__ import annotations
 
 import re
-from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
+from itertools import count
 from typing import TYPE_CHECKING, Final
 
-from jobs.checkpoint.codec import CorruptCheckpoint, decode, encode
-from jobs.checkpoint.metadata import (
-    LAST_ATTEMPT,
-    CheckpointMetadata,
-    PhaseTime,
-    check_extent,
-    differences,
-    identity_of_report,
-)
-from jobs.checkpoint.resume import Resumed
+from jobs.checkpoint.codec import Checkpoint, CorruptCheckpoint, decode, encode
+from jobs.checkpoint.metadata import CheckpointMetadata, FinishedRun, TrainingProgress, differences
 from jobs.errors import BadInput
 from jobs.io.atomic_file import pending_file, sync_folder
-from jobs.report import read, to_text
 from jobs.report.schema import EarlierAttempt
 
 if TYPE_CHECKING:
@@ -28,234 +19,209 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from jobs.adapter import Trainer
-    from jobs.checkpoint.metadata import RunFingerprint
-    from jobs.checkpoint.progress import Extent, TrainingProgress
-    from jobs.checkpoint.resume import Attempt, HardwareInfo
+    from jobs.checkpoint.metadata import Attempt, Extent, RunFingerprint
     from jobs.phases import PhaseRecorder
     from jobs.report import Report
 
-KEPT: Final = 2
+MAX_KEPT: Final = 2
 NAME: Final = re.compile(r"(?P<run_id>[A-Za-z0-9][A-Za-z0-9._-]*)-e(?P<epoch>\d{6})-s(?P<step>\d{6})\.safetensors")
 FINISHED_SUFFIX: Final = ".finished"
 UNFINISHED: Final = frozenset({"interrupted", "failed"})
-"""Statuses after which a run may go on."""
-FOREIGN_SUFFIXES: Final = frozenset({".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".bin", ".keras", ".h5", ".hdf5"})
-"""Where frameworks keep what runs code when it is loaded: such a file is never opened."""
-
-
-class NullCheckpointStore:
-    """Keeps nothing, where no checkpoint folder was given."""
-
-    keeps = False
-    every_steps: int | None = None
-
-    def finished(self, identity: RunFingerprint) -> None:
-        pass
-
-    def resume(self, identity: RunFingerprint, trainer: Trainer) -> None:
-        pass
-
-    def begin(self, identity: RunFingerprint, attempt: Attempt, here: HardwareInfo) -> Attempt:  # noqa: ARG002
-        return attempt
-
-    def save(self, trainer: Trainer, outcome: TrainingProgress, recorder: PhaseRecorder) -> None:
-        pass
-
-    def finish(self, report: Report) -> None:
-        pass
+"""Statuses after which a run may be resumed."""
+UNSAFE_SUFFIXES: Final = frozenset({".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".bin", ".keras", ".h5", ".hdf5"})
+"""Formats of frameworks that can run code when they are loaded: such a file is never opened."""
 
 
 class CheckpointStore:
     """The checkpoints of one run in one folder.
 
-    A checkpoint that cannot be written costs the run nothing but that checkpoint: it is said, and the run goes on.
+    A checkpoint that cannot be written is reported and costs the run nothing else.
     """
-
-    keeps = True
 
     def __init__(
         self,
         folder: Path,
         *,
+        fingerprint: RunFingerprint,
         extent: Extent,
         every_steps: int | None,
-        say: Callable[[str], None],
+        log: Callable[[str], None],
         warn: Callable[[str, str], None],
     ) -> None:
         self.every_steps = every_steps
         self._folder = folder
+        self._fingerprint = fingerprint
         self._extent = extent
-        self._say = say
+        self._log = log
         self._warn = warn
-        self._refused: set[Path] = set()
+        self._rejected: set[Path] = set()
         self._saved_at: tuple[int, int] | None = None
         self._warned = False
 
-    def finished(self, identity: RunFingerprint) -> Report | None:
+    def finished_report(self) -> Report | None:
         """The report of the run that was finished in this folder, if one was.
 
         Raises:
             BadInput: it is of another configuration.
         """
-        for path in sorted(path for path in self._files() if path.name.endswith(FINISHED_SUFFIX)):
+        for path in (path for path in self._files() if path.name.endswith(FINISHED_SUFFIX)):
             try:
-                report = self._read_report(path)
-            except BadInput as error:
-                self._refuse(path, str(error))
+                finished = FinishedRun.model_validate_json(path.read_bytes(), strict=True)
+            except (OSError, ValueError) as error:
+                self._reject(path, " ".join(str(error).split())[:200])
                 continue
-            self._must_be_equal(path, identity_of_report(report), identity)
-            return report
+            self._require_equal(path, finished.fingerprint)
+            if finished.report.status not in UNFINISHED:
+                return finished.report
         return None
 
-    def resume(self, identity: RunFingerprint, trainer: Trainer) -> Resumed | None:
-        """Give ``trainer`` the newest good checkpoint's state; ``None``, and nothing done, where there is none.
+    def resume(self, trainer: Trainer) -> Checkpoint | None:
+        """Load the newest good checkpoint into ``trainer``; ``None``, and nothing changed, if there is none.
 
         Raises:
             BadInput: the newest good checkpoint is of another configuration.
         """
-        self._reject_unsafe_files()
+        for path in self._files():
+            if path.suffix.lower() in UNSAFE_SUFFIXES:
+                self._reject(path, "such files can run code when they are loaded and are never opened")
         for path in self._checkpoints():
             try:
                 checkpoint = decode(path)
             except CorruptCheckpoint as error:
-                self._refuse(path, str(error))
+                self._reject(path, str(error))
                 continue
-            self._must_be_equal(path, checkpoint.state.identity, identity)
+            self._require_equal(path, checkpoint.metadata.fingerprint)
+            progress = checkpoint.metadata.progress
             try:
-                check_extent(checkpoint.state, self._extent)
+                progress.check(self._extent)
                 trainer.load_state(checkpoint.arrays)
             except ValueError as error:
-                self._refuse(path, str(error))
+                self._reject(path, str(error))
                 continue
-            self._saved_at = (checkpoint.state.epoch, checkpoint.state.step)
-            return Resumed(path=path, state=checkpoint.state)
+            self._saved_at = (progress.epoch, progress.step)
+            return checkpoint
         return None
 
-    def begin(self, identity: RunFingerprint, attempt: Attempt, here: HardwareInfo) -> Attempt:
-        """Tell which attempt of which run is to be kept; what comes back has a number that no other attempt has.
+    def resume_or_start(self, trainer: Trainer, attempt: Attempt) -> tuple[Attempt, TrainingProgress]:
+        """Resume from the last checkpoint, or start ``attempt`` as a new run's first.
 
-        An attempt that ended before its first checkpoint had a number, too, and so has one that runs beside this one.
+        Raises:
+            BadInput: the newest good checkpoint is of another configuration.
         """
-        self._identity, self._here = identity, here
-        self._attempt = replace(attempt, number=self._reserve_attempt_number(attempt))
+        checkpoint = self.resume(trainer)
+        if checkpoint is None:
+            return self.register_attempt(attempt), TrainingProgress()
+        metadata, progress = checkpoint.metadata, checkpoint.metadata.progress
+        attempt = replace(
+            attempt, run_id=metadata.run_id, number=metadata.attempts[-1].attempt + 1, earlier=metadata.attempts
+        )
+        hardware_changes = attempt.hardware_changes()
+        if hardware_changes is not None:
+            self._warn("resumed_on_other_hardware", hardware_changes)
+        self._warn("resumed", "what disturbed the attempts before this one is in their own reports, if any")
+        attempt = self.register_attempt(attempt)
+        self._log(
+            f"going on from {str(checkpoint.path)!r}, {progress.step} steps into epoch {progress.epoch}: "
+            f"attempt {attempt.number} of run {attempt.run_id}"
+        )
+        return attempt, progress
+
+    def register_attempt(self, attempt: Attempt) -> Attempt:
+        """Start ``attempt``; the result has a number that no other attempt of its run has.
+
+        Its number or a later one: an attempt that ended before its first checkpoint had one, and so has one that runs
+        at the same time.
+        """
+        for number in count(attempt.number):
+            try:
+                (self._folder / f"{attempt.run_id}.attempt-{number}").touch(exist_ok=False)
+            except FileExistsError:
+                continue
+            except OSError as error:
+                self._log(f"the number of this attempt cannot be kept in {str(self._folder)!r} ({error.strerror})")
+            self._attempt = replace(attempt, number=number)
+            break
         return self._attempt
 
-    def _reserve_attempt_number(self, attempt: Attempt) -> int:
-        number = attempt.number
-        with suppress(OSError), pending_file(b"", self._folder, attempt.run_id) as part:
-            while True:
-                try:
-                    part.link(self._folder / f"{attempt.run_id}.attempt-{number}")
-                except FileExistsError:
-                    number += 1
-                else:
-                    break
-        return number
-
-    def save(self, trainer: Trainer, outcome: TrainingProgress, recorder: PhaseRecorder) -> None:
-        """Write a checkpoint of where the run stands, and let go of all but the last two."""
-        position = (outcome.epoch, outcome.step)
+    def save(self, trainer: Trainer, progress: TrainingProgress, recorder: PhaseRecorder) -> None:
+        """Write a checkpoint of the run as it is now, and delete all but the last two."""
+        position = (progress.epoch, progress.step)
         if position in {self._saved_at, (1, 0)}:
             return
-        content = encode(self._state(outcome, recorder), trainer.state())
-        path = self._folder / f"{self._attempt.run_id}-e{outcome.epoch:06d}-s{outcome.step:06d}.safetensors"
+        run_id = self._attempt.run_id
+        content = encode(self._metadata(progress, recorder), trainer.state())
+        path = self._folder / f"{run_id}-e{progress.epoch:06d}-s{progress.step:06d}.safetensors"
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            with pending_file(content, self._folder, self._attempt.run_id) as part:
-                part.replace(path)
-            sync_folder(self._folder)
+            self._write(content, path)
             self._saved_at = position
-            self._refused.discard(path)
-            self._prune()
+            self._rejected.discard(path)
+            own = [path for path in self._checkpoints() if path.name.startswith(f"{run_id}-e")]
+            for old in [path for path in own if path not in self._rejected][MAX_KEPT:]:
+                old.unlink(missing_ok=True)
         except OSError as error:
             text = f"checkpoint {str(path)!r} cannot be written ({error.strerror or error}); the run goes on without it"
             if not self._warned:
                 self._warn("checkpoint_not_written", text)
             self._warned = True
-            self._say(text)
+            self._log(text)
 
     def finish(self, report: Report) -> None:
-        """Keep the finished run's report, so that a job started once more gives it again and trains nothing."""
+        """Keep the finished run's report: the same command, started again, gives it and trains nothing."""
         path = self._folder / f"{report.run_id}{FINISHED_SUFFIX}"
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            with pending_file(to_text(report).encode(), self._folder, report.run_id) as part:
-                part.replace(path)
-            sync_folder(self._folder)
+            self._write(FinishedRun(fingerprint=self._fingerprint, report=report).model_dump_json().encode(), path)
         except OSError as error:
-            self._say(f"{str(path)!r} cannot be written ({error.strerror or error}); a job started again would go on")
+            self._log(f"{str(path)!r} cannot be written ({error.strerror or error}); a job started again would go on")
 
-    def _state(self, outcome: TrainingProgress, recorder: PhaseRecorder) -> CheckpointMetadata:
-        now = datetime.now(UTC)
-        attempt, here = self._attempt, self._here
+    def _write(self, content: bytes, path: Path) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with pending_file(content, self._folder, path.stem) as file:
+            file.replace(path)
+        sync_folder(self._folder)
+
+    def _metadata(self, progress: TrainingProgress, recorder: PhaseRecorder) -> CheckpointMetadata:
+        attempt = self._attempt
         this = EarlierAttempt(
             attempt=attempt.number,
             started_at_utc=attempt.started_at,
-            saved_at_utc=now,
-            epoch=outcome.epoch,
-            step=outcome.step,
-            device=here.device,
-            cpu_model=here.cpu_model,
+            saved_at_utc=datetime.now(UTC),
+            epoch=progress.epoch,
+            step=progress.step,
+            device=attempt.device,
+            cpu_model=attempt.cpu_model,
             phases_s=recorder.seconds_by_name(),
         )
         return CheckpointMetadata(
-            identity=self._identity,
+            fingerprint=self._fingerprint,
             run_id=attempt.run_id,
-            attempt=attempt.number,
-            epoch=outcome.epoch,
-            step=outcome.step,
-            epochs=list(outcome.epochs),
-            examples_evaluated=outcome.examples_evaluated,
-            spent=[
-                PhaseTime(name=name, epoch=epoch, seconds=seconds)
-                for (name, epoch), seconds in recorder.spent().items()
-            ],
-            first_step_images=list(outcome.first_step_images),
+            progress=progress.snapshot(recorder),
             attempts=[*attempt.earlier, this],
-            saved_at_utc=now,
         )
 
     def _checkpoints(self) -> list[Path]:
-        """The furthest first: a clock that was set back misleads nobody."""
-        found = [(match, path) for path in self._files() if (match := NAME.fullmatch(path.name))]
-        found.sort(key=lambda one: (one[0]["epoch"], one[0]["step"], one[0]["run_id"]), reverse=True)
-        return [path for _, path in found]
-
-    def _prune(self) -> None:
-        own = [path for path in self._checkpoints() if path.name.startswith(f"{self._attempt.run_id}-e")]
-        for path in [path for path in own if path not in self._refused][KEPT:]:
-            path.unlink(missing_ok=True)
+        """The furthest first, whatever the files' times say."""
+        named = [(match, path) for path in self._files() if (match := NAME.fullmatch(path.name))]
+        named.sort(key=lambda pair: (pair[0]["epoch"], pair[0]["step"], pair[0]["run_id"]), reverse=True)
+        return [path for _, path in named]
 
     def _files(self) -> list[Path]:
+        """All regular files: reading a pipe could wait for ever."""
         try:
-            return list(self._folder.iterdir())
+            return sorted(path for path in self._folder.iterdir() if path.is_file())
         except OSError as error:
             raise BadInput(
                 f"checkpoint folder {str(self._folder)!r} cannot be read ({error.strerror or error}); "
                 "fix its owner or mode, or choose another with --checkpoint-dir"
             ) from error
 
-    def _read_report(self, path: Path) -> Report:
-        if not path.is_file():
-            raise BadInput("it is no regular file")
-        report = read(path)
-        if report.status in UNFINISHED or report.attempt > LAST_ATTEMPT:
-            raise BadInput(f"attempt {report.attempt} with status {report.status} is no end of a run")
-        return report
+    def _reject(self, path: Path, reason: str) -> None:
+        self._rejected.add(path)
+        self._log(f"checkpoint {str(path)!r} is refused: {reason}")
 
-    def _reject_unsafe_files(self) -> None:
-        for path in sorted(self._files()):
-            if path.suffix.lower() in FOREIGN_SUFFIXES:
-                self._refuse(path, "such files can run code when they are loaded and are never opened")
-
-    def _refuse(self, path: Path, reason: str) -> None:
-        self._refused.add(path)
-        self._say(f"checkpoint {str(path)!r} is refused: {reason}")
-
-    def _must_be_equal(self, path: Path, saved: RunFingerprint, wanted: RunFingerprint) -> None:
-        found = differences(saved, wanted)
-        if found:
+    def _require_equal(self, path: Path, saved: RunFingerprint) -> None:
+        different = differences(saved, self._fingerprint)
+        if different:
             raise BadInput(
-                f"checkpoint {str(path)!r} is of another run: {'; '.join(found)}; "
-                "give the options it was started with, or another --checkpoint-dir"
+                f"checkpoint {str(path)!r} is of another run: {different}; "
+                "give the options and the release it was started with, or another --checkpoint-dir"
             )

@@ -1,4 +1,4 @@
-"""Are a checkpoint's arrays the ones a trainer expects?"""
+"""Checks that a checkpoint's arrays are the ones a trainer expects."""
 
 from __future__ import annotations
 
@@ -10,18 +10,19 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-def validate_arrays(found: Mapping[str, NDArray[Any]], expected: Mapping[str, NDArray[Any]]) -> None:
+def validate_arrays(saved: Mapping[str, NDArray[Any]], expected: Mapping[str, NDArray[Any]]) -> None:
     """Compare names, types and shapes.
 
     Raises:
         ValueError: they differ; the message names the first few differences.
     """
-    kinds = [{name: f"{array.dtype} {array.shape}" for name, array in arrays.items()} for arrays in (found, expected)]
-    there, here = kinds
+    is_kind, should_be = (
+        {name: f"{array.dtype} {array.shape}" for name, array in arrays.items()} for arrays in (saved, expected)
+    )
     wrong = [
-        f"{name} is {there.get(name, 'missing')} and should be {here.get(name, 'absent')}"
-        for name in sorted({*there, *here})
-        if there.get(name) != here.get(name)
+        f"{name} is {is_kind.get(name, 'missing')} and should be {should_be.get(name, 'absent')}"
+        for name in sorted({*is_kind, *should_be})
+        if is_kind.get(name) != should_be.get(name)
     ]
     if wrong:
         rest = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""

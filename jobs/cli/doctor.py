@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from jobs import datasets
 from jobs.errors import JobError
 from jobs.exit_codes import ExitCode
-from jobs.report import check_writable
+from jobs.io.atomic_file import check_writable
 from jobs.telemetry import monitor
 
 if TYPE_CHECKING:
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from jobs.adapter import DeviceChoice, Framework, FrameworkDevice
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Finding:
-    """One line: ``note`` is worth knowing but stops no job."""
+    """One line. A ``note`` is worth knowing but fails no job."""
 
-    state: Literal["ok", "note", "fail"]
+    status: Literal["ok", "note", "fail"]
     subject: str
     text: str
     exit_code: ExitCode = ExitCode.DONE
@@ -31,63 +31,59 @@ class Finding:
 def examine(
     load_framework: Callable[[], Framework], *, device: DeviceChoice, dataset: str, report_dir: Path
 ) -> Iterator[Finding]:
-    """Look at one thing after another; a failure does not hide what comes after it."""
+    """Check one thing after another; a failure does not hide what comes after it."""
     yield _nvml()
-    chosen = yield from _framework(load_framework, device)
-    if chosen is not None:
-        yield from _metrics(chosen)
-    yield _attempt("dataset", lambda: _dataset_text(dataset))
-    yield _attempt("report folder", lambda: _report_dir_text(report_dir))
+    selected = yield from _framework(load_framework, device)
+    if selected is not None:
+        yield from _metrics(selected)
+    yield _checked("dataset", lambda: _dataset_text(dataset))
+    yield _checked("report folder", lambda: _report_dir_text(report_dir))
 
 
 def _nvml() -> Finding:
     status = monitor.probe()
     if not status.available:
-        return Finding(state="note", subject="NVML", text=f"{status.error}; GPU figures will be null in the report")
+        return Finding("note", "NVML", f"{status.error}; GPU figures will be null in the report")
     names = ", ".join(f"{device.name} ({device.uuid})" for device in status.devices) or "no device"
-    return Finding(state="ok", subject="NVML", text=f"driver {status.driver_version}: {names}")
+    return Finding("ok", "NVML", f"driver {status.driver_version}: {names}")
 
 
 def _framework(
-    load_framework: Callable[[], Framework], device: DeviceChoice
+    load_framework: Callable[[], Framework], choice: DeviceChoice
 ) -> Generator[Finding, None, FrameworkDevice | None]:
+    subject = "framework"
     try:
         framework = load_framework()
+        versions = framework.versions()
+        cuda = f"CUDA {versions.cuda_runtime}, cuDNN {versions.cudnn}" if versions.cuda_runtime else "no CUDA"
+        yield Finding("ok", subject, f"{versions.name} {versions.version} ({cuda})")
+        subject = "device"
+        device = framework.select_device(choice)
     except JobError as error:
-        yield Finding(state="fail", subject="framework", text=str(error), exit_code=error.exit_code)
+        yield _failure(subject, error)
         return None
-    versions = framework.versions()
-    cuda = f"CUDA {versions.cuda_runtime}, cuDNN {versions.cudnn}" if versions.cuda_runtime else "no CUDA"
-    yield Finding(state="ok", subject="framework", text=f"{versions.name} {versions.version} ({cuda})")
-    try:
-        chosen = framework.select_device(device)
-    except JobError as error:
-        yield Finding(state="fail", subject="device", text=str(error), exit_code=error.exit_code)
-        return None
-    if chosen.kind == "cpu" and device == "auto":
-        text = "no GPU is usable here, jobs run on the CPU; --device gpu says why"
-        yield Finding(state="note", subject="device", text=text)
+    if device.kind == "cpu" and choice == "auto":
+        yield Finding("note", subject, "no GPU is usable here, jobs run on the CPU; --device gpu says why")
     else:
-        yield Finding(state="ok", subject="device", text=chosen.name)
-    return chosen
+        yield Finding("ok", subject, device.name)
+    return device
 
 
 def _metrics(device: FrameworkDevice) -> Iterator[Finding]:
-    """What telemetry can read of the job's own GPU: what works by its source, what does not by its reason."""
-    status = monitor.probe(device)
-    working: dict[str, list[str]] = {}
+    """What telemetry can read of the job's own GPU: the metrics by source, and those that are missing by reason."""
+    available: dict[str, list[str]] = {}
     missing: dict[str, list[str]] = {}
-    for name, capability in status.capabilities.items():
+    for name, capability in monitor.probe(device).capabilities.items():
         if capability.supported:
-            # A line for each call; NVML's field values come by one.
+            # A line for each NVML call; one call reads all field values.
             source = str(capability.source)
-            working.setdefault("field values" if source.startswith("NVML_FI_") else source, []).append(name)
+            available.setdefault("field values" if source.startswith("NVML_FI_") else source, []).append(name)
         else:
             missing.setdefault(str(capability.error), []).append(name)
-    for source, names in working.items():
-        yield Finding(state="ok", subject="metrics", text=f"{', '.join(names)} ({source})")
+    for source, names in available.items():
+        yield Finding("ok", "metrics", f"{', '.join(names)} ({source})")
     for reason, names in missing.items():
-        yield Finding(state="note", subject="metrics", text=f"no {', '.join(names)}: {reason}")
+        yield Finding("note", "metrics", f"no {', '.join(names)}: {reason}")
 
 
 def _dataset_text(dataset: str) -> str:
@@ -100,8 +96,12 @@ def _report_dir_text(folder: Path) -> str:
     return f"{folder} can be written"
 
 
-def _attempt(subject: str, look: Callable[[], str]) -> Finding:
+def _checked(subject: str, check: Callable[[], str]) -> Finding:
     try:
-        return Finding(state="ok", subject=subject, text=look())
+        return Finding("ok", subject, check())
     except JobError as error:
-        return Finding(state="fail", subject=subject, text=str(error), exit_code=error.exit_code)
+        return _failure(subject, error)
+
+
+def _failure(subject: str, error: JobError) -> Finding:
+    return Finding("fail", subject, str(error), error.exit_code)

@@ -1,4 +1,4 @@
-"""Evaluates a weights file on a test set."""
+"""``evaluate``: trained weights on a test set."""
 
 from __future__ import annotations
 

@@ -1,20 +1,20 @@
-"""Where the console scripts begin: signals are taken before what takes half a second to import."""
+"""The console scripts. Signals are handled before the imports, which take half a second."""
 
 from __future__ import annotations
 
 from importlib import import_module
 
-from jobs.training.signals import leave_at_once_on_signals
+from jobs.training.signals import exit_at_once_on_signals
 
 
 def mnist_tf() -> None:
-    _begin("jobs.mnist_tf.cli")
+    _run("jobs.mnist_tf.cli")
 
 
 def mnist_torch() -> None:
-    _begin("jobs.mnist_torch.cli")
+    _run("jobs.mnist_torch.cli")
 
 
-def _begin(module: str) -> None:
-    leave_at_once_on_signals()
+def _run(module: str) -> None:
+    exit_at_once_on_signals()
     import_module(module).main()

@@ -1,4 +1,4 @@
-"""Where MNIST comes from: a folder that was named, else the cache, else a mirror into the cache."""
+"""Where MNIST comes from: the folder that ``MNIST_DATA_DIR`` names, else the cache, else a mirror into the cache."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Final
 import platformdirs
 
 from jobs.datasets import idx
-from jobs.datasets.checksums import MNIST_SHA256
-from jobs.datasets.folder import find, is_folder, load_mnist_folder
-from jobs.datasets.idx_files import ROLES, IdxFileSpec
+from jobs.datasets.folder import find_files, is_folder, load_folder
+from jobs.datasets.idx import IDX_FILES, MNIST_SHA256, IdxFileSpec
 from jobs.errors import DatasetRefused
 
 if TYPE_CHECKING:
@@ -26,63 +25,47 @@ CACHE_DIR_VARIABLE: Final = "MNIST_CACHE_DIR"
 def load_mnist(on_progress: Callable[[str], None] | None = None) -> ImageDataset:
     """MNIST, verified by content.
 
-    ``MNIST_DATA_DIR``, where set, must hold it: what a person named is never passed over in silence. Else the
-    cache folder is used, and what is missing or damaged there is downloaded.
+    ``MNIST_DATA_DIR``, where set, must hold it: no other copy is used in its place. Otherwise the cache folder is
+    used, and what is missing or damaged there is downloaded.
 
     Raises:
         DatasetRefused: the named folder does not hold MNIST, or it could not be downloaded.
     """
-    named = os.environ.get(DATA_DIR_VARIABLE)
-    if named:
+    data_dir = os.environ.get(DATA_DIR_VARIABLE)
+    if data_dir:
         try:
-            return load_mnist_folder(Path(named).expanduser())
+            return load_folder(Path(data_dir).expanduser(), require_mnist=True)
         except DatasetRefused as error:
             raise DatasetRefused(f"{DATA_DIR_VARIABLE} is set, but {error}") from error
-    cache = cache_folder()
-    if not all(_cached(cache, role) for role in ROLES):
-        _complete(cache, on_progress)
+    cache_dir = os.environ.get(CACHE_DIR_VARIABLE)
+    cache = Path(cache_dir).expanduser() if cache_dir else platformdirs.user_cache_path("mnist-jobs") / "mnist"
     try:
-        return load_mnist_folder(cache)
+        return load_folder(cache, require_mnist=True)
     except DatasetRefused:
-        # Damaged since it was stored, which is a cache's own affair: what is wrong is fetched again.
         _complete(cache, on_progress)
-        return load_mnist_folder(cache)
-
-
-def cache_folder() -> Path:
-    """Where downloads are kept; it need not exist."""
-    named = os.environ.get(CACHE_DIR_VARIABLE)
-    if named:
-        return Path(named).expanduser()
-    return platformdirs.user_cache_path("mnist-jobs") / "mnist"
-
-
-def _cached(cache: Path, role: IdxFileSpec) -> list[Path]:
-    return find(cache, role) if is_folder(cache) else []
+        return load_folder(cache, require_mnist=True)
 
 
 def _complete(cache: Path, on_progress: Callable[[str], None] | None) -> None:
-    """Make the cache hold all four files, whole."""
+    """Remove the cache's damaged files and download those that are missing."""
     missing: list[IdxFileSpec] = []
-    for role in ROLES:
-        whole = False
-        for path in _cached(cache, role):
-            if _is_whole(path, role):
-                whole = True
-            else:
-                _remove(path)
-        if not whole:
-            missing.append(role)
+    for spec in IDX_FILES:
+        paths = find_files(cache, spec) if is_folder(cache) else []
+        damaged = [path for path in paths if not _is_valid(path, spec)]
+        for path in damaged:
+            _remove(path)
+        if len(damaged) == len(paths):
+            missing.append(spec)
     if missing:
-        # Brings in the HTTP client, which a run with its data at hand does not need.
+        # Imported late: it brings in the HTTP client, which a run with its data in place does not need.
         from jobs.datasets.download import download  # noqa: PLC0415
 
         download(missing, cache, on_progress)
 
 
-def _is_whole(path: Path, role: IdxFileSpec) -> bool:
+def _is_valid(path: Path, spec: IdxFileSpec) -> bool:
     try:
-        return idx.content_sha256(path) == MNIST_SHA256[role.stem]
+        return idx.content_sha256(path) == MNIST_SHA256[spec.stem]
     except DatasetRefused:
         return False
 
@@ -92,6 +75,6 @@ def _remove(path: Path) -> None:
         path.unlink()
     except OSError as error:
         raise DatasetRefused(
-            f"{idx.shown(path)}: expected MNIST, found other content, and it cannot be removed "
+            f"{idx.printable_path(path)}: expected MNIST, found other content, and it cannot be removed "
             f"({error.strerror}); remove it, or set {CACHE_DIR_VARIABLE} to another folder"
         ) from error

@@ -1,36 +1,25 @@
-"""How many CPUs this process may use, and whether others use them: what a framework's thread pool should know."""
+"""How many CPUs this process may use, and whether other processes use them: for the size of a thread pool."""
 
 from __future__ import annotations
 
 import math
 import os
 import time
-from pathlib import Path
-from typing import Final
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final
 
 import psutil
 
-CGROUP: Final = Path("/sys/fs/cgroup")
+from jobs.io.cgroup import ROOT, cpu_quota_cores
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
 SHARED_CPUS: Final = 0.25
 """The CPUs count as shared where other processes use more than this many of them."""
 
 
-def cpu_quota_cores(root: Path = CGROUP) -> float | None:
-    """Cores the cgroup lets this process use (``cpu.max``, or its version 1 pair); ``None`` where unlimited."""
-    try:
-        quota, period = (root / "cpu.max").read_text().split()
-    except (OSError, ValueError):
-        try:
-            quota = (root / "cpu" / "cpu.cfs_quota_us").read_text().strip()
-            period = (root / "cpu" / "cpu.cfs_period_us").read_text().strip()
-        except OSError:
-            return None
-    if quota in {"max", "-1"}:
-        return None
-    return float(quota) / float(period)
-
-
-def usable_cpus(root: Path = CGROUP) -> int:
+def usable_cpus(root: Path = ROOT) -> int:
     """Threads that can run at once: the CPUs of this process's affinity, or fewer where a quota allows fewer."""
     cpus = len(_affinity())
     quota = cpu_quota_cores(root)
@@ -38,16 +27,16 @@ def usable_cpus(root: Path = CGROUP) -> int:
 
 
 def cpus_used_by_others(duration_s: float = 0.2) -> float:
-    """How many of the CPUs that this process may use others keep busy, measured over the next ``duration_s``."""
-    mine = _own_processes()
-    before_s = _busy_s() - _cpu_s(mine)
-    begun_s = time.monotonic()
+    """How many of this process's CPUs other processes keep busy, measured over the next ``duration_s``."""
+    own = _own_processes()
+    before_s = _busy_s() - _cpu_s(own)
+    start_s = time.monotonic()
     time.sleep(duration_s)
-    others_s = _busy_s() - _cpu_s(mine) - before_s
-    return max(0.0, others_s / (time.monotonic() - begun_s))
+    others_s = _busy_s() - _cpu_s(own) - before_s
+    return max(0.0, others_s / (time.monotonic() - start_s))
 
 
-def cpus_are_shared(root: Path = CGROUP) -> bool:
+def cpus_are_shared(root: Path = ROOT) -> bool:
     """Whether a thread that waits in a busy loop takes CPU time from one that has work.
 
     It does where other processes use these CPUs, and where a quota allows less than the threads use.
@@ -62,7 +51,7 @@ def _affinity() -> list[int]:
 
 def _busy_s() -> float:
     times = psutil.cpu_times(percpu=True)
-    # CPUs that were taken away after the start are in the affinity still.
+    # The affinity still has CPUs that were taken away after the start.
     present = (times[cpu] for cpu in _affinity() if cpu < len(times))
     return sum(sum(cpu) - cpu.idle - getattr(cpu, "iowait", 0.0) - getattr(cpu, "guest", 0.0) for cpu in present)
 
@@ -73,11 +62,9 @@ def _own_processes() -> list[psutil.Process]:
 
 
 def _cpu_s(processes: list[psutil.Process]) -> float:
-    total = 0.0
+    total_s = 0.0
     for process in processes:
-        try:
+        with suppress(psutil.NoSuchProcess):
             times = process.cpu_times()
-        except psutil.NoSuchProcess:
-            continue
-        total += times.user + times.system
-    return total
+            total_s += times.user + times.system
+    return total_s

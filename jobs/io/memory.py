@@ -1,28 +1,19 @@
-"""How much memory is left, for the message of a job that ran out of it."""
+"""How much memory is left, and whether an error means that it has run out."""
 
 from __future__ import annotations
 
 import resource
-from pathlib import Path
-from typing import Final
 
 import psutil
 
-_LIMITS: Final = (resource.RLIMIT_AS, resource.RLIMIT_DATA)
-CGROUP: Final = Path("/sys/fs/cgroup")
+from jobs.io.cgroup import free_memory_bytes
 
 
-def free_bytes(cgroup: Path = CGROUP) -> int:
-    """Host memory this process could still get: the machine's, or what its cgroup (v2 or v1) leaves."""
-    free = [int(psutil.virtual_memory().available)]
-    pairs = (("memory.max", "memory.current"), ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"))
-    for limit, used in pairs:
-        try:
-            free.append(max(int((cgroup / limit).read_text()) - int((cgroup / used).read_text()), 0))
-        except (OSError, ValueError):
-            # Not this version of cgroups, or "max": no limit.
-            continue
-    return min(free)
+def free_bytes() -> int:
+    """Host memory that this process could still get: the machine's, or what its cgroup leaves."""
+    available = int(psutil.virtual_memory().available)
+    limit = free_memory_bytes()
+    return available if limit is None else min(available, limit)
 
 
 def gib(size: int) -> str:
@@ -30,11 +21,12 @@ def gib(size: int) -> str:
 
 
 def no_room_to_load(error: BaseException | None) -> bool:
-    """Whether ``error`` comes of a library, or a part of one, for which the process's limit leaves no room."""
-    limited = any(resource.getrlimit(limit)[0] != resource.RLIM_INFINITY for limit in _LIMITS)
+    """Whether ``error`` means that a library could not be loaded within the process's memory limit."""
+    limits = (resource.RLIMIT_AS, resource.RLIMIT_DATA)
+    limited = any(resource.getrlimit(limit)[0] != resource.RLIM_INFINITY for limit in limits)
     while error is not None:
         text = str(error).lower()
-        # A volume from which nothing may be run has the second text, too, but no limit.
+        # Without a limit, "failed to map" comes from a volume that forbids execution.
         if isinstance(error, MemoryError) or "cannot allocate memory" in text or (limited and "failed to map" in text):
             return True
         error = error.__cause__ or error.__context__

@@ -1,21 +1,22 @@
-"""Standard streams that are closed or cannot be written, and what may reach a terminal."""
+"""Standard streams that are closed or cannot be written, and text that is safe for a terminal."""
 
 from __future__ import annotations
 
 import errno
 import os
 import sys
+from contextlib import suppress
 from typing import Final
 
 from rich.console import Console
 
 from jobs.errors import NotWritable
 
-_NO_ROOM: Final = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
+_CANNOT_STORE: Final = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
 
 
 class PipeSafeConsole(Console):
-    """Falls silent where whoever read it has left; rich would end the program."""
+    """Ignores EPIPE; rich would end the program."""
 
     def on_broken_pipe(self) -> None:
         self.quiet = True
@@ -32,10 +33,10 @@ def escape_control_chars(text: str) -> str:
 
 
 def open_streams() -> None:
-    """Open what was closed when the program started, as by ``>&-``, on the null device.
+    """Open streams that were closed when the program started, as by ``>&-``, on the null device.
 
-    Python has ``None`` in its place, and the next file to be opened would get its number: a library that prints would
-    write into a report.
+    Otherwise Python has ``None`` there, and the next file to be opened gets the stream's number: a library that prints
+    would write into a report.
     """
     for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
         if getattr(sys, name) is not None:
@@ -50,24 +51,23 @@ def open_streams() -> None:
 
 
 def _is_open(number: int) -> bool:
-    try:
+    with suppress(OSError):
         os.fstat(number)
-    except OSError:
-        return False
-    return True
+        return True
+    return False
 
 
 def stdout_error(error: OSError) -> NotWritable | None:
-    """What a person is told where ``error`` came of printing; files are written elsewhere, and named."""
-    if error.filename is not None or error.errno not in _NO_ROOM:
+    """The message for an ``error`` of printing; ``None`` for others, such as one of a named file."""
+    if error.filename is not None or error.errno not in _CANNOT_STORE:
         return None
     return NotWritable(f"standard output cannot be written ({error.strerror}); free space there or send it elsewhere")
 
 
 def flush_stdio() -> None:
-    """Write out what is left of both streams, and let go of one that cannot be written.
+    """Flush both streams, and replace one that cannot be written by the null device.
 
-    Python would try again at its end, complain, and turn the exit code into 120.
+    Otherwise Python tries again at its end, complains, and changes the exit code to 120.
     """
     for name in ("stdout", "stderr"):
         try:

@@ -1,13 +1,12 @@
 """The contract: what one run reports, and how it is written and read."""
 
-from jobs.report.document import LINE_MARKER, check_writable, from_line, parse, read, to_line, to_text, write
+from jobs.report.document import LINE_MARKER, from_line, parse, read, to_line, to_text, write
 from jobs.report.schema import SCHEMA_VERSION, Report, json_schema
 
 __all__ = [
     "LINE_MARKER",
     "SCHEMA_VERSION",
     "Report",
-    "check_writable",
     "from_line",
     "json_schema",
     "parse",

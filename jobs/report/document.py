@@ -1,9 +1,9 @@
-"""Reports as files and as log lines: written whole or not at all, read with a clear refusal."""
+"""Reads and writes reports as files and as log lines."""
 
 from __future__ import annotations
 
 import json
-import tempfile
+from itertools import chain, count
 from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import ValidationError
@@ -30,39 +30,26 @@ def write(report: Report, folder: Path) -> Path:
     Raises:
         NotWritable: the folder cannot be made or written to, or the disk is full.
     """
+    copies = chain([""], (f".{number}" for number in count(2)))
+    paths = (folder / f"{report.run_id}-a{report.attempt}{copy}.json" for copy in copies)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        return _write_new(to_text(report), folder, f"{report.run_id}-a{report.attempt}")
+        with pending_file(to_text(report).encode(), folder, report.run_id) as file:
+            path = next(path for path in paths if _linked(file, path))
+        sync_folder(folder)
     except OSError as error:
         raise NotWritable(
             f"report folder {str(folder)!r} cannot be written ({error.strerror or error}); "
             "choose another with --report-dir, or fix its owner, mode or free space"
         ) from error
+    return path
 
 
 def to_text(report: Report) -> str:
-    """The file's text: indented for people, but for the time series, which would fill a screen with each second."""
+    """The file's text: indented for people, except for the time series, which is one line."""
     text = report.model_dump_json(indent=2, exclude={"timeseries"}).removesuffix("\n}")
     series = "null" if report.timeseries is None else report.timeseries.model_dump_json()
     return f'{text},\n  "timeseries": {series}\n}}\n'
-
-
-def check_writable(folder: Path, *, kind: str = "report", option: str = "--report-dir") -> None:
-    """Refuse a folder, made if missing, before hours are spent on a run that could not be saved there.
-
-    Raises:
-        NotWritable: as :func:`write` would.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder) as probe:
-            probe.write(b"probe")
-            probe.flush()
-    except OSError as error:
-        raise NotWritable(
-            f"{kind} folder {str(folder)!r} cannot be written ({error.strerror or error}); "
-            f"choose another with {option}, or fix its owner, mode or free space"
-        ) from error
 
 
 def read(path: Path) -> Report:
@@ -96,7 +83,7 @@ def parse(text: str, *, origin: str) -> Report:
 
 
 def to_line(report: Report) -> str:
-    """One marked line for a log. The time series stays in the file: a log is no place for thousands of samples."""
+    """One marked line for a log, without the time series, which may hold thousands of samples."""
     reasons = {**report.null_reasons, "timeseries": "kept in the report file only"}
     slim = report.model_copy(update={"timeseries": None, "null_reasons": reasons})
     # In ASCII, whatever the log's encoding is.
@@ -113,20 +100,9 @@ def from_line(line: str, *, origin: str) -> Report | None:
     return parse(payload.strip(), origin=origin) if marker else None
 
 
-def _write_new(text: str, folder: Path, stem: str) -> Path:
-    with pending_file(text.encode(), folder, stem) as part:
-        path = _link_free_name(part, folder, stem)
-    sync_folder(folder)
-    return path
-
-
-def _link_free_name(part: PendingFile, folder: Path, stem: str) -> Path:
-    copy = 1
-    while True:
-        path = folder / (f"{stem}.json" if copy == 1 else f"{stem}.{copy}.json")
-        try:
-            part.link(path)
-        except FileExistsError:
-            copy += 1
-            continue
-        return path
+def _linked(file: PendingFile, path: Path) -> bool:
+    try:
+        file.link(path)
+    except FileExistsError:
+        return False
+    return True

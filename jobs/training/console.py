@@ -1,8 +1,7 @@
-"""What a run tells a person, on standard error: a progress bar on a terminal, plain lines in a log."""
+"""What a run shows a person on standard error: a progress bar on a terminal, plain lines in a log."""
 
 from __future__ import annotations
 
-import sys
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
@@ -24,7 +23,7 @@ BAR_INTERVAL_S: Final = 0.2
 
 
 class Console:
-    """Lines and progress of one program; a run is never lost to a log that cannot be written."""
+    """Lines and progress of one program. A log that cannot be written does not end the run."""
 
     def __init__(self) -> None:
         self._rich = PipeSafeConsole(stderr=True, highlight=False, soft_wrap=True)
@@ -33,7 +32,7 @@ class Console:
         try:
             self._rich.print(escape(escape_control_chars(text)))
         except OSError:
-            # Whoever else flushes standard error must not meet what is left in its buffer.
+            # What is left in the buffer would make the next flush of standard error fail, too.
             flush_stdio()
 
     @contextmanager
@@ -75,7 +74,7 @@ class Console:
 
 
 def live_text(reading: LiveReading) -> str:
-    """GPU busy, power and memory in one short text; empty where nothing is known."""
+    """GPU utilization, power and memory in one short text; empty if none is known."""
     parts = []
     if reading.gpu_util_percent is not None:
         parts.append(f"GPU busy {reading.gpu_util_percent:.0f} %")
@@ -84,18 +83,3 @@ def live_text(reading: LiveReading) -> str:
     if reading.memory_used_bytes is not None:
         parts.append(f"{reading.memory_used_bytes / 2**30:.1f} GiB")
     return "  ".join(parts)
-
-
-def print_report_line(line: str, *, always: bool = False) -> OSError | None:
-    """Put a report's marked line on standard output, where a pod's log carries it; a terminal is spared.
-
-    Returns:
-        Why it could not be printed, if so.
-    """
-    try:
-        if always or not sys.stdout.isatty():
-            print(line, flush=True)  # noqa: T201 - standard output is the interface here
-    except OSError as error:
-        flush_stdio()
-        return error
-    return None

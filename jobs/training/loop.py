@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from jobs.checkpoint.progress import EpochOutcome, extent_of
+from jobs.report.schema import EpochResult
 from jobs.training.seeding import epoch_order
 from jobs.training.signals import Interrupted
 
@@ -14,10 +14,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from jobs.adapter import RunSpec, Trainer
-    from jobs.checkpoint.progress import TrainingProgress
-    from jobs.checkpoint.store import CheckpointStore, NullCheckpointStore
+    from jobs.checkpoint.metadata import Extent, TrainingProgress
+    from jobs.checkpoint.store import CheckpointStore
     from jobs.datasets import ImageDataset
     from jobs.phases import PhaseRecorder
+    from jobs.report.schema import Status
     from jobs.telemetry.types import LiveReading
     from jobs.training.console import Console
 
@@ -29,105 +30,121 @@ class LoopContext:
     trainer: Trainer
     spec: RunSpec
     data: ImageDataset
+    extent: Extent
     recorder: PhaseRecorder
     console: Console
     check_interrupt: Callable[[], None]
     live: Callable[[], LiveReading]
-    keeper: CheckpointStore | NullCheckpointStore
+    store: CheckpointStore | None
 
     @property
-    def steps(self) -> int:
-        """Steps an epoch."""
-        return extent_of(self.spec, self.data).steps
+    def checkpoint_steps(self) -> int | None:
+        return self.store.every_steps if self.store is not None else None
 
 
-def train(loop: LoopContext, outcome: TrainingProgress) -> None:
-    """Train and evaluate from where ``outcome`` stands to the last epoch; each is recorded as soon as it is done.
+@dataclass(frozen=True, kw_only=True)
+class TrainingEnd:
+    """How training ended; ``reason`` is ``None`` when it completed."""
 
-    An interruption or a divergence is an outcome, not an error; what an error leaves behind is still recorded.
+    status: Status = "completed"
+    reason: str | None = None
+    exit_code: int = 0
+
+
+def train(loop: LoopContext, progress: TrainingProgress) -> TrainingEnd:
+    """Train and evaluate from ``progress`` to the last epoch; each epoch is added to ``progress`` when it is done.
+
+    An interruption or a divergence is an end, not an error. After an error ``progress`` is still what was reached.
     """
     last, compiled = loop.spec.epochs, False
     try:
-        while outcome.epoch <= last and outcome.status == "completed":
+        while progress.epoch <= last:
             loop.check_interrupt()
-            compiling = not compiled and outcome.step < loop.steps
-            finished = _epoch(loop, outcome, compiling=compiling)
+            epoch, compiling = progress.epoch, not compiled and progress.step < loop.extent.steps
+            train_loss = _epoch(loop, progress, compiling=compiling)
             compiled = compiled or compiling
-            outcome.epochs.append(finished)
-            if not math.isfinite(finished.train_loss):
-                outcome.status = "diverged"
-                outcome.reason = (
-                    f"the training loss of epoch {finished.epoch} is {finished.train_loss}; "
-                    "try a smaller --learning-rate"
-                )
-                return
-            outcome.epoch, outcome.step = outcome.epoch + 1, 0
-            _save(loop, outcome, finished.epoch)
+            if not math.isfinite(train_loss):
+                reason = f"the training loss of epoch {epoch} is {train_loss}; try a smaller --learning-rate"
+                return TrainingEnd(status="diverged", reason=reason)
+            _save(loop, progress, epoch)
     except Interrupted as interruption:
-        _save(loop, outcome, min(outcome.epoch, last))
-        outcome.status = "interrupted"
-        outcome.reason = f"{interruption} after {len(outcome.epochs)} of {last} epochs"
-        outcome.exit_code = interruption.exit_code
+        _save(loop, progress, min(progress.epoch, last))
+        return TrainingEnd(
+            status="interrupted",
+            reason=f"{interruption} after {len(progress.epochs)} of {last} epochs",
+            exit_code=interruption.exit_code,
+        )
+    return TrainingEnd()
 
 
-def _epoch(loop: LoopContext, outcome: TrainingProgress, *, compiling: bool) -> EpochOutcome:
-    """Train what is left of the epoch in progress, and evaluate it."""
-    spec, data, recorder, epoch = loop.spec, loop.data, loop.recorder, outcome.epoch
-    order = epoch_order(spec.seed, epoch, len(data.train_images)) if spec.protocol == "matched" else None
+def _epoch(loop: LoopContext, progress: TrainingProgress, *, compiling: bool) -> float:
+    """Train the rest of the epoch in progress, evaluate it, add it to ``progress``, and return its training loss."""
+    spec, data, recorder, epoch = loop.spec, loop.data, loop.recorder, progress.epoch
+    order = epoch_order(spec.seed, epoch, loop.extent.train_examples) if spec.protocol == "matched" else None
     label = f"epoch {epoch}/{spec.epochs}"
     recorder.enter("first_step" if compiling else "train", epoch=epoch)
-    with loop.console.epoch(label, loop.steps, loop.live) as show:
+    with loop.console.epoch(label, loop.extent.steps, loop.live) as show:
         train_loss = loop.trainer.train_epoch(
             order,
-            _step_hook(loop, outcome, show, compiling=compiling),
+            _step_hook(loop, progress, show, compiling=compiling),
             epoch=epoch,
-            done=outcome.step,
-            stop_every=loop.keeper.every_steps,
+            done=progress.step,
+            stop_every=loop.checkpoint_steps,
         )
     recorder.enter("evaluate", epoch=epoch)
     evaluation = loop.trainer.evaluate(data.test_images, data.test_labels, check=loop.check_interrupt)
-    assert evaluation.examples == len(data.test_images), "every test image counts"
-    outcome.examples_evaluated = evaluation.examples
+    assert evaluation.examples == loop.extent.test_examples, "every test image is evaluated"
+    wall_s = progress.wall_s(recorder)
     loop.console.line(
         f"{label}  train loss {train_loss:.4f}  test loss {evaluation.loss:.4f}  "
-        f"test accuracy {evaluation.accuracy_ratio:.4f}  "
-        f"{recorder.total_s('first_step', 'train', epoch=epoch):.1f} s"
+        f"test accuracy {evaluation.accuracy_ratio:.4f}  {wall_s:.1f} s"
     )
-    return EpochOutcome(
-        epoch=epoch, train_loss=train_loss, test_loss=evaluation.loss, accuracy_ratio=evaluation.accuracy_ratio
+    result = EpochResult(
+        epoch=epoch,
+        wall_s=wall_s,
+        train_loss=_finite(train_loss),
+        test_loss=_finite(evaluation.loss),
+        test_accuracy_ratio=evaluation.accuracy_ratio,
     )
+    progress.examples_evaluated = evaluation.examples
+    progress.finish_epoch(result, progress.epoch_steady_s(recorder), loop.extent.train_examples)
+    return train_loss
 
 
 def _step_hook(
-    loop: LoopContext, outcome: TrainingProgress, show: Callable[[int], None], *, compiling: bool
+    loop: LoopContext, progress: TrainingProgress, show: Callable[[int], None], *, compiling: bool
 ) -> Callable[[int], None]:
-    every, recorder, epoch = loop.keeper.every_steps, loop.recorder, outcome.epoch
-    before = outcome.step
+    every, recorder, epoch = loop.checkpoint_steps, loop.recorder, progress.epoch
+    start = progress.step
 
     def on_step(done: int) -> None:
         nonlocal compiling
-        outcome.step = done
+        progress.step = done
         if compiling:
             recorder.enter("train", epoch=epoch)
-            outcome.first_step_images.append((epoch, _images(loop, before, done)))
+            progress.first_step_images += _images(loop, start, done)
             compiling = False
         show(done)
-        if every is not None and done % every == 0 and done < loop.steps:
-            _save(loop, outcome, epoch)
+        if every is not None and done % every == 0 and done < loop.extent.steps:
+            _save(loop, progress, epoch)
             recorder.enter("train", epoch=epoch)
         loop.check_interrupt()
 
     return on_step
 
 
-def _images(loop: LoopContext, first: int, stop: int) -> int:
-    """Images in the steps from ``first`` to before ``stop``: the last one of an epoch may have fewer."""
-    batch, examples = loop.spec.batch_size, len(loop.data.train_images)
-    return min(stop * batch, examples) - first * batch
+def _images(loop: LoopContext, start: int, stop: int) -> int:
+    """Images in the steps from ``start`` to before ``stop``: the last one of an epoch may have fewer."""
+    batch = loop.spec.batch_size
+    return min(stop * batch, loop.extent.train_examples) - start * batch
 
 
-def _save(loop: LoopContext, outcome: TrainingProgress, epoch: int) -> None:
+def _save(loop: LoopContext, progress: TrainingProgress, epoch: int) -> None:
     """A phase of its own, so that it is never counted as training."""
-    if loop.keeper.keeps:
+    if loop.store is not None:
         loop.recorder.enter("checkpoint", epoch=epoch)
-        loop.keeper.save(loop.trainer, outcome, loop.recorder)
+        loop.store.save(loop.trainer, progress, loop.recorder)
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from jobs.recipes import Adam
-from jobs.report.schema import Parity, ParityPath, ParityStep, RoundingState
+from jobs.report.parity import Parity, ParityPath, ParityStep, RoundingState
 from jobs.training.seeding import epoch_order, initial_weights
 
 if TYPE_CHECKING:
@@ -54,10 +54,7 @@ class _StepDone(Exception):
 
 def weights_sha256(weights: Weights) -> str:
     """SHA-256 over the arrays in order, as little-endian float64."""
-    digest = hashlib.sha256()
-    for array in weights.values():
-        digest.update(np.ascontiguousarray(array, dtype="<f8").tobytes())
-    return digest.hexdigest()
+    return hashlib.sha256(b"".join(array.astype("<f8").tobytes() for array in weights.values())).hexdigest()
 
 
 def record_parity(
@@ -75,18 +72,18 @@ def record_parity(
     tested = double if spec.precision == "fp64" else create_trainer(spec)
     tested.load_weights(initial)
     initial_sha256 = weights_sha256(tested.weights())
-    taken = list(islice(batches_with_short_one(spec, len(data.train_images)), steps))
-    first_logits = double.logits(data.train_images[taken[0].examples])
-    comparison = None if tested is double else _Rounding(double, tested, data)
+    batches = list(islice(batches_with_short_one(spec, len(data.train_images)), steps))
+    first_logits = double.logits(data.train_images[batches[0].examples])
+    rounding_check = None if tested is double else _RoundingCheck(double, tested, data)
     compared_at = rounding_steps(steps)
     trace: list[ParityStep] = []
     rounding: list[RoundingState] = []
-    for number, batch in enumerate(taken):
-        if comparison is not None and number in compared_at:
-            rounding.append(comparison.compare(number + 1, batch))
+    for number, batch in enumerate(batches):
+        if rounding_check is not None and number in compared_at:
+            rounding.append(rounding_check.compare(number + 1, batch))
         trace.append(_double_step(double, batch, spec))
     return Parity(
-        path=ParityPath(execution=spec.execution, input=spec.input, precision=spec.precision, device=spec.device),
+        path=ParityPath.model_validate(vars(spec)),
         steps=trace,
         initial_weights_sha256=initial_sha256,
         first_logits=first_logits.tolist(),
@@ -96,9 +93,9 @@ def record_parity(
 
 
 def batches_with_short_one(spec: RunSpec, examples: int) -> Iterator[Batch]:
-    """The epochs' batches without end; each epoch's last one, which is mostly short, comes second.
+    """The batches of epoch after epoch. Each epoch's last one, which is usually short, comes second.
 
-    So that a fault in how a short batch is weighed shows in a trace of two steps.
+    A fault in how a short batch is weighed then shows in a trace of two steps.
     """
     steps = -(-examples // spec.batch_size)
     for epoch in count(1):
@@ -127,43 +124,41 @@ def take_step(trainer: Trainer, batch: Batch) -> float:
 
 
 def _double_step(trainer: Trainer, batch: Batch, spec: RunSpec) -> ParityStep:
-    """One float64 step and its gradient's norm, which the optimizer's running average of gradients tells."""
+    """One float64 step; its gradient follows from the optimizer's running average before and after it."""
     before = trainer.gradient_average()
     loss = take_step(trainer, batch)
     after = trainer.gradient_average()
     optimizer = spec.recipe.optimizer
-    kept, weight = (optimizer.beta_1, 1 - optimizer.beta_1) if isinstance(optimizer, Adam) else (optimizer.momentum, 1)
-    gradients = [(after[name] - kept * before[name]) / weight for name in after]
+    decay, weight = (optimizer.beta_1, 1 - optimizer.beta_1) if isinstance(optimizer, Adam) else (optimizer.momentum, 1)
+    gradients = [(after[name] - decay * before[name]) / weight for name in after]
     return ParityStep(loss=loss, grad_norm=float(np.sqrt(sum(np.sum(np.square(array)) for array in gradients))))
 
 
-class _Rounding:
+class _RoundingCheck:
     """Compares a coarser precision with float64, each time from one common state."""
 
     def __init__(self, double: Trainer, tested: Trainer, data: ImageDataset) -> None:
         self._double = double
         self._tested = tested
         self._data = data
-        # A first step from these has seen no gradient before: the running average is then the gradient itself.
-        self._fresh_double = double.state()
-        self._fresh_tested = tested.state()
+        # From a new trainer's state a step has no gradient before it: the running average is the gradient itself.
+        self._new_double = double.state()
+        self._new_tested = tested.state()
         self._variable_dtype = np.dtype(tested.numerics.variable_dtype)
 
     def compare(self, step: int, batch: Batch) -> RoundingState:
-        """Relative errors of ``batch``'s step from where the float64 run stands, which is left as it was."""
-        kept = self._double.state()
-        rounded = _with_types_of(self._fresh_tested, kept)
-        widened = _with_types_of(self._fresh_double, rounded)
+        """Relative errors of ``batch``'s step from the state of the float64 run, which is left as it was."""
+        state = self._double.state()
+        rounded = _with_types_of(self._new_tested, state)
+        widened = _with_types_of(self._new_double, rounded)
         weights, after = _update(self._tested, rounded, batch)
         exact_weights, exact_after = _update(self._double, widened, batch)
-        logits, loss, gradient = self._gradient(self._tested, self._fresh_tested, weights, batch)
-        exact_logits, exact_loss, exact_gradient = self._gradient(
-            self._double, self._fresh_double, exact_weights, batch
-        )
-        self._double.load_state(kept)
+        logits, loss, gradient = self._gradient(self._tested, self._new_tested, weights, batch)
+        exact_logits, exact_loss, exact_gradient = self._gradient(self._double, self._new_double, exact_weights, batch)
+        self._double.load_state(state)
         return RoundingState(
             step=step,
-            loss=abs(loss - exact_loss) / abs(exact_loss) if exact_loss else float(loss != exact_loss),
+            loss=relative_error(np.array(loss), np.array(exact_loss)),
             logits=relative_error(logits, exact_logits),
             gradients={name: relative_error(gradient[name], exact) for name, exact in exact_gradient.items()},
             updates={
@@ -173,9 +168,9 @@ class _Rounding:
         )
 
     def _gradient(
-        self, trainer: Trainer, fresh: State, weights: Weights, batch: Batch
+        self, trainer: Trainer, new_state: State, weights: Weights, batch: Batch
     ) -> tuple[NDArray[np.float64], float, Weights]:
-        trainer.load_state(fresh)
+        trainer.load_state(new_state)
         trainer.load_weights(weights)
         logits = trainer.logits(self._data.train_images[batch.examples])
         loss = take_step(trainer, batch)
@@ -198,21 +193,23 @@ def _with_types_of(like: State, state: State) -> dict[str, NDArray[Any]]:
     }
 
 
-def relative_error(found: NDArray[np.float64], exact: NDArray[np.float64]) -> float:
+def relative_error(computed: NDArray[np.float64], exact: NDArray[np.float64]) -> float:
     """Euclidean norm of the difference over that of ``exact``: 0 where both are 0, 1 where only ``exact`` is."""
-    error, scale = float(np.linalg.norm(found - exact)), float(np.linalg.norm(exact))
-    return error / scale if scale > 0 else float(error > 0)
+    return _ratio(computed - exact, exact)
 
 
 def update_error(
-    found: NDArray[np.float64], exact: NDArray[np.float64], before: NDArray[np.float64], dtype: np.dtype[Any]
+    computed: NDArray[np.float64], exact: NDArray[np.float64], before: NDArray[np.float64], dtype: np.dtype[Any]
 ) -> float:
-    """Error of the weights ``found`` after a step, over the Euclidean norm of the step itself.
+    """Error of the weights ``computed`` after a step, over the Euclidean norm of the step itself.
 
     Storing a weight as ``dtype`` rounds it by up to half a unit in its last place. That is often more than the step's
     own rounding and says nothing about it, so it is not counted.
     """
-    storage = np.spacing(np.abs(found).astype(dtype)).astype(np.float64) / 2
-    error = float(np.linalg.norm(np.maximum(np.abs(found - exact) - storage, 0)))
-    scale = float(np.linalg.norm(exact - before))
-    return error / scale if scale > 0 else float(error > 0)
+    storage = np.spacing(np.abs(computed).astype(dtype)).astype(np.float64) / 2
+    return _ratio(np.maximum(np.abs(computed - exact) - storage, 0), exact - before)
+
+
+def _ratio(error: NDArray[np.float64], scale: NDArray[np.float64]) -> float:
+    error_norm, scale_norm = float(np.linalg.norm(error)), float(np.linalg.norm(scale))
+    return error_norm / scale_norm if scale_norm > 0 else float(error_norm > 0)

@@ -1,7 +1,7 @@
 """One run's results in Prometheus text format, for node_exporter's textfile collector or a push gateway.
 
 Names carry Prometheus' base units: seconds, bytes, joules, watts, ratios of 0…1. A figure that could not be taken
-has no sample, which is Prometheus' way to say that it is not known.
+has no sample, as Prometheus wants it for a value that is not known.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from jobs.report import Report
-    from jobs.report.schema import GpuPhase, HostPhase
+    from jobs.report.schema import Aggregate
 
 PREFIX: Final = "mnist_job_"
 
@@ -34,24 +34,19 @@ GPU_RATIOS: Final = {
     "gpu_dram_bandwidth_utilization_ratio": "dram_bandwidth_util_percent",
     "gpu_memory_controller_utilization_ratio": "memory_util_percent",
 }
-"""Our metric: the report's field, a percentage."""
+"""The metric's name, and the report's field, a percentage."""
 
 Sample = tuple[str, str, float | None, dict[str, str]]
-"""Name, help, value, labels of its own."""
+"""Name, help, value, and the labels that this metric has beside the common ones."""
 
 
 def check_textfile_writable(path: Path) -> None:
-    """Refuse a place that could not be written to, before the run.
+    """Check before the run that ``path`` can be written.
 
     Raises:
-        NotWritable: the folder is missing or cannot be written to, or there is something else than a file.
+        NotWritable: the folder is missing or cannot be written to, or ``path`` is something else than a file.
     """
-    try:
-        _check_replaceable(path)
-        with pending_file(b"", path.parent, path.name):
-            pass
-    except OSError as error:
-        raise _not_writable(path, error) from error
+    _write(path, None)
 
 
 def write_textfile(report: Report, path: Path) -> None:
@@ -60,27 +55,24 @@ def write_textfile(report: Report, path: Path) -> None:
     Raises:
         NotWritable: it cannot be written, or something else than a file has come to be there.
     """
+    _write(path, to_prometheus(report))
+
+
+def _write(path: Path, content: bytes | None) -> None:
     try:
-        _check_replaceable(path)
-        with pending_file(to_prometheus(report), path.parent, path.name) as part:
-            part.replace(path)
-            sync_folder(path.parent)
+        # The file is replaced as a whole, which would destroy a device, a pipe or a link.
+        with suppress(FileNotFoundError):
+            if not stat.S_ISREG(path.lstat().st_mode):
+                raise FileExistsError(errno.EEXIST, "it is there and is no regular file")
+        with pending_file(content or b"", path.parent, path.name) as file:
+            if content is not None:
+                file.replace(path)
+                sync_folder(path.parent)
     except OSError as error:
-        raise _not_writable(path, error) from error
-
-
-def _check_replaceable(path: Path) -> None:
-    # The file is replaced whole, which would put an end to a device, a pipe or a link.
-    with suppress(FileNotFoundError):
-        if not stat.S_ISREG(path.lstat().st_mode):
-            raise FileExistsError(errno.EEXIST, "it is there and is no regular file")
-
-
-def _not_writable(path: Path, error: OSError) -> NotWritable:
-    return NotWritable(
-        f"--metrics-textfile {str(path)!r} cannot be written ({error.strerror or error}); "
-        "choose a file in a folder that exists and can be written to"
-    )
+        raise NotWritable(
+            f"--metrics-textfile {str(path)!r} cannot be written ({error.strerror or error}); "
+            "choose a file in a folder that exists and can be written to"
+        ) from error
 
 
 def to_prometheus(report: Report) -> bytes:
@@ -93,18 +85,18 @@ def to_prometheus(report: Report) -> bytes:
         "gpu_uuid": (device.mig_uuid or device.uuid or "") if device is not None else "",
     }
     registry = CollectorRegistry()
-    families: dict[str, Gauge] = {}
+    gauges: dict[str, Gauge] = {}
     for name, help_text, value, own in _samples(report):
-        if value is None or not _is_a_float(value):
+        if value is None or not _is_float(value):
             continue
-        if name not in families:
-            families[name] = Gauge(PREFIX + name, help_text, [*common, *own], registry=registry)
-        families[name].labels(**common, **own).set(value)
+        if name not in gauges:
+            gauges[name] = Gauge(PREFIX + name, help_text, [*common, *own], registry=registry)
+        gauges[name].labels(**common, **own).set(value)
     return generate_latest(registry)
 
 
-def _is_a_float(value: float) -> bool:
-    """Prometheus knows floats alone; a report's whole number may be larger than any, and is no figure then."""
+def _is_float(value: float) -> bool:
+    """Prometheus has floats only; a whole number in a report may be larger than any."""
     try:
         return isfinite(value)
     except OverflowError:
@@ -127,34 +119,26 @@ def _samples(report: Report) -> Iterator[Sample]:
     for name, value in seconds.items():
         yield "phase_seconds", "Time by phase", value, {"phase": name}
     if report.validity is not None:
-        yield "valid", "1 where nothing disturbed the run, 0 where something did", _valid(report.validity.status), {}
-    if report.training is not None:
-        yield from _host(report.training.host)
-        yield from _gpu(report.training.gpu)
+        valid = {"ok": 1.0, "suspect": 0.0}.get(report.validity.status)
+        yield "valid", "1 where nothing disturbed the run, 0 where something did", valid, {}
+    training = report.training
+    if training is not None and training.host is not None:
+        host = training.host
+        yield "cpu_cores", "CPU in use during steady training, 1 is one core", _hundredth(host.cpu_percent), {}
+        yield "resident_memory_peak_bytes", "Resident memory during steady training", host.rss_peak_bytes, {}
+        yield "cgroup_throttled_seconds", "Time held back by the CPU quota in training", host.cgroup_throttled_s, {}
+    if training is not None and training.gpu is not None:
+        gpu = training.gpu
+        for name, field in GPU_RATIOS.items():
+            help_text = f"{field} of the report over steady training, as a ratio"
+            yield name, help_text, _hundredth(getattr(gpu, field)), {}
+        power = gpu.power_w
+        yield "gpu_power_watts", "Mean power during steady training", None if power is None else power.mean, {}
+        yield "gpu_energy_joules", "Energy of steady training", gpu.energy_j, {}
+        yield "gpu_memory_used_peak_bytes", "Memory in use on the device", gpu.memory_used_peak_bytes, {}
+        for cause, throttled_s in (gpu.throttle_s or {}).items():
+            yield "gpu_throttled_seconds", "Time at lowered clocks in steady training", throttled_s, {"cause": cause}
 
 
-def _valid(status: str) -> float | None:
-    return {"ok": 1.0, "suspect": 0.0}.get(status)
-
-
-def _host(host: HostPhase | None) -> Iterator[Sample]:
-    if host is None:
-        return
-    cores = None if host.cpu_percent is None else host.cpu_percent.mean / 100
-    yield "cpu_cores", "CPU in use during steady training, 1 is one core", cores, {}
-    yield "resident_memory_peak_bytes", "Resident memory during steady training", host.rss_peak_bytes, {}
-    yield "cgroup_throttled_seconds", "Time held back by the CPU quota in training", host.cgroup_throttled_s, {}
-
-
-def _gpu(gpu: GpuPhase | None) -> Iterator[Sample]:
-    if gpu is None:
-        return
-    for name, field in GPU_RATIOS.items():
-        figure = getattr(gpu, field)
-        mean = None if figure is None else figure.mean / 100
-        yield name, f"{field} of the report over steady training, as a ratio", mean, {}
-    yield "gpu_power_watts", "Mean power during steady training", None if gpu.power_w is None else gpu.power_w.mean, {}
-    yield "gpu_energy_joules", "Energy of steady training", gpu.energy_j, {}
-    yield "gpu_memory_used_peak_bytes", "Memory in use on the device", gpu.memory_used_peak_bytes, {}
-    for cause, value in (gpu.throttle_s or {}).items():
-        yield "gpu_throttled_seconds", "Time at lowered clocks in steady training", value, {"cause": cause}
+def _hundredth(percent: Aggregate | None) -> float | None:
+    return None if percent is None else percent.mean / 100

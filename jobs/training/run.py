@@ -1,57 +1,45 @@
-"""One run after another: decide, watch, train, report."""
+"""One run after another: resolve the settings, build, train, report."""
 
 from __future__ import annotations
 
 import secrets
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from jobs import datasets
-from jobs.adapter import RunSpec
-from jobs.checkpoint import UNFINISHED, Attempt, CheckpointStore, HardwareInfo, NullCheckpointStore, identity_of
-from jobs.checkpoint.progress import TrainingProgress, extent_of
-from jobs.errors import BadInput, NotWritable, OutOfMemory
+from jobs.checkpoint.metadata import Attempt, TrainingProgress, extent_of
+from jobs.checkpoint.store import UNFINISHED, CheckpointStore
+from jobs.errors import BadInput, OutOfMemory
 from jobs.exit_codes import ExitCode
+from jobs.io.atomic_file import check_writable
 from jobs.io.memory import free_bytes, gib
 from jobs.io.stdio import escape_control_chars
 from jobs.phases import Clock, PhaseRecorder
-from jobs.report import check_writable, to_line, write
-from jobs.report.schema import MIN_ROUNDING_STATES
 from jobs.telemetry import monitor
-from jobs.training.console import Console, print_report_line
 from jobs.training.environment import read_environment
-from jobs.training.loop import LoopContext, train
+from jobs.training.loop import LoopContext, TrainingEnd, train
 from jobs.training.parity_trace import record_parity
-from jobs.training.prometheus import check_textfile_writable, write_textfile
+from jobs.training.publish import publish
 from jobs.training.report_builder import assemble_report
+from jobs.training.request import TrainRequest, check_request, resolve_spec, run_fingerprint
 from jobs.training.seeding import initial_weights
 from jobs.training.signals import Interrupted, InterruptGuard
-from jobs.training.termination_message import note_report
 from jobs.weights_file import weights_path, write_weights_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
-    from jobs.adapter import (
-        DeviceChoice,
-        Execution,
-        Framework,
-        FrameworkDevice,
-        InputPath,
-        Precision,
-        Trainer,
-        TrainingProtocol,
-    )
-    from jobs.checkpoint import RunFingerprint
+    from jobs.adapter import Framework, FrameworkDevice, RunSpec, Trainer
     from jobs.datasets import ImageDataset
-    from jobs.recipes import Recipe
     from jobs.report import Report
     from jobs.report.schema import Parity
-    from jobs.telemetry.types import DeviceFacts, Options
+    from jobs.telemetry.types import DeviceFacts
+    from jobs.training.console import Console
+
+__all__ = ["TrainRequest", "run_trials"]
 
 EXIT_CODE_OF_STATUS = {
     "completed": ExitCode.DONE,
@@ -59,32 +47,8 @@ EXIT_CODE_OF_STATUS = {
     "diverged": ExitCode.DIVERGED,
     "failed": ExitCode.INTERNAL_ERROR,
 }
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainRequest:
-    """What ``train`` was asked for; ``None`` leaves a choice to the recipe or to what is fastest."""
-
-    recipe: Recipe
-    protocol: TrainingProtocol
-    epochs: int | None
-    batch_size: int | None
-    learning_rate: float | None
-    seed: int | None
-    dataset: str
-    device: DeviceChoice
-    precision: Precision
-    execution: Execution | None
-    input: InputPath | None
-    trials: int
-    parity_steps: int | None
-    measure_peak: bool | None
-    report_dir: Path
-    export_dir: Path | None
-    checkpoint_dir: Path | None
-    checkpoint_steps: int | None
-    telemetry: Options
-    metrics_textfile: Path | None
+RUN_ID_PREFIX = {"tensorflow": "tf", "torch": "torch"}
+ANEW = "to train anew give another --checkpoint-dir"
 
 
 def run_trials(request: TrainRequest, load_framework: Callable[[], Framework], console: Console) -> int:
@@ -95,14 +59,7 @@ def run_trials(request: TrainRequest, load_framework: Callable[[], Framework], c
     Raises:
         JobError: nothing could be trained, or a report could not be written.
     """
-    _check_request(request)
-    check_writable(request.report_dir)
-    if request.checkpoint_dir is not None:
-        check_writable(request.checkpoint_dir, kind="checkpoint", option="--checkpoint-dir")
-    if request.export_dir is not None:
-        check_writable(request.export_dir, kind="weights", option="--export-dir")
-    if request.metrics_textfile is not None:
-        check_textfile_writable(request.metrics_textfile)
+    check_request(request)
     first_seed = request.recipe.seed if request.seed is None else request.seed
     exit_code = int(ExitCode.DONE)
     with InterruptGuard() as guard:
@@ -120,27 +77,15 @@ def run_trials(request: TrainRequest, load_framework: Callable[[], Framework], c
     return exit_code
 
 
-def _check_request(request: TrainRequest) -> None:
-    if request.epochs == 0 and request.parity_steps is None:
-        raise BadInput("--epochs 0 trains nothing; give at least 1, or --parity-steps to record a parity trace alone")
-    if request.checkpoint_steps is not None and request.checkpoint_dir is None:
-        raise BadInput("--checkpoint-steps says how often; give --checkpoint-dir DIR to say where")
-    if request.parity_steps is not None:
-        _check_parity(request, request.parity_steps)
-
-
-def _check_parity(request: TrainRequest, steps: int) -> None:
-    if request.protocol != "matched":
-        raise BadInput("--parity-steps: only --protocol matched starts both frameworks from the same weights")
-    if request.precision != "fp64" and steps < MIN_ROUNDING_STATES:
-        raise BadInput(
-            f"--parity-steps {steps}: {request.precision} is judged from at least {MIN_ROUNDING_STATES} steps; give "
-            "more, or --precision fp64"
-        )
-
-
 class _Run:
-    """One run; a class only because its steps share so much."""
+    """One run. Its attributes are set in the order of its phases."""
+
+    framework: Framework
+    device: FrameworkDevice
+    facts: DeviceFacts
+    data: ImageDataset
+    spec: RunSpec
+    store: CheckpointStore | None
 
     def __init__(
         self,
@@ -152,304 +97,214 @@ class _Run:
         *,
         first: bool,
     ) -> None:
-        self._request = request
-        self._load_framework = load_framework
-        self._console = console
-        self._guard = guard
-        self._started_at = datetime.now(UTC)
+        self.request = request
+        self.load_framework = load_framework
+        self.console = console
+        self.guard = guard
+        self.started_at = datetime.now(UTC)
         # Memory that an earlier run of this process still holds on the GPU is not another's.
-        self._watch = monitor.watch(clock=clock, options=request.telemetry, gpu_untouched=first)
-        self._recorder = PhaseRecorder(clock, on_boundary=self._watch.mark)
+        self.monitor = monitor.watch(clock=clock, options=request.telemetry, gpu_untouched=first)
+        self.recorder = PhaseRecorder(clock, on_boundary=self.monitor.mark)
 
     def execute(self) -> int:
-        recorder, request, guard, watch = self._recorder, self._request, self._guard, self._watch
-        guard.interrupt_immediately()
+        """Run, write the report and return the exit code."""
+        recorder = self.recorder
+        self.guard.interrupt_immediately()
         try:
-            guard.check()
-            recorder.enter("startup")
-            framework = self._load()
-            untouched_until_s = time.monotonic()
-            device = framework.select_device(request.device)
-            facts = watch.attach(device, untouched_until_s=untouched_until_s)
-
-            recorder.enter("dataset")
-            data = datasets.load(request.dataset)
-            guard.check()
-
-            spec = self._resolve_spec(framework, device)
-            peak_flop_per_s, peak_reason = self._measure_peak(framework, spec)
-
-            recorder.enter("build")
-            self._announce(framework, device, spec, data)
-            identity = _identity(framework, spec, data)
-            keeper = self._keeper(spec, data)
-            finished = keeper.finished(identity)
+            self._prepare()
+            finished = self.store.finished_report() if self.store is not None else None
             if finished is not None:
-                return self._republish_finished_run(finished, keeper, framework, spec, data, facts)
-            parity, trainer = self._build(framework, spec, data, facts)
-            recorder.synchronize = trainer.synchronize
-            outcome = TrainingProgress()
-            environment, environment_reasons = read_environment(framework.versions(), facts)
-            here = HardwareInfo(device=facts.name or device.name, cpu_model=environment.cpu.model)
-            with self._memory_explained(framework, spec, facts):
-                attempt = self._resume_or_start(
-                    keeper, identity, trainer, outcome, here, run_id=self._run_id(framework, spec)
-                )
-            guard.defer_interrupts()
-
+                return self._republish_finished_run(finished)
+            environment, null_reasons = read_environment(self.framework.versions(), self.facts)
+            with self._memory_explained():
+                parity, trainer = self._build()
+                recorder.synchronize = trainer.synchronize
+                attempt, progress = self._resume_or_start(trainer, environment.cpu.model)
+            self.guard.defer_interrupts()
             loop = LoopContext(
                 trainer=trainer,
-                spec=spec,
-                data=data,
+                spec=self.spec,
+                data=self.data,
+                extent=extent_of(self.spec, self.data),
                 recorder=recorder,
-                console=self._console,
-                check_interrupt=guard.check,
-                live=watch.latest,
-                keeper=keeper,
+                console=self.console,
+                check_interrupt=self.guard.check,
+                live=self.monitor.latest,
+                store=self.store,
             )
             failure, memory_peak_bytes = None, None
             try:
-                train(loop, outcome)
+                end = train(loop, progress)
                 memory_peak_bytes = trainer.memory_peak_bytes()
-                self._export(trainer, spec, outcome, attempt.run_id)
+                if end.status == "completed":
+                    self._export(trainer, attempt.run_id)
             except Exception as error:  # noqa: BLE001 - a run that failed is reported before its error goes on
-                failure = self._translate_oom(error, framework, spec, facts)
-                outcome.status, outcome.reason = "failed", _reason(failure)
-                # The device may be the reason: it is not asked to finish anything more.
+                failure = self._translate_oom(error)
+                end = TrainingEnd(status="failed", reason=_reason(failure))
+                # The device may be the cause: do not wait for it again.
                 recorder.synchronize = None
             recorder.finish()
         finally:
-            observation = watch.stop(recorder.spans)
+            observation = self.monitor.stop(recorder.spans)
         report = assemble_report(
             attempt=attempt,
-            spec=spec,
-            data=data,
+            spec=self.spec,
+            data=self.data,
             trainer=trainer,
-            outcome=outcome,
+            progress=progress,
+            end=end,
             recorder=recorder,
             observation=observation,
             environment=environment,
-            device=device,
-            facts=facts,
+            device=self.device,
+            facts=self.facts,
             parity=parity,
-            finished_at=datetime.now(UTC),
             memory_peak_bytes=memory_peak_bytes,
-            peak_flop_per_s=peak_flop_per_s,
-            null_reasons=environment_reasons | {"results.ceiling_flop_per_s": peak_reason},
+            peak_flop_per_s=self.peak_flop_per_s,
+            null_reasons=null_reasons | self.peak_reasons,
         )
-        if report.status not in UNFINISHED:
-            keeper.finish(report)
-        self._publish(report)
+        if self.store is not None and report.status not in UNFINISHED:
+            self.store.finish(report)
+        publish(report, self.request, self.console)
         if failure is not None:
             raise failure
-        return outcome.exit_code or EXIT_CODE_OF_STATUS[report.status]
+        return end.exit_code or EXIT_CODE_OF_STATUS[report.status]
 
-    def _load(self) -> Framework:
+    def _prepare(self) -> None:
+        """Load framework and data, choose the device and resolve the settings."""
+        recorder, request, guard = self.recorder, self.request, self.guard
+        guard.check()
+        recorder.enter("startup")
         try:
-            framework = self._load_framework()
-        except Exception:
-            # Raised inside a library's import, a signal may have become an error of the library's.
-            self._guard.check()
-            raise
-        self._guard.check()
-        return framework
-
-    def _measure_peak(self, framework: Framework, spec: RunSpec) -> tuple[float | None, str]:
-        """The device's matrix-product peak, measured in no phase, or ``None``; and the reason for ``None``."""
-        wanted = self._request.measure_peak
-        if not (spec.device == "gpu" if wanted is None else wanted):
-            return None, "not measured: use --measure-peak"
-        self._recorder.finish()
-        try:
-            return framework.matmul_flop_per_s(spec), ""
-        except Exception as error:
-            if not (isinstance(error, MemoryError) or framework.is_out_of_memory(error)):
-                raise
-            return None, "not measured: its matrices found too little memory"
-
-    def _keeper(self, spec: RunSpec, data: ImageDataset) -> CheckpointStore | NullCheckpointStore:
-        request = self._request
-        if request.checkpoint_dir is None:
-            return NullCheckpointStore()
-        # Trials are runs of their own, each with its own checkpoints.
-        folder = request.checkpoint_dir if request.trials == 1 else request.checkpoint_dir / f"seed-{request.seed}"
-        check_writable(folder, kind="checkpoint", option="--checkpoint-dir")
-        return CheckpointStore(
-            folder,
-            extent=extent_of(spec, data),
-            every_steps=request.checkpoint_steps,
-            say=self._console.line,
-            warn=self._watch.warn,
-        )
-
-    def _build(
-        self, framework: Framework, spec: RunSpec, data: ImageDataset, facts: DeviceFacts
-    ) -> tuple[Parity | None, Trainer]:
-        with self._memory_explained(framework, spec, facts):
-            parity = self._parity(framework, spec, data)
-            trainer = framework.create_trainer(spec, data)
-            assert trainer.parameter_count == spec.recipe.parameter_count, "the model is not the recipe's"
-            if spec.protocol == "matched":
-                trainer.load_weights(initial_weights(spec.recipe, spec.seed))
-        return parity, trainer
-
-    @contextmanager
-    def _memory_explained(self, framework: Framework, spec: RunSpec, facts: DeviceFacts) -> Iterator[None]:
-        try:
-            yield
-        except Exception as error:
-            explained = self._translate_oom(error, framework, spec, facts)
-            if explained is error:
-                raise
-            raise explained from error
-
-    def _resume_or_start(
-        self,
-        keeper: CheckpointStore | NullCheckpointStore,
-        identity: RunFingerprint,
-        trainer: Trainer,
-        outcome: TrainingProgress,
-        here: HardwareInfo,
-        *,
-        run_id: str,
-    ) -> Attempt:
-        """Go on from the last checkpoint, if there is one, or begin the run ``run_id``."""
-        resumed = keeper.resume(identity, trainer)
-        attempt = Attempt(run_id=run_id, number=1, started_at=self._started_at, earlier=[])
-        if resumed is not None:
-            attempt = resumed.next_attempt(self._started_at)
-            resumed.restore(outcome, self._recorder)
-            elsewhere = resumed.hardware_changes(here)
-            if elsewhere is not None:
-                self._watch.warn("resumed_on_other_hardware", elsewhere)
-            self._watch.warn("resumed", "what disturbed the attempts before this one is in their own reports, if any")
-        attempt = keeper.begin(identity, attempt, here)
-        if resumed is not None:
-            self._console.line(
-                f"going on from {str(resumed.path)!r}, {outcome.step} steps into epoch {outcome.epoch}: "
-                f"attempt {attempt.number} of run {attempt.run_id}"
-            )
-        return attempt
-
-    def _translate_oom(self, error: Exception, framework: Framework, spec: RunSpec, facts: DeviceFacts) -> Exception:
-        """``error``, or what to do about it where memory has run out."""
-        if not (isinstance(error, MemoryError) or framework.is_out_of_memory(error)):
-            return error
-        used = self._watch.latest().memory_used_bytes
-        if spec.device == "gpu" and used is not None and facts.memory_total_bytes is not None:
-            free = f"{gib(int(facts.memory_total_bytes - used))} of the GPU's {gib(facts.memory_total_bytes)}"
-        else:
-            free = f"{gib(free_bytes())} of the host's"
-        return OutOfMemory(
-            f"out of memory with batch size {spec.batch_size} in {spec.precision} ({free} free at the time: "
-            f"{_first_line(error)}); use a smaller --batch-size, end other work on the device, or give the job more"
-        )
-
-    def _resolve_spec(self, framework: Framework, device: FrameworkDevice) -> RunSpec:
-        request, recipe = self._request, self._request.recipe
-        assert request.seed is not None
-        # The post's own loops read through a loader; ours keep the set on the device.
-        input_path = request.input or ("resident" if request.protocol == "matched" else "streamed")
-        return RunSpec(
-            recipe=recipe,
-            protocol=request.protocol,
-            seed=request.seed,
-            epochs=recipe.epochs if request.epochs is None else request.epochs,
-            batch_size=recipe.batch_size if request.batch_size is None else request.batch_size,
-            learning_rate=recipe.learning_rate if request.learning_rate is None else request.learning_rate,
-            precision=request.precision,
-            execution=request.execution or framework.default_execution(device.kind, input_path),
-            input=input_path,
-            device=device.kind,
-        )
-
-    def _run_id(self, framework: Framework, spec: RunSpec) -> str:
-        name = {"tensorflow": "tf", "torch": "torch"}[framework.versions().name]
-        stamp = self._started_at.strftime("%Y%m%dT%H%M%SZ")
-        return f"{stamp}-{name}-{spec.recipe.name}-{spec.protocol}-s{spec.seed}-{secrets.token_hex(3)}"
-
-    def _announce(self, framework: Framework, device: FrameworkDevice, spec: RunSpec, data: ImageDataset) -> None:
+            framework = self.framework = self.load_framework()
+        finally:
+            # A signal that is raised inside a library's import may come out as an error of that library.
+            guard.check()
+        untouched_until_s = time.monotonic()
+        device = self.device = framework.select_device(request.device)
+        self.facts = self.monitor.attach(device, untouched_until_s=untouched_until_s)
+        recorder.enter("dataset")
+        data = self.data = datasets.load(request.dataset)
+        guard.check()
+        spec = self.spec = resolve_spec(request, framework, device.kind)
+        self.peak_flop_per_s, self.peak_reasons = self._measure_peak()
+        recorder.enter("build")
         versions = framework.versions()
-        self._console.line(
+        self.console.line(
             f"{versions.name} {versions.version} on {device.name}: {spec.recipe.name}, {spec.protocol}, "
             f"seed {spec.seed}, {spec.epochs} epochs of {data.name} ({len(data.train_images)} images) "
             f"in batches of {spec.batch_size}, {spec.precision}, {spec.execution}, {spec.input}"
         )
-        if self._request.device == "auto" and device.kind == "cpu":
-            self._console.line("no GPU is usable here, so this runs on the CPU; --device gpu would refuse instead")
+        if request.device == "auto" and device.kind == "cpu":
+            self.console.line("no GPU is usable here, so this runs on the CPU; --device gpu would refuse instead")
+        self.store = self._create_store()
 
-    def _parity(self, framework: Framework, spec: RunSpec, data: ImageDataset) -> Parity | None:
-        steps = self._request.parity_steps
-        if steps is None:
-            return None
-        return record_parity(lambda traced: framework.create_trainer(traced, data), spec, data, steps)
-
-    def _export(self, trainer: Trainer, spec: RunSpec, outcome: TrainingProgress, run_id: str) -> None:
-        folder = self._request.export_dir
-        if folder is None or outcome.status != "completed":
-            return
-        self._recorder.enter("export")
-        dtype = trainer.numerics.variable_dtype
-        path = write_weights_file(folder, run_id=run_id, recipe=spec.recipe, weights=trainer.weights(), dtype=dtype)
-        self._console.line(f"weights: {path}")
-
-    def _republish_finished_run(
-        self,
-        report: Report,
-        keeper: CheckpointStore | NullCheckpointStore,
-        framework: Framework,
-        spec: RunSpec,
-        data: ImageDataset,
-        facts: DeviceFacts,
-    ) -> int:
-        """A job that is started once more after it was done: whatever did not get through is given again."""
-        request = self._request
-        anew = "to train anew give another --checkpoint-dir"
-        if request.parity_steps is not None and report.parity is None:
-            raise BadInput(f"run {report.run_id} is finished, and recorded no parity trace; {anew}")
-        self._console.line(f"run {report.run_id} is finished: here is its report again; {anew}")
-        folder = request.export_dir
-        if folder is not None and report.status == "completed" and not weights_path(folder, report.run_id).exists():
-            _, trainer = self._build(framework, spec, data, facts)
-            resumed = keeper.resume(_identity(framework, spec, data), trainer)
-            if resumed is None or resumed.state.run_id != report.run_id or resumed.state.epoch <= spec.epochs:
-                raise BadInput(f"run {report.run_id} is finished, but no checkpoint has its last weights; {anew}")
-            self._export(trainer, spec, TrainingProgress(), report.run_id)
-        path = request.report_dir / f"{report.run_id}-a{report.attempt}.json"
-        self._publish(report, already=path if path.exists() else None)
-        return int(EXIT_CODE_OF_STATUS[report.status])
-
-    def _publish(self, report: Report, *, already: Path | None = None) -> None:
-        note_report(report)
-        line = to_line(report)
+    def _measure_peak(self) -> tuple[float | None, dict[str, str]]:
+        """The device's matrix-product peak, measured in no phase, or ``None``; and why, where memory was too small."""
+        wanted = self.request.measure_peak
+        if not (self.spec.device == "gpu" if wanted is None else wanted):
+            return None, {}
+        self.recorder.finish()
         try:
-            path = already or write(report, self._request.report_dir)
-        except NotWritable:
-            # Nothing is lost: what cannot be kept in a file is printed, on a terminal too.
-            print_report_line(line, always=True)
-            raise
-        unprinted = print_report_line(line)
-        if unprinted is not None:
-            # A copy, since the file is there.
-            self._console.line(f"the report could not be printed, too ({unprinted.strerror or unprinted})")
-        if self._request.metrics_textfile is not None:
-            write_textfile(report, self._request.metrics_textfile)
-        if report.status_reason is not None:
-            self._console.line(f"{report.status}: {report.status_reason}")
-        speed = report.results.steady_images_per_s
-        if speed is not None:
-            self._console.line(f"steady training: {speed:,.0f} images/s")
-        self._console.line(f"report: {path}")
+            return self.framework.matmul_flop_per_s(self.spec), {}
+        except Exception as error:
+            if not (isinstance(error, MemoryError) or self.framework.is_out_of_memory(error)):
+                raise
+            reason = "not measured: its matrices found too little memory"
+            return None, dict.fromkeys(("results.ceiling_flop_per_s", "results.ceiling_share_ratio"), reason)
 
+    def _create_store(self) -> CheckpointStore | None:
+        request, folder = self.request, self.request.checkpoint_dir
+        if folder is None:
+            return None
+        if request.trials > 1:
+            # Trials are runs of their own, each with its own checkpoints.
+            folder = folder / f"seed-{request.seed}"
+            check_writable(folder, kind="checkpoint", option="--checkpoint-dir")
+        return CheckpointStore(
+            folder,
+            fingerprint=run_fingerprint(request, self.spec, self.data.sha256, self.framework.versions()),
+            extent=extent_of(self.spec, self.data),
+            every_steps=request.checkpoint_steps,
+            log=self.console.line,
+            warn=self.monitor.warn,
+        )
 
-def _identity(framework: Framework, spec: RunSpec, data: ImageDataset) -> RunFingerprint:
-    versions = framework.versions()
-    return identity_of(
-        spec,
-        recipe=spec.recipe.name,
-        framework=f"{versions.name} {versions.version}",
-        dataset_sha256=data.sha256,
-    )
+    def _build(self) -> tuple[Parity | None, Trainer]:
+        framework, spec, data, steps = self.framework, self.spec, self.data, self.request.parity_steps
+        parity = None
+        if steps is not None:
+            parity = record_parity(lambda traced: framework.create_trainer(traced, data), spec, data, steps)
+        trainer = framework.create_trainer(spec, data)
+        assert trainer.parameter_count == spec.recipe.parameter_count, "the model is not the recipe's"
+        if spec.protocol == "matched":
+            trainer.load_weights(initial_weights(spec.recipe, spec.seed))
+        return parity, trainer
+
+    def _resume_or_start(self, trainer: Trainer, cpu_model: str | None) -> tuple[Attempt, TrainingProgress]:
+        attempt = Attempt(
+            run_id=self._new_run_id(),
+            started_at=self.started_at,
+            device=self.facts.name or self.device.name,
+            cpu_model=cpu_model,
+        )
+        return self.store.resume_or_start(trainer, attempt) if self.store is not None else (attempt, TrainingProgress())
+
+    def _new_run_id(self) -> str:
+        spec, prefix = self.spec, RUN_ID_PREFIX[self.framework.versions().name]
+        stamp = self.started_at.strftime("%Y%m%dT%H%M%SZ")
+        return f"{stamp}-{prefix}-{spec.recipe.name}-{spec.protocol}-s{spec.seed}-{secrets.token_hex(3)}"
+
+    @contextmanager
+    def _memory_explained(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            explained = self._translate_oom(error)
+            if explained is error:
+                raise
+            raise explained from error
+
+    def _translate_oom(self, error: Exception) -> Exception:
+        """``error``, or what to do about it where memory has run out."""
+        if not (isinstance(error, MemoryError) or self.framework.is_out_of_memory(error)):
+            return error
+        used, total = self.monitor.latest().memory_used_bytes, self.facts.memory_total_bytes
+        if self.spec.device == "gpu" and used is not None and total is not None:
+            free = f"{gib(int(total - used))} of the GPU's {gib(total)}"
+        else:
+            free = f"{gib(free_bytes())} of the host's"
+        return OutOfMemory(
+            f"out of memory with batch size {self.spec.batch_size} in {self.spec.precision} ({free} free at the time: "
+            f"{_first_line(error)}); use a smaller --batch-size, end other work on the device, or give the job more"
+        )
+
+    def _export(self, trainer: Trainer, run_id: str) -> None:
+        folder = self.request.export_dir
+        if folder is None:
+            return
+        self.recorder.enter("export")
+        dtype, weights = trainer.numerics.variable_dtype, trainer.weights()
+        path = write_weights_file(folder, run_id=run_id, recipe=self.spec.recipe, weights=weights, dtype=dtype)
+        self.console.line(f"weights: {path}")
+
+    def _republish_finished_run(self, report: Report) -> int:
+        """Give the results of a run that was already finished here once more, since some may have been lost."""
+        request, run_id = self.request, report.run_id
+        assert self.store is not None
+        if request.parity_steps is not None and report.parity is None:
+            raise BadInput(f"run {run_id} is finished, and recorded no parity trace; {ANEW}")
+        self.console.line(f"run {run_id} is finished: here is its report again; {ANEW}")
+        folder = request.export_dir
+        if folder is not None and report.status == "completed" and not weights_path(folder, run_id).exists():
+            with self._memory_explained():
+                _, trainer = self._build()
+                last = self.store.resume(trainer)
+            if last is None or last.metadata.run_id != run_id or last.metadata.progress.epoch <= self.spec.epochs:
+                raise BadInput(f"run {run_id} is finished, but no checkpoint has its last weights; {ANEW}")
+            self._export(trainer, run_id)
+        publish(report, request, self.console, again=True)
+        return int(EXIT_CODE_OF_STATUS[report.status])
 
 
 def _reason(error: Exception) -> str:

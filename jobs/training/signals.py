@@ -11,27 +11,26 @@ from typing import TYPE_CHECKING, Final, Self
 if TYPE_CHECKING:
     from types import FrameType, TracebackType
 
+SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+
 
 class Interrupted(BaseException):
-    """A signal asked the run to end; no library's ``except Exception`` is to take it for an error of its own."""
+    """A signal asked the run to end. It is no ``Exception``, so that no library handles it as an error of its own."""
 
     def __init__(self, signal_number: int) -> None:
         super().__init__(f"interrupted by {signal.Signals(signal_number).name}")
         self.exit_code = 128 + signal_number
 
 
-SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
-
-
-def leave_at_once_on_signals() -> None:
-    """End the process on a signal, before anything is at stake: what takes long to import comes after this."""
-    # Registered first, so called last: Python would give its own handlers back and die of a signal after its end.
+def exit_at_once_on_signals() -> None:
+    """End the process on a signal while nothing can be lost yet. To be called before the slow imports."""
+    # Registered first, so called last: Python would restore its own handlers and die of a signal at its very end.
     atexit.register(_ignore_signals)
     for number in SIGNALS:
-        signal.signal(number, _leave)
+        signal.signal(number, _exit_at_once)
 
 
-def _leave(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the signature is Python's
+def _exit_at_once(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the signature is Python's
     if number == signal.SIGINT:
         with suppress(OSError):
             os.write(2, b"error: interrupted by SIGINT\n")
@@ -43,42 +42,43 @@ def _ignore_signals() -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-class Ending:
-    """How the program ends on a signal, also as process 1 of a container, which would otherwise ignore SIGTERM.
+class ExitOnSignal:
+    """Ends the program on a signal, also as process 1 of a container, where SIGTERM has no effect by default.
 
-    The first unwinds the program, as Ctrl-C does in Python; a second ends it there and then. Once its exit code
-    stands, that is the code whatever comes.
+    The first signal raises an exception, as Ctrl-C does in Python; a second one ends the process at once. After
+    :meth:`set_exit_code` every signal ends it with that code.
     """
 
     def __init__(self) -> None:
-        self._warned = False
-        self._code: int | None = None
+        self._signalled = False
+        self._exit_code: int | None = None
 
-    def take_signals(self) -> None:
-        leave_at_once_on_signals()
+    def install(self) -> None:
+        exit_at_once_on_signals()
         for number in SIGNALS:
-            signal.signal(number, self._take)
+            signal.signal(number, self._handle)
 
-    def next_ends_it(self) -> None:
-        """One signal has been taken by somebody else."""
-        self._warned = True
+    def count_signal(self) -> None:
+        """Another handler has had a signal: the next one is the second."""
+        self._signalled = True
 
-    def stands(self, code: int) -> None:
-        self._code = code
+    def set_exit_code(self, code: int) -> None:
+        self._exit_code = code
 
-    def _take(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - the signature is Python's
-        if self._code is not None or self._warned:
-            os._exit(128 + number if self._code is None else self._code)
-        self._warned = True
+    def _handle(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - the signature is Python's
+        if self._exit_code is not None:
+            os._exit(self._exit_code)
+        if self._signalled:
+            os._exit(128 + number)
+        self._signalled = True
         raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
 
 
 class InterruptGuard:
-    """While entered, takes signals instead of dying of them; a second one ends the program at once.
+    """While entered, turns the first signal into :class:`Interrupted`; a second one ends the program at once.
 
-    Until :meth:`defer_interrupts` the first signal raises :class:`Interrupted` where the program stands, since nothing
-    is lost before training. From then on it is noted, and :meth:`check` raises it where it is safe: an exception from
-    the handler itself could tear the program out of a framework's step.
+    Until :meth:`defer_interrupts` it is raised where the program stands, since nothing is lost before training. From
+    then on :meth:`check` raises it, between two steps: raised by the handler it could break a framework's step.
     """
 
     def __init__(self) -> None:
@@ -88,7 +88,7 @@ class InterruptGuard:
 
     def __enter__(self) -> Self:
         for number in SIGNALS:
-            self._previous[number] = signal.signal(number, self._take)
+            self._previous[number] = signal.signal(number, self._handle)
         return self
 
     def __exit__(
@@ -96,9 +96,9 @@ class InterruptGuard:
     ) -> None:
         for number, previous in self._previous.items():
             signal.signal(number, previous)  # type: ignore[arg-type]
-            ending = getattr(previous, "__self__", None)
-            if self._signal is not None and isinstance(ending, Ending):
-                ending.next_ends_it()
+            handler = getattr(previous, "__self__", None)
+            if self._signal is not None and isinstance(handler, ExitOnSignal):
+                handler.count_signal()
 
     def interrupt_immediately(self) -> None:
         self._at_once = True
@@ -111,7 +111,7 @@ class InterruptGuard:
         if self._signal is not None:
             raise Interrupted(self._signal)
 
-    def _take(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - the signature is Python's
+    def _handle(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - the signature is Python's
         if self._signal is not None:
             os._exit(128 + number)
         self._signal = number

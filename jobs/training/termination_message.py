@@ -1,6 +1,6 @@
 """The termination message: one line that Kubernetes keeps of a container that has ended, for ``kubectl describe pod``.
 
-It is written where ``MNIST_JOBS_TERMINATION_MESSAGE_PATH`` points to, and nowhere without it.
+It is written to the file that ``MNIST_JOBS_TERMINATION_MESSAGE_PATH`` names, and not at all without it.
 """
 
 from __future__ import annotations
@@ -25,40 +25,38 @@ if TYPE_CHECKING:
 PATH_VARIABLE: Final = "MNIST_JOBS_TERMINATION_MESSAGE_PATH"
 
 LIMIT_BYTES: Final = 4096
-"""What the kubelet keeps of one container's message; of a longer one it would keep the end alone, which is no JSON."""
+"""What the kubelet keeps of one container's message. Of a longer one it keeps only the end, which is no JSON."""
 
 _current: ContextVar[Summary | None] = ContextVar("termination_summary", default=None)
 
 
 class Summary:
-    """What a program has to say at its end; :attr:`exit_code` is ``None`` as long as it runs."""
+    """What a program did, for its termination message; :attr:`exit_code` is ``None`` as long as it runs."""
 
     def __init__(self, program: str) -> None:
         self.exit_code: int | None = None
         self._program = program
         self._errors: list[str] = []
-        self._where: dict[str, Any] = {}
-        self._statuses: Counter[str] = Counter()
+        self._machine: dict[str, Any] = {}
         self._runs: list[dict[str, Any]] = []
 
     def add_error(self, text: str) -> None:
         self._errors.append(" ".join(text.split()))
 
     def add_report(self, report: Report) -> None:
-        kubernetes, config, results = report.environment.kubernetes, report.config, report.results
-        self._where = {
+        kubernetes, results = report.environment.kubernetes, report.results
+        self._machine = {
             "node": kubernetes.node if kubernetes else None,
             "index": kubernetes.index if kubernetes else None,
             "devices": [{"name": d.name, "uuid": d.uuid, "mig_uuid": d.mig_uuid} for d in report.devices],
             "driver_version": report.environment.driver_version,
         }
-        self._statuses[report.status] += 1
         self._runs.append(
             {
                 "run_id": report.run_id,
                 "status": report.status,
                 "status_reason": report.status_reason,
-                "seed": config.seed,
+                "seed": report.config.seed,
                 "test_accuracy_ratio": results.test_accuracy_ratio,
                 "train_wall_s": results.train_wall_s,
                 "steady_images_per_s": results.steady_images_per_s,
@@ -66,7 +64,7 @@ class Summary:
         )
 
     def line(self) -> str:
-        """The message, a JSON object of at most :data:`LIMIT_BYTES`: first the oldest runs go, then the error's end."""
+        """The message, a JSON object of at most :data:`LIMIT_BYTES`: the oldest runs are left out first."""
         runs, error = list(self._runs), "; ".join(self._errors)
         while len(_encode(line := self._line(runs, error))) > LIMIT_BYTES and (runs or error):
             if runs:
@@ -82,8 +80,8 @@ class Summary:
             "exit_code": self.exit_code,
             "meaning": next((code.meaning for code in ExitCode if code == self.exit_code), None),
             "error": error or None,
-            **self._where,
-            "runs_by_status": dict(self._statuses),
+            **self._machine,
+            "runs_by_status": Counter(run["status"] for run in self._runs),
             "runs_left_out": len(self._runs) - len(runs),
             "runs": runs,
         }
@@ -92,9 +90,9 @@ class Summary:
 
 @contextmanager
 def termination_message(program: str, variables: Mapping[str, str] = os.environ) -> Iterator[Summary]:
-    """Collect a summary while entered and write it at the end, also when the program is made to exit.
+    """Collect a summary while entered and write it at the end, also when ``SystemExit`` is raised.
 
-    A message that cannot be written is told on standard error and changes nothing else.
+    If it cannot be written, that is said on standard error and changes nothing else.
     """
     summary = Summary(program)
     token = _current.set(summary)
@@ -112,15 +110,13 @@ def termination_message(program: str, variables: Mapping[str, str] = os.environ)
 
 def note_report(report: Report) -> None:
     """Add a finished run to the termination message."""
-    summary = _current.get()
-    if summary is not None:
+    if (summary := _current.get()) is not None:
         summary.add_report(report)
 
 
 def note_error(text: str) -> None:
-    """Add the line a person sees to the termination message."""
-    summary = _current.get()
-    if summary is not None:
+    """Add an error line to the termination message."""
+    if (summary := _current.get()) is not None:
         summary.add_error(text)
 
 
@@ -130,7 +126,7 @@ def _encode(line: str) -> bytes:
 
 def _write(path: Path, line: str) -> None:
     try:
-        # In place: the kubelet mounts this one file, so that no other can be moved over it.
+        # In place: the kubelet mounts this one file, so that no other can replace it.
         path.write_bytes(_encode(line))
     except OSError as error:
         reason = error.strerror or error

@@ -295,7 +295,7 @@ class _Trap:
 
 
 @once
-def test_a_stranger_s_checkpoint_is_refused_by_name_and_never_executed(
+def test_checkpoint_of_unknown_origin_is_refused_by_name_and_never_executed(
     program: Program, run: Callable[..., Run], tmp_path: Path
 ) -> None:
     checkpoints = tmp_path / "checkpoints"

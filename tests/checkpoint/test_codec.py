@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import math
 import pickle
+import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,15 +15,20 @@ from hypothesis import strategies as st
 from safetensors.numpy import save
 
 from jobs.adapter import RunSpec
-from jobs.checkpoint import Resumed
-from jobs.checkpoint import codec as file
+from jobs.checkpoint import codec
 from jobs.checkpoint.codec import FORMAT, CorruptCheckpoint, decode, encode
-from jobs.checkpoint.metadata import CheckpointMetadata, check_extent, differences, parse_state
-from jobs.checkpoint.progress import EpochOutcome, TrainingProgress, extent_of
+from jobs.checkpoint.metadata import (
+    MAX_DIFFERENCES,
+    CheckpointMetadata,
+    Extent,
+    TrainingProgress,
+    differences,
+    extent_of,
+)
 from jobs.errors import BadInput
 from jobs.phases import PhaseRecorder
 from jobs.recipes import LENET
-from jobs.report.schema import EarlierAttempt
+from jobs.report.schema import EarlierAttempt, EpochResult
 from jobs.training.report_builder import _results
 from jobs.weights_file import read_weights_file
 from tests.support.digits import small_digits
@@ -30,7 +36,12 @@ from tests.support.digits import small_digits
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 
 
-def make_state(**changes: Any) -> CheckpointMetadata:
+def make_epoch(number: int, **changes: Any) -> EpochResult:
+    values = {"epoch": number, "wall_s": 1.5, "train_loss": 0.1, "test_loss": None, "test_accuracy_ratio": 0.9}
+    return EpochResult(**values | changes)
+
+
+def make_metadata(**progress: Any) -> CheckpointMetadata:
     this = EarlierAttempt(
         attempt=1,
         started_at_utc=NOW,
@@ -41,20 +52,23 @@ def make_state(**changes: Any) -> CheckpointMetadata:
         cpu_model=None,
         phases_s={"train": 1.5},
     )
-    fields: dict[str, Any] = {
-        "identity": {"recipe": "lenet", "seed": 1, "learning_rate": 0.001},
-        "run_id": "run-1",
-        "attempt": 1,
+    values: dict[str, Any] = {
         "epoch": 2,
         "step": 3,
-        "epochs": [EpochOutcome(epoch=1, train_loss=0.1, test_loss=float("inf"), accuracy_ratio=0.9)],
+        "epochs": [make_epoch(1)],
         "examples_evaluated": 250,
-        "spent": [],
-        "first_step_images": [(1, 64)],
-        "attempts": [this],
-        "saved_at_utc": NOW,
+        "steady_images": 586,
+        "steady_s": 1.25,
+        "first_step_images": 64,
+        "earlier_wall_s": 0.5,
+        "earlier_steady_s": 0.25,
     }
-    return CheckpointMetadata(**(fields | changes))
+    return CheckpointMetadata(
+        fingerprint={"recipe.name": "lenet", "seed": "1"},
+        run_id="run-1",
+        progress=TrainingProgress(**values | progress),
+        attempts=[this],
+    )
 
 
 ARRAYS = {
@@ -68,130 +82,143 @@ ARRAYS = {
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     path = tmp_path / "checkpoint.safetensors"
-    path.write_bytes(encode(make_state(), ARRAYS))
+    path.write_bytes(encode(make_metadata(), ARRAYS))
     return path
 
 
-def test_what_goes_in_comes_out_to_the_last_bit(path: Path) -> None:
-    found = decode(path)
-    assert found.state == make_state()
-    assert found.arrays.keys() == ARRAYS.keys()
+def test_decode_of_encoded_checkpoint_is_equal_to_the_last_bit(path: Path) -> None:
+    read = decode(path)
+    assert read.metadata == make_metadata()
+    assert read.arrays.keys() == ARRAYS.keys()
     for name, array in ARRAYS.items():
-        assert (found.arrays[name].dtype, found.arrays[name].shape) == (array.dtype, array.shape)
-        assert found.arrays[name].tobytes() == array.tobytes()
+        assert (read.arrays[name].dtype, read.arrays[name].shape) == (array.dtype, array.shape)
+        assert read.arrays[name].tobytes() == array.tobytes()
 
 
 @settings(max_examples=300)
 @given(st.data())
-def test_no_changed_byte_goes_unnoticed(data: st.DataObject) -> None:
-    import tempfile
-    from pathlib import Path
-
-    content = bytearray(encode(make_state(), ARRAYS))
+def test_decode_with_a_changed_byte_is_refused(data: st.DataObject) -> None:
+    content = bytearray(encode(make_metadata(), ARRAYS))
     at = data.draw(st.integers(0, len(content) - 1))
     content[at] ^= data.draw(st.integers(1, 255))
     with tempfile.NamedTemporaryFile(suffix=".safetensors") as stream:
         stream.write(content)
         stream.flush()
         try:
-            found = decode(Path(stream.name))
+            read = decode(Path(stream.name))
         except CorruptCheckpoint:
             return
     # A byte that means nothing, such as white space in the header, may change.
-    assert found.state == make_state()
-    assert {name: array.tobytes() for name, array in found.arrays.items()} == {
+    assert read.metadata == make_metadata()
+    assert {name: array.tobytes() for name, array in read.arrays.items()} == {
         name: array.tobytes() for name, array in ARRAYS.items()
     }
 
 
 @pytest.mark.parametrize("size", [0, 1, 8, 100, 500, -1])
-def test_a_file_cut_short_is_refused(size: int, path: Path) -> None:
+def test_decode_of_a_file_cut_short_is_refused(size: int, path: Path) -> None:
     path.write_bytes(path.read_bytes()[:size])
-    with pytest.raises(CorruptCheckpoint, match="no whole safetensors file"):
+    with pytest.raises(CorruptCheckpoint, match="no complete safetensors file"):
         decode(path)
 
 
-def _forged(text: str, **metadata: str) -> bytes:
+def _forged(text: str, **header: str) -> bytes:
     arrays = {"a": np.zeros(3)}
-    facts = {"format": FORMAT, "state": text, "sha256": file._digest(text, arrays)} | metadata
-    return save(arrays, metadata=facts)
+    return save(arrays, metadata={"format": FORMAT, "run": text, "sha256": codec._digest(text, arrays)} | header)
 
 
-def _changed(**changes: Any) -> bytes:
-    """A whole checkpoint with the right hash, whose state someone has changed."""
-    state = json.loads(make_state().to_text())
-    parts = {
-        "epochs": lambda epoch: state["epochs"][0] | epoch,
-        "attempts": lambda attempt: state["attempts"][0] | attempt,
-    }
-    for name, value in changes.items():
-        state[name] = [parts[name](one) for one in value] if name in parts else value
-    return _forged(json.dumps(state))
+def _changed(**progress: Any) -> bytes:
+    """A checkpoint with the right hash, whose metadata someone has changed."""
+    metadata = json.loads(make_metadata().model_dump_json())
+    metadata["progress"] |= progress
+    return _forged(json.dumps(metadata))
+
+
+def _with_epoch(**changes: Any) -> bytes:
+    epoch = json.loads(make_epoch(1).model_dump_json())
+    return _changed(epochs=[epoch | changes])
 
 
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (pickle.dumps({"a": 1}), "no whole safetensors file"),
+        (pickle.dumps({"a": 1}), "no complete safetensors file"),
         (save({"a": np.zeros(3)}), "its format is None"),
         (_forged("{}", format="mnist-jobs weights 1"), "its format is 'mnist-jobs weights 1'"),
         (_forged("{}", sha256="0" * 64), "does not have the hash"),
         (_forged("{}"), "cannot be read"),
         (_forged("[" * 100_000), "cannot be read"),
-        (_forged(make_state(run_id="ok").to_text().replace('"ok"', '"../../etc"')), "cannot be read"),
-        (_forged(make_state(epoch=3).to_text()), "epoch 3 is in progress, but the finished ones are"),
-        (_forged(json.dumps(json.loads(make_state().to_text()) | {"more": 1})), "cannot be read"),
-        (_changed(epochs=[{"accuracy_ratio": 5.0}]), "no share between 0 and 1"),
-        (_changed(epochs=[{"accuracy_ratio": math.nan}]), "no share between 0 and 1"),
-        (_changed(attempt=2), r"attempt 2 wrote it, but the attempts are [1]"),
-        (_changed(attempts=[{}, {}]), r"attempt 1 wrote it, but the attempts are [1, 1]"),
-        (_changed(attempt=10**30, attempts=[{"attempt": 10**30}]), "cannot be read"),
-        (_changed(attempts=[{"phases_s": {"train": 1e300}}]), "took more than 1e.09 s"),
-        (_changed(spent=[{"name": "train", "epoch": 1, "seconds": 1e300}]), "cannot be read"),
-        (_changed(spent=[{"name": "train", "epoch": 1, "seconds": 1e-300}]), "no clock tells so short a time"),
+        (_forged(make_metadata().model_dump_json().replace('"run-1"', '"../../etc"')), "cannot be read"),
+        (_forged(json.dumps(json.loads(make_metadata().model_dump_json()) | {"more": 1})), "cannot be read"),
+        (_with_epoch(test_accuracy_ratio=5.0), "less than or equal to 1"),
+        (_with_epoch(test_accuracy_ratio=math.nan), "cannot be read"),
+        (_with_epoch(test_accuracy_ratio="1"), "cannot be read"),
+        (_changed(earlier_wall_s=1e300), "no time that a clock can have measured"),
+        (_changed(steady_s=1e-300), "no time that a clock can have measured"),
+        (_changed(step=-1), "cannot be read"),
     ],
 )
-def test_what_is_no_checkpoint_is_refused_with_its_reason(content: bytes, reason: str, path: Path) -> None:
+def test_decode_of_what_is_no_checkpoint_is_refused_with_its_reason(content: bytes, reason: str, path: Path) -> None:
     path.write_bytes(content)
-    with pytest.raises(CorruptCheckpoint, match=reason.replace("[", r"\[")):
+    with pytest.raises(CorruptCheckpoint, match=reason):
         decode(path)
 
 
-def test_a_type_that_numpy_has_not_is_refused(path: Path) -> None:
+def test_decode_of_a_type_unknown_to_numpy_is_refused(path: Path) -> None:
     header = json.dumps({"a": {"dtype": "F8_E4M3", "shape": [2], "data_offsets": [0, 2]}}).encode()
     path.write_bytes(len(header).to_bytes(8, "little") + header + b"ab")
-    with pytest.raises(CorruptCheckpoint, match="no whole safetensors file"):
+    with pytest.raises(CorruptCheckpoint, match="no complete safetensors file"):
         decode(path)
     with pytest.raises(BadInput, match="no safetensors file"):
         read_weights_file(path)
 
 
-def test_a_file_that_has_gone_is_refused(path: Path) -> None:
-    with pytest.raises(CorruptCheckpoint, match="cannot be looked at"):
-        decode(path.parent / "absent")
-
-
-def test_a_file_without_end_is_not_opened(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(file, "LARGEST_BYTES", 10)
-    with pytest.raises(CorruptCheckpoint, match="more than any checkpoint has"):
+def test_decode_of_a_missing_or_huge_file_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for missing in (path.parent / "absent", path.parent):
+        with pytest.raises(CorruptCheckpoint, match="no complete safetensors file"):
+            decode(missing)
+    monkeypatch.setattr(codec, "MAX_BYTES", 10)
+    with pytest.raises(CorruptCheckpoint, match="larger than any checkpoint"):
         decode(path)
-    with pytest.raises(CorruptCheckpoint, match="no regular file"):
-        decode(path.parent)
 
 
 @given(
-    st.lists(st.floats(allow_nan=False), min_size=1, max_size=4),
+    st.lists(st.none() | st.floats(allow_nan=False, allow_infinity=False), min_size=1, max_size=4),
     st.floats(0, 1),
     st.integers(0, 10**6),
     st.sampled_from([None, 10_000]),
 )
-def test_a_state_reads_back_equal(losses: list[float], accuracy: float, step: int, examples: int | None) -> None:
+def test_metadata_from_its_json_is_equal(
+    losses: list[float | None], accuracy: float, step: int, examples: int | None
+) -> None:
     epochs = [
-        EpochOutcome(epoch=number, train_loss=loss, test_loss=loss, accuracy_ratio=accuracy)
+        make_epoch(number, train_loss=loss, test_loss=loss, test_accuracy_ratio=accuracy)
         for number, loss in enumerate(losses, start=1)
     ]
-    state = make_state(epochs=epochs, epoch=len(losses) + 1, step=step, examples_evaluated=examples)
-    assert parse_state(state.to_text()) == state
+    metadata = make_metadata(epochs=epochs, epoch=len(losses) + 1, step=step, examples_evaluated=examples)
+    assert CheckpointMetadata.model_validate_json(metadata.model_dump_json(), strict=True) == metadata
+
+
+EXTENT = Extent(epochs=3, steps=11, train_examples=650, test_examples=250)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"epoch": 3}, r"epoch 3 is in progress, but the finished ones are \[1\]"),
+        ({"step": 12}, "12 steps into epoch 2, of 3 epochs of 11 steps"),
+        ({"epochs": [make_epoch(number) for number in range(1, 5)], "epoch": 5}, "steps into epoch 5"),
+        ({"epochs": [make_epoch(number) for number in range(1, 4)], "epoch": 4, "step": 1}, "1 steps into epoch 4"),
+        ({"examples_evaluated": 251}, "251 test images were evaluated, of 250"),
+        ({"first_step_images": 651}, "651 images were trained in 1 epochs of 650"),
+        ({"steady_images": 651}, "651 images were trained in 1 epochs of 650"),
+        ({"epochs": [make_epoch(1, wall_s=1e300)]}, "no time that a clock can have measured"),
+    ],
+)
+def test_check_of_progress_that_cannot_be_is_refused(changes: dict[str, Any], reason: str) -> None:
+    make_metadata().progress.check(EXTENT)
+    with pytest.raises(ValueError, match=reason):
+        make_metadata(**changes).progress.check(EXTENT)
 
 
 DIGITS = small_digits()
@@ -203,34 +230,31 @@ SECONDS = st.sampled_from([0.0, 5e-324, 1e-9, 1.5, 1e9, 1e300, 1.797e308]) | st.
     epochs=st.integers(1, 4),
     step=NUMBERS,
     accuracy=st.floats(0, 1) | st.floats(),
-    loss=st.floats(),
+    loss=st.none() | st.floats(),
     examples=st.none() | NUMBERS,
     seconds=SECONDS,
-    first=st.lists(st.tuples(NUMBERS, NUMBERS), max_size=3),
+    images=st.tuples(NUMBERS, NUMBERS),
 )
-def test_a_state_that_is_accepted_gives_results_that_a_report_can_hold(
+def test_accepted_progress_gives_results_that_a_report_can_hold(
     epochs: int,
     step: int,
     accuracy: float,
-    loss: float,
+    loss: float | None,
     examples: int | None,
     seconds: float,
-    first: list[tuple[int, int]],
+    images: tuple[int, int],
 ) -> None:
-    finished = [
-        EpochOutcome(epoch=number, train_loss=loss, test_loss=loss, accuracy_ratio=accuracy)
-        for number in range(1, epochs + 1)
-    ]
-    spent = [
-        {"name": name, "epoch": number, "seconds": seconds}
-        for name in ("train", "first_step")
-        for number in range(1, epochs + 1)
-    ]
-    content = json.loads(make_state(epoch=epochs + 1, epochs=finished).to_text()) | {
+    one = {"train_loss": loss, "test_loss": loss, "test_accuracy_ratio": accuracy, "wall_s": seconds}
+    content = {
+        "epoch": epochs + 1,
         "step": step,
+        "epochs": [one | {"epoch": number} for number in range(1, epochs + 1)],
         "examples_evaluated": examples,
-        "spent": spent,
-        "first_step_images": first,
+        "steady_images": images[0],
+        "first_step_images": images[1],
+        "steady_s": seconds,
+        "earlier_wall_s": seconds,
+        "earlier_steady_s": seconds,
     }
     spec = RunSpec(
         recipe=LENET,
@@ -245,18 +269,19 @@ def test_a_state_that_is_accepted_gives_results_that_a_report_can_hold(
         device="cpu",
     )
     try:
-        state = parse_state(json.dumps(content))
-        check_extent(state, extent_of(spec, DIGITS))
+        progress = TrainingProgress.model_validate_json(json.dumps(content), strict=True)
+        progress.check(extent_of(spec, DIGITS))
     except ValueError:
         return
-    outcome, recorder = TrainingProgress(), PhaseRecorder(lambda: 0.0)
-    Resumed(path=Path("it"), state=state).restore(outcome, recorder)
-    results, _ = _results(spec, DIGITS, outcome, recorder)
+    results = _results(spec, DIGITS, progress, PhaseRecorder(lambda: 0.0), None)
     assert len(results.epochs) == epochs
 
 
 def test_differences_name_both_values() -> None:
-    assert differences({"seed": 1, "recipe": "lenet"}, {"seed": 2, "recipe": "lenet", "device": "cpu"}) == [
-        "device is missing there and cpu here",
-        "seed is 1 there and 2 here",
-    ]
+    assert differences({"seed": "1", "same": "x"}, {"seed": "2", "same": "x", "device": "cpu"}) == (
+        "device is missing there and cpu here; seed is 1 there and 2 here"
+    )
+    many = {f"field_{number:02d}": "x" for number in range(MAX_DIFFERENCES + 5)}
+    text = differences(many, {})
+    assert text.endswith("; and 5 more")
+    assert text.count(" there and missing here") == MAX_DIFFERENCES

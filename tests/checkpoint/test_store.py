@@ -8,26 +8,30 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import pytest
 
-from jobs.checkpoint import Attempt, CheckpointStore, HardwareInfo, Resumed
-from jobs.checkpoint.metadata import identity_of_report
-from jobs.checkpoint.progress import EpochOutcome, Extent, TrainingProgress
+from jobs.checkpoint.metadata import Attempt, Extent, TrainingProgress
+from jobs.checkpoint.store import CheckpointStore
 from jobs.errors import BadInput
 from jobs.phases import PhaseRecorder
+from tests.checkpoint.test_codec import make_epoch
 from tests.support.reports import make_report
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from jobs.adapter import Trainer
+    from jobs.checkpoint.codec import Checkpoint
 
-IDENTITY = {"recipe": "lenet", "seed": 1}
+FINGERPRINT = {"recipe.name": "lenet", "seed": "1"}
 EXTENT = Extent(epochs=9, steps=100, train_examples=6400, test_examples=250)
-HERE = HardwareInfo(device="cpu", cpu_model="a CPU")
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 
 
+def make_attempt(number: int = 1, run_id: str = "run-1", cpu_model: str = "a CPU", **more: Any) -> Attempt:
+    return Attempt(run_id=run_id, number=number, started_at=NOW, device="cpu", cpu_model=cpu_model, **more)
+
+
 class _Trainer:
-    """The part of a trainer that is kept: one number."""
+    """A trainer whose state is one number."""
 
     def __init__(self, value: float = 0.0) -> None:
         self.value = value
@@ -41,122 +45,119 @@ class _Trainer:
         self.value = float(state["value"])
 
 
-class _Kept:
-    """A run on a clock of its own, and its keeper."""
+class _Run:
+    """A run with its checkpoint store, on a clock that the test sets."""
 
-    def __init__(self, folder: Path) -> None:
-        self.said: list[str] = []
+    def __init__(self, folder: Path, fingerprint: dict[str, str] = FINGERPRINT) -> None:
+        self.logged: list[str] = []
         self.warned: list[str] = []
         self.now_s = 0.0
         self.recorder = PhaseRecorder(lambda: self.now_s)
-        self.outcome = TrainingProgress()
-        self.keeper = CheckpointStore(
+        self.progress = TrainingProgress()
+        self.store = CheckpointStore(
             folder,
+            fingerprint=fingerprint,
             extent=EXTENT,
             every_steps=None,
-            say=self.said.append,
+            log=self.logged.append,
             warn=lambda code, _: self.warned.append(code),
         )
 
-    def begin(self, attempt: int = 1, run_id: str = "run-1") -> Attempt:
-        return self.keeper.begin(IDENTITY, Attempt(run_id=run_id, number=attempt, started_at=NOW), HERE)
-
     def save(self, epoch: int, step: int, value: float) -> None:
-        self.outcome.epoch, self.outcome.step = epoch, step
-        self.outcome.epochs = [
-            EpochOutcome(epoch=number, train_loss=0.5, test_loss=0.5, accuracy_ratio=0.5) for number in range(1, epoch)
-        ]
-        self.keeper.save(cast("Trainer", _Trainer(value)), self.outcome, self.recorder)
+        self.progress.epoch, self.progress.step = epoch, step
+        self.progress.epochs = [make_epoch(number) for number in range(1, epoch)]
+        self.store.save(cast("Trainer", _Trainer(value)), self.progress, self.recorder)
 
-    def resume(self) -> tuple[Any, float]:
+    def resume(self) -> tuple[Checkpoint | None, float]:
         trainer = _Trainer()
-        return self.keeper.resume(IDENTITY, cast("Trainer", trainer)), trainer.value
+        return self.store.resume(cast("Trainer", trainer)), trainer.value
 
 
 @pytest.fixture
-def kept(tmp_path: Path) -> _Kept:
-    kept = _Kept(tmp_path)
-    kept.begin()
-    return kept
+def run(tmp_path: Path) -> _Run:
+    run = _Run(tmp_path)
+    run.store.register_attempt(make_attempt())
+    return run
 
 
 def _names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir() if ".attempt-" not in path.name)
 
 
-def test_two_are_kept_and_the_furthest_is_taken(kept: _Kept, tmp_path: Path) -> None:
+def test_save_keeps_two_and_resume_takes_the_furthest(run: _Run, tmp_path: Path) -> None:
     for number, (epoch, step) in enumerate([(1, 5), (2, 0), (2, 5), (3, 0)]):
-        kept.save(epoch, step, number)
+        run.save(epoch, step, number)
     assert _names(tmp_path) == ["run-1-e000002-s000005.safetensors", "run-1-e000003-s000000.safetensors"]
     # A clock that was set back does not make an older one newer.
     os.utime(tmp_path / "run-1-e000002-s000005.safetensors", (2e9, 2e9))
-    resumed, value = _Kept(tmp_path).resume()
+    checkpoint, value = _Run(tmp_path).resume()
     assert value == 3
-    assert (resumed.state.epoch, resumed.state.step) == (3, 0)
+    assert checkpoint is not None
+    assert (checkpoint.metadata.progress.epoch, checkpoint.metadata.progress.step) == (3, 0)
 
 
-def test_no_two_attempts_have_one_number(kept: _Kept, tmp_path: Path) -> None:
-    kept.save(1, 5, 1.0)
-    # Two that go on from the same checkpoint, and one after an attempt that left none.
-    assert [_Kept(tmp_path).begin(2).number for _ in range(3)] == [2, 3, 4]
-    assert _Kept(tmp_path).begin(1, "run-2").number == 1
+def test_register_attempt_gives_each_attempt_its_own_number(run: _Run, tmp_path: Path) -> None:
+    run.save(1, 5, 1.0)
+    # Two that resume the same checkpoint, and one after an attempt that left none.
+    assert [_Run(tmp_path).store.register_attempt(make_attempt(2)).number for _ in range(3)] == [2, 3, 4]
+    assert _Run(tmp_path).store.register_attempt(make_attempt(1, "run-2")).number == 1
+
+
+def test_register_attempt_in_a_folder_that_has_gone_ends_no_run(tmp_path: Path) -> None:
+    assert _Run(tmp_path / "absent").store.register_attempt(make_attempt(3)).number == 3
 
 
 def test_a_folder_that_cannot_be_read_is_one_line(tmp_path: Path) -> None:
-    absent = tmp_path / "absent"
-    for look in (
-        lambda keeper: keeper.finished(IDENTITY),
-        lambda keeper: keeper.resume(IDENTITY, cast("Trainer", _Trainer())),
-    ):
+    absent = _Run(tmp_path / "absent")
+    for look in (absent.store.finished_report, absent.resume):
         with pytest.raises(BadInput, match=r"cannot be read \(No such file"):
-            look(CheckpointStore(absent, extent=EXTENT, every_steps=None, say=print, warn=print))
+            look()
 
 
-def test_a_pipe_is_not_waited_for(kept: _Kept, tmp_path: Path) -> None:
+def test_a_pipe_in_the_folder_is_not_read(run: _Run, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "run-1.finished")
     os.mkfifo(tmp_path / "run-1-e000001-s000001.safetensors")
-    assert kept.keeper.finished(IDENTITY) is None
-    assert kept.resume() == (None, 0.0)
-    assert sum("no regular file" in line for line in kept.said) == 2
+    assert run.store.finished_report() is None
+    assert run.resume() == (None, 0.0)
 
 
-def test_nothing_to_keep_before_the_first_step(kept: _Kept, tmp_path: Path) -> None:
-    kept.save(1, 0, 1.0)
+def test_save_before_the_first_step_writes_nothing(run: _Run, tmp_path: Path) -> None:
+    run.save(1, 0, 1.0)
     assert _names(tmp_path) == []
-    assert kept.resume() == (None, 0.0)
+    assert run.resume() == (None, 0.0)
 
 
-def test_the_same_position_is_kept_once(kept: _Kept, tmp_path: Path) -> None:
-    kept.save(1, 5, 1.0)
-    kept.save(1, 5, 2.0)
-    assert _Kept(tmp_path).resume()[1] == 1.0
+def test_save_at_the_same_position_writes_once(run: _Run, tmp_path: Path) -> None:
+    run.save(1, 5, 1.0)
+    run.save(1, 5, 2.0)
+    assert _Run(tmp_path).resume()[1] == 1.0
 
 
-def test_a_damaged_one_is_named_is_not_counted_and_the_one_before_is_taken(kept: _Kept, tmp_path: Path) -> None:
+def test_resume_past_a_damaged_checkpoint_names_it_and_takes_the_one_before(run: _Run, tmp_path: Path) -> None:
     for step in (1, 2, 3):
-        kept.save(1, step, step)
+        run.save(1, step, step)
     newest = tmp_path / "run-1-e000001-s000003.safetensors"
     newest.write_bytes(newest.read_bytes()[:-1])
-    again = _Kept(tmp_path)
-    resumed, value = again.resume()
+    again = _Run(tmp_path)
+    _, value = again.resume()
     assert value == 2
-    assert len(again.said) == 1
-    assert newest.name in again.said[0]
-    again.keeper.begin(IDENTITY, resumed.next_attempt(NOW), HERE)
+    assert len(again.logged) == 1
+    assert newest.name in again.logged[0]
+    again.store.register_attempt(make_attempt(2))
     again.save(1, 4, 4.0)
-    # The damaged one stays for whoever wants to know, and takes no good one's place.
+    # The damaged one stays for an inspection, and counts for none of the two that are kept.
     assert _names(tmp_path) == [f"run-1-e000001-s00000{step}.safetensors" for step in (2, 3, 4)]
 
 
-def test_a_state_that_is_not_this_model_s_is_passed_over(kept: _Kept, tmp_path: Path) -> None:
-    kept.save(1, 1, 1.0)
-    kept.outcome.step = 2
-    strange = _Trainer()
-    strange.state = lambda: {"other": np.zeros(2)}  # type: ignore[method-assign]
-    kept.keeper.save(cast("Trainer", strange), kept.outcome, kept.recorder)
-    again = _Kept(tmp_path)
+def test_resume_past_another_model_state_takes_the_one_before(run: _Run, tmp_path: Path) -> None:
+    run.save(1, 1, 1.0)
+    run.progress.step = 2
+    other = _Trainer()
+    other.state = lambda: {"other": np.zeros(2)}  # type: ignore[method-assign]
+    run.store.save(cast("Trainer", other), run.progress, run.recorder)
+    again = _Run(tmp_path)
     assert again.resume()[1] == 1.0
-    assert "not this model's state" in again.said[0]
+    assert "not this model's state" in again.logged[0]
 
 
 @pytest.mark.parametrize(
@@ -166,118 +167,133 @@ def test_a_state_that_is_not_this_model_s_is_passed_over(kept: _Kept, tmp_path: 
         (10, 1, {}),
         (11, 0, {}),
         (2, 0, {"examples_evaluated": 251}),
-        (2, 0, {"first_step_images": [(1, 6000), (1, 401)]}),
-        (2, 0, {"first_step_images": [(10, 64)]}),
+        (2, 0, {"first_step_images": 6401}),
+        (2, 0, {"steady_images": 6401}),
     ],
 )
-def test_one_that_has_come_further_than_there_is_way_is_refused_by_name(
-    kept: _Kept, tmp_path: Path, epoch: int, step: int, changes: dict[str, Any]
+def test_resume_past_impossible_progress_names_it_and_takes_the_one_before(
+    run: _Run, tmp_path: Path, epoch: int, step: int, changes: dict[str, Any]
 ) -> None:
-    kept.save(1, 1, 1.0)
+    run.save(1, 1, 1.0)
     for name, value in changes.items():
-        setattr(kept.outcome, name, value)
-    kept.save(epoch, step, 2.0)
-    again = _Kept(tmp_path)
-    # The good one before it is taken, and its state alone reaches the trainer.
-    resumed, value = again.resume()
-    assert (resumed.state.step, value) == (1, 1.0)
-    (line,) = again.said
+        setattr(run.progress, name, value)
+    run.save(epoch, step, 2.0)
+    again = _Run(tmp_path)
+    checkpoint, value = again.resume()
+    assert checkpoint is not None
+    assert (checkpoint.metadata.progress.step, value) == (1, 1.0)
+    (line,) = again.logged
     assert f"-e{epoch:06d}-s{step:06d}.safetensors' is refused: " in line
 
 
-def test_another_configuration_is_refused_with_both_values(kept: _Kept, tmp_path: Path) -> None:
-    kept.save(1, 1, 1.0)
-    with pytest.raises(BadInput, match="seed is 1 there and 2 here; give the options it was started with"):
-        CheckpointStore(tmp_path, extent=EXTENT, every_steps=None, say=print, warn=print).resume(
-            {"recipe": "lenet", "seed": 2}, cast("Trainer", _Trainer())
-        )
+def test_resume_of_another_configuration_is_refused_with_both_values(run: _Run, tmp_path: Path) -> None:
+    run.save(1, 1, 1.0)
+    other = _Run(tmp_path, FINGERPRINT | {"seed": "2", "new_option": "on"})
+    with pytest.raises(BadInput) as refused:
+        other.resume()
+    assert "run-1-e000001-s000001.safetensors" in str(refused.value)
+    assert "new_option is missing there and on here; seed is 1 there and 2 here" in str(refused.value)
+    assert "or another --checkpoint-dir" in str(refused.value)
 
 
-def test_time_and_attempts_are_carried_on(kept: _Kept, tmp_path: Path) -> None:
-    kept.recorder.enter("train", epoch=1)
-    kept.now_s = 2.5
-    kept.recorder.enter("checkpoint", epoch=1)
-    kept.save(1, 5, 1.0)
-    second = _Kept(tmp_path)
-    resumed, _ = second.resume()
-    resumed.restore(second.outcome, second.recorder)
-    attempt = resumed.next_attempt(NOW)
-    assert (attempt.run_id, attempt.number) == ("run-1", 2)
-    assert attempt.earlier[0].phases_s == {"train": 2.5}
-    second.keeper.begin(IDENTITY, attempt, HERE)
+def test_resume_carries_time_and_attempts_on(run: _Run, tmp_path: Path) -> None:
+    run.recorder.enter("first_step", epoch=1)
+    run.now_s = 0.5
+    run.recorder.enter("train", epoch=1)
+    run.now_s = 2.5
+    run.recorder.enter("checkpoint", epoch=1)
+    run.save(1, 5, 1.0)
+    second = _Run(tmp_path)
+    checkpoint, _ = second.resume()
+    assert checkpoint is not None
+    second.progress = checkpoint.metadata.progress
+    (earlier,) = checkpoint.metadata.attempts
+    assert (checkpoint.metadata.run_id, earlier.attempt) == ("run-1", 1)
+    assert earlier.phases_s == {"first_step": 0.5, "train": 2.0}
+    second.store.register_attempt(make_attempt(2, earlier=[earlier]))
     second.recorder.enter("train", epoch=1)
     second.now_s = 1.0
     second.recorder.enter("checkpoint", epoch=1)
-    assert second.recorder.total_s("train", epoch=1) == 3.5
+    assert second.progress.wall_s(second.recorder) == 3.5
+    assert second.progress.epoch_steady_s(second.recorder) == 3.0
     assert second.recorder.seconds_by_name() == {"train": 1.0}
     second.save(1, 9, 1.0)
-    resumed, _ = _Kept(tmp_path).resume()
-    assert [one.attempt for one in resumed.next_attempt(NOW).earlier] == [1, 2]
-    assert resumed.hardware_changes(HERE) is None
-    another = HardwareInfo(device="cpu", cpu_model="another")
-    assert "the CPU was 'a CPU' and is 'another'" in resumed.hardware_changes(another)
-    # Also where the last attempt ran on the same: the first one's time is in the run's.
-    last = resumed.state.attempts[-1].model_copy(update={"cpu_model": "another"})
-    state = resumed.state.model_copy(update={"attempts": [resumed.state.attempts[0], last]})
-    assert "the CPU was 'a CPU'" in Resumed(path=tmp_path, state=state).hardware_changes(another)
+    checkpoint, _ = _Run(tmp_path).resume()
+    assert checkpoint is not None
+    assert [one.attempt for one in checkpoint.metadata.attempts] == [1, 2]
+    # Saved times are those of all attempts, counted once.
+    assert checkpoint.metadata.progress.earlier_wall_s == 3.5
+    assert checkpoint.metadata.progress.earlier_steady_s == 3.0
 
 
-def test_no_room_costs_only_the_checkpoint(kept: _Kept, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    kept.save(1, 1, 1.0)
+def test_hardware_changes_of_any_earlier_attempt_are_named(run: _Run, tmp_path: Path) -> None:
+    run.save(1, 5, 1.0)
+    checkpoint, _ = _Run(tmp_path).resume()
+    assert checkpoint is not None
+    (first,) = checkpoint.metadata.attempts
+    assert make_attempt(2, earlier=[first]).hardware_changes() is None
+    # Also where the last attempt ran on the same: the first one's time is part of the run's.
+    last = first.model_copy(update={"attempt": 2, "cpu_model": "another"})
+    changes = make_attempt(3, cpu_model="another", earlier=[first, last]).hardware_changes()
+    assert changes is not None
+    assert "the CPU was 'a CPU' and is 'another'" in changes
+
+
+def test_save_on_a_full_disk_costs_only_the_checkpoint(
+    run: _Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run.save(1, 1, 1.0)
 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
         patch.setattr("jobs.io.atomic_file._write", full)
-        kept.save(1, 2, 2.0)
-        kept.save(1, 3, 2.0)
-    # Said each time, and once in the report.
-    assert len(kept.said) == 2
-    assert kept.warned == ["checkpoint_not_written"]
-    assert "No space left on device" in kept.said[0]
+        run.save(1, 2, 2.0)
+        run.save(1, 3, 2.0)
+    # Logged each time, and once in the report.
+    assert len(run.logged) == 2
+    assert run.warned == ["checkpoint_not_written"]
+    assert "No space left on device" in run.logged[0]
     assert _names(tmp_path) == ["run-1-e000001-s000001.safetensors"]
-    kept.save(1, 4, 3.0)
-    assert _Kept(tmp_path).resume()[1] == 3.0
+    run.save(1, 4, 3.0)
+    assert _Run(tmp_path).resume()[1] == 3.0
 
 
-def test_a_folder_that_vanished_is_made_again(kept: _Kept, tmp_path: Path) -> None:
-    kept.save(1, 1, 1.0)
+def test_save_into_a_folder_that_vanished_makes_it_again(run: _Run, tmp_path: Path) -> None:
+    run.save(1, 1, 1.0)
     shutil.rmtree(tmp_path)
-    kept.save(1, 2, 2.0)
+    run.save(1, 2, 2.0)
     assert _names(tmp_path) == ["run-1-e000001-s000002.safetensors"]
 
 
-def test_files_that_can_run_code_are_named_and_not_opened(kept: _Kept, tmp_path: Path) -> None:
+def test_resume_beside_files_that_can_run_code_names_them_and_opens_none(run: _Run, tmp_path: Path) -> None:
     for name in ("model.pt", "model.KERAS", "weights.h5", "notes.txt"):
         (tmp_path / name).write_bytes(b"anything")
-    assert kept.resume() == (None, 0.0)
-    assert len(kept.said) == 3
-    assert all("never opened" in line for line in kept.said)
+    assert run.resume() == (None, 0.0)
+    assert len(run.logged) == 3
+    assert all("never opened" in line for line in run.logged)
 
 
-def test_a_finished_run_is_found_with_its_report(kept: _Kept) -> None:
-    report = make_report()
-    identity = identity_of_report(report)
-    assert kept.keeper.finished(identity) is None
-    kept.keeper.finish(report)
-    assert kept.keeper.finished(identity) == report
-    with pytest.raises(BadInput, match="epochs is"):
-        kept.keeper.finished(identity | {"epochs": 99})
+def test_finished_report_of_a_finished_run_is_its_report(run: _Run, tmp_path: Path) -> None:
+    report = make_report(gpu=True, timeseries=True)
+    assert run.store.finished_report() is None
+    run.store.finish(report)
+    assert run.store.finished_report() == report
+    with pytest.raises(BadInput, match=r"\.finished' is of another run: epochs is missing there and 99 here"):
+        _Run(tmp_path, FINGERPRINT | {"epochs": "99"}).store.finished_report()
 
 
-@pytest.mark.parametrize("change", [{"status": "interrupted"}, {"status": "failed"}, {"attempt": 10**300}])
-def test_a_report_that_ends_no_run_is_named_and_passed_over(kept: _Kept, change: dict[str, Any]) -> None:
-    report = make_report()
-    kept.keeper.finish(report.model_copy(update=change))
-    assert kept.keeper.finished(identity_of_report(report)) is None
-    assert "is no end of a run" in kept.said[0]
+@pytest.mark.parametrize("status", ["interrupted", "failed"])
+def test_finished_report_of_a_run_that_may_go_on_is_none(run: _Run, status: str) -> None:
+    run.store.finish(make_report().model_copy(update={"status": status}))
+    assert run.store.finished_report() is None
 
 
-def test_a_finished_report_that_is_damaged_is_named_and_passed_over(kept: _Kept, tmp_path: Path) -> None:
-    report = make_report()
-    kept.keeper.finish(report)
+@pytest.mark.parametrize("text", ["{", "[]", "\x00" * 8, '{"fingerprint": {}, "report": {}}'])
+def test_finished_report_of_a_damaged_file_is_none_and_names_it(run: _Run, tmp_path: Path, text: str) -> None:
+    run.store.finish(make_report())
     (path,) = tmp_path.glob("*.finished")
-    path.write_text("{")
-    assert kept.keeper.finished(identity_of_report(report)) is None
-    assert path.name in kept.said[0]
+    path.write_text(text)
+    assert run.store.finished_report() is None
+    assert path.name in run.logged[0]

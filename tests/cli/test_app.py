@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import re
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -12,6 +11,7 @@ from jobs.cli.app import exit_code_of
 from jobs.exit_codes import ExitCode
 from jobs.mnist_tf.cli import PROGRAM as TF
 from jobs.mnist_torch.cli import PROGRAM as TORCH
+from jobs.recipes import RECIPES
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,14 +19,6 @@ if TYPE_CHECKING:
     from jobs.cli.app import Program
 
 PROGRAMS = pytest.mark.parametrize("program", [TF, TORCH], ids=["tf", "torch"])
-
-TRAIN_OPTIONS = {
-    "--recipe", "--protocol", "--epochs", "--batch-size", "--learning-rate", "--seed", "--dataset", "--device",
-    "--precision", "--execution", "--input", "--trials", "--parity-steps", "--report-dir", "--export-dir", "--help",
-    "--telemetry", "--sample-ms", "--gpm-ms", "--slow-ms", "--metrics-textfile", "--checkpoint-dir",
-    "--checkpoint-steps", "--compile-cache", "--measure-peak",
-}  # fmt: skip
-
 
 COMMANDS = ("train", "evaluate", "doctor", "dataset")
 
@@ -38,14 +30,23 @@ def _help(program: Program, command: str, capsys: pytest.CaptureFixture[str]) ->
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_both_commands_take_the_same_options(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_of_both_programs_is_the_same(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     shown = _help(TF, command, capsys)
     assert shown.startswith(f"Usage: PROGRAM {command}")
     assert shown == _help(TORCH, command, capsys)
 
 
-def test_the_options_are_the_documented_ones(capsys: pytest.CaptureFixture[str]) -> None:
-    assert set(re.findall(r"^ +(--[a-z-]+)", _help(TF, "train", capsys), re.MULTILINE)) == TRAIN_OPTIONS
+def test_train_recipe_choices_are_those_of_recipes() -> None:
+    third_recipe = (
+        "from dataclasses import replace\n"
+        "from jobs import recipes\n"
+        "recipes.RECIPES['third'] = replace(recipes.LENET, name='third')\n"
+        "from jobs.cli.app import exit_code_of\n"
+        "from jobs.mnist_tf.cli import PROGRAM\n"
+        "exit_code_of(PROGRAM, ['train', '--help'])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", third_recipe], capture_output=True, text=True, check=True)
+    assert "|".join([*RECIPES, "third"]) in done.stdout
 
 
 @PROGRAMS
@@ -84,7 +85,7 @@ def test_bad_input_is_one_line_and_code_2(
 
 
 @PROGRAMS
-def test_a_report_folder_that_cannot_be_written_is_refused_before_anything_else(
+def test_train_report_folder_not_writable_is_refused_first(
     program: Program, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "file").touch()
@@ -94,7 +95,7 @@ def test_a_report_folder_that_cannot_be_written_is_refused_before_anything_else(
 
 
 @PROGRAMS
-def test_without_its_framework_it_says_which_extra_or_image(
+def test_train_without_its_framework_names_extra_and_image(
     program: Program, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     if find_spec(program.framework) is not None:
@@ -107,7 +108,7 @@ def test_without_its_framework_it_says_which_extra_or_image(
 
 
 @PROGRAMS
-def test_doctor_looks_at_everything_and_leaves_with_the_first_failure(
+def test_doctor_checks_everything_and_returns_the_first_failure(
     program: Program, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     if find_spec(program.framework) is not None:
@@ -129,10 +130,8 @@ def test_doctor_looks_at_everything_and_leaves_with_the_first_failure(
     ("arguments", "expected"),
     [(["--help"], 0), (["train", "--help"], 0), (["--version"], 0), (["train", "--epochs", "-1"], 2)],
 )
-def test_help_and_usage_errors_need_no_framework_and_no_number_cruncher(
-    program: Program, arguments: list[str], expected: int
-) -> None:
-    """They answer at once because they import little, which does not depend on the machine as seconds do."""
+def test_help_and_usage_errors_import_little(program: Program, arguments: list[str], expected: int) -> None:
+    """They must answer at once. The number of imports, unlike the time, does not depend on the machine."""
     probe = (
         "import sys\n"
         "from jobs.cli.app import exit_code_of\n"
@@ -148,7 +147,7 @@ def test_help_and_usage_errors_need_no_framework_and_no_number_cruncher(
 
 
 @PROGRAMS
-def test_a_program_error_is_not_dressed_up_as_bad_input(
+def test_program_error_is_an_internal_error(
     program: Program, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def broken(*_: object, **__: object) -> None:

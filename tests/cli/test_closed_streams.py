@@ -43,7 +43,7 @@ def _run(closing: str, command: Iterable[str], folder: Path) -> subprocess.Compl
 
 @pytest.mark.parametrize("closed", CLOSED)
 @pytest.mark.parametrize("command", PRINTING.values(), ids=PRINTING)
-def test_a_closed_stream_is_the_null_device(command: list[str], closed: str, tmp_path: Path) -> None:
+def test_closed_stream_is_the_null_device(command: list[str], closed: str, tmp_path: Path) -> None:
     write_report(make_report(), tmp_path / "report.json")
     done = _run(CLOSED[closed], command, tmp_path)
     assert done.returncode == ExitCode.DONE, done.stderr
@@ -51,13 +51,13 @@ def test_a_closed_stream_is_the_null_device(command: list[str], closed: str, tmp
     assert bool(done.stdout) == (closed == "input")
 
 
-def test_a_merge_of_a_closed_standard_input_says_that_there_is_nothing(tmp_path: Path) -> None:
+def test_closed_stdin_merge_of_it_is_bad_input(tmp_path: Path) -> None:
     done = _run("<&-", [*MERGE, "-"], tmp_path)
     assert done.returncode == ExitCode.BAD_INPUT, done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_what_is_opened_later_does_not_become_a_closed_stream(tmp_path: Path) -> None:
+def test_closed_streams_later_files_do_not_take_their_numbers(tmp_path: Path) -> None:
     program = (
         "import os, jobs.io.stdio; jobs.io.stdio.open_streams()\n"
         "file = open('file', 'w'); os.write(1, b'print'); os.write(2, b'print'); print('print')\n"

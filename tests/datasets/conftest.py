@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 from jobs.datasets import idx
-from jobs.datasets.checksums import MNIST_SHA256
-from jobs.datasets.idx_files import ROLES
+from jobs.datasets.idx import IDX_FILES, MNIST_SHA256
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -47,9 +46,9 @@ def small_folder(tmp_path: Path, small_files: dict[str, bytes]) -> Path:
 @pytest.fixture
 def small_mnist(small_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The small set, declared to be MNIST; gz files."""
-    for role in ROLES:
-        raw = small_folder / role.stem
-        monkeypatch.setitem(MNIST_SHA256, role.stem, idx.content_sha256(raw))
-        (small_folder / f"{role.stem}.gz").write_bytes(gzip.compress(raw.read_bytes()))
+    for spec in IDX_FILES:
+        raw = small_folder / spec.stem
+        monkeypatch.setitem(MNIST_SHA256, spec.stem, idx.content_sha256(raw))
+        (small_folder / f"{spec.stem}.gz").write_bytes(gzip.compress(raw.read_bytes()))
         raw.unlink()
     return small_folder

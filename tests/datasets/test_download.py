@@ -13,8 +13,7 @@ import pytest
 
 from jobs import datasets as data
 from jobs.datasets import download
-from jobs.datasets import download_progress as progress
-from jobs.datasets.idx_files import ROLES
+from jobs.datasets.idx import IDX_FILES
 from jobs.errors import BadInput, DatasetRefused
 from jobs.exit_codes import ExitCode
 
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 
     Answer = Callable[[str], tuple[int, bytes]]
 
-NAMES = {f"{role.stem}.gz" for role in ROLES}
+NAMES = {f"{spec.stem}.gz" for spec in IDX_FILES}
 
 
 class Mirror:
@@ -102,7 +101,7 @@ def refusal() -> str:
     return str(caught.value)
 
 
-def test_what_is_missing_is_downloaded_once(monkeypatch: pytest.MonkeyPatch, cache: Path, good: Answer) -> None:
+def test_download_missing_files_are_downloaded_once(monkeypatch: pytest.MonkeyPatch, cache: Path, good: Answer) -> None:
     lines: list[str] = []
     with mirrors(monkeypatch, good) as (mirror,):
         first = data.load("mnist", on_progress=lines.append)
@@ -118,9 +117,11 @@ def test_what_is_missing_is_downloaded_once(monkeypatch: pytest.MonkeyPatch, cac
 
 
 @pytest.mark.parametrize("part", ["headers", "body"])
-def test_a_mirror_that_drips_is_given_up(monkeypatch: pytest.MonkeyPatch, cache: Path, good: Answer, part: str) -> None:
+def test_download_slow_mirror_is_given_up(
+    monkeypatch: pytest.MonkeyPatch, cache: Path, good: Answer, part: str
+) -> None:
     """A byte at a time meets the limit between two pieces for days."""
-    monkeypatch.setattr(download, "_LONGEST_S", 0.5)
+    monkeypatch.setattr(download, "_MAX_FILE_S", 0.5)
     before = (signal.getsignal(signal.SIGALRM), signal.getitimer(signal.ITIMER_REAL)[0] > 0)
     start = b"HTTP/1.0 200 OK\r\n" + (b"Content-Length: 1000000\r\n\r\n" if part == "body" else b"X-Odd: ")
     done = threading.Event()
@@ -151,20 +152,20 @@ def test_a_mirror_that_drips_is_given_up(monkeypatch: pytest.MonkeyPatch, cache:
     assert (signal.getsignal(signal.SIGALRM), signal.getitimer(signal.ITIMER_REAL)[0] > 0) == before
 
 
-def test_files_can_be_read_by_other_users(monkeypatch: pytest.MonkeyPatch, cache: Path, good: Answer) -> None:
+def test_download_files_can_be_read_by_other_users(monkeypatch: pytest.MonkeyPatch, cache: Path, good: Answer) -> None:
     with mirrors(monkeypatch, good):
         data.load("mnist", on_progress=lambda _line: None)
     assert {path.stat().st_mode & 0o777 for path in cache.iterdir()} == {0o644}
 
 
-def test_the_next_mirror_is_asked_and_kept(monkeypatch: pytest.MonkeyPatch, good: Answer) -> None:
+def test_download_failed_mirror_is_asked_last_from_then_on(monkeypatch: pytest.MonkeyPatch, good: Answer) -> None:
     with mirrors(monkeypatch, not_found, good) as (first, second):
         data.load("mnist", on_progress=lambda _line: None)
     assert len(first.asked) == 1
     assert set(second.asked) == NAMES
 
 
-def test_wrong_content_is_not_kept_and_the_next_mirror_is_asked(
+def test_download_wrong_content_is_not_kept_and_the_next_mirror_is_asked(
     monkeypatch: pytest.MonkeyPatch, cache: Path, good: Answer
 ) -> None:
     with mirrors(monkeypatch, login_page, good):
@@ -172,7 +173,7 @@ def test_wrong_content_is_not_kept_and_the_next_mirror_is_asked(
     assert names_in(cache) == NAMES
 
 
-def test_only_wrong_content_is_refused_and_nothing_stays(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
+def test_download_only_wrong_content_is_refused_and_not_kept(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
     with mirrors(monkeypatch, login_page) as (mirror,):
         message = refusal()
     assert "delivered other content (sha256 " in message
@@ -180,7 +181,7 @@ def test_only_wrong_content_is_refused_and_nothing_stays(monkeypatch: pytest.Mon
     assert names_in(cache) == set()
 
 
-def test_a_truncated_file_is_refused_and_does_not_stay(
+def test_download_truncated_file_is_refused_and_not_kept(
     monkeypatch: pytest.MonkeyPatch, cache: Path, good: Answer
 ) -> None:
     with mirrors(monkeypatch, lambda name: (200, good(name)[1][:-20])):
@@ -188,7 +189,7 @@ def test_a_truncated_file_is_refused_and_does_not_stay(
     assert names_in(cache) == set()
 
 
-def test_a_server_in_trouble_is_asked_again(monkeypatch: pytest.MonkeyPatch, good: Answer) -> None:
+def test_download_server_error_is_tried_again(monkeypatch: pytest.MonkeyPatch, good: Answer) -> None:
     troubles = [503]
 
     def recovers(name: str) -> tuple[int, bytes]:
@@ -198,7 +199,9 @@ def test_a_server_in_trouble_is_asked_again(monkeypatch: pytest.MonkeyPatch, goo
         assert data.load("mnist", on_progress=lambda _line: None).name == "mnist"
 
 
-def test_no_mirror_gives_one_message_with_both_ways_out(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
+def test_download_all_mirrors_fail_message_names_both_alternatives(
+    monkeypatch: pytest.MonkeyPatch, cache: Path
+) -> None:
     with mirrors(monkeypatch, not_found, lambda _name: (503, b"")) as (first, second):
         message = refusal()
     assert f"{first.url.split('/')[2]}: HTTP 404; {second.url.split('/')[2]}: HTTP 503" in message
@@ -207,7 +210,7 @@ def test_no_mirror_gives_one_message_with_both_ways_out(monkeypatch: pytest.Monk
     assert names_in(cache) == set()
 
 
-def test_no_network_gives_one_message_with_both_ways_out(
+def test_download_no_network_message_names_both_alternatives(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("MNIST_MIRRORS", "http://127.0.0.1:9/")
@@ -221,7 +224,7 @@ def test_no_network_gives_one_message_with_both_ways_out(
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_damaged_cache_is_mended(monkeypatch: pytest.MonkeyPatch, cache: Path, good: Answer) -> None:
+def test_download_damaged_cache_is_repaired(monkeypatch: pytest.MonkeyPatch, cache: Path, good: Answer) -> None:
     with mirrors(monkeypatch, good) as (mirror,):
         data.load("mnist", on_progress=lambda _line: None)
         (cache / "t10k-labels-idx1-ubyte.gz").write_bytes(b"damaged")
@@ -233,7 +236,9 @@ def test_a_damaged_cache_is_mended(monkeypatch: pytest.MonkeyPatch, cache: Path,
     assert names_in(cache) == NAMES
 
 
-def test_a_cache_that_cannot_be_written_is_named(monkeypatch: pytest.MonkeyPatch, cache: Path, good: Answer) -> None:
+def test_download_cache_that_cannot_be_written_is_named(
+    monkeypatch: pytest.MonkeyPatch, cache: Path, good: Answer
+) -> None:
     cache.write_text("a file where the folder should be")
     with mirrors(monkeypatch, good):
         message = refusal()
@@ -241,14 +246,14 @@ def test_a_cache_that_cannot_be_written_is_named(monkeypatch: pytest.MonkeyPatch
     assert "set MNIST_CACHE_DIR" in message
 
 
-def test_a_server_that_sends_without_end_is_cut_off(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
+def test_download_endless_answer_is_cut_off(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
     monkeypatch.setattr(download, "MAX_DOWNLOAD_BYTES", 100_000)
     with mirrors(monkeypatch, lambda _name: (200, bytes(2_000_000))):
         assert "sent more than 100,000 bytes" in refusal()
     assert names_in(cache) == set()
 
 
-def test_a_packed_bomb_is_left(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
+def test_download_gzip_bomb_is_refused(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
     monkeypatch.setattr("jobs.datasets.idx.MAX_CONTENT_BYTES", 1_000_000)
     with mirrors(monkeypatch, lambda _name: (200, gzip.compress(bytes(2_000_000)))):
         assert "delivered a damaged file" in refusal()
@@ -256,34 +261,34 @@ def test_a_packed_bomb_is_left(monkeypatch: pytest.MonkeyPatch, cache: Path) -> 
 
 
 @pytest.mark.parametrize("value", ["mirror.example", "ftp://mirror.example/", "http://", "https://[", "https://a/,x"])
-def test_mirrors_must_be_web_addresses(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+def test_mirror_urls_other_than_web_addresses_are_bad_input(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     monkeypatch.setenv("MNIST_MIRRORS", value)
     with pytest.raises(BadInput, match="MNIST_MIRRORS: expected addresses such as https://"):
         download.mirror_urls()
 
 
-def test_mirrors_are_normalised(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mirror_urls_are_normalised(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MNIST_MIRRORS", " https://a.example/x , http://b.example/,")
     assert download.mirror_urls() == ("https://a.example/x/", "http://b.example/")
     monkeypatch.setenv("MNIST_MIRRORS", "")
     assert download.mirror_urls() == download.MIRRORS
 
 
-def test_an_impossible_address_is_a_mirror_that_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_download_impossible_address_is_a_failed_mirror(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MNIST_MIRRORS", f"http://{'a' * 80}.example/,http://.example/")
     message = refusal()
     assert "; .example: no" in message
     assert "set MNIST_DATA_DIR" in message
 
 
-def test_a_password_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_download_password_in_the_address_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MNIST_MIRRORS", "http://someone:secret@127.0.0.1:9/")
     message = refusal()
     assert "127.0.0.1:9: no connection" in message
     assert "secret" not in message
 
 
-def test_without_a_listener_a_line_goes_to_standard_error(
+def test_download_without_on_progress_prints_lines_to_stderr(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], good: Answer
 ) -> None:
     with mirrors(monkeypatch, good):
@@ -293,7 +298,7 @@ def test_without_a_listener_a_line_goes_to_standard_error(
     assert len(err.splitlines()) == 4
 
 
-def test_a_terminal_gets_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_download_progress_on_a_terminal_is_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     class Terminal(io.StringIO):
         def isatty(self) -> bool:
             return True
@@ -301,8 +306,7 @@ def test_a_terminal_gets_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = Terminal()
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setattr("sys.stderr", terminal)
-    shown = progress.progress_for("downloading x", None)
-    assert isinstance(shown, progress.Bar)
+    shown = download._DownloadProgress("downloading x", None)
     shown.total = 1000
     shown.update(600)
     shown.reset()

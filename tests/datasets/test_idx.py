@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jobs.datasets import idx
-from jobs.datasets.idx_files import TRAIN_IMAGES, TRAIN_LABELS, IdxFileSpec
+from jobs.datasets.idx import TRAIN_IMAGES, TRAIN_LABELS, IdxFileSpec
 from jobs.errors import DatasetRefused
 from jobs.exit_codes import ExitCode
 
@@ -42,10 +42,10 @@ def encoded(values: NDArray[np.uint8]) -> bytes:
     return idx.header(values.shape) + values.tobytes()
 
 
-def refusal(content: bytes, role: IdxFileSpec = TRAIN_IMAGES) -> str:
+def refusal(content: bytes, spec: IdxFileSpec = TRAIN_IMAGES) -> str:
     """The message with which ``content`` is refused, without the folder in front."""
     with file_of(content) as path, pytest.raises(DatasetRefused) as caught:
-        idx.read(path, role)
+        idx.read(path, spec)
     message = str(caught.value)
     assert "\n" not in message
     assert message.startswith(f"{path}: ")
@@ -53,7 +53,6 @@ def refusal(content: bytes, role: IdxFileSpec = TRAIN_IMAGES) -> str:
     return message.removeprefix(f"{path}: ")
 
 
-roles = st.sampled_from([TRAIN_IMAGES, TRAIN_LABELS])
 patient = settings(deadline=None)
 """Files and compression take their time on a busy machine."""
 
@@ -62,7 +61,7 @@ packing = st.sampled_from([bytes, gzip.compress])
 
 @patient
 @given(count=st.integers(1, 20), seed=st.integers(0, 99), pack=packing)
-def test_images_come_back_as_they_were_written(count: int, seed: int, pack: Callable[[bytes], bytes]) -> None:
+def test_read_images_returns_what_was_written(count: int, seed: int, pack: Callable[[bytes], bytes]) -> None:
     values = images(count, seed)
     content = encoded(values)
     with file_of(pack(content)) as path:
@@ -77,7 +76,7 @@ def test_images_come_back_as_they_were_written(count: int, seed: int, pack: Call
 
 @patient
 @given(labels=st.lists(st.integers(0, 9), min_size=1, max_size=50), pack=packing)
-def test_labels_come_back_as_they_were_written(labels: list[int], pack: Callable[[bytes], bytes]) -> None:
+def test_read_labels_returns_what_was_written(labels: list[int], pack: Callable[[bytes], bytes]) -> None:
     values = np.array(labels, dtype=np.uint8)
     with file_of(pack(encoded(values))) as path:
         read = idx.read(path, TRAIN_LABELS)
@@ -86,14 +85,14 @@ def test_labels_come_back_as_they_were_written(labels: list[int], pack: Callable
 
 @patient
 @given(data=st.data(), pack=packing)
-def test_any_truncation_is_refused(data: st.DataObject, pack: Callable[[bytes], bytes]) -> None:
+def test_read_truncated_file_is_refused(data: st.DataObject, pack: Callable[[bytes], bytes]) -> None:
     content = pack(encoded(images(3)))
     refusal(content[: data.draw(st.integers(0, len(content) - 1))])
 
 
 @patient
 @given(position=st.integers(0, 15), flip=st.integers(1, 255), pack=packing)
-def test_any_change_of_the_header_is_refused(position: int, flip: int, pack: Callable[[bytes], bytes]) -> None:
+def test_read_changed_header_is_refused(position: int, flip: int, pack: Callable[[bytes], bytes]) -> None:
     content = bytearray(encoded(images(3)))
     content[position] ^= flip
     refusal(pack(bytes(content)))
@@ -101,20 +100,20 @@ def test_any_change_of_the_header_is_refused(position: int, flip: int, pack: Cal
 
 @patient
 @given(data=st.data())
-def test_any_bytes_are_read_or_refused(data: st.DataObject) -> None:
+def test_read_arbitrary_bytes_are_read_or_refused(data: st.DataObject) -> None:
     start = data.draw(st.sampled_from([b"", b"\x1f\x8b", b"\x1f\x8b\x08", idx.header((2, 28, 28)), idx.header((3,))]))
     content = start + data.draw(st.binary(max_size=200))
     with file_of(content) as path:
-        for role in (TRAIN_IMAGES, TRAIN_LABELS):
+        for spec in (TRAIN_IMAGES, TRAIN_LABELS):
             try:
-                idx.read(path, role)
+                idx.read(path, spec)
             except DatasetRefused as error:
                 assert "\n" not in str(error)  # noqa: PT017 - refused or read, both are right
 
 
 @patient
 @given(position=st.integers(0, 10_000), flip=st.integers(1, 255))
-def test_a_flipped_byte_in_a_gzip_file_is_refused_or_changes_nothing(position: int, flip: int) -> None:
+def test_read_gzip_with_a_changed_byte_is_refused_or_the_same(position: int, flip: int) -> None:
     content = encoded(images(3))
     packed = bytearray(gzip.compress(content))
     packed[position % len(packed)] ^= flip
@@ -126,7 +125,7 @@ def test_a_flipped_byte_in_a_gzip_file_is_refused_or_changes_nothing(position: i
             assert str(path) in str(error)  # noqa: PT017
 
 
-def test_messages_say_what_was_expected_and_found() -> None:
+def test_read_messages_say_what_was_expected_and_found() -> None:
     good = encoded(images(2))
     again = "copy the file again from its source"
     assert refusal(b"") == f"expected an IDX header of 16 bytes, found a file of 0 bytes; {again}"
@@ -148,17 +147,17 @@ def test_messages_say_what_was_expected_and_found() -> None:
     )
 
 
-def test_labels_in_the_place_of_images_are_refused() -> None:
+def test_read_labels_instead_of_images_is_refused() -> None:
     assert "(magic 00000803), found magic 00000801" in refusal(encoded(np.zeros(40, np.uint8)))
 
 
-def test_a_wrong_checksum_is_refused() -> None:
+def test_read_gzip_with_wrong_checksum_is_refused() -> None:
     packed = bytearray(gzip.compress(encoded(images(2))))
     packed[-8] ^= 1
     assert refusal(bytes(packed)).startswith("expected a whole gzip file, found damage (CRC check failed")
 
 
-def test_a_hostile_header_allocates_nothing() -> None:
+def test_read_header_with_huge_size_allocates_little() -> None:
     claims_a_gigabyte = struct.pack(">4B3I", 0, 0, 8, 3, 1_300_000, 28, 28)
     claims_more = struct.pack(">4B3I", 0, 0, 8, 3, 2**32 - 1, 28, 28)
     tracemalloc.start()
@@ -172,7 +171,7 @@ def test_a_hostile_header_allocates_nothing() -> None:
     assert peak < 20e6
 
 
-def test_a_gzip_bomb_is_left_when_it_exceeds_its_header() -> None:
+def test_read_gzip_larger_than_its_header_stops_early() -> None:
     bomb = gzip.compress(idx.header((2, 28, 28)) + bytes(200_000_000), compresslevel=1)
     tracemalloc.start()
     try:
@@ -183,7 +182,7 @@ def test_a_gzip_bomb_is_left_when_it_exceeds_its_header() -> None:
     assert peak < 20e6
 
 
-def test_hashing_stops_at_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_content_sha256_stops_at_the_size_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(idx, "MAX_CONTENT_BYTES", 1000)
     path = tmp_path / "bomb.gz"
     path.write_bytes(gzip.compress(bytes(1001)))
@@ -191,29 +190,29 @@ def test_hashing_stops_at_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         idx.content_sha256(path)
 
 
-def test_a_missing_file_is_refused(tmp_path: Path) -> None:
+def test_read_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DatasetRefused, match="cannot be read \\(No such file or directory\\)"):
         idx.read(tmp_path / "none", TRAIN_IMAGES)
 
 
-def test_a_folder_in_the_place_of_a_file_is_refused(tmp_path: Path) -> None:
+def test_read_folder_instead_of_a_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DatasetRefused, match="expected a file, found something else"):
         idx.read(tmp_path, TRAIN_IMAGES)
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no named pipes")
-def test_a_pipe_is_refused_not_waited_for(tmp_path: Path) -> None:
+def test_read_pipe_is_refused_without_waiting(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(DatasetRefused, match="expected a file, found something else"):
         idx.read(tmp_path / "pipe", TRAIN_IMAGES)
 
 
-def test_a_path_with_a_line_break_stays_one_line(tmp_path: Path) -> None:
+def test_read_path_with_a_line_break_gives_a_one_line_message(tmp_path: Path) -> None:
     with pytest.raises(DatasetRefused) as caught:
         idx.read(tmp_path / "a\nb", TRAIN_IMAGES)
     assert "\n" not in str(caught.value)
 
 
-def test_values_that_were_drawn_hash_as_their_file_would() -> None:
+def test_from_values_hash_is_that_of_the_file() -> None:
     values = images(4)
-    assert idx.from_values(values).sha256 == hashlib.sha256(encoded(values)).hexdigest()
+    assert idx.from_values(values, TRAIN_IMAGES).sha256 == hashlib.sha256(encoded(values)).hexdigest()

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from jobs import datasets as data
-from jobs.datasets.checksums import MNIST_SHA256
-from jobs.datasets.idx_files import ROLES, TRAIN_IMAGES, TRAIN_LABELS
+from jobs.datasets.idx import IDX_FILES, MNIST_SHA256, TRAIN_IMAGES, TRAIN_LABELS
 from jobs.errors import BadInput, DatasetRefused
 from jobs.exit_codes import ExitCode
 
@@ -26,7 +25,7 @@ def refusal(dataset: Path | str) -> str:
     return str(caught.value)
 
 
-def test_a_folder_is_named_for_itself(small_folder: Path) -> None:
+def test_load_folder_is_named_after_the_folder(small_folder: Path) -> None:
     digits = data.load(str(small_folder))
     assert digits.name == "idx:digits"
     assert digits.location == str(small_folder)
@@ -36,27 +35,27 @@ def test_a_folder_is_named_for_itself(small_folder: Path) -> None:
     assert digits.test_labels.shape == (20,)
 
 
-def test_a_set_is_hashed_from_its_files_contents(small_folder: Path, small_files: dict[str, bytes]) -> None:
-    hashes = [hashlib.sha256(small_files[role.stem]).hexdigest() for role in ROLES]
+def test_load_folder_hash_is_made_of_the_file_hashes(small_folder: Path, small_files: dict[str, bytes]) -> None:
+    hashes = [hashlib.sha256(small_files[spec.stem]).hexdigest() for spec in IDX_FILES]
     digits = data.load(str(small_folder))
     assert [file.sha256 for file in digits.files] == hashes
     assert digits.sha256 == hashlib.sha256("".join(hashes).encode()).hexdigest()
 
 
-def test_packing_and_spelling_change_nothing(small_folder: Path) -> None:
+def test_load_folder_compression_and_spelling_do_not_change_the_hash(small_folder: Path) -> None:
     before = data.load(str(small_folder))
-    for role, name in zip(ROLES, ("{0}", "{0}.gz", "{1}", "{1}.gz"), strict=True):
-        raw = small_folder / role.stem
+    for spec, name in zip(IDX_FILES, ("{0}", "{0}.gz", "{1}", "{1}.gz"), strict=True):
+        raw = small_folder / spec.stem
         content = raw.read_bytes()
         raw.unlink()
-        path = small_folder / name.format(role.stem, role.stem.replace("-idx", ".idx"))
+        path = small_folder / name.format(spec.stem, spec.stem.replace("-idx", ".idx"))
         path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
     after = data.load(str(small_folder))
     assert after.sha256 == before.sha256
     np.testing.assert_array_equal(after.test_images, before.test_images)
 
 
-def test_arrays_cannot_be_changed(small_folder: Path) -> None:
+def test_load_folder_arrays_are_read_only(small_folder: Path) -> None:
     digits = data.load(str(small_folder))
     for array in (digits.train_images, digits.train_labels, digits.test_images, digits.test_labels):
         assert array.flags.c_contiguous
@@ -64,25 +63,21 @@ def test_arrays_cannot_be_changed(small_folder: Path) -> None:
             array[0] = 0
 
 
-def test_a_description_counts_classes(small_folder: Path) -> None:
-    description = data.describe(data.load(str(small_folder)))
-    assert description.train_examples == 30
-    assert description.test_examples == 20
-    assert description.train_class_counts == (3,) * 10
-    assert description.test_class_counts == (2,) * 10
-    assert description.files[0].name == "train-images-idx3-ubyte"
-    assert description.files[0].content_bytes == 16 + 30 * 784
-    assert description.files[0].source == str(small_folder / "train-images-idx3-ubyte")
+def test_load_folder_files_have_name_size_and_path(small_folder: Path) -> None:
+    first = data.load(str(small_folder)).files[0]
+    assert first.name == "train-images-idx3-ubyte"
+    assert first.content_bytes == 16 + 30 * 784
+    assert first.path == small_folder / "train-images-idx3-ubyte"
 
 
-def test_a_missing_file_is_named(small_folder: Path) -> None:
+def test_load_folder_missing_file_is_named(small_folder: Path) -> None:
     (small_folder / "t10k-labels-idx1-ubyte").unlink()
     message = refusal(small_folder)
     assert message.startswith(f"{small_folder}: expected a file t10k-labels-idx1-ubyte or t10k-labels.idx1-ubyte or ")
     assert "found none" in message
 
 
-def test_fewer_labels_than_images_are_refused(small_folder: Path) -> None:
+def test_load_folder_fewer_labels_than_images_is_refused(small_folder: Path) -> None:
     shutil.copy(small_folder / "t10k-labels-idx1-ubyte", small_folder / "train-labels-idx1-ubyte")
     assert refusal(small_folder) == (
         f"{small_folder / 'train-labels-idx1-ubyte'}: expected 30 labels, as many as there are images in "
@@ -91,24 +86,24 @@ def test_fewer_labels_than_images_are_refused(small_folder: Path) -> None:
 
 
 @pytest.mark.parametrize("unknown", ["mnits", "", "/no/such/folder", "~no-such-user/x", "x" * 5000, "a\0b"])
-def test_an_unknown_name_is_bad_input(unknown: str) -> None:
+def test_load_unknown_name_is_bad_input(unknown: str) -> None:
     with pytest.raises(BadInput) as caught:
         data.load(unknown)
     assert caught.value.exit_code is ExitCode.BAD_INPUT
     assert "choose mnist, synthetic or a folder of IDX files" in str(caught.value)
 
 
-def test_a_file_is_no_folder(small_folder: Path) -> None:
+def test_load_path_of_a_file_is_bad_input(small_folder: Path) -> None:
     with pytest.raises(BadInput, match="no such data set or folder"):
         data.load(str(small_folder / "train-images-idx3-ubyte"))
 
 
-def test_a_folder_with_mnists_content_is_mnist(small_mnist: Path) -> None:
+def test_load_folder_with_content_of_mnist_is_named_mnist(small_mnist: Path) -> None:
     assert data.load(str(small_mnist)).name == "mnist"
 
 
 @pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["raw", "gz"])
-def test_a_flipped_byte_makes_a_damaged_copy(
+def test_load_folder_mnist_with_one_changed_byte_is_refused(
     small_mnist: Path, small_files: dict[str, bytes], pack: Callable[[bytes], bytes]
 ) -> None:
     content = bytearray(small_files[TRAIN_IMAGES.stem])
@@ -122,7 +117,7 @@ def test_a_flipped_byte_makes_a_damaged_copy(
     )
 
 
-def test_a_named_folder_comes_before_the_cache(
+def test_load_mnist_data_dir_is_used_before_the_cache(
     small_mnist: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "cache").mkdir()
@@ -132,7 +127,7 @@ def test_a_named_folder_comes_before_the_cache(
     assert digits.location == str(small_mnist)
 
 
-def test_a_named_folder_that_is_wrong_is_refused_though_the_cache_is_right(
+def test_load_mnist_wrong_data_dir_is_refused_though_the_cache_is_valid(
     small_mnist: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copytree(small_mnist, tmp_path / "cache")
@@ -142,33 +137,33 @@ def test_a_named_folder_that_is_wrong_is_refused_though_the_cache_is_right(
     assert "expected a file train-images-idx3-ubyte or" in refusal("mnist")
 
 
-def test_a_named_folder_with_another_set_is_refused(small_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_load_mnist_data_dir_with_another_set_is_refused(small_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MNIST_DATA_DIR", str(small_folder))
     message = refusal("mnist")
     assert message.startswith("MNIST_DATA_DIR is set, but ")
     assert "expected MNIST's train-images-idx3-ubyte (content sha256 ba891046e650…)" in message
 
 
-def test_an_empty_variable_is_unset(small_mnist: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_load_mnist_empty_data_dir_counts_as_unset(
+    small_mnist: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     shutil.copytree(small_mnist, tmp_path / "cache")
     monkeypatch.setenv("MNIST_DATA_DIR", "")
     assert data.load("mnist").location == str(tmp_path / "cache")
 
 
 @pytest.mark.mnist
-def test_the_real_mnist(real_mnist: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_load_mnist_real_files_have_the_known_counts(real_mnist: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MNIST_DATA_DIR", str(real_mnist))
     digits = data.load("mnist")
-    description = data.describe(digits)
-    assert description.train_examples == 60_000
-    assert description.test_examples == 10_000
-    assert description.train_class_counts == (5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949)
-    assert description.test_class_counts == (980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009)
+    train_counts = np.bincount(digits.train_labels).tolist()
+    assert train_counts == [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
+    assert np.bincount(digits.test_labels).tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
     assert data.load(str(real_mnist)).sha256 == digits.sha256
 
 
 @pytest.mark.parametrize("beside", ["{}.gz", "dotted", "dotted.gz"])
-def test_two_files_of_one_name_hold_the_same_or_are_refused(small_folder: Path, beside: str) -> None:
+def test_load_folder_two_files_for_one_name_must_have_the_same_content(small_folder: Path, beside: str) -> None:
     stem = TRAIN_LABELS.stem
     content = (small_folder / stem).read_bytes()
     other = small_folder / (stem.replace("-idx", ".idx") if "dotted" in beside else stem)
@@ -176,7 +171,7 @@ def test_two_files_of_one_name_hold_the_same_or_are_refused(small_folder: Path, 
     pack = gzip.compress if beside.endswith(".gz") else bytes
     other.write_bytes(pack(content))
     alone = data.load(str(small_folder))
-    assert alone.files[1].source == str(small_folder / stem)
+    assert alone.files[1].path == small_folder / stem
     other.write_bytes(pack(content[:-1] + b"\x00"))
     with pytest.raises(
         DatasetRefused, match=f"expected the content of {stem} beside it, found other content"
@@ -185,7 +180,7 @@ def test_two_files_of_one_name_hold_the_same_or_are_refused(small_folder: Path, 
     assert other.name in str(refusal.value)
 
 
-def test_a_cache_forgets_a_damaged_copy_beside_a_whole_one(small_mnist: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_load_mnist_damaged_copy_in_the_cache_is_removed(small_mnist: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MNIST_CACHE_DIR", str(small_mnist))
     damaged = small_mnist / TRAIN_LABELS.stem.replace("-idx", ".idx")
     packed = small_mnist / f"{damaged.name}.gz"

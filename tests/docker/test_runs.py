@@ -138,7 +138,7 @@ def test_sigterm_reaches_the_program(image: str, container: str, reports: Path, 
 def test_sigterm_ends_what_is_no_training_too(image: str, container: str) -> None:
     """Process 1 ignores a signal that it has no handler for; then `docker stop` would wait and kill."""
     code = (
-        "import time; from jobs.training.signals import Ending; Ending().take_signals(); "
+        "import time; from jobs.training.signals import ExitOnSignal; ExitOnSignal().install(); "
         "print('ready', flush=True); time.sleep(300)"
     )
     options = ("--detach", "--name", container, "--entrypoint=python")

@@ -10,25 +10,25 @@ from pathlib import Path
 
 import pytest
 
-from jobs.io.atomic_file import pending_file, sync_folder
+from jobs.errors import NotWritable
+from jobs.exit_codes import ExitCode
+from jobs.io.atomic_file import check_writable, pending_file, sync_folder
 from tests.support.programs import ROOT
 
 
-@pytest.fixture(params=["nameless", "hidden", "no links"])
+@pytest.fixture(params=["links", "no links"])
 def volume(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder on a volume with nameless files, on one without, and on one that knows no links either."""
+    """A folder on a volume with hard links, and on one without."""
 
     def refuse(*_: object, **__: object) -> None:
         raise PermissionError("operation not permitted")
 
-    if request.param != "nameless":
-        monkeypatch.setattr("jobs.io.atomic_file._open_tmpfile", lambda _: None)
     if request.param == "no links":
         monkeypatch.setattr("os.link", refuse)
     return tmp_path
 
 
-def test_a_name_is_given_once(volume: Path) -> None:
+def test_link_taken_name_is_refused(volume: Path) -> None:
     path = volume / "it"
     with pending_file(b"first", volume, "it") as part:
         part.link(path)
@@ -39,7 +39,7 @@ def test_a_name_is_given_once(volume: Path) -> None:
     assert path.stat().st_mode & 0o777 == 0o644
 
 
-def test_a_file_is_replaced_by_a_whole_one(volume: Path) -> None:
+def test_replace_gives_the_new_content(volume: Path) -> None:
     path = volume / "it"
     for content in (b"first", b"second", b"third"):
         with pending_file(content, volume, "it") as part:
@@ -49,33 +49,13 @@ def test_a_file_is_replaced_by_a_whole_one(volume: Path) -> None:
     assert [file.name for file in volume.iterdir()] == ["it"]
 
 
-def test_what_was_not_named_leaves_nothing(volume: Path) -> None:
+def test_pending_file_not_named_is_removed(volume: Path) -> None:
     with pytest.raises(ZeroDivisionError), pending_file(b"it", volume, "it"):
         raise ZeroDivisionError
     assert list(volume.iterdir()) == []
 
 
-def test_a_nameless_file_that_cannot_be_linked_is_named_all_the_same(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    real = os.link
-
-    def refuse_nameless(source: str, path: Path, **options: object) -> None:
-        if options:
-            raise FileNotFoundError("no /proc here")
-        real(source, path)
-
-    monkeypatch.setattr("os.link", refuse_nameless)
-    for name in ("linked", "replaced"):
-        with pending_file(name.encode(), tmp_path, name) as part:
-            (part.link if name == "linked" else part.replace)(tmp_path / name)
-    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == {
-        "linked": b"linked",
-        "replaced": b"replaced",
-    }
-
-
-def test_the_next_writer_removes_what_a_killed_one_left(tmp_path: Path) -> None:
+def test_pending_file_of_a_killed_writer_is_removed_by_the_next(tmp_path: Path) -> None:
     path = tmp_path / "it"
     path.write_bytes(b"before")
     # Killed when the new file has its hidden name and the old one still has the right one.
@@ -94,7 +74,7 @@ def test_the_next_writer_removes_what_a_killed_one_left(tmp_path: Path) -> None:
     assert {file.name for file in tmp_path.iterdir()} == {"it", "next"}
 
 
-def test_a_writer_leaves_alone_what_another_one_holds(volume: Path) -> None:
+def test_pending_file_of_a_living_writer_is_kept(volume: Path) -> None:
     with pending_file(b"first", volume, "it") as first:
         for number in range(3):
             with pending_file(b"other", volume, "it") as other:
@@ -104,7 +84,7 @@ def test_a_writer_leaves_alone_what_another_one_holds(volume: Path) -> None:
     assert len(list(volume.iterdir())) == 4
 
 
-def test_a_writer_removes_only_files_of_its_own_kind(tmp_path: Path) -> None:
+def test_pending_file_cleanup_keeps_all_other_files(tmp_path: Path) -> None:
     name = f".it.{'0' * 16}.mnist-jobs.part"
     for other in (".it.part", ".it.deadbeef.part", name.removeprefix("."), "it"):
         (tmp_path / other).write_text("mine")
@@ -117,7 +97,7 @@ def test_a_writer_removes_only_files_of_its_own_kind(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("letter", ["x", "한"])
-def test_the_longest_name_is_replaced_like_any_other(volume: Path, letter: str) -> None:
+def test_replace_longest_name_works(volume: Path, letter: str) -> None:
     path = volume / (letter * (255 // len(letter.encode())))
     for content in (b"first", b"second"):
         with pending_file(content, volume, path.name) as part:
@@ -126,7 +106,7 @@ def test_the_longest_name_is_replaced_like_any_other(volume: Path, letter: str) 
     assert list(volume.iterdir()) == [path]
 
 
-def test_writers_that_share_a_folder_take_nothing_from_each_other(volume: Path) -> None:
+def test_pending_file_concurrent_writers_do_not_disturb_each_other(volume: Path) -> None:
     def write(number: int) -> None:
         for _ in range(100):
             with pending_file(b"%d" % number, volume, "it") as part:
@@ -137,7 +117,7 @@ def test_writers_that_share_a_folder_take_nothing_from_each_other(volume: Path) 
     assert {path.name: path.read_bytes() for path in volume.iterdir()} == {f"it-{n}": b"%d" % n for n in range(4)}
 
 
-def test_descriptors_are_given_back(volume: Path) -> None:
+def test_pending_file_closes_its_descriptors(volume: Path) -> None:
     descriptors = Path("/proc/self/fd")
     before = len(list(descriptors.iterdir()))
     for number in range(20):
@@ -149,16 +129,28 @@ def test_descriptors_are_given_back(volume: Path) -> None:
     assert len(list(descriptors.iterdir())) == before
 
 
-@pytest.mark.parametrize(("code", "said"), [(errno.EINVAL, False), (errno.EIO, True)])
-def test_a_volume_that_cannot_sync_a_folder_has_the_file_all_the_same(
-    code: int, said: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("code", "raised"), [(errno.EINVAL, False), (errno.EIO, True)])
+def test_sync_folder_ignores_a_volume_that_cannot_sync(
+    code: int, raised: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(_: int) -> None:
         raise OSError(code, "refused")
 
     monkeypatch.setattr("os.fsync", refuse)
-    if said:
+    if raised:
         with pytest.raises(OSError, match="refused"):
             sync_folder(tmp_path)
     else:
         sync_folder(tmp_path)
+
+
+def test_check_writable_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(NotWritable, match=r"report folder .*file/reports.* choose another with --report-dir") as caught:
+        check_writable(tmp_path / "file" / "reports")
+    assert caught.value.exit_code is ExitCode.REPORT_NOT_WRITABLE
+
+
+def test_check_writable_makes_the_folder_and_leaves_it_empty(tmp_path: Path) -> None:
+    check_writable(tmp_path / "new")
+    assert list((tmp_path / "new").iterdir()) == []

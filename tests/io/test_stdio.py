@@ -56,7 +56,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("what", PRINTING)
-def test_a_full_disk_behind_standard_output_is_one_line_and_a_code(what: str, how: str, folder: Path) -> None:
+def test_stdout_on_a_full_disk_is_one_line_and_a_code(what: str, how: str, folder: Path) -> None:
     with FULL.open("w") as full:
         done = _run(PRINTING[what], how, folder, stdout=full)
     assert done.returncode == ExitCode.REPORT_NOT_WRITABLE, done.stderr
@@ -66,7 +66,7 @@ def test_a_full_disk_behind_standard_output_is_one_line_and_a_code(what: str, ho
 
 
 @pytest.mark.parametrize("what", PRINTING)
-def test_a_reader_that_has_left_is_no_error(what: str, how: str, folder: Path) -> None:
+def test_stdout_closed_by_its_reader_is_no_error(what: str, how: str, folder: Path) -> None:
     read_end, write_end = os.pipe()
     os.close(read_end)
     try:
@@ -80,12 +80,12 @@ def test_a_reader_that_has_left_is_no_error(what: str, how: str, folder: Path) -
 @pytest.mark.parametrize(
     "command", [command_of(PROGRAM, "train", "--recipe", "none"), [*MERGE, "absent"]], ids=["train", "merge"]
 )
-def test_an_error_that_cannot_be_told_keeps_its_code(command: list[str], how: str, folder: Path) -> None:
+def test_stderr_on_a_full_disk_keeps_the_exit_code(command: list[str], how: str, folder: Path) -> None:
     with FULL.open("w") as full:
         assert _run(command, how, folder, stderr=full).returncode == ExitCode.BAD_INPUT
 
 
-def test_a_gate_that_cannot_be_printed_keeps_its_code(how: str, folder: Path) -> None:
+def test_stdout_on_a_full_disk_keeps_the_code_of_a_regression(how: str, folder: Path) -> None:
     with FULL.open("w") as full:
         done = _run([*MERGE, "now", "--baseline", "then"], how, folder, stdout=full)
     assert done.returncode == ExitCode.REGRESSION, done.stderr

@@ -15,7 +15,7 @@ import pytest
 
 from jobs import datasets as data
 from jobs.adapter import RunSpec
-from jobs.recipes import recipe_named
+from jobs.recipes import RECIPES
 from jobs.training.parity_trace import record_parity
 from tests.support.faults import FAULTS, adapter
 
@@ -34,7 +34,7 @@ def main() -> None:
         task: dict[str, Any] = json.loads(line)
         if task["dataset"] not in datasets:
             datasets[task["dataset"]] = data.load(task["dataset"])
-        digits, recipe = datasets[task["dataset"]], recipe_named(task["recipe"])
+        digits, recipe = datasets[task["dataset"]], RECIPES[task["recipe"]]
         spec = RunSpec(
             recipe=recipe,
             protocol="matched",

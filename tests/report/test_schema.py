@@ -1,14 +1,19 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import jsonschema
 import pytest
 from pydantic import ValidationError
 
+from jobs.report import read
 from jobs.report.publish import SCHEMA_FILE, schema_text
 from jobs.report.schema import SCHEMA_VERSION, Report, json_schema
 from tests.support.reports import make_report
+
+EARLIER = Path(__file__).with_name("earlier")
+"""Reports that earlier releases wrote, one for each version of the schema."""
 
 CONTRACT = {
     "": "schema_version run_id attempt status started_at_utc finished_at_utc environment devices config results "
@@ -29,14 +34,14 @@ CONTRACT = {
 
 
 @pytest.mark.parametrize("path", CONTRACT)
-def test_the_contract_s_names_are_there(path: str) -> None:
+def test_report_has_the_names_of_the_contract(path: str) -> None:
     node = make_report(gpu=True).model_dump(mode="json")
     for part in filter(None, path.split(".")):
         node = node[int(part)] if part.isdigit() else node[part]
     assert set(CONTRACT[path].split()) <= set(node)
 
 
-def test_published_schema_is_the_code_s() -> None:
+def test_published_schema_is_that_of_the_code() -> None:
     assert SCHEMA_FILE.read_text(encoding="utf-8") == schema_text(), "run `make schema`"
 
 
@@ -48,43 +53,37 @@ def test_published_schema_accepts_a_report_and_refuses_a_wrong_one() -> None:
     assert not validator.is_valid(document)
 
 
-def test_a_null_without_a_reason_is_found() -> None:
-    report = make_report()
-    assert report.unexplained_nulls() == []
-    bare = report.model_copy(update={"null_reasons": {}})
-    assert "phases[].gpu" in bare.unexplained_nulls()
-    assert "timeseries" in bare.unexplained_nulls()
-
-
-def test_a_reason_speaks_for_what_is_below_it_and_for_nothing_else() -> None:
-    report = make_report()
-    reasons = {key: value for key, value in report.null_reasons.items() if not key.startswith("environment")}
-    reasons["environment.image"] = "reason"
-    reasons["environment.cpu"] = "reason"
-    missing = report.model_copy(update={"null_reasons": reasons}).unexplained_nulls()
-    assert "environment.cpu.quota_cores" not in missing
-    assert "environment.git_sha" in missing
+@pytest.mark.parametrize("path", sorted(EARLIER.glob("*.json")), ids=lambda path: path.stem)
+def test_report_of_an_earlier_minor_version_is_read(path: Path) -> None:
+    report = read(path)
+    assert report.schema_version == path.stem
+    assert report.results.test_accuracy_ratio == 0.95
+    assert report.phases[-1].gpu is not None
+    # What it says is the same when it is written again.
+    before = json.loads(path.read_text("utf-8"))
+    after = json.loads(report.model_dump_json())
+    assert {key: after["results"][key] for key in before["results"]} == before["results"]
 
 
 @pytest.mark.parametrize("version", ["2.0", "0.9", "x", "", "1²"])
-def test_another_major_version_is_refused_by_name(version: str) -> None:
+def test_report_of_another_major_version_is_refused_by_name(version: str) -> None:
     document = make_report().model_dump(mode="json")
     with pytest.raises(ValidationError, match="schema version"):
         Report.model_validate({**document, "schema_version": version})
 
 
-def test_a_later_minor_version_is_read() -> None:
+def test_report_of_a_later_minor_version_is_read() -> None:
     document = {**make_report().model_dump(mode="json"), "schema_version": "1.99", "something_new": 1}
     assert Report.model_validate(document).schema_version == "1.99"
     assert SCHEMA_VERSION != "1.99"
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_numbers_are_finite(value: float) -> None:
+def test_report_with_a_number_that_is_not_finite_is_refused(value: float) -> None:
     with pytest.raises(ValidationError, match="finite"):
         make_report(changes={"results.test_loss": value})
 
 
-def test_a_run_id_cannot_leave_its_folder() -> None:
+def test_run_id_with_a_path_is_refused() -> None:
     with pytest.raises(ValidationError):
         make_report(run_id="../elsewhere")

@@ -20,7 +20,7 @@ source = { editable = "." }
 """
 
 
-def test_every_package_of_the_lock_is_asked_for() -> None:
+def test_pins_has_every_package_of_the_lock() -> None:
     assert audit.pins(LOCK) == ["torch==2.15.0"]
     names = {pin.partition("==")[0] for pin in audit.pins((ROOT / "uv.lock").read_text(encoding="utf-8"))}
     assert {"torch", "tensorflow", "typer", "nvidia-ml-py", "pytest"} <= names
@@ -45,7 +45,7 @@ def _answers(pip_audit: Path, answer: str) -> None:
 
 
 @pytest.mark.parametrize("answer", ["[]", "{}", "null", '{"dependencies": 1}', '{"dependencies": [1]}', "{", "oh no"])
-def test_an_answer_that_cannot_be_read_is_one_line_and_fails(
+def test_main_unreadable_answer_is_one_line_and_fails(
     pip_audit: Path, capsys: pytest.CaptureFixture[str], answer: str
 ) -> None:
     _answers(pip_audit, answer)
@@ -56,34 +56,34 @@ def test_an_answer_that_cannot_be_read_is_one_line_and_fails(
     assert error.count("\n") == 1
 
 
-def test_without_pip_audit_the_way_to_it_is_named(pip_audit: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_main_without_pip_audit_says_how_to_get_it(pip_audit: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert not pip_audit.exists()
     assert audit.main() == 2
     assert "pip-audit is not installed; `make audit`" in capsys.readouterr().err
 
 
-def test_a_pip_audit_that_cannot_be_run_is_named(pip_audit: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_main_pip_audit_that_cannot_be_run_is_named(pip_audit: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pip_audit.write_text("#!/nowhere/python\n")
     pip_audit.chmod(0o755)
     assert audit.main() == 2
     assert f"error: audit: {pip_audit} cannot be run" in capsys.readouterr().err
 
 
-def test_a_vulnerability_is_named_and_fails(capsys: pytest.CaptureFixture[str]) -> None:
+def test_print_findings_vulnerability_is_named_and_fails(capsys: pytest.CaptureFixture[str]) -> None:
     found = _packages(
         {"name": "good", "version": "1", "vulns": []},
         {"name": "bad", "version": "2", "vulns": [{"id": "PYSEC-1", "fix_versions": ["3"]}]},
         {"name": "odd", "skip_reason": "not found"},
     )
-    assert audit.judge(found) == 1
+    assert audit.print_findings(found) == 1
     out = capsys.readouterr().out
     assert "bad 2: PYSEC-1, fixed in 3" in out
     assert "2 packages, 1 known vulnerabilities; nothing is known of odd" in out
-    assert audit.judge(found[:1]) == 0
+    assert audit.print_findings(found[:1]) == 0
 
 
 @pytest.mark.parametrize("answer", ["", '{"dependencies": []}', '{"dependencies": [{"name": "a", "skip_reason": ""}]}'])
-def test_who_cannot_ask_does_not_say_that_all_is_well(
+def test_main_without_advisories_says_that_the_audit_was_not_done(
     pip_audit: Path, capsys: pytest.CaptureFixture[str], answer: str
 ) -> None:
     _answers(pip_audit, answer)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from jobs.datasets import ImageDataset
-from jobs.datasets.idx_files import ROLES
+from jobs.datasets.idx import IDX_FILES
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,9 +35,9 @@ def write_idx_folder(folder: Path, digits: ImageDataset) -> Path:
     """Write the four raw IDX files into ``folder``."""
     folder.mkdir(parents=True, exist_ok=True)
     arrays = (digits.train_images, digits.train_labels, digits.test_images, digits.test_labels)
-    for role, array in zip(ROLES, arrays, strict=True):
+    for spec, array in zip(IDX_FILES, arrays, strict=True):
         header = bytes([0, 0, 8, array.ndim]) + b"".join(size.to_bytes(4, "big") for size in array.shape)
-        (folder / role.stem).write_bytes(header + array.tobytes())
+        (folder / spec.stem).write_bytes(header + array.tobytes())
     return folder
 
 

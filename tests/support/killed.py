@@ -22,12 +22,12 @@ def main(module: str, epoch: str, step: str, *arguments: str) -> None:
     at = (int(epoch), int(step))
     make_hook = training._step_hook
 
-    def deadly_hook(loop: Any, outcome: Any, show: Any, **options: Any) -> Callable[[int], None]:
-        on_step = make_hook(loop, outcome, show, **options)
+    def deadly_hook(loop: Any, progress: Any, show: Any, **options: Any) -> Callable[[int], None]:
+        on_step = make_hook(loop, progress, show, **options)
 
         def then_die(done: int) -> None:
             on_step(done)
-            if (outcome.epoch, done) >= at:
+            if (progress.epoch, done) >= at:
                 os.kill(os.getpid(), signal.SIGKILL)
 
         return then_die

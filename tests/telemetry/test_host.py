@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 
+from jobs.io import cgroup
 from jobs.telemetry.sampler import host
 from jobs.telemetry.sampler.host import HostReader
 
@@ -53,7 +54,7 @@ def test_a_process_that_is_gone_is_said_to_be() -> None:
 
 
 @pytest.mark.parametrize(
-    ("cgroup", "file", "stat"),
+    ("membership", "file", "stat"),
     [
         ("0::/kube/pod\n", "kube/pod/cpu.stat", "usage_usec 9\nnr_throttled 3\nthrottled_usec 2500000\n"),
         # In a container with a cgroup namespace of its own.
@@ -67,19 +68,20 @@ def test_a_process_that_is_gone_is_said_to_be() -> None:
     ],
 )
 def test_throttling_is_read_from_either_version_of_cgroups(
-    cgroup: str, file: str, stat: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    membership: str, file: str, stat: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root, proc = tmp_path / "cgroup", tmp_path / "proc"
     (root / file).parent.mkdir(parents=True)
     (root / file).write_text(stat)
     (proc / str(os.getpid())).mkdir(parents=True)
-    (proc / str(os.getpid()) / "cgroup").write_text(cgroup)
-    monkeypatch.setattr(host, "CGROUP_ROOT", root)
-    monkeypatch.setattr(host, "PROC", proc)
+    (proc / str(os.getpid()) / "cgroup").write_text(membership)
+    monkeypatch.setattr(cgroup, "ROOT", root)
+    monkeypatch.setattr(cgroup, "PROC", proc)
     assert HostReader(os.getpid()).read()["cgroup_throttled_s"] == 2.5
 
 
 def test_without_a_cgroup_nothing_is_said_of_throttling(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(host, "CGROUP_ROOT", tmp_path)
+    monkeypatch.setattr(cgroup, "ROOT", tmp_path)
+    monkeypatch.setattr(cgroup, "PROC", tmp_path)
     monkeypatch.setattr(host, "PROC", tmp_path)
     assert set(HostReader(os.getpid()).read()) == {"cpu_s", "rss_bytes"}

@@ -23,13 +23,13 @@ def folder(tmp_path: Path) -> Path:
     return write_idx_folder(tmp_path / f"a{ESCAPES}", small_digits())
 
 
-def test_a_line_of_progress_shows_escapes_as_text(capsys: pytest.CaptureFixture[str]) -> None:
+def test_console_line_with_escapes_shows_them_as_text(capsys: pytest.CaptureFixture[str]) -> None:
     Console().line(f"1 epoch of idx:{ESCAPES} [bold]")
     assert capsys.readouterr().err == f"1 epoch of idx:{SHOWN} [bold]\n"
 
 
 @pytest.mark.parametrize("command", ["dataset", "doctor"])
-def test_a_command_shows_a_folder_s_name_as_text(
+def test_command_on_a_folder_with_escapes_shows_them_as_text(
     command: str, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     options = ["--report-dir", str(tmp_path / f"reports{ESCAPES}")] if command == "doctor" else []
@@ -39,7 +39,7 @@ def test_a_command_shows_a_folder_s_name_as_text(
     assert shown.replace("\n", "").isprintable()
 
 
-def test_an_error_shows_a_folder_s_name_as_text(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_error_about_a_folder_with_escapes_shows_them_as_text(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "train-labels-idx1-ubyte").write_bytes(b"short")
     assert exit_code_of(PROGRAM, ["dataset", "--dataset", str(folder)]) != 0
     shown = capsys.readouterr().err

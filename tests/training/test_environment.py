@@ -8,15 +8,12 @@ from hypothesis import strategies as st
 
 from jobs import __version__
 from jobs.adapter import FrameworkDevice, FrameworkVersions
-from jobs.io.cpus import cpu_quota_cores
 from jobs.io.stdio import escape_control_chars
 from jobs.phases import Clock
 from jobs.telemetry import monitor
 from jobs.training.environment import read_environment
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from jobs.telemetry.types import DeviceFacts
 
 VERSIONS = FrameworkVersions(name="torch", version="2.15.0", cuda_runtime="13.2", cudnn="9.26.0")
@@ -31,16 +28,16 @@ def facts() -> DeviceFacts:
         watch.stop(())
 
 
-def test_outside_a_container_there_is_no_image_and_no_pod(facts: DeviceFacts) -> None:
+def test_environment_outside_a_container_has_no_image_and_no_pod(facts: DeviceFacts) -> None:
     environment, reasons = read_environment(VERSIONS, facts, variables={})
     assert environment.image is None
     assert environment.kubernetes is None
+    assert reasons == {}
     assert environment.package_version == __version__
     assert environment.cpu.logical_cores is not None
-    assert {"environment.image", "environment.kubernetes"} <= reasons.keys()
 
 
-def test_the_pod_and_the_image_are_read_from_the_variables(facts: DeviceFacts) -> None:
+def test_environment_in_a_pod_is_read_from_the_variables(facts: DeviceFacts) -> None:
     variables = {
         "MNIST_JOBS_IMAGE_REF": "mnist-torch:1",
         "MNIST_JOBS_GIT_SHA": "abc",
@@ -63,20 +60,22 @@ def test_the_pod_and_the_image_are_read_from_the_variables(facts: DeviceFacts) -
     ("index", "read"),
     [("0", 0), ("41", 41), ("²", None), ("٣", None), ("9" * 5000, None), ("-1", None), ("\udce9", None)],
 )
-def test_a_completion_index_is_a_number_or_has_its_reason(facts: DeviceFacts, index: str, read: int | None) -> None:
+def test_completion_index_that_is_no_number_is_null_with_its_reason(
+    facts: DeviceFacts, index: str, read: int | None
+) -> None:
     variables = {"MNIST_JOBS_POD_NAME": "pod", "JOB_COMPLETION_INDEX": index}
     environment, reasons = read_environment(VERSIONS, facts, variables=variables)
     assert environment.kubernetes is not None
     assert environment.kubernetes.index == read
     reason = f"JOB_COMPLETION_INDEX is '{escape_control_chars(index)[:40]}', which is no index"
-    assert read is not None or reasons["environment.kubernetes.index"] == reason
+    assert reasons == ({} if read is not None else {"environment.kubernetes.index": reason})
 
 
 VARIABLES = ("IMAGE_REF", "IMAGE_DIGEST", "GIT_SHA", "NODE_NAME", "POD_NAME", "POD_NAMESPACE", "JOB_NAME")
 
 
 @given(st.text(st.characters() | st.integers(0xDC80, 0xDCFF).map(chr), min_size=1))
-def test_variables_of_any_bytes_are_text_that_a_report_can_hold(facts: DeviceFacts, value: str) -> None:
+def test_environment_from_any_bytes_is_text_that_a_report_can_hold(facts: DeviceFacts, value: str) -> None:
     variables = {f"MNIST_JOBS_{name}": value for name in VARIABLES}
     environment, _ = read_environment(VERSIONS, facts, variables=variables)
     # A lone surrogate, which stands for a byte that is no UTF-8, cannot be written as JSON.
@@ -84,21 +83,3 @@ def test_variables_of_any_bytes_are_text_that_a_report_can_hold(facts: DeviceFac
     assert environment.kubernetes is not None
     assert environment.kubernetes.node == escape_control_chars(value)
     assert environment.kubernetes.node == value or not value.isprintable()
-
-
-@pytest.mark.parametrize(("text", "cores"), [("max 100000", None), ("150000 100000", 1.5), ("nonsense", None)])
-def test_quota_of_cgroup_version_2(tmp_path: Path, text: str, cores: float | None) -> None:
-    (tmp_path / "cpu.max").write_text(text)
-    assert cpu_quota_cores(tmp_path) == cores
-
-
-@pytest.mark.parametrize(("quota", "cores"), [("-1", None), ("50000", 0.5)])
-def test_quota_of_cgroup_version_1(tmp_path: Path, quota: str, cores: float | None) -> None:
-    (tmp_path / "cpu").mkdir()
-    (tmp_path / "cpu" / "cpu.cfs_quota_us").write_text(quota)
-    (tmp_path / "cpu" / "cpu.cfs_period_us").write_text("100000")
-    assert cpu_quota_cores(tmp_path) == cores
-
-
-def test_no_cgroup_is_no_quota(tmp_path: Path) -> None:
-    assert cpu_quota_cores(tmp_path) is None

@@ -34,20 +34,20 @@ def pairs(draw: Any) -> tuple[Any, Any]:
 
 
 @given(pairs())
-def test_the_relative_error_is_zero_for_equals_and_positive_otherwise(pair: Any) -> None:
+def test_relative_error_of_equal_arrays_is_zero_and_else_positive(pair: Any) -> None:
     found, exact = pair
     assert relative_error(exact, exact) == 0
     assert (relative_error(found, exact) == 0) == bool((found == exact).all())
 
 
 @given(pairs(), st.sampled_from([2.0**-20, 0.5, 4.0, 2.0**20]))
-def test_the_relative_error_does_not_depend_on_the_scale(pair: Any, factor: float) -> None:
+def test_relative_error_of_scaled_arrays_is_the_same(pair: Any, factor: float) -> None:
     found, exact = pair
     assert relative_error(found * factor, exact * factor) == pytest.approx(relative_error(found, exact), rel=1e-12)
 
 
 @given(arrays(np.float64, st.integers(1, 20), elements=NUMBERS), st.floats(1e-9, 10))
-def test_the_relative_error_is_what_was_added(exact: Any, error: float) -> None:
+def test_relative_error_of_an_added_error_is_that_error(exact: Any, error: float) -> None:
     """Only where there is something to be relative to; beside zeros every difference counts as 1."""
     expected = error if exact.any() else 0.0
     assert relative_error(exact * (1 + error), exact) == pytest.approx(expected, rel=1e-6)
@@ -56,14 +56,14 @@ def test_the_relative_error_is_what_was_added(exact: Any, error: float) -> None:
 
 
 @given(pairs())
-def test_storing_the_weights_in_their_type_is_no_error_of_the_update(pair: Any) -> None:
+def test_update_error_of_rounding_in_storage_is_zero(pair: Any) -> None:
     before, step = pair
     exact = before + step
     assert update_error(exact.astype(np.float32).astype(np.float64), exact, before, np.dtype(np.float32)) == 0
 
 
 @given(pairs(), st.floats(0.01, 10))
-def test_an_error_of_the_step_shows_in_full_but_for_storage(pair: Any, error: float) -> None:
+def test_update_error_of_a_wrong_step_is_its_error_less_storage(pair: Any, error: float) -> None:
     before, step = pair
     exact = before + step
     found = before + (1 + error) * step
@@ -78,7 +78,7 @@ def test_an_error_of_the_step_shows_in_full_but_for_storage(pair: Any, error: fl
     assert taken <= relative_error(found - before, exact - before) + slack
 
 
-def test_a_step_that_was_not_taken_is_an_error_of_one() -> None:
+def test_update_error_of_a_missing_step_is_one() -> None:
     before, dtype = np.zeros(4), np.dtype(np.float32)
     assert update_error(before, before + 0.5, before, dtype) == pytest.approx(1, abs=1e-6)
     assert update_error(before, before, before, dtype) == 0
@@ -86,7 +86,7 @@ def test_a_step_that_was_not_taken_is_an_error_of_one() -> None:
 
 
 @given(st.integers(1, 100_000))
-def test_states_are_spread_from_the_first_step_to_the_last(steps: int) -> None:
+def test_rounding_steps_are_spread_from_the_first_step_to_the_last(steps: int) -> None:
     taken = sorted(rounding_steps(steps))
     assert taken[0] == 0
     assert taken[-1] == steps - 1
@@ -98,7 +98,7 @@ def test_states_are_spread_from_the_first_step_to_the_last(steps: int) -> None:
 
 
 @given(st.integers(1, 200), st.integers(1, 64), st.integers(0, 5))
-def test_every_example_of_an_epoch_is_taken_once_and_the_short_batch_is_second(
+def test_batches_with_short_one_take_every_example_once_and_the_short_batch_second(
     examples: int, batch_size: int, seed: int
 ) -> None:
     spec: Any = SimpleNamespace(seed=seed, batch_size=batch_size)

@@ -41,7 +41,7 @@ def _read(report: Report) -> dict[str, list[tuple[dict[str, str], float]]]:
     return {family.name: [(sample.labels, sample.value) for sample in family.samples] for family in families}
 
 
-def test_prometheus_reads_what_is_written() -> None:
+def test_to_prometheus_of_a_report_is_read_by_the_parser() -> None:
     report = _with_gpu()
     found = _read(report)
     ((labels, accuracy),) = found["mnist_job_test_accuracy_ratio"]
@@ -61,13 +61,13 @@ def test_prometheus_reads_what_is_written() -> None:
     assert phases["train"] == pytest.approx(sum(p.end_s - p.start_s for p in report.phases if p.name == "train"))
 
 
-def test_what_is_not_known_has_no_sample() -> None:
+def test_to_prometheus_of_a_null_has_no_sample() -> None:
     found = _read(make_report(gpu=False))
     assert not any("gpu" in name for name in found)
     assert "mnist_job_valid" not in found
 
 
-def test_a_number_past_a_float_s_range_has_no_sample() -> None:
+def test_to_prometheus_of_a_number_beyond_float_has_no_sample() -> None:
     vast = {"results.framework_memory_peak_bytes": 10**400, "phases.2.start_s": -1.7e308, "phases.2.end_s": 1.7e308}
     report = make_report(changes=vast)
     host = HostPhase(cpu_percent=None, rss_peak_bytes=10**309)
@@ -78,14 +78,14 @@ def test_a_number_past_a_float_s_range_has_no_sample() -> None:
     assert found["mnist_job_train_seconds"][0][1] == report.results.train_wall_s
 
 
-def test_labels_are_escaped() -> None:
+def test_to_prometheus_of_a_hostile_label_is_escaped() -> None:
     report = _with_gpu()
     hostile = report.config.model_copy(update={"recipe": 'le"net\\\n'})
     found = _read(report.model_copy(update={"config": hostile}))
     assert found["mnist_job_test_accuracy_ratio"][0][0]["recipe"] == 'le"net\\\n'
 
 
-def test_the_file_is_whole_and_replaces_the_one_before(tmp_path: Path) -> None:
+def test_write_textfile_replaces_the_file_before_as_a_whole(tmp_path: Path) -> None:
     path = tmp_path / "mnist.prom"
     for _ in range(2):
         check_textfile_writable(path)
@@ -94,14 +94,14 @@ def test_the_file_is_whole_and_replaces_the_one_before(tmp_path: Path) -> None:
         assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_folder_that_is_missing_is_refused(tmp_path: Path) -> None:
+def test_textfile_in_a_missing_folder_is_refused(tmp_path: Path) -> None:
     for attempt in (check_textfile_writable, lambda path: write_textfile(_with_gpu(), path)):
         with pytest.raises(NotWritable, match="--metrics-textfile"):
             attempt(tmp_path / "nowhere" / "mnist.prom")
 
 
 @pytest.mark.parametrize("what", ["fifo", "folder", "link to a file", "dangling link", "device", ".", ""])
-def test_what_is_no_regular_file_is_refused_and_stays(
+def test_textfile_that_is_no_regular_file_is_refused_and_stays(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -123,7 +123,7 @@ def test_what_is_no_regular_file_is_refused_and_stays(
     assert [file.name for file in tmp_path.iterdir()] == ([path.name] if path.name else [])
 
 
-def test_a_folder_is_refused_before_the_framework_is_loaded(tmp_path: Path) -> None:
+def test_textfile_that_is_a_folder_is_refused_before_the_framework_is_loaded(tmp_path: Path) -> None:
     command = command_of(PROGRAM, "train", "--metrics-textfile", ".", "--report-dir", str(tmp_path / "reports"))
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == ExitCode.REPORT_NOT_WRITABLE

@@ -23,16 +23,16 @@ ORDER_SHA256 = "17cd2a2dc99dcd1467410a579a00d2c3f569351887cf8a68d5b71b0039c31905
     ],
     ids=["lenet", "basic-cnn"],
 )
-def test_seed_1_draws_these_bits_on_every_machine(recipe: object, digest: str) -> None:
+def test_initial_weights_of_seed_1_are_these_bits_on_every_machine(recipe: object, digest: str) -> None:
     assert weights_sha256(initial_weights(recipe, 1)) == digest  # type: ignore[arg-type]
 
 
-def test_order_of_seed_1_is_these_bits_on_every_machine() -> None:
+def test_epoch_order_of_seed_1_is_these_bits_on_every_machine() -> None:
     order = epoch_order(1, 1, 60_000)
     assert hashlib.sha256(order.astype("<i4").tobytes()).hexdigest() == ORDER_SHA256
 
 
-def test_kaiming_draws_kernels_and_biases_within_their_bound() -> None:
+def test_initial_weights_of_kaiming_are_within_their_bound() -> None:
     weights = initial_weights(LENET, 7)
     for shape in weight_shapes(LENET):
         bound = 1 / sqrt(shape.fan_in)
@@ -44,7 +44,7 @@ def test_kaiming_draws_kernels_and_biases_within_their_bound() -> None:
             assert values.mean() == pytest.approx(0, abs=bound / 10)
 
 
-def test_glorot_draws_kernels_and_leaves_biases_zero() -> None:
+def test_initial_weights_of_glorot_have_zero_biases() -> None:
     weights = initial_weights(BASIC_CNN, 7)
     for shape in weight_shapes(BASIC_CNN):
         values = weights[shape.name]
@@ -55,7 +55,7 @@ def test_glorot_draws_kernels_and_leaves_biases_zero() -> None:
 
 
 @given(seed=st.integers(0, 2**31 - 1), epoch=st.integers(1, 1000), examples=st.integers(1, 500))
-def test_an_epoch_s_order_is_a_permutation_of_its_own(seed: int, epoch: int, examples: int) -> None:
+def test_epoch_order_is_another_permutation_in_each_epoch(seed: int, epoch: int, examples: int) -> None:
     order = epoch_order(seed, epoch, examples)
     assert sorted(order) == list(range(examples))
     assert (order == epoch_order(seed, epoch, examples)).all()

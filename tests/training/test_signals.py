@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_signal_is_raised_where_it_is_checked(number: signal.Signals, code: int) -> None:
+def test_deferred_signal_is_raised_by_check(number: signal.Signals, code: int) -> None:
     with InterruptGuard() as guard:
         guard.defer_interrupts()
         guard.check()
@@ -26,7 +26,7 @@ def test_a_signal_is_raised_where_it_is_checked(number: signal.Signals, code: in
     assert caught.value.exit_code == code
 
 
-def test_before_training_a_signal_is_raised_where_it_comes_and_stays_known() -> None:
+def test_signal_before_training_is_raised_at_once_and_by_each_check() -> None:
     with InterruptGuard() as guard:
         with pytest.raises(Interrupted, match="SIGTERM"):
             os.kill(os.getpid(), signal.SIGTERM)
@@ -35,18 +35,18 @@ def test_before_training_a_signal_is_raised_where_it_comes_and_stays_known() -> 
             guard.check()
 
 
-def test_no_library_takes_it_for_an_error_of_its_own() -> None:
+def test_interrupted_is_no_exception_that_a_library_would_catch() -> None:
     assert not issubclass(Interrupted, Exception)
 
 
-def test_what_was_handled_before_is_handled_again() -> None:
+def test_interrupt_guard_restores_the_handlers_before_it() -> None:
     before = signal.getsignal(signal.SIGTERM)
     with InterruptGuard():
         assert signal.getsignal(signal.SIGTERM) is not before
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-def test_a_second_signal_leaves_at_once() -> None:
+def test_second_signal_in_a_run_ends_the_process_at_once() -> None:
     program = (
         "import os, signal\n"
         "from jobs.training.signals import InterruptGuard\n"
@@ -73,9 +73,7 @@ def _run(program: str) -> tuple[int, str, str]:
 @pytest.mark.parametrize(
     ("name", "code", "said"), [("SIGINT", 130, "error: interrupted by SIGINT\n"), ("SIGTERM", 143, "")]
 )
-def test_a_signal_during_the_program_s_own_imports_ends_it_at_once(
-    script: str, name: str, code: int, said: str
-) -> None:
+def test_signal_during_imports_ends_the_program_at_once(script: str, name: str, code: int, said: str) -> None:
     program = (
         "import builtins; real = builtins.__import__\n"
         f"def slow(name, *rest): name == 'typer' and kill({name!r}); return real(name, *rest)\n"
@@ -87,18 +85,18 @@ def test_a_signal_during_the_program_s_own_imports_ends_it_at_once(
 
 @pytest.mark.parametrize("first", ["SIGINT", "SIGTERM"])
 @pytest.mark.parametrize(("second", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
-def test_a_second_signal_while_the_program_unwinds_ends_it_at_once(first: str, second: str, code: int) -> None:
+def test_second_signal_while_the_program_unwinds_ends_it_at_once(first: str, second: str, code: int) -> None:
     program = (
-        "from jobs.training.signals import Ending; Ending().take_signals()\n"
+        "from jobs.training.signals import ExitOnSignal; ExitOnSignal().install()\n"
         f"try: kill({first!r})\n"
         f"finally: kill({second!r}); print('still here')\n"
     )
     assert _run(program) == (code, "", "")
 
 
-def test_a_second_signal_after_a_run_was_interrupted_ends_it_at_once() -> None:
+def test_second_signal_after_an_interrupted_run_ends_the_program_at_once() -> None:
     program = (
-        "from jobs.training.signals import Ending, Interrupted, InterruptGuard; Ending().take_signals()\n"
+        "from jobs.training.signals import ExitOnSignal, Interrupted, InterruptGuard; ExitOnSignal().install()\n"
         "try:\n"
         "    with InterruptGuard(): kill('SIGTERM')\n"
         "except Interrupted: kill('SIGINT'); print('still here')\n"
@@ -115,7 +113,7 @@ LATE = {
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
 @pytest.mark.parametrize("late", LATE.values(), ids=LATE)
 @pytest.mark.parametrize(("arguments", "code"), [(["--version"], 0), (["train", "--epochs", "x"], 2)])
-def test_a_signal_at_the_program_s_end_changes_no_exit_code(
+def test_signal_at_the_end_of_the_program_changes_no_exit_code(
     name: str, late: str, arguments: list[str], code: int
 ) -> None:
     program = (
@@ -128,7 +126,7 @@ def test_a_signal_at_the_program_s_end_changes_no_exit_code(
     assert "ignored" not in error
 
 
-def test_a_signal_that_a_library_takes_for_its_own_error_is_still_an_interruption(tmp_path: Path) -> None:
+def test_signal_that_a_library_turns_into_its_own_error_is_an_interruption(tmp_path: Path) -> None:
     program = (
         "from dataclasses import replace\nfrom jobs.mnist_torch.cli import PROGRAM, run_program\n"
         "def load():\n"

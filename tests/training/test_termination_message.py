@@ -57,7 +57,7 @@ def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
-def test_a_failure_leaves_its_line_and_its_code(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_message_of_a_failure_has_its_error_and_code(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["train", "--epochs", "-1"]) == ExitCode.BAD_INPUT
     message = read(path)
     assert message["program"] == "mnist-torch"
@@ -68,7 +68,9 @@ def test_a_failure_leaves_its_line_and_its_code(path: Path, capsys: pytest.Captu
     assert message["runs"] == []
 
 
-def test_what_doctor_finds_wrong_is_in_it(path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_message_of_doctor_has_what_it_found_wrong(
+    path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     file = tmp_path / "file"
     file.touch()
     code = run(["doctor", "--dataset", str(tmp_path / "nowhere"), "--report-dir", str(file / "reports")])
@@ -79,13 +81,13 @@ def test_what_doctor_finds_wrong_is_in_it(path: Path, tmp_path: Path, capsys: py
     assert message["error"] == "; ".join(" ".join(line.split()) for line in wrong)
 
 
-def test_success_says_so(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_message_of_success_has_code_0_and_no_error(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["--version"]) == ExitCode.DONE
     assert capsys.readouterr().err == ""
     assert (read(path)["exit_code"], read(path)["error"]) == (ExitCode.DONE, None)
 
 
-def test_a_run_is_summed_up() -> None:
+def test_summary_of_a_run_has_its_results() -> None:
     report = make_report()
     summary = Summary("mnist-torch")
     summary.add_report(report)
@@ -101,7 +103,7 @@ def test_a_run_is_summed_up() -> None:
     assert message["runs_left_out"] == 0
 
 
-def test_of_many_runs_the_newest_are_kept_and_all_are_counted() -> None:
+def test_summary_of_many_runs_keeps_the_newest_and_counts_all() -> None:
     summary = Summary("mnist-torch")
     for number in range(200):
         summary.add_report(make_report(run_id=f"run-{number}"))
@@ -112,7 +114,7 @@ def test_of_many_runs_the_newest_are_kept_and_all_are_counted() -> None:
 
 
 @given(errors=st.lists(st.text(max_size=3000), max_size=4), runs=st.integers(0, 30))
-def test_it_always_fits_in_one_line(errors: list[str], runs: int) -> None:
+def test_summary_of_anything_fits_in_one_line(errors: list[str], runs: int) -> None:
     summary = Summary("mnist-tf")
     for error in errors:
         summary.add_error(error)
@@ -124,18 +126,18 @@ def test_it_always_fits_in_one_line(errors: list[str], runs: int) -> None:
     assert json.loads(line)["runs_left_out"] <= runs
 
 
-def test_without_the_variable_nothing_is_written(tmp_path: Path) -> None:
+def test_message_without_the_variable_is_not_written(tmp_path: Path) -> None:
     with termination_message("mnist-tf", {}):
         note_error("lost")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_outside_a_program_notes_go_nowhere(path: Path) -> None:
+def test_note_error_outside_a_program_does_nothing(path: Path) -> None:
     note_error("nobody listens")
     assert path.read_text() == ""
 
 
-def test_a_message_that_cannot_be_written_changes_no_exit_code(
+def test_message_that_cannot_be_written_changes_no_exit_code(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv(PATH_VARIABLE, str(tmp_path / "missing" / "log"))
@@ -143,7 +145,7 @@ def test_a_message_that_cannot_be_written_changes_no_exit_code(
     assert "termination message" in capsys.readouterr().err
 
 
-def test_sigterm_ends_any_command_with_a_message(path: Path) -> None:
+def test_message_after_sigterm_has_code_143(path: Path) -> None:
     program = (
         "import os, signal\n"
         "from jobs.cli import app\n"

@@ -9,7 +9,8 @@ from typing import Final
 
 import psutil
 
-CGROUP_ROOT: Final = Path("/sys/fs/cgroup")
+from jobs.io.cgroup import cpu_stat_file, throttled_s
+
 PROC: Final = Path("/proc")
 CHILDREN_S: Final = 10.0
 """How often children are looked for."""
@@ -22,7 +23,7 @@ class HostReader:
         """Raises psutil.NoSuchProcess where there is no such process."""
         self._process = psutil.Process(process_id)
         self._stat = PROC / f"{process_id}/task/{process_id}/stat"
-        self._cgroup = _cgroup_stat(process_id)
+        self._cpu_stat = cpu_stat_file(process_id)
         self._children: list[psutil.Process] = []
         self._listed_s = -CHILDREN_S
 
@@ -51,7 +52,10 @@ class HostReader:
         main_thread_s = self._main_thread_s()
         if main_thread_s is not None:
             found["main_thread_s"] = main_thread_s
-        return found | self._throttling()
+        throttled = throttled_s(self._cpu_stat) if self._cpu_stat is not None else None
+        if throttled is not None:
+            found["cgroup_throttled_s"] = throttled
+        return found
 
     def _main_thread_s(self) -> float | None:
         """CPU seconds of the thread that feeds the GPU; Linux only."""
@@ -61,39 +65,3 @@ class HostReader:
         except OSError:
             return None
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-    def _throttling(self) -> dict[str, float]:
-        if self._cgroup is None:
-            return {}
-        try:
-            pairs = dict(line.split() for line in self._cgroup.read_text().splitlines())
-            if "throttled_usec" in pairs:
-                return {"cgroup_throttled_s": int(pairs["throttled_usec"]) / 1e6}
-            return {"cgroup_throttled_s": int(pairs["throttled_time"]) / 1e9}
-        except (OSError, ValueError, KeyError):
-            return {}
-
-
-def _cgroup_stat(process_id: int) -> Path | None:
-    """The ``cpu.stat`` that counts the process's throttling: version 2's, else version 1's; ``None`` without one."""
-    try:
-        lines = (PROC / f"{process_id}/cgroup").read_text().splitlines()
-    except OSError:
-        return None
-    paths = {controllers: path.lstrip("/") for _, controllers, path in (line.split(":", 2) for line in lines)}
-    of_cpu = next((path for names, path in paths.items() if "cpu" in names.split(",")), "")
-    # In a container with a cgroup namespace of its own, the root is the container's.
-    candidates = [
-        CGROUP_ROOT / paths.get("", "") / "cpu.stat",
-        CGROUP_ROOT / "cpu.stat",
-        CGROUP_ROOT / "cpu" / of_cpu / "cpu.stat",
-        CGROUP_ROOT / "cpu" / "cpu.stat",
-    ]
-    return next((path for path in candidates if _counts_throttling(path)), None)
-
-
-def _counts_throttling(path: Path) -> bool:
-    try:
-        return "throttled" in path.read_text()
-    except OSError:
-        return False

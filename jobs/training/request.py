@@ -1,0 +1,136 @@
+"""What ``train`` was asked for, the run that follows from it, and the run's fingerprint in a checkpoint."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, Final
+
+from jobs import __version__
+from jobs.adapter import RunSpec
+from jobs.errors import BadInput
+from jobs.io.atomic_file import check_writable
+from jobs.report.schema import MIN_ROUNDING_STATES
+from jobs.training.prometheus import check_textfile_writable
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from jobs.adapter import Framework, FrameworkVersions
+    from jobs.checkpoint.metadata import RunFingerprint
+    from jobs.choices import DeviceChoice, DeviceKind, Execution, InputPath, Precision, TrainingProtocol
+    from jobs.recipes import Recipe
+    from jobs.telemetry.types import Options
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainRequest:
+    """The options of ``train``. ``None`` leaves a choice to the recipe, or to what is fastest on the device."""
+
+    recipe: Recipe
+    protocol: TrainingProtocol
+    epochs: int | None
+    batch_size: int | None
+    learning_rate: float | None
+    seed: int | None
+    dataset: str
+    device: DeviceChoice
+    precision: Precision
+    execution: Execution | None
+    input: InputPath | None
+    trials: int
+    parity_steps: int | None
+    measure_peak: bool | None
+    report_dir: Path
+    export_dir: Path | None
+    checkpoint_dir: Path | None
+    checkpoint_steps: int | None
+    telemetry: Options
+    metrics_textfile: Path | None
+
+
+NOT_IN_FINGERPRINT: Final = {
+    "dataset": "the hash of its content is in the fingerprint; its folder may be moved",
+    "trials": "each trial is a run of its own, with its own seed",
+    "parity_steps": "a trace is recorded beside training and changes nothing in it",
+    "measure_peak": "measured before training, and changes nothing in it",
+    "report_dir": "where files are written",
+    "export_dir": "where files are written",
+    "metrics_textfile": "where files are written",
+    "checkpoint_dir": "where files are written",
+    "checkpoint_steps": "how often files are written",
+    "telemetry": "how the run is watched",
+}
+"""Fields of :class:`TrainRequest` that may differ when a run is resumed, with the reason. All others may not."""
+
+
+def check_request(request: TrainRequest) -> None:
+    """Check before a run that its options go together and that its files can be written.
+
+    Raises:
+        BadInput: options cannot be combined; the message names them and what to do.
+        NotWritable: a folder or a file cannot be written.
+    """
+    steps = request.parity_steps
+    if request.epochs == 0 and steps is None:
+        raise BadInput("--epochs 0 trains nothing; give at least 1, or --parity-steps to record a parity trace alone")
+    if request.checkpoint_steps is not None and request.checkpoint_dir is None:
+        raise BadInput("--checkpoint-steps says how often; give --checkpoint-dir DIR to say where")
+    if steps is not None and request.protocol != "matched":
+        raise BadInput("--parity-steps: only --protocol matched starts both frameworks from the same weights")
+    if steps is not None and request.precision != "fp64" and steps < MIN_ROUNDING_STATES:
+        raise BadInput(
+            f"--parity-steps {steps}: {request.precision} is judged from at least {MIN_ROUNDING_STATES} steps; give "
+            "more, or --precision fp64"
+        )
+    for folder, kind, option in (
+        (request.report_dir, "report", "--report-dir"),
+        (request.checkpoint_dir, "checkpoint", "--checkpoint-dir"),
+        (request.export_dir, "weights", "--export-dir"),
+    ):
+        if folder is not None:
+            check_writable(folder, kind=kind, option=option)
+    if request.metrics_textfile is not None:
+        check_textfile_writable(request.metrics_textfile)
+
+
+def resolve_spec(request: TrainRequest, framework: Framework, device: DeviceKind) -> RunSpec:
+    """Resolve every default: a field of :class:`RunSpec` that the request leaves open is the recipe's."""
+    # The post's own loops read through a loader; ours keep the set on the device.
+    input_path = request.input or ("resident" if request.protocol == "matched" else "streamed")
+    values: dict[str, Any] = {field.name: getattr(request, field.name) for field in fields(RunSpec)} | {
+        "input": input_path,
+        "execution": request.execution or framework.default_execution(device, input_path),
+        "device": device,
+    }
+    open_fields = [name for name, value in values.items() if value is None]
+    return RunSpec(**values | {name: getattr(request.recipe, name) for name in open_fields})
+
+
+def run_fingerprint(
+    request: TrainRequest, spec: RunSpec, dataset_sha256: str, versions: FrameworkVersions
+) -> RunFingerprint:
+    """All that decides what a run computes: its resolved settings, the recipe's content, the data and the versions.
+
+    It is made from all fields of the dataclasses, so that a new option is part of it unless
+    :data:`NOT_IN_FINGERPRINT` names it.
+    """
+    values = {field.name: getattr(request, field.name) for field in fields(request)}
+    values |= {field.name: getattr(spec, field.name) for field in fields(spec)}
+    settings = {name: value for name, value in values.items() if name not in {*NOT_IN_FINGERPRINT, "recipe"}}
+    settings |= {f"recipe.{field.name}": getattr(spec.recipe, field.name) for field in fields(spec.recipe)}
+    return _as_text(settings) | {
+        "dataset_sha256": dataset_sha256,
+        "framework": f"{versions.name} {versions.version}",
+        "mnist_jobs": __version__,
+    }
+
+
+def _as_text(settings: dict[str, Any]) -> RunFingerprint:
+    """Each value as text, tuples item by item, so that a difference names the one layer in which it is."""
+    text: RunFingerprint = {}
+    for name, value in settings.items():
+        if isinstance(value, tuple):
+            text |= {f"{name}[{index}]": str(item) for index, item in enumerate(value)}
+        else:
+            text[name] = str(value)
+    return text

@@ -1,0 +1,182 @@
+"""The fingerprint of a run changes with everything that decides what the run computes, and with nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import fields, make_dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobs.adapter import FrameworkVersions, RunSpec
+from jobs.checkpoint.metadata import RunFingerprint, differences
+from jobs.recipes import LENET, Adam, Recipe, Relu, Scaling
+from jobs.report.configuration import Config
+from jobs.telemetry.types import Options
+from jobs.training import request as request_module
+from jobs.training.request import NOT_IN_FINGERPRINT, TrainRequest, resolve_spec, run_fingerprint
+
+REQUEST = TrainRequest(
+    recipe=LENET,
+    protocol="matched",
+    epochs=None,
+    batch_size=None,
+    learning_rate=None,
+    seed=None,
+    dataset="mnist",
+    device="auto",
+    precision="fp32",
+    execution=None,
+    input=None,
+    trials=1,
+    parity_steps=None,
+    measure_peak=None,
+    report_dir=Path("reports"),
+    export_dir=None,
+    checkpoint_dir=Path("checkpoints"),
+    checkpoint_steps=None,
+    telemetry=Options(),
+    metrics_textfile=None,
+)
+VERSIONS = FrameworkVersions(name="torch", version="2.15.0", cuda_runtime=None, cudnn=None)
+
+
+class _Framework:
+    """The one choice that a framework has in a run's settings."""
+
+    def default_execution(self, device: str, input_path: str) -> str:
+        return "graph" if (device, input_path) == ("gpu", "resident") else "eager"
+
+
+FRAMEWORK: Any = _Framework()
+
+
+def fingerprint(request: TrainRequest = REQUEST, device: Any = "cpu", **changes: Any) -> RunFingerprint:
+    arguments = {"dataset_sha256": "5a" * 32, "versions": VERSIONS} | changes
+    return run_fingerprint(request, resolve_spec(request, FRAMEWORK, device), **arguments)
+
+
+# A value that is neither the request's nor what it resolves to.
+OTHER_OPTION: dict[str, Any] = {
+    "recipe": replace(LENET, learning_rate=0.5),
+    "protocol": "published",
+    "epochs": 6,
+    "batch_size": 32,
+    "learning_rate": 0.5,
+    "seed": 2,
+    "dataset": "/elsewhere",
+    "device": "gpu",
+    "precision": "bf16",
+    "execution": "compiled",
+    "input": "streamed",
+    "trials": 5,
+    "parity_steps": 8,
+    "measure_peak": True,
+    "report_dir": Path("elsewhere"),
+    "export_dir": Path("elsewhere"),
+    "checkpoint_dir": Path("elsewhere"),
+    "checkpoint_steps": 7,
+    "telemetry": Options(mode="off"),
+    "metrics_textfile": Path("elsewhere"),
+}
+
+
+def test_every_option_has_a_case() -> None:
+    assert OTHER_OPTION.keys() == {field.name for field in fields(TrainRequest)}
+
+
+@pytest.mark.parametrize("name", [field.name for field in fields(TrainRequest)])
+def test_fingerprint_of_another_option_differs_unless_it_is_excluded(name: str) -> None:
+    device = "gpu" if name == "device" else "cpu"
+    other = fingerprint(replace(REQUEST, **{name: OTHER_OPTION[name]}), device=device)
+    changed = differences(fingerprint(), other)
+    if name in NOT_IN_FINGERPRINT:
+        assert changed == ""
+    else:
+        assert name in changed
+
+
+@pytest.mark.parametrize("name", [field.name for field in fields(RunSpec)])
+def test_fingerprint_of_another_resolved_setting_differs(name: str) -> None:
+    spec = resolve_spec(REQUEST, FRAMEWORK, "cpu")
+    other = replace(spec, **{name: OTHER_OPTION[name]})
+    plain, changed = (run_fingerprint(REQUEST, one, "5a" * 32, VERSIONS) for one in (spec, other))
+    assert name in differences(plain, changed)
+
+
+OTHER_CONTENT: dict[str, Any] = {
+    "name": "other",
+    "layers": (*LENET.layers[:4], Relu(), *LENET.layers[5:], Relu()),
+    "scaling": Scaling(mean=0.13, std=0.3081),
+    "optimizer": replace(LENET.optimizer, momentum=0.9),  # type: ignore[type-var]
+    "initializer": "glorot_uniform",
+    "learning_rate": 0.01,
+    "batch_size": 128,
+    "epochs": 6,
+    "seed": 2,
+    "parameter_count": 1,
+    "target_accuracy": 0.5,
+    "reference_accuracy": {"mnist": (0.1,)},
+}
+
+
+@pytest.mark.parametrize("name", [field.name for field in fields(Recipe)])
+def test_fingerprint_of_a_changed_recipe_names_the_field_and_both_values(name: str) -> None:
+    other = fingerprint(replace(REQUEST, recipe=replace(LENET, **{name: OTHER_CONTENT[name]})))
+    assert f"recipe.{name}" in differences(fingerprint(), other)
+
+
+def test_fingerprint_of_another_momentum_is_named_in_words() -> None:
+    """The fault that this replaces: such a run was taken for the finished one, and nothing was trained."""
+    other = fingerprint(replace(REQUEST, recipe=replace(LENET, optimizer=OTHER_CONTENT["optimizer"])))
+    assert differences(fingerprint(), other) == "recipe.optimizer is Sgd(momentum=0.5) there and Sgd(momentum=0.9) here"
+    adam = fingerprint(replace(REQUEST, recipe=replace(LENET, optimizer=Adam(beta_1=0.9, beta_2=0.99, epsilon=1e-7))))
+    assert "recipe.optimizer is Sgd(momentum=0.5) there and Adam(" in differences(fingerprint(), adam)
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"dataset_sha256": "6b" * 32}, "dataset_sha256"),
+        ({"versions": replace(VERSIONS, version="2.16.0")}, "framework is torch 2.15.0 there and torch 2.16.0 here"),
+        ({"versions": replace(VERSIONS, name="tensorflow")}, "framework"),
+    ],
+)
+def test_fingerprint_of_other_data_or_framework_differs(changes: dict[str, Any], named: str) -> None:
+    assert named in differences(fingerprint(), fingerprint(**changes))
+
+
+def test_fingerprint_of_another_release_differs(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = fingerprint()
+    monkeypatch.setattr(request_module, "__version__", "99.0.0")
+    assert "mnist_jobs is" in differences(before, fingerprint())
+
+
+def test_fingerprint_has_a_new_option_without_anything_else_changed() -> None:
+    extended = make_dataclass("Extended", [("weight_decay", float)], bases=(TrainRequest,), frozen=True, kw_only=True)
+    given = {field.name: getattr(REQUEST, field.name) for field in fields(REQUEST)}
+    one, other = (fingerprint(extended(**given, weight_decay=value)) for value in (0.0, 0.1))
+    assert differences(one, other) == "weight_decay is 0.0 there and 0.1 here"
+
+
+def test_excluded_fields_are_options_and_have_a_reason() -> None:
+    options = {field.name for field in fields(TrainRequest)}
+    assert options > NOT_IN_FINGERPRINT.keys()
+    assert not NOT_IN_FINGERPRINT.keys() & {field.name for field in fields(RunSpec)}
+    assert all(reason for reason in NOT_IN_FINGERPRINT.values())
+
+
+def test_every_resolved_setting_is_an_option_and_is_reported() -> None:
+    settings = {field.name for field in fields(RunSpec)}
+    assert settings <= {field.name for field in fields(TrainRequest)}
+    assert settings <= Config.model_fields.keys()
+
+
+def test_resolve_spec_takes_the_recipe_values_where_nothing_is_given() -> None:
+    spec = resolve_spec(REQUEST, FRAMEWORK, "gpu")
+    assert (spec.epochs, spec.batch_size, spec.learning_rate, spec.seed) == (5, 64, 0.001, 1)
+    assert (spec.input, spec.execution, spec.device) == ("resident", "graph", "gpu")
+    assert resolve_spec(replace(REQUEST, protocol="published"), FRAMEWORK, "gpu").input == "streamed"
+    given = replace(REQUEST, epochs=0, seed=0, input="streamed", execution="compiled")
+    spec = resolve_spec(given, FRAMEWORK, "cpu")
+    assert (spec.epochs, spec.seed, spec.input, spec.execution) == (0, 0, "streamed", "compiled")
