@@ -32,11 +32,11 @@ envs: .venv/.synced .venv-tf/.synced .venv-torch/.synced ## create the three env
 	@touch $@
 
 .venv-tf/.synced: pyproject.toml uv.lock | $(filter .tools/bin/uv,$(UV))
-	UV_PROJECT_ENVIRONMENT=.venv-tf $(SYNC) --extra $(TF_EXTRA) --group test
+	UV_PROJECT_ENVIRONMENT=.venv-tf $(SYNC) --extra $(TF_EXTRA) --group test --group types --group types-tf
 	@touch $@
 
 .venv-torch/.synced: pyproject.toml uv.lock | $(filter .tools/bin/uv,$(UV))
-	UV_PROJECT_ENVIRONMENT=.venv-torch $(SYNC) --extra torch --group test
+	UV_PROJECT_ENVIRONMENT=.venv-torch $(SYNC) --extra torch --group test --group types
 	@touch $@
 
 .PHONY: demo
@@ -109,12 +109,17 @@ test-page: .venv/.synced ## the comparison's page in Chromium, which is installe
 picture: .venv/.synced ## make the README's picture from PAGE (comparison/comparison.html)
 	.venv/bin/python scripts/picture.py $(PAGE) docs/images/comparison.png
 
+# In its own environment an adapter is checked against its framework's real types.
+ADAPTER_MYPY = bin/mypy --cache-dir .mypy_cache/$(1) jobs/mnist_$(1)/*.py tests/mnist_$(1)/*.py tests/adapter/*.py
+
 .PHONY: check
-check: .venv/.synced ## linters, format, types, Dockerfile, lock file, known vulnerabilities
+check: envs ## linters, format, types, Dockerfile, lock file, known vulnerabilities
 	$(UV) lock --check --quiet
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
 	.venv/bin/mypy
+	.venv-tf/$(call ADAPTER_MYPY,tf)
+	.venv-torch/$(call ADAPTER_MYPY,torch)
 	.venv/bin/hadolint --config docker/.hadolint.yaml docker/Dockerfile
 	.venv/bin/python scripts/audit.py
 

@@ -189,6 +189,13 @@ class Framework(Protocol):
         """Whether ``error`` says that the memory of the device or the host has run out."""
         ...
 
+    def matmul_flop_per_s(self, spec: RunSpec) -> float:
+        """The device's peak: operations a second of a large matrix product in the spec's precision, on its device.
+
+        Takes one to two seconds, and leaves the framework's random numbers as they are.
+        """
+        ...
+
     def create_trainer(self, spec: RunSpec, data: ImageDataset) -> Trainer:
         """Build model and optimizer and stage the data, with the framework's own initial weights.
 

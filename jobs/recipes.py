@@ -67,7 +67,12 @@ class Sgd:
 
 @dataclass(frozen=True, kw_only=True)
 class Adam:
-    """Adam; docs/fairness.md has its ``matched`` form."""
+    """Adam; its ``matched`` form is that of Kingma and Ba 2015, section 2, last paragraph, which is also Keras's.
+
+    At step t, per weight: ``m += (1 - beta_1) (g - m)``, ``v += (1 - beta_2) (g² - v)``,
+    ``w -= learning_rate sqrt(1 - beta_2^t) / (1 - beta_1^t) m / (sqrt(v) + epsilon)``: epsilon stands outside the
+    bias-corrected root, unlike in ``torch.optim.Adam``.
+    """
 
     beta_1: float
     beta_2: float

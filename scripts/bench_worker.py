@@ -76,7 +76,7 @@ def measure(request: dict[str, Any]) -> dict[str, Any]:
         pair: dict[str, float] = {}
         for name in order:
             pair[f"{name}_s"] = _epoch(trainers[name], orders[name], digits, turn + 2)
-        pairs.append(pair | {"ceiling_flop_per_s": peak_flops.matmul_flop_per_s(ours)})
+        pairs.append(pair | {"ceiling_flop_per_s": framework.matmul_flop_per_s(ours)})
     return {
         "framework_version": framework.versions().version,
         "device": device.name,

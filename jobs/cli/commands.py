@@ -160,6 +160,13 @@ def build_app(program: Program) -> typer.Typer:
         parity_steps: Annotated[
             int | None, _count(1, 100_000, "Also record a parity trace of this many steps.")
         ] = None,
+        measure_peak: Annotated[
+            bool | None,
+            typer.Option(
+                "--measure-peak/--no-measure-peak",
+                help="Measure the device's fastest matrix product first, in 1 to 2 s. [default: on a GPU only]",
+            ),
+        ] = None,
         report_dir: ReportDirOption = Path("reports"),
         export_dir: Annotated[Path | None, _path("DIR", "Also write the trained weights (safetensors) here.")] = None,
         checkpoint_dir: Annotated[
@@ -202,6 +209,7 @@ def build_app(program: Program) -> typer.Typer:
             input=input_path,
             trials=trials,
             parity_steps=parity_steps,
+            measure_peak=measure_peak,
             report_dir=report_dir,
             export_dir=export_dir,
             checkpoint_dir=checkpoint_dir,

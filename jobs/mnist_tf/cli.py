@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from importlib import import_module
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from jobs.cli.app import Program, run_program
 from jobs.io.cpus import usable_cpus
@@ -26,7 +25,9 @@ def _load() -> Framework:
     # By itself it takes a thread for each CPU of its affinity, whatever a quota allows. Idle threads sleep.
     os.environ.setdefault("TF_NUM_INTRAOP_THREADS", str(usable_cpus()))
     with suppress_native_stderr():
-        return cast("Framework", import_module("jobs.mnist_tf.framework"))
+        # The return type has mypy hold the module to the protocol.
+        from jobs.mnist_tf import framework  # noqa: PLC0415 - TensorFlow is imported once the environment is set
+    return framework
 
 
 def _compile_cache(folder: Path) -> dict[str, str]:

@@ -9,16 +9,20 @@ from typing import TYPE_CHECKING, Any
 import tensorflow as tf
 
 from jobs.adapter import FrameworkDevice, FrameworkVersions
-from jobs.errors import BadInput, NoUsableGpu
+from jobs.adapter_common import check_precision
+from jobs.errors import NoUsableGpu
 from jobs.mnist_tf.native_logs import suppress_native_stderr
+from jobs.mnist_tf.peak_flops import matmul_flop_per_s
 from jobs.mnist_tf.trainer import TensorFlowTrainer
 
 if TYPE_CHECKING:
     from jobs.adapter import DeviceChoice, DeviceKind, Execution, InputPath, RunSpec
     from jobs.datasets import ImageDataset
 
-AMPERE = (8, 0)
-"""The first compute capability with TF32 and bfloat16 matrix units."""
+__all__ = (
+    "create_trainer", "default_execution", "is_out_of_memory", "matmul_flop_per_s", "select_device", "versions",
+)  # fmt: skip
+"""What :class:`jobs.adapter.Framework` asks for."""
 
 
 def versions() -> FrameworkVersions:
@@ -61,12 +65,13 @@ def _gpus(choice: DeviceChoice) -> list[Any]:
 
 def _pci_bus_id() -> str | None:
     # The public device details lack it; the description of the logical device carries it.
-    from tensorflow.python.client import device_lib  # noqa: PLC0415 - only with a GPU, since it opens the device
+    # Only with a GPU, since it opens the device.
+    from tensorflow.python.client import device_lib  # type: ignore[attr-defined] # noqa: PLC0415
 
     for device in device_lib.list_local_devices():
-        found = re.search(r"pci bus id: ([0-9a-fA-F:.]+)", device.physical_device_desc)
-        if device.device_type == "GPU" and found:
-            return found.group(1)
+        bus_id = re.search(r"pci bus id: ([0-9a-fA-F:.]+)", device.physical_device_desc)
+        if device.device_type == "GPU" and bus_id:
+            return bus_id.group(1)
     return None
 
 
@@ -88,10 +93,9 @@ def is_out_of_memory(error: Exception) -> bool:
 
 
 def create_trainer(spec: RunSpec, data: ImageDataset) -> TensorFlowTrainer:
-    if spec.precision == "tf32" and spec.device == "cpu":
-        raise BadInput("--precision tf32: only NVIDIA GPUs have it; use fp32 or bf16")
-    if spec.precision in {"tf32", "bf16"} and spec.device == "gpu":
+    capability = None
+    if spec.device == "gpu":
         details = tf.config.experimental.get_device_details(tf.config.list_physical_devices("GPU")[0])
-        if details.get("compute_capability", AMPERE) < AMPERE:
-            raise BadInput(f"--precision {spec.precision}: needs compute capability 8.0 or later; use fp32")
+        capability = details.get("compute_capability")
+    check_precision(spec, capability)
     return TensorFlowTrainer(spec, data)

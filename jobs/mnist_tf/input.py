@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import tensorflow as tf
 
+from jobs.mnist_tf.model import scale
 from jobs.mnist_tf.numerics import variable_dtype
 from jobs.training.seeding import shuffle_seed
 
@@ -15,13 +16,6 @@ if TYPE_CHECKING:
 
     from jobs.adapter import RunSpec
     from jobs.datasets import ImageDataset
-    from jobs.recipes import Scaling
-
-
-def scale(pixels: Any, scaling: Scaling, dtype: Any) -> Any:
-    """Pixels (n, 28, 28) in 0...255 to images (n, 28, 28, 1) of ``dtype``."""
-    images = tf.cast(pixels[..., tf.newaxis], dtype) / 255
-    return (images - tf.constant(scaling.mean, dtype)) / tf.constant(scaling.std, dtype)
 
 
 def stream(data: ImageDataset, spec: RunSpec, order: NDArray[np.int32] | None, epoch: int, done: int = 0) -> Any:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from jobs.mnist_tf.numerics import POLICY
 from jobs.recipes import IMAGE_SIDE, Convolution, Dense, Dropout, Flatten, MaxPool, Relu, weight_shapes
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from jobs.adapter import Precision
-    from jobs.recipes import Recipe
+    from jobs.recipes import Recipe, Scaling
 
 
 def build_model(recipe: Recipe, precision: Precision) -> Any:
@@ -38,6 +39,12 @@ def build_model(recipe: Recipe, precision: Precision) -> Any:
             case Dense(units=units):
                 layers.append(keras.layers.Dense(units, dtype=policy))
     return keras.Sequential(layers)
+
+
+def scale(pixels: tf.Tensor, scaling: Scaling, dtype: tf.DType) -> tf.Tensor:
+    """Pixels (n, 28, 28) in 0...255 to images (n, 28, 28, 1) of ``dtype``."""
+    images = tf.cast(tf.expand_dims(pixels, -1), dtype) / 255
+    return (images - tf.constant(scaling.mean, dtype)) / tf.constant(scaling.std, dtype)
 
 
 def read_weights(model: Any, recipe: Recipe) -> dict[str, NDArray[np.float64]]:

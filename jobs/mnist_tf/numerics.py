@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import keras
 import tensorflow as tf
@@ -14,9 +14,13 @@ from tensorflow.python.framework.config import is_op_determinism_enabled
 from jobs.report.schema import Numerics
 
 if TYPE_CHECKING:
-    from jobs.adapter import Precision
+    from jobs.adapter import DeviceKind, Precision
 
 POLICY = {"fp32": "float32", "tf32": "float32", "bf16": "mixed_bfloat16", "fp64": "float64"}
+
+
+def device_for(device: DeviceKind) -> str:
+    return "/GPU:0" if device == "gpu" else "/CPU:0"
 
 
 def set_precision(precision: Precision) -> None:
@@ -26,13 +30,8 @@ def set_precision(precision: Precision) -> None:
     keras.config.set_floatx(variable_dtype(precision).name)
 
 
-def variable_dtype(precision: Precision) -> Any:
+def variable_dtype(precision: Precision) -> tf.DType:
     return tf.as_dtype(keras.DTypePolicy(POLICY[precision]).variable_dtype)
-
-
-def _threads_by_variable() -> int | None:
-    number = os.environ.get("TF_NUM_INTRAOP_THREADS", "")
-    return int(number) if number.isascii() and number.isdigit() else None
 
 
 def effective_numerics(precision: Precision) -> Numerics:
@@ -43,7 +42,7 @@ def effective_numerics(precision: Precision) -> Numerics:
         variable_dtype=policy.variable_dtype,
         tf32_matmul=tf32,
         tf32_convolution=tf32,
-        deterministic=bool(is_op_determinism_enabled()),
+        deterministic=bool(is_op_determinism_enabled()),  # type: ignore[no-untyped-call]
         # TensorFlow takes the variable where no number was set from Python, which reads back as 0.
         intra_op_threads=tf.config.threading.get_intra_op_parallelism_threads() or _threads_by_variable(),
         thread_wait_policy=None,
@@ -52,3 +51,8 @@ def effective_numerics(precision: Precision) -> Numerics:
             "keras.DTypePolicy": policy.name,
         },
     )
+
+
+def _threads_by_variable() -> int | None:
+    number = os.environ.get("TF_NUM_INTRAOP_THREADS", "")
+    return int(number) if number.isascii() and number.isdigit() else None

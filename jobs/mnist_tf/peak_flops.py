@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any
 
 import tensorflow as tf
 
-from jobs.mnist_tf.numerics import set_precision, variable_dtype
+from jobs.adapter_common import MATRIX_SIDE, peak_flop_per_s
+from jobs.mnist_tf.numerics import device_for, set_precision, variable_dtype
 from jobs.recipes import Convolution
 
 if TYPE_CHECKING:
@@ -16,30 +16,16 @@ if TYPE_CHECKING:
     from jobs.adapter import RunSpec
     from jobs.recipes import MatmulLayer
 
-SIDE = {"cpu": 2048, "gpu": 8192}
-MIN_S = 0.5
-
 
 def matmul_flop_per_s(spec: RunSpec) -> float:
-    """Floating-point operations a second of a square matrix product in the spec's precision, over half a second."""
+    """See :meth:`jobs.adapter.Framework.matmul_flop_per_s`."""
     set_precision(spec.precision)
-    side = SIDE[spec.device]
     dtype = tf.bfloat16 if spec.precision == "bf16" else variable_dtype(spec.precision)
-    with tf.device("/GPU:0" if spec.device == "gpu" else "/CPU:0"):
-        left, right = (tf.cast(tf.random.uniform((side, side)), dtype) for _ in range(2))
-
-        def wait(product: tf.Tensor) -> None:
-            # One number that depends on the product: reading it waits for the device.
-            float(tf.cast(product[0, 0], tf.float32))
-
-        wait(tf.linalg.matmul(left, right))
-        products, begun_s = 0, time.perf_counter()
-        while time.perf_counter() - begun_s < MIN_S:
-            for _ in range(3):
-                product = tf.linalg.matmul(left, right)
-            wait(product)
-            products += 3
-        return float(2 * side**3 * products / (time.perf_counter() - begun_s))
+    shape = (MATRIX_SIDE[spec.device],) * 2
+    with tf.device(device_for(spec.device)):
+        # Stateless, so that training draws the same numbers whether the peak is measured or not.
+        left, right = (tf.cast(tf.random.stateless_uniform(shape, (0, seed)), dtype) for seed in range(2))
+        return peak_flop_per_s(_repeated(lambda: tf.linalg.matmul(left, right)), spec.device)
 
 
 def product_runs(product: MatmulLayer, batch: int) -> dict[str, Callable[[int], object]]:
@@ -53,18 +39,12 @@ def product_runs(product: MatmulLayer, batch: int) -> dict[str, Callable[[int], 
         weights = tf.random.normal((layer.kernel, layer.kernel, product.inputs[-1], layer.filters))
         options: dict[str, Any] = {"strides": [1, 1, 1, 1], "padding": layer.padding.upper()}
         gradient = tf.random.normal(tf.nn.conv2d(x, weights, **options).shape)
+        of_input = {"input_sizes": x.shape, "filter": weights, "out_backprop": gradient, **options}
+        of_weights = {"input": x, "filter_sizes": weights.shape, "out_backprop": gradient, **options}
         return {
             "forward": _repeated(lambda: tf.nn.conv2d(x, weights, **options)),
-            "input gradient": _repeated(
-                lambda: tf.raw_ops.Conv2DBackpropInput(
-                    input_sizes=x.shape, filter=weights, out_backprop=gradient, **options
-                )
-            ),
-            "weight gradient": _repeated(
-                lambda: tf.raw_ops.Conv2DBackpropFilter(
-                    input=x, filter_sizes=weights.shape, out_backprop=gradient, **options
-                )
-            ),
+            "input gradient": _repeated(lambda: tf.raw_ops.Conv2DBackpropInput(**of_input)),
+            "weight gradient": _repeated(lambda: tf.raw_ops.Conv2DBackpropFilter(**of_weights)),
         }
     weights, gradient = tf.random.normal((*product.inputs, layer.units)), tf.random.normal((batch, layer.units))
     return {
@@ -74,14 +54,14 @@ def product_runs(product: MatmulLayer, batch: int) -> dict[str, Callable[[int], 
     }
 
 
-def _repeated(compute: Callable[[], Any]) -> Callable[[int], object]:
-    @tf.function
-    def repeat(times: Any) -> Any:
+def _repeated(compute: Callable[[], tf.Tensor]) -> Callable[[int], object]:
+    def repeat(times: tf.Tensor) -> tf.Tensor:
         total = tf.constant(0.0)
-        for _ in tf.range(times):
-            # One at a time, and none left out because nobody reads it.
+        for _ in tf.range(times):  # type: ignore[attr-defined]
+            # One at a time, and none left out because nothing reads its result.
             tf.autograph.experimental.set_loop_options(parallel_iterations=1)
-            total += tf.reshape(compute(), [-1])[0]
+            total += tf.cast(tf.reshape(compute(), [-1])[0], tf.float32)
         return total
 
-    return lambda times: repeat(tf.constant(times)).numpy()
+    graph: Any = tf.function(repeat)
+    return lambda times: graph(tf.constant(times)).numpy()

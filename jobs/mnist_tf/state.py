@@ -11,14 +11,15 @@ from jobs.checkpoint.validate import validate_arrays
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    import tensorflow as tf
     from numpy.typing import NDArray
 
 
-def state_variables(model: Any, optimizer: Any, loss_total: Any) -> dict[str, Any]:
+def state_by_name(model: Any, optimizer: Any, loss_total: tf.Variable) -> dict[str, Any]:
     """All of it by name; dropout's random numbers are among the model's variables."""
     groups = {"model": model.variables, "optimizer": optimizer.variables, "metrics": model.metrics_variables}
-    numbered = {f"{name}/{index}": one for name, group in groups.items() for index, one in enumerate(group)}
-    return numbered | {"loss_total": loss_total}
+    variables = {f"{name}/{index}": one for name, group in groups.items() for index, one in enumerate(group)}
+    return variables | {"loss_total": loss_total}
 
 
 def read_state(variables: Mapping[str, Any]) -> dict[str, NDArray[Any]]:

@@ -9,12 +9,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from jobs.adapter import Evaluation
-from jobs.mnist_tf.input import scale, stream
-from jobs.mnist_tf.model import build_model, read_weights, to_canonical, write_weights
-from jobs.mnist_tf.numerics import effective_numerics, set_precision, variable_dtype
+from jobs.adapter_common import evaluate_in_batches
+from jobs.mnist_tf.input import stream
+from jobs.mnist_tf.model import build_model, read_weights, scale, to_canonical, write_weights
+from jobs.mnist_tf.numerics import device_for, effective_numerics, set_precision, variable_dtype
 from jobs.mnist_tf.optimizer import build_optimizer
-from jobs.mnist_tf.state import read_state, state_variables, write_state
+from jobs.mnist_tf.state import read_state, state_by_name, write_state
 from jobs.training.seeding import batches, shuffle_seed
 
 if TYPE_CHECKING:
@@ -22,12 +22,11 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from jobs.adapter import RunSpec
+    from jobs.adapter import Evaluation, RunSpec
     from jobs.datasets import ImageDataset
     from jobs.report.schema import Numerics
 
-EVALUATION_BATCH: Final = 1000
-LONGEST_CALL_S: Final = 0.25
+MAX_CALL_S: Final = 0.25
 MAX_STEPS_A_CALL: Final = 256
 
 
@@ -39,7 +38,7 @@ class TensorFlowTrainer:
         set_precision(spec.precision)
         keras.utils.set_random_seed(spec.seed)
         self._dtype = variable_dtype(spec.precision)
-        self._device = "/GPU:0" if spec.device == "gpu" else "/CPU:0"
+        self._device = device_for(spec.device)
         self._data = data
         if spec.device == "gpu":
             tf.config.experimental.reset_memory_stats("GPU:0")
@@ -47,35 +46,28 @@ class TensorFlowTrainer:
             self._model = build_model(spec.recipe, spec.precision)
             self._optimizer = build_optimizer(spec)
             self._optimizer.build(self._model.trainable_variables)
-            self._loss_total = tf.Variable(0.0, dtype=tf.float64)
+            self._loss_total = tf.Variable(tf.constant(0.0, tf.float64))
             if spec.input == "streamed":
                 self._compile_for_fit()
             self._images = tf.constant(data.train_images)
             # TensorFlow keeps int32 tensors in host memory, also on a GPU: what is gathered there is int64.
             self._labels = tf.constant(data.train_labels, dtype=tf.int64)
             self._positions = tf.range(spec.batch_size, dtype=tf.int64)
-        self._run_step = tf.function(self._step, jit_compile=True) if self._compiled else self._step
-        self._run_steps = self._loop if spec.execution == "eager" else tf.function(self._loop)
-        self._evaluate_batch = self._batch_sums if spec.execution == "eager" else tf.function(self._batch_sums)
-
-    @property
-    def _compiled(self) -> bool:
-        return self._spec.execution == "compiled"
+        compiled, eager = spec.execution == "compiled", spec.execution == "eager"
+        self._run_step = tf.function(self._masked_step, jit_compile=True) if compiled else self._masked_step
+        self._run_steps: Any = self._masked_steps if eager else tf.function(self._masked_steps)
+        self._pixel_sums: Any = self._loss_and_correct if eager else tf.function(self._loss_and_correct)
 
     def _compile_for_fit(self) -> None:
         # Keras would compute the loss, and add it up over an epoch, in float32 whatever the model computes in.
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, dtype=self._dtype.name)
-        usual = keras.config.floatx()
+        floatx = keras.config.floatx()
         keras.config.set_floatx("float64")
         try:
-            self._model.compile(
-                optimizer=self._optimizer,
-                loss=loss,
-                run_eagerly=self._spec.execution == "eager",
-                jit_compile=self._compiled,
-            )
+            eager, compiled = self._spec.execution == "eager", self._spec.execution == "compiled"
+            self._model.compile(optimizer=self._optimizer, loss=loss, run_eagerly=eager, jit_compile=compiled)
         finally:
-            keras.config.set_floatx(usual)
+            keras.config.set_floatx(floatx)
 
     @property
     def parameter_count(self) -> int:
@@ -106,7 +98,7 @@ class TensorFlowTrainer:
 
     @property
     def _state_variables(self) -> dict[str, Any]:
-        return state_variables(self._model, self._optimizer, self._loss_total)
+        return state_by_name(self._model, self._optimizer, self._loss_total)
 
     def loss_total(self) -> float:
         if self._spec.input == "streamed":
@@ -130,18 +122,19 @@ class TensorFlowTrainer:
             return self._train_streamed(stream(self._data, self._spec, order, epoch, done), on_step, done)
         if order is None:
             seed = (shuffle_seed(self._spec.seed, epoch), 0)
-            order = tf.random.experimental.stateless_shuffle(tf.range(len(self._images)), seed).numpy()
+            experimental: Any = tf.random.experimental  # type: ignore[attr-defined]
+            order = experimental.stateless_shuffle(tf.range(len(self._images)), seed).numpy()
         return self._train_resident(order, on_step, done, stop_every)
 
     def _train_streamed(self, batches: Any, on_step: Callable[[int], None], done: int) -> float:
         if done * self._spec.batch_size >= len(self._images):
             # Keras refuses to fit nothing.
             return float(self._model.metrics[0].result())
-        so_far = [variable.numpy() for variable in self._model.metrics_variables]
+        metrics = [variable.numpy() for variable in self._model.metrics_variables]
 
         def restore(*_: Any) -> None:
             # Keras begins each fit with an empty mean; this one goes on from a checkpoint's.
-            for variable, value in zip(self._model.metrics_variables, so_far, strict=True):
+            for variable, value in zip(self._model.metrics_variables, metrics, strict=True):
                 variable.assign(value)
 
         callback = keras.callbacks.LambdaCallback(
@@ -168,17 +161,17 @@ class TensorFlowTrainer:
                 started = time.monotonic()
                 self._run_steps(indices, counts, tf.constant(step), tf.constant(stop))
                 # Long calls keep Python out of the loop; short ones let a signal through and the bar move.
-                if step > done and time.monotonic() - started < LONGEST_CALL_S:
+                if step > done and time.monotonic() - started < MAX_CALL_S:
                     stride = min(2 * stride, MAX_STEPS_A_CALL)
                 step = stop
                 on_step(step)
         return float(self._loss_total.numpy()) / len(order)
 
-    def _loop(self, indices: Any, counts: Any, start: Any, stop: Any) -> None:
-        for step in tf.range(start, stop):
+    def _masked_steps(self, indices: tf.Tensor, counts: tf.Tensor, start: tf.Tensor, stop: tf.Tensor) -> None:
+        for step in tf.range(start, stop):  # type: ignore[attr-defined]
             self._run_step(indices[step], counts[step])
 
-    def _step(self, indices: Any, count: Any) -> None:
+    def _masked_step(self, indices: tf.Tensor, count: tf.Tensor) -> None:
         """A step in one static shape, for graphs and compilers: only the first ``count`` examples weigh."""
         with tf.GradientTape() as tape:
             losses = self._pixel_losses(tf.gather(self._images, indices), tf.gather(self._labels, indices))
@@ -188,40 +181,36 @@ class TensorFlowTrainer:
         self._optimizer.apply(gradients, self._model.trainable_variables)
         self._loss_total.assign_add(tf.cast(tf.reduce_sum(losses), tf.float64))
 
-    def _pixel_losses(self, pixels: Any, labels: Any) -> Any:
-        return self._losses_of(self._pixel_logits(pixels, training=True), labels)
+    def _pixel_losses(self, pixels: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+        return _losses(self._pixel_logits(pixels, training=True), labels)
 
-    def _pixel_logits(self, pixels: Any, *, training: bool) -> Any:
+    def _pixel_logits(self, pixels: tf.Tensor, *, training: bool) -> tf.Tensor:
         images = scale(pixels, self._spec.recipe.scaling, self._dtype)
-        return tf.cast(self._model(images, training=training), self._dtype)
-
-    def _losses_of(self, logits: Any, labels: Any) -> Any:
-        return tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
+        logits: tf.Tensor = self._model(images, training=training)
+        return tf.cast(logits, self._dtype)
 
     def evaluate(
         self, images: NDArray[np.uint8], labels: NDArray[np.uint8], *, check: Callable[[], None] | None = None
     ) -> Evaluation:
-        loss, correct, examples = 0.0, 0, 0
-        with tf.device(self._device):
-            for start in range(0, len(images), EVALUATION_BATCH):
-                if check is not None:
-                    check()
-                target = labels[start : start + EVALUATION_BATCH].astype(np.int64)
-                loss_sum, right = self._evaluate_batch(
-                    tf.constant(images[start : start + EVALUATION_BATCH]), tf.constant(target)
-                )
-                loss += float(loss_sum)
-                correct += int(right)
-                examples += len(target)
-        return Evaluation(loss=loss / examples, correct=correct, examples=examples)
+        return evaluate_in_batches(images, labels, self._batch_sums, check)
 
-    def _batch_sums(self, pixels: Any, labels: Any) -> tuple[Any, Any]:
+    def _batch_sums(self, images: NDArray[np.uint8], labels: NDArray[np.int64]) -> tuple[float, int]:
+        with tf.device(self._device):
+            loss, correct = self._pixel_sums(tf.constant(images), tf.constant(labels))
+        return float(loss), int(correct)
+
+    def _loss_and_correct(self, pixels: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         logits = self._pixel_logits(pixels, training=False)
-        right = tf.equal(tf.argmax(logits, axis=1, output_type=tf.int64), labels)
-        losses = tf.cast(self._losses_of(logits, labels), tf.float64)
-        return tf.reduce_sum(losses), tf.reduce_sum(tf.cast(right, tf.int32))
+        correct = tf.equal(tf.argmax(logits, axis=1, output_type=tf.int64), labels)
+        losses = tf.cast(_losses(logits, labels), tf.float64)
+        return tf.reduce_sum(losses), tf.reduce_sum(tf.cast(correct, tf.int32))
 
     def logits(self, images: NDArray[np.uint8]) -> NDArray[np.float64]:
         with tf.device(self._device):
             logits = self._pixel_logits(tf.constant(images), training=False)
         return np.asarray(logits.numpy(), dtype=np.float64)
+
+
+def _losses(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+    losses: tf.Tensor = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
+    return losses

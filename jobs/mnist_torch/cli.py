@@ -6,7 +6,7 @@ import os
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from jobs.cli.app import Program, run_program
 from jobs.io.cpus import cpus_are_shared, usable_cpus
@@ -25,7 +25,9 @@ def _load() -> Framework:
     if "OMP_WAIT_POLICY" not in os.environ and cpus_are_shared():
         os.environ["OMP_WAIT_POLICY"] = "passive"
     with _some_folder():
-        return cast("Framework", import_module("jobs.mnist_torch.framework"))
+        # The return type has mypy hold the module to the protocol.
+        from jobs.mnist_torch import framework  # noqa: PLC0415 - torch is imported once the environment is set
+    return framework
 
 
 @contextmanager

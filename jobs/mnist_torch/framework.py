@@ -3,29 +3,33 @@
 from __future__ import annotations
 
 import shutil
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from jobs.adapter import FrameworkDevice, FrameworkVersions
+from jobs.adapter_common import check_precision
 from jobs.errors import BadInput, NoUsableGpu
+from jobs.mnist_torch.peak_flops import matmul_flop_per_s
 from jobs.mnist_torch.trainer import TorchTrainer
 
 if TYPE_CHECKING:
     from jobs.adapter import DeviceChoice, DeviceKind, Execution, InputPath, RunSpec
     from jobs.datasets import ImageDataset
 
-AMPERE = (8, 0)
-"""The first compute capability with TF32 and bfloat16 matrix units."""
+__all__ = (
+    "create_trainer", "default_execution", "is_out_of_memory", "matmul_flop_per_s", "select_device", "versions",
+)  # fmt: skip
+"""What :class:`jobs.adapter.Framework` asks for."""
 
 
 def versions() -> FrameworkVersions:
-    cudnn = torch.backends.cudnn.version() if torch.backends.cudnn.is_available() else None
+    cudnn: Any = torch.backends.cudnn  # its functions have no types
     return FrameworkVersions(
         name="torch",
         version=torch.__version__,
         cuda_runtime=torch.version.cuda,
-        cudnn=None if cudnn is None else _cudnn_text(cudnn),
+        cudnn=_cudnn_text(cudnn.version()) if cudnn.is_available() else None,
     )
 
 
@@ -40,7 +44,7 @@ def select_device(choice: DeviceChoice) -> FrameworkDevice:
         raise NoUsableGpu(f"--device gpu: {_why_no_gpu()}")
     if not usable:
         return FrameworkDevice(kind="cpu", index=0, name="cpu")
-    properties = torch.cuda.get_device_properties(0)
+    properties: Any = torch.cuda.get_device_properties(0)  # its type lacks the PCI fields
     return FrameworkDevice(
         kind="gpu",
         index=0,
@@ -77,8 +81,5 @@ def create_trainer(spec: RunSpec, data: ImageDataset) -> TorchTrainer:
         raise BadInput("--execution graph: a CUDA graph gathers its batches on the device; use --input resident")
     if spec.execution == "compiled" and not any(shutil.which(name) for name in ("cc", "gcc", "clang")):
         raise BadInput("--execution compiled: torch.compile needs a C compiler and finds none; use eager or graph")
-    if spec.precision == "tf32" and spec.device == "cpu":
-        raise BadInput("--precision tf32: only NVIDIA GPUs have it; use fp32 or bf16")
-    if spec.precision in {"tf32", "bf16"} and spec.device == "gpu" and torch.cuda.get_device_capability(0) < AMPERE:
-        raise BadInput(f"--precision {spec.precision}: needs compute capability 8.0 or later; use fp32")
+    check_precision(spec, torch.cuda.get_device_capability(0) if spec.device == "gpu" else None)
     return TorchTrainer(spec, data)

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from torchvision.datasets import VisionDataset
 from torchvision.transforms import v2
 
-from jobs.mnist_torch.numerics import VARIABLE_DTYPE
+from jobs.mnist_torch.numerics import variable_dtype
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from jobs.datasets import ImageDataset
 
 
-class Digits(VisionDataset):
+class Digits(VisionDataset):  # type: ignore[misc] # torchvision ships no types
     """The training images as PIL images, transformed one by one as torchvision's datasets do."""
 
     def __init__(self, data: ImageDataset, spec: RunSpec) -> None:
@@ -31,7 +31,7 @@ class Digits(VisionDataset):
         transform = v2.Compose(
             [
                 v2.PILToTensor(),
-                v2.ToDtype(VARIABLE_DTYPE[spec.precision], scale=True),
+                v2.ToDtype(variable_dtype(spec.precision), scale=True),
                 v2.Normalize((scaling.mean,), (scaling.std,)),
             ]
         )

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from jobs.recipes import Recipe, WeightShape
+    from jobs.recipes import Recipe, Scaling, WeightShape
 
 
 def build_model(
@@ -45,6 +45,11 @@ def build_model(
     return nn.Sequential(*modules)
 
 
+def scale(pixels: torch.Tensor, scaling: Scaling, dtype: torch.dtype) -> torch.Tensor:
+    """Pixels (n, 28, 28) in 0...255 to images (n, 1, 28, 28) of ``dtype``."""
+    return pixels.unsqueeze(1).to(dtype).div_(255).sub_(scaling.mean).div_(scaling.std)
+
+
 def read_weights(model: nn.Module, recipe: Recipe) -> dict[str, NDArray[np.float64]]:
     """All weights in the canonical layout."""
     return to_canonical(model.parameters(), recipe)
@@ -63,25 +68,24 @@ def to_canonical(tensors: Iterable[torch.Tensor], recipe: Recipe) -> dict[str, N
 def write_weights(model: nn.Module, recipe: Recipe, weights: Mapping[str, NDArray[np.float64]]) -> None:
     """Load weights given in the canonical layout, in place."""
     for shape, parameter in zip(weight_shapes(recipe), model.parameters(), strict=True):
-        parameter.copy_(torch.tensor(_from_canonical(weights[shape.name], shape)))
+        parameter.copy_(torch.tensor(_from_canonical(weights[shape.name], shape)).reshape(parameter.shape))
 
 
 def _to_canonical(array: NDArray[np.float64], shape: WeightShape) -> NDArray[np.float64]:
-    if len(shape.shape) == 4:  # torch keeps (out, in, height, width)
-        array = array.transpose(2, 3, 1, 0)
-    elif shape.image is not None:  # torch flattens (channels, height, width)
-        height, width, channels = shape.image
-        array = array.reshape(-1, channels, height, width).transpose(2, 3, 1, 0).reshape(shape.shape)
-    elif len(shape.shape) == 2:  # torch keeps (out, in)
-        array = array.T
-    return np.ascontiguousarray(array)
+    image = _image(shape)
+    if image is None:  # torch keeps (out, in)
+        return np.ascontiguousarray(array.T)
+    height, width, channels = image  # torch keeps and flattens (channels, height, width)
+    array = array.reshape(-1, channels, height, width).transpose(2, 3, 1, 0)
+    return np.ascontiguousarray(array).reshape(shape.shape)
 
 
 def _from_canonical(array: NDArray[np.float64], shape: WeightShape) -> NDArray[np.float64]:
-    if len(shape.shape) == 4:
-        array = array.transpose(3, 2, 0, 1)
-    elif shape.image is not None:
-        array = array.reshape(*shape.image, -1).transpose(3, 2, 0, 1).reshape(shape.shape[1], shape.shape[0])
-    elif len(shape.shape) == 2:
-        array = array.T
+    image = _image(shape)
+    array = array.T if image is None else array.reshape(*image, -1).transpose(3, 2, 0, 1)
     return np.ascontiguousarray(array)
+
+
+def _image(shape: WeightShape) -> tuple[int, ...] | None:
+    """(height, width, channels) of what one output of the weight sees, where that is an image."""
+    return shape.shape[:3] if len(shape.shape) == 4 else shape.image

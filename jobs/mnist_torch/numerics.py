@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -13,16 +13,32 @@ from jobs.report.schema import Numerics
 if TYPE_CHECKING:
     from jobs.adapter import DeviceKind, Precision
 
-VARIABLE_DTYPE = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.float32, "fp64": torch.float64}
+
+def device_for(device: DeviceKind) -> torch.device:
+    return torch.device("cuda:0" if device == "gpu" else "cpu")
 
 
 def set_precision(precision: Precision) -> None:
     """Allow TF32 exactly where it was asked for, in matrix products and in convolutions."""
-    mode = "tf32" if precision == "tf32" else "ieee"
-    torch.backends.cuda.matmul.fp32_precision = mode
-    torch.backends.cudnn.conv.fp32_precision = mode
-    torch.backends.mkldnn.matmul.fp32_precision = "ieee"
-    torch.backends.mkldnn.conv.fp32_precision = "ieee"
+    for name, backend in _backends().items():
+        backend.fp32_precision = "tf32" if precision == "tf32" and ".mkldnn." not in name else "ieee"
+
+
+def _backends() -> dict[str, Any]:
+    """The modules whose ``fp32_precision`` decides how float32 numbers are multiplied; torch's types lack most."""
+    cuda: Any = torch.backends.cuda
+    cudnn: Any = torch.backends.cudnn
+    mkldnn: Any = torch.backends.mkldnn
+    return {
+        "torch.backends.cuda.matmul": cuda.matmul,
+        "torch.backends.cudnn.conv": cudnn.conv,
+        "torch.backends.mkldnn.matmul": mkldnn.matmul,
+        "torch.backends.mkldnn.conv": mkldnn.conv,
+    }
+
+
+def variable_dtype(precision: Precision) -> torch.dtype:
+    return torch.float64 if precision == "fp64" else torch.float32
 
 
 def autocast(precision: Precision, device: DeviceKind) -> AbstractContextManager[object]:
@@ -34,22 +50,16 @@ def autocast(precision: Precision, device: DeviceKind) -> AbstractContextManager
 
 
 def effective_numerics(precision: Precision) -> Numerics:
-    matmul = str(torch.backends.cuda.matmul.fp32_precision)
-    convolution = str(torch.backends.cudnn.conv.fp32_precision)
-    variable = str(VARIABLE_DTYPE[precision]).removeprefix("torch.")
+    fp32_precision = {name: str(backend.fp32_precision) for name, backend in _backends().items()}
+    variable = str(variable_dtype(precision)).removeprefix("torch.")
     return Numerics(
         compute_dtype="bfloat16" if precision == "bf16" else variable,
         variable_dtype=variable,
-        tf32_matmul=matmul == "tf32",
-        tf32_convolution=convolution == "tf32",
+        tf32_matmul=fp32_precision["torch.backends.cuda.matmul"] == "tf32",
+        tf32_convolution=fp32_precision["torch.backends.cudnn.conv"] == "tf32",
         deterministic=torch.are_deterministic_algorithms_enabled(),
         intra_op_threads=torch.get_num_threads(),
         thread_wait_policy="passive" if os.environ.get("OMP_WAIT_POLICY", "").lower() == "passive" else "active",
-        settings={
-            "torch.backends.cuda.matmul.fp32_precision": matmul,
-            "torch.backends.cudnn.conv.fp32_precision": convolution,
-            "torch.backends.mkldnn.matmul.fp32_precision": str(torch.backends.mkldnn.matmul.fp32_precision),
-            "torch.backends.mkldnn.conv.fp32_precision": str(torch.backends.mkldnn.conv.fp32_precision),
-            "torch.backends.cudnn.benchmark": str(torch.backends.cudnn.benchmark),
-        },
+        settings={f"{name}.fp32_precision": value for name, value in fp32_precision.items()}
+        | {"torch.backends.cudnn.benchmark": str(torch.backends.cudnn.benchmark)},
     )

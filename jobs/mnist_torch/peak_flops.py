@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from jobs.adapter_common import MATRIX_SIDE, peak_flop_per_s
 from jobs.mnist_torch.cpu_layers import dense_product
-from jobs.mnist_torch.numerics import VARIABLE_DTYPE, autocast, set_precision
+from jobs.mnist_torch.numerics import device_for, set_precision, variable_dtype
 from jobs.recipes import Convolution
 
 if TYPE_CHECKING:
@@ -17,31 +17,23 @@ if TYPE_CHECKING:
     from jobs.adapter import RunSpec
     from jobs.recipes import MatmulLayer
 
-SIDE = {"cpu": 2048, "gpu": 8192}
-MIN_S = 0.5
-
 
 def matmul_flop_per_s(spec: RunSpec) -> float:
-    """Floating-point operations a second of a square matrix product in the spec's precision, over half a second."""
+    """See :meth:`jobs.adapter.Framework.matmul_flop_per_s`."""
     set_precision(spec.precision)
-    device = torch.device("cuda:0" if spec.device == "gpu" else "cpu")
-    side = SIDE[spec.device]
-    left, right = torch.rand(2, side, side, device=device, dtype=VARIABLE_DTYPE[spec.precision])
+    peak = _matmul_flop_per_s(spec)
+    # The allocator would keep the matrices' memory, which telemetry would then count as the training's.
+    torch.cuda.empty_cache()
+    return peak
 
-    def wait() -> None:
-        if spec.device == "gpu":
-            torch.cuda.synchronize(device)
 
-    with torch.no_grad(), autocast(spec.precision, spec.device):
-        left @ right
-        wait()
-        products, begun_s = 0, time.perf_counter()
-        while time.perf_counter() - begun_s < MIN_S:
-            for _ in range(3):
-                left @ right
-            wait()
-            products += 3
-        return 2 * side**3 * products / (time.perf_counter() - begun_s)
+def _matmul_flop_per_s(spec: RunSpec) -> float:
+    dtype = torch.bfloat16 if spec.precision == "bf16" else variable_dtype(spec.precision)
+    device, side = device_for(spec.device), MATRIX_SIDE[spec.device]
+    # A generator of its own, so that training draws the same numbers whether the peak is measured or not.
+    generator = torch.Generator(device).manual_seed(0)
+    left, right = torch.rand(2, side, side, generator=generator, device=device).to(dtype)
+    return peak_flop_per_s(_repeated(lambda: left @ right), spec.device)
 
 
 def product_runs(product: MatmulLayer, batch: int) -> dict[str, Callable[[int], object]]:
@@ -58,16 +50,14 @@ def product_runs(product: MatmulLayer, batch: int) -> dict[str, Callable[[int], 
         padding = layer.kernel // 2 if layer.padding == "same" else 0
         gradient = torch.rand_like(torch.conv2d(x, weights, padding=padding))
 
-        def backward(*, of_input: bool) -> Any:
-            where = ([1, 1], [padding, padding], [1, 1], False, [0, 0], 1)
-            return torch.ops.aten.convolution_backward(
-                gradient, x, weights, None, *where, [of_input, not of_input, False]
-            )
+        def backward(*outputs: bool) -> object:
+            options = ([1, 1], [padding, padding], [1, 1], False, [0, 0], 1)
+            return torch.ops.aten.convolution_backward(gradient, x, weights, None, *options, outputs)
 
         return {
             "forward": _repeated(lambda: torch.conv2d(x, weights, padding=padding)),
-            "input gradient": _repeated(lambda: backward(of_input=True)),
-            "weight gradient": _repeated(lambda: backward(of_input=False)),
+            "input gradient": _repeated(lambda: backward(True, False, False)),
+            "weight gradient": _repeated(lambda: backward(False, True, False)),
         }
     x, gradient = torch.rand(batch, *product.inputs), torch.rand(batch, layer.units)
     weights = torch.rand(layer.units, *product.inputs)
@@ -78,10 +68,13 @@ def product_runs(product: MatmulLayer, batch: int) -> dict[str, Callable[[int], 
     }
 
 
-def _repeated(compute: Callable[[], object]) -> Callable[[int], object]:
-    def repeat(times: int) -> None:
-        with torch.no_grad():
-            for _ in range(times):
-                compute()
+@torch.no_grad()
+def _repeat(compute: Callable[[], object], times: int) -> None:
+    for _ in range(times):
+        compute()
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        torch.cuda.synchronize()
 
-    return repeat
+
+def _repeated(compute: Callable[[], object]) -> Callable[[int], object]:
+    return lambda times: _repeat(compute, times)

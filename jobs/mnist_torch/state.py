@@ -8,7 +8,6 @@ import numpy as np
 import torch
 
 from jobs.checkpoint.validate import validate_arrays
-from jobs.mnist_torch.model import to_canonical
 from jobs.mnist_torch.optimizer import FusedMatchedAdam, MatchedAdam
 
 if TYPE_CHECKING:
@@ -17,49 +16,73 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor, nn
 
-    from jobs.recipes import Recipe
-
 OPTIMIZER_STATE_KEYS: Final = {
     torch.optim.SGD: ("momentum_buffer",),
-    torch.optim.Adam: ("step", "exp_avg", "exp_avg_sq"),
-    FusedMatchedAdam: ("step", "exp_avg", "exp_avg_sq"),
+    torch.optim.Adam: ("exp_avg", "exp_avg_sq", "step"),
+    FusedMatchedAdam: ("exp_avg", "exp_avg_sq", "step"),
     MatchedAdam: ("m", "v"),
 }
-"""What each optimizer keeps for a weight; torch's own make theirs in the first step."""
-
-AVERAGE_SLOTS: Final = frozenset({"momentum_buffer", "exp_avg", "m"})
-"""The slots that hold a running average of gradients."""
+"""What each optimizer keeps for a weight, the running average of gradients first."""
 
 
-def read_state(
-    model: nn.Module, optimizer: torch.optim.Optimizer, others: Mapping[str, Tensor]
-) -> dict[str, NDArray[Any]]:
-    """Copies of all of it; ``others`` are the trainer's own tensors."""
-    tensors = _tensors(model, optimizer, others) | _random_states(_device(model))
+def state_by_name(model: nn.Module, optimizer: torch.optim.Optimizer, extra: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """All of it by name, ``extra`` included; the random states, where dropout's numbers come from, are copies."""
+    tensors = dict(extra)
+    for index, weight in enumerate(model.parameters()):
+        tensors[f"weights/{index}"] = weight
+        for key, tensor in _optimizer_state(optimizer, weight).items():
+            tensors[f"optimizer/{key}/{index}"] = tensor
+    for group in optimizer.param_groups:
+        tensors |= {f"optimizer/{key}": value for key, value in group.items() if isinstance(value, torch.Tensor)}
+    tensors["random/cpu"] = torch.get_rng_state()
+    if tensors["weights/0"].is_cuda:
+        tensors["random/gpu"] = torch.cuda.get_rng_state()
+    return tensors
+
+
+def _optimizer_state(optimizer: torch.optim.Optimizer, weight: nn.Parameter) -> dict[str, Tensor]:
+    """The optimizer's tensors of ``weight``; torch's own optimizers make theirs, all zero, in the first step.
+
+    Where that has not come they are made here, all at once, since the first step makes none where it finds one.
+    """
+    state = optimizer.state[weight]
+    for key in OPTIMIZER_STATE_KEYS[type(optimizer)]:
+        if state.get(key) is None and key == "step":
+            on_device = optimizer.param_groups[0]["capturable"]
+            state[key] = torch.zeros((), dtype=torch.float32, device=weight.device if on_device else "cpu")
+        elif state.get(key) is None:
+            state[key] = torch.zeros_like(weight, memory_format=torch.preserve_format)
+    return {key: state[key] for key in OPTIMIZER_STATE_KEYS[type(optimizer)]}
+
+
+def gradient_averages(model: nn.Module, optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    """The optimizer's running average of gradients (momentum or Adam's m) of each weight."""
+    key = OPTIMIZER_STATE_KEYS[type(optimizer)][0]
+    return [_optimizer_state(optimizer, weight)[key] for weight in model.parameters()]
+
+
+def read_state(tensors: Mapping[str, Tensor]) -> dict[str, NDArray[Any]]:
+    """Copies of all of it."""
     return {name: tensor.detach().cpu().numpy().copy() for name, tensor in tensors.items()}
 
 
 @torch.no_grad()
-def write_state(
-    state: Mapping[str, NDArray[Any]],
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    others: Mapping[str, Tensor],
-) -> None:
+def write_state(state: Mapping[str, NDArray[Any]], tensors: Mapping[str, Tensor]) -> None:
     """Take up what :func:`read_state` returned, in place.
 
     Raises:
-        ValueError: the arrays are not those of this model and optimizer; nothing was changed.
+        ValueError: the arrays are not those of these tensors; nothing was changed.
     """
-    tensors = _tensors(model, optimizer, others)
-    random_states = _random_states(_device(model))
-    validate_arrays(state, {name: tensor.detach().cpu().numpy() for name, tensor in (tensors | random_states).items()})
+    validate_arrays(state, read_state(tensors))
     _check_values(state)
     for name, tensor in tensors.items():
-        tensor.copy_(torch.from_numpy(np.array(state[name])))
-    torch.set_rng_state(torch.from_numpy(np.array(state["random/cpu"])))
-    if "random/gpu" in random_states:
-        torch.cuda.set_rng_state(torch.from_numpy(np.array(state["random/gpu"])), _device(model))
+        value = torch.from_numpy(np.array(state[name]))
+        if name == "random/cpu":
+            torch.set_rng_state(value)
+        elif name == "random/gpu":
+            torch.cuda.set_rng_state(value)
+        else:
+            tensor.copy_(value)
 
 
 def _check_values(state: Mapping[str, NDArray[Any]]) -> None:
@@ -72,49 +95,3 @@ def _check_values(state: Mapping[str, NDArray[Any]]) -> None:
                 torch.Generator(device).set_state(torch.from_numpy(np.array(state[name])))
             except RuntimeError as error:
                 raise ValueError(f"{name} is no state of torch's random numbers ({error})") from error
-
-
-def read_gradient_average(
-    model: nn.Module, optimizer: torch.optim.Optimizer, recipe: Recipe
-) -> dict[str, NDArray[np.float64]]:
-    """The running average of gradients (momentum or Adam's m) of each weight, in the canonical layout."""
-    name = next(slot for slot in OPTIMIZER_STATE_KEYS[type(optimizer)] if slot in AVERAGE_SLOTS)
-    return to_canonical((_slots(optimizer, weight)[name] for weight in model.parameters()), recipe)
-
-
-def _device(model: nn.Module) -> torch.device:
-    return next(model.parameters()).device
-
-
-def _tensors(model: nn.Module, optimizer: torch.optim.Optimizer, others: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    found = dict(others)
-    for index, weight in enumerate(model.parameters()):
-        found[f"weights/{index}"] = weight
-        for slot, tensor in _slots(optimizer, weight).items():
-            found[f"optimizer/{slot}/{index}"] = tensor
-    for group in optimizer.param_groups:
-        found |= {f"optimizer/{name}": value for name, value in group.items() if isinstance(value, torch.Tensor)}
-    return found
-
-
-def _slots(optimizer: torch.optim.Optimizer, weight: nn.Parameter) -> dict[str, Tensor]:
-    """The optimizer's own tensors of ``weight``, made as its first step would if that has not come: all begin at zero.
-
-    All at once, since the first step makes none where it finds one.
-    """
-    kept = optimizer.state[weight]
-    for slot in OPTIMIZER_STATE_KEYS[type(optimizer)]:
-        if kept.get(slot) is None:
-            on_device = slot != "step" or optimizer.param_groups[0].get("capturable")
-            kept[slot] = (
-                torch.zeros((), dtype=torch.float32, device=weight.device if on_device else "cpu")
-                if slot == "step"
-                else torch.zeros_like(weight, memory_format=torch.preserve_format)
-            )
-    return {slot: kept[slot] for slot in OPTIMIZER_STATE_KEYS[type(optimizer)]}
-
-
-def _random_states(device: torch.device) -> dict[str, Tensor]:
-    """Where dropout's numbers come from."""
-    found = {"random/cpu": torch.get_rng_state()}
-    return found | {"random/gpu": torch.cuda.get_rng_state(device)} if device.type == "cuda" else found

@@ -8,13 +8,13 @@ import torch
 from torch.nn import functional
 from torch.utils.data import RandomSampler
 
-from jobs.adapter import Evaluation
+from jobs.adapter_common import evaluate_in_batches
 from jobs.mnist_torch.cpu_layers import FastCpuDropout, OneDnnLinear
 from jobs.mnist_torch.cuda_graph import StepGraph
-from jobs.mnist_torch.model import build_model, read_weights, write_weights
-from jobs.mnist_torch.numerics import VARIABLE_DTYPE, autocast, effective_numerics, set_precision
+from jobs.mnist_torch.model import build_model, read_weights, scale, to_canonical, write_weights
+from jobs.mnist_torch.numerics import autocast, device_for, effective_numerics, set_precision, variable_dtype
 from jobs.mnist_torch.optimizer import build_optimizer
-from jobs.mnist_torch.state import read_gradient_average, read_state, write_state
+from jobs.mnist_torch.state import gradient_averages, read_state, state_by_name, write_state
 from jobs.training.seeding import batches
 
 if TYPE_CHECKING:
@@ -24,12 +24,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from jobs.adapter import RunSpec
+    from jobs.adapter import Evaluation, RunSpec
     from jobs.datasets import ImageDataset
     from jobs.mnist_torch.input import Digits
     from jobs.report.schema import Numerics
-
-EVALUATION_BATCH = 1000
 
 
 class TorchTrainer:
@@ -37,8 +35,8 @@ class TorchTrainer:
 
     def __init__(self, spec: RunSpec, data: ImageDataset) -> None:
         self._spec = spec
-        self._device = torch.device("cuda:0" if spec.device == "gpu" else "cpu")
-        self._dtype = VARIABLE_DTYPE[spec.precision]
+        self._device = device_for(spec.device)
+        self._dtype = variable_dtype(spec.precision)
         if self._device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self._device)
         set_precision(spec.precision)
@@ -51,7 +49,7 @@ class TorchTrainer:
         else:
             # torch.compile makes kernels of its own, and refuses oneDNN's operator in training.
             model = build_model(recipe)
-        self._model = model.to(self._device, self._dtype, memory_format=layout)
+        self._model = model.to(self._device, self._dtype).to(memory_format=layout)
         self._optimizer = build_optimizer(spec, self._model.parameters())
         self._loss_total = torch.zeros((), dtype=torch.float64, device=self._device)
         self._order = torch.arange(len(data.train_images), dtype=torch.int32)
@@ -89,20 +87,21 @@ class TorchTrainer:
         write_weights(self._model, self._spec.recipe, weights)
 
     def state(self) -> dict[str, NDArray[Any]]:
-        return read_state(self._model, self._optimizer, self._others)
+        return read_state(self._state_tensors)
 
     def load_state(self, state: Mapping[str, NDArray[Any]]) -> None:
-        write_state(state, self._model, self._optimizer, self._others)
+        write_state(state, self._state_tensors)
 
     @property
-    def _others(self) -> dict[str, Tensor]:
-        return {"loss_total": self._loss_total, "order": self._order}
+    def _state_tensors(self) -> dict[str, Tensor]:
+        extra = {"loss_total": self._loss_total, "order": self._order}
+        return state_by_name(self._model, self._optimizer, extra)
 
     def loss_total(self) -> float:
         return float(self._loss_total)
 
     def gradient_average(self) -> dict[str, NDArray[np.float64]]:
-        return read_gradient_average(self._model, self._optimizer, self._spec.recipe)
+        return to_canonical(gradient_averages(self._model, self._optimizer), self._spec.recipe)
 
     def train_epoch(
         self,
@@ -136,7 +135,7 @@ class TorchTrainer:
 
     def _train_streamed(self, loader: Iterable[list[Tensor]], on_step: Callable[[int], None], done: int) -> None:
         for step, batch in enumerate(loader, start=done + 1):
-            images, labels = (part.to(self._device, non_blocking=True) for part in batch)
+            images, labels = (tensor.to(self._device, non_blocking=True) for tensor in batch)
             losses = self._losses(images, labels)
             self._optimizer_step(losses, losses.mean())
             on_step(step)
@@ -150,9 +149,7 @@ class TorchTrainer:
         counts = torch.tensor(host_counts, device=self._device)
         if self._spec.execution == "graph":
             if self._graph is None:
-                loss_total = self._loss_total.clone()
-                self._graph = StepGraph(self._masked_step, self._optimizer, indices, counts)
-                self._loss_total.copy_(loss_total)
+                self._graph = self._capture(indices, counts)
             self._graph.start_epoch(indices, counts, done)
         for step in range(done, len(host_counts)):
             if self._graph is not None:
@@ -163,6 +160,16 @@ class TorchTrainer:
                 losses = self._losses(*self._gather(indices[step, : host_counts[step]]))
                 self._optimizer_step(losses, losses.mean())
             on_step(step + 1)
+
+    def _capture(self, indices: Tensor, counts: Tensor) -> StepGraph:
+        state = self.state()
+
+        def restore() -> None:
+            self.load_state(state)
+            # The graph allocates its own gradients.
+            self._optimizer.zero_grad()
+
+        return StepGraph(self._masked_step, indices, counts, restore=restore)
 
     def _masked_step(self, indices: Tensor, count: Tensor) -> None:
         """A step in one static shape, for graphs and compilers: only the first ``count`` examples weigh."""
@@ -176,16 +183,12 @@ class TorchTrainer:
     def _optimizer_step(self, losses: Tensor, mean_loss: Tensor) -> None:
         """One optimizer step down ``mean_loss``; ``losses`` (one an example) are added up on the device."""
         self._optimizer.zero_grad()
-        mean_loss.backward()
+        mean_loss.backward()  # type: ignore[no-untyped-call]
         self._optimizer.step()
         self._loss_total += losses.detach().sum()
 
     def _pixel_losses(self, pixels: Tensor, labels: Tensor) -> Tensor:
-        return self._image_losses(self._scale(pixels), labels)
-
-    def _scale(self, pixels: Tensor) -> Tensor:
-        scaling = self._spec.recipe.scaling
-        return pixels.unsqueeze(1).to(self._dtype).div_(255).sub_(scaling.mean).div_(scaling.std)
+        return self._image_losses(scale(pixels, self._spec.recipe.scaling, self._dtype), labels)
 
     def _image_losses(self, images: Tensor, labels: Tensor) -> Tensor:
         return functional.cross_entropy(self._image_logits(images), labels, reduction="none")
@@ -195,28 +198,21 @@ class TorchTrainer:
             logits: Tensor = self._model(images)
         return logits.to(self._dtype)
 
-    @torch.no_grad()
     def evaluate(
         self, images: NDArray[np.uint8], labels: NDArray[np.uint8], *, check: Callable[[], None] | None = None
     ) -> Evaluation:
-        self._model.eval()
-        loss = torch.zeros((), dtype=torch.float64, device=self._device)
-        correct = torch.zeros((), dtype=torch.int64, device=self._device)
-        examples = 0
-        for start in range(0, len(images), EVALUATION_BATCH):
-            if check is not None:
-                check()
-            logits = self._batch_logits(images[start : start + EVALUATION_BATCH])
-            target = torch.tensor(labels[start : start + EVALUATION_BATCH], device=self._device, dtype=torch.int64)
-            loss += functional.cross_entropy(logits, target, reduction="sum")
-            correct += (logits.argmax(dim=1) == target).sum()
-            examples += len(target)
-        return Evaluation(loss=float(loss) / examples, correct=int(correct), examples=examples)
+        return evaluate_in_batches(images, labels, self._batch_sums, check)
+
+    def _batch_sums(self, images: NDArray[np.uint8], labels: NDArray[np.int64]) -> tuple[float, int]:
+        logits, target = self._evaluation_logits(images), torch.tensor(labels, device=self._device)
+        losses = functional.cross_entropy(logits, target, reduction="sum")
+        return float(losses), int((logits.argmax(dim=1) == target).sum())
+
+    def logits(self, images: NDArray[np.uint8]) -> NDArray[np.float64]:
+        return self._evaluation_logits(images).to("cpu", torch.float64).numpy()
 
     @torch.no_grad()
-    def logits(self, images: NDArray[np.uint8]) -> NDArray[np.float64]:
+    def _evaluation_logits(self, images: NDArray[np.uint8]) -> Tensor:
         self._model.eval()
-        return self._batch_logits(images).to(torch.float64).cpu().numpy()
-
-    def _batch_logits(self, images: NDArray[np.uint8]) -> Tensor:
-        return self._image_logits(self._scale(torch.tensor(images, device=self._device)))
+        pixels = torch.tensor(images, device=self._device)
+        return self._image_logits(scale(pixels, self._spec.recipe.scaling, self._dtype))

@@ -42,10 +42,13 @@ def assemble_report(
     facts: DeviceFacts,
     parity: Parity | None,
     memory_peak_bytes: int | None,
+    peak_flop_per_s: float | None,
     null_reasons: dict[str, str],
 ) -> Report:
     """The whole report. ``null_reasons`` are the environment's; the others are added here."""
-    results = _results(spec, data, progress, recorder, memory_peak_bytes)
+    results = _results(spec, data, progress, recorder, memory_peak_bytes, peak_flop_per_s)
+    if peak_flop_per_s is not None:
+        null_reasons = null_reasons | {"results.ceiling_share_ratio": "no step followed the first one"}
     status, reason = end.status, end.reason
     accuracy, reference = results.test_accuracy_ratio, results.reference_accuracy_ratio
     if status == "completed" and accuracy is not None and reference is not None and accuracy < reference:
@@ -149,6 +152,7 @@ def _results(
     progress: TrainingProgress,
     recorder: PhaseRecorder,
     memory_peak_bytes: int | None,
+    peak_flop_per_s: float | None,
 ) -> Results:
     epochs = progress.epochs
     last = epochs[-1] if epochs else None
@@ -168,8 +172,8 @@ def _results(
         test_examples_evaluated=progress.examples_evaluated,
         model_flop_per_image=flop,
         achieved_flop_per_s=None if speed is None else speed * flop,
-        ceiling_flop_per_s=None,
-        ceiling_share_ratio=None,
+        ceiling_flop_per_s=peak_flop_per_s,
+        ceiling_share_ratio=None if speed is None or peak_flop_per_s is None else speed * flop / peak_flop_per_s,
         framework_memory_peak_bytes=memory_peak_bytes,
         epochs=epochs,
     )

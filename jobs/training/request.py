@@ -39,6 +39,7 @@ class TrainRequest:
     input: InputPath | None
     trials: int
     parity_steps: int | None
+    measure_peak: bool | None
     report_dir: Path
     export_dir: Path | None
     checkpoint_dir: Path | None
@@ -51,6 +52,7 @@ NOT_IN_FINGERPRINT: Final = {
     "dataset": "the hash of its content is in the fingerprint; its folder may be moved",
     "trials": "each trial is a run of its own, with its own seed",
     "parity_steps": "a trace is recorded beside training and changes nothing in it",
+    "measure_peak": "measured before training, and changes nothing in it",
     "report_dir": "where files are written",
     "export_dir": "where files are written",
     "metrics_textfile": "where files are written",

@@ -160,7 +160,8 @@ class _Run:
             facts=self.facts,
             parity=parity,
             memory_peak_bytes=memory_peak_bytes,
-            null_reasons=null_reasons,
+            peak_flop_per_s=self.peak_flop_per_s,
+            null_reasons=null_reasons | self.peak_reasons,
         )
         if self.store is not None and report.status not in UNFINISHED:
             self.store.finish(report)
@@ -185,8 +186,9 @@ class _Run:
         recorder.enter("dataset")
         data = self.data = datasets.load(request.dataset)
         guard.check()
-        recorder.enter("build")
         spec = self.spec = resolve_spec(request, framework, device.kind)
+        self.peak_flop_per_s, self.peak_reasons = self._measure_peak()
+        recorder.enter("build")
         versions = framework.versions()
         self.console.line(
             f"{versions.name} {versions.version} on {device.name}: {spec.recipe.name}, {spec.protocol}, "
@@ -196,6 +198,20 @@ class _Run:
         if request.device == "auto" and device.kind == "cpu":
             self.console.line("no GPU is usable here, so this runs on the CPU; --device gpu would refuse instead")
         self.store = self._create_store()
+
+    def _measure_peak(self) -> tuple[float | None, dict[str, str]]:
+        """The device's matrix-product peak, measured in no phase, or ``None``; and why, where memory was too small."""
+        wanted = self.request.measure_peak
+        if not (self.spec.device == "gpu" if wanted is None else wanted):
+            return None, {}
+        self.recorder.finish()
+        try:
+            return self.framework.matmul_flop_per_s(self.spec), {}
+        except Exception as error:
+            if not (isinstance(error, MemoryError) or self.framework.is_out_of_memory(error)):
+                raise
+            reason = "not measured: its matrices found too little memory"
+            return None, dict.fromkeys(("results.ceiling_flop_per_s", "results.ceiling_share_ratio"), reason)
 
     def _create_store(self) -> CheckpointStore | None:
         request, folder = self.request, self.request.checkpoint_dir

@@ -44,6 +44,7 @@ def request_of(folder: Path, tmp_path: Path) -> Any:
             "input": None,
             "trials": 1,
             "parity_steps": None,
+            "measure_peak": None,
             "report_dir": tmp_path / "reports",
             "export_dir": None,
             "checkpoint_dir": tmp_path / "checkpoints",

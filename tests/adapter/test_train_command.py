@@ -118,6 +118,31 @@ def test_a_run_reports_itself_whole(run: Callable[..., Done], tmp_path: Path, pr
     assert all(phase.host is None or phase.end_s > phase.start_s for phase in report.phases)
 
 
+def test_measure_peak_fills_the_ceiling_outside_every_phase(run: Callable[..., Done], tmp_path: Path) -> None:
+    done = run("train", "--epochs", "1", "--device", "cpu", "--measure-peak")
+    assert done.returncode == ExitCode.DONE, done.stderr
+    (report,) = _reports(tmp_path / "reports")
+    results = report.results
+    assert report.unexplained_nulls() == []
+    assert results.ceiling_flop_per_s is not None
+    assert results.achieved_flop_per_s is not None
+    share = results.achieved_flop_per_s / results.ceiling_flop_per_s
+    assert results.ceiling_share_ratio == pytest.approx(share)
+    assert 0 < share < 1
+    phases = {phase.name: phase for phase in report.phases}
+    assert phases["build"].start_s - phases["dataset"].end_s > 0.9
+    assert [phase.name for phase in report.phases][:4] == ["startup", "dataset", "build", "first_step"]
+
+
+def test_peak_is_null_with_a_reason_by_default_on_a_cpu(run: Callable[..., Done], tmp_path: Path) -> None:
+    done = run("train", "--epochs", "1", "--device", "cpu")
+    assert done.returncode == ExitCode.DONE, done.stderr
+    (report,) = _reports(tmp_path / "reports")
+    for field in ("ceiling_flop_per_s", "ceiling_share_ratio"):
+        assert getattr(report.results, field) is None
+        assert report.null_reasons[f"results.{field}"] == "not measured: use --measure-peak"
+
+
 def test_the_report_is_also_one_marked_line_on_standard_output(run: Callable[..., Done], tmp_path: Path) -> None:
     done = run("train", "--epochs", "1", "--device", "cpu")
     (line,) = done.stdout.splitlines()

@@ -86,7 +86,7 @@ def test_the_sibling_is_within_half_a_point(
 
 
 def test_the_grid_merges(grid: tuple[Path, dict[tuple[str, str, str], Report]], tmp_path: Path) -> None:
-    merge = [sys.executable, ROOT / "scripts" / "merge_reports.py", grid[0], "-o", tmp_path]
+    merge: list[str | Path] = [sys.executable, ROOT / "scripts" / "merge_reports.py", grid[0], "-o", tmp_path]
     done = subprocess.run(merge, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     files = {"comparison.json", "comparison.md", "comparison.html", "runs.csv"}

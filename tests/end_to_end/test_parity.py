@@ -29,10 +29,11 @@ def _merged(job: Job, folder: Path, *arguments: str) -> dict[str, Any]:
         options = ("--epochs", "0", "--device", "cpu", "--report-dir", folder / "reports")
         done = job(framework, "train", *options, *arguments)
         assert done.returncode == 0, done.stderr
-    merge = [sys.executable, ROOT / "scripts" / "merge_reports.py", folder / "reports", "-o", folder / "comparison"]
+    script, output = ROOT / "scripts" / "merge_reports.py", folder / "comparison"
+    merge: list[str | Path] = [sys.executable, script, folder / "reports", "-o", output]
     done = subprocess.run(merge, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    comparison = json.loads((folder / "comparison" / "comparison.json").read_text(encoding="utf-8"))
+    comparison = json.loads((output / "comparison.json").read_text(encoding="utf-8"))
     (pair,) = comparison["parity"]
     assert comparison["unpaired_traces"] == comparison["sections"] == []
     return pair  # type: ignore[no-any-return]

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import keras
 import tensorflow as tf
 
-from jobs.mnist_tf import numerics, trainer
+from jobs.mnist_tf import numerics
+from jobs.mnist_tf.model import scale
 from jobs.mnist_tf.optimizer import MatchedSgd
 from tests.support.faults import PIXEL, PIXEL_SCALE
 
@@ -19,8 +20,8 @@ TF32_DROPPED_BITS = 13
 
 def nesterov_momentum(patch: pytest.MonkeyPatch) -> None:
     def update_step(self: MatchedSgd, gradient: Any, variable: Any, learning_rate: Any) -> None:
-        velocity = self._velocities[self._get_variable_index(variable)].value
-        momentum = tf.constant(self._momentum, gradient.dtype)
+        (velocity,) = self._slots_of(variable)
+        momentum = tf.constant(self._recipe.momentum, gradient.dtype)
         velocity.assign(momentum * velocity + gradient)
         rate = tf.cast(learning_rate, gradient.dtype)
         self.assign_sub(variable, rate * (gradient + momentum * velocity))
@@ -38,7 +39,7 @@ def missing_bias(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(keras.layers, "Conv2D", Convolution)
 
 
-@tf.custom_gradient
+@tf.custom_gradient  # type: ignore[untyped-decorator]
 def _round_to_tf32(x: Any) -> Any:
     """Ten bits of mantissa, as a tensor core reads float32 under TF32; the gradient passes through."""
     if x.dtype != tf.float32:
@@ -67,12 +68,10 @@ def bf16_for_fp32(patch: pytest.MonkeyPatch) -> None:
 
 
 def pixel_scaling(patch: pytest.MonkeyPatch) -> None:
-    scale = trainer.scale
-
     def scaled(pixels: Any, scaling: Any, dtype: Any) -> Any:
         factors = tf.tensor_scatter_nd_update(
             tf.ones((28, 28, 1), dtype), [[*PIXEL, 0]], [tf.constant(PIXEL_SCALE, dtype)]
         )
         return scale(pixels, scaling, dtype) * factors
 
-    patch.setattr(trainer, "scale", scaled)
+    patch.setattr("jobs.mnist_tf.trainer.scale", scaled)

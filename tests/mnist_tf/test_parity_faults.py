@@ -40,9 +40,11 @@ def _spec(recipe: Recipe, precision: Any) -> RunSpec:
     )
 
 
-def test_one_layer_s_padding_shows_before_the_first_step(digits: ImageDataset, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_padding_of_one_layer_is_found_before_the_first_step(
+    digits: ImageDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
     spec = _spec(BASIC_CNN.without_dropout(), "fp64")
-    straight = record(framework, spec, digits, 2)
+    faithful = record(framework, spec, digits, 2)
     made: list[int] = []
 
     class Lopsided(keras.layers.Conv2D):
@@ -60,6 +62,6 @@ def test_one_layer_s_padding_shows_before_the_first_step(digits: ImageDataset, m
             return keras.ops.conv(padded, kernel, strides=1, padding="valid")
 
     monkeypatch.setattr(keras.layers, "Conv2D", Lopsided)
-    pair = compare(straight, record(framework, spec, digits, 2))
+    pair = compare(faithful, record(framework, spec, digits, 2))
     assert (pair.outcome, pair.first_step_past_tolerance) == ("differ", 0)
     assert pair.first_quantity_past_tolerance == "first_logits"

@@ -9,25 +9,29 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from jobs.mnist_torch import trainer
+from jobs.mnist_torch.model import scale
+from jobs.mnist_torch.numerics import autocast
 from tests.support.faults import PIXEL, PIXEL_SCALE
 
 if TYPE_CHECKING:
     import pytest
 
+    from jobs.adapter import DeviceKind, Precision
+    from jobs.recipes import Scaling
+
 TF32_DROPPED_BITS = 13
 
 
 def nesterov_momentum(patch: pytest.MonkeyPatch) -> None:
+    # The optimizer that it makes is still of torch's own class.
     patch.setattr(torch.optim, "SGD", partial(torch.optim.SGD, nesterov=True))
-    # Where the slots of an optimizer are looked up by its class, it is still the same class.
 
 
 def missing_bias(patch: pytest.MonkeyPatch) -> None:
-    straight = nn.Conv2d._conv_forward
+    conv_forward: Any = nn.Conv2d._conv_forward
 
-    def forward(self: nn.Conv2d, images: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-        return straight(self, images, weight, None if bias is not None and self.in_channels == 1 else bias)
+    def forward(self: nn.Conv2d, images: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> Any:
+        return conv_forward(self, images, weight, None if bias is not None and self.in_channels == 1 else bias)
 
     patch.setattr(nn.Conv2d, "_conv_forward", forward)
     # A weight that has no part in the loss gets no gradient; the optimizer is to see a zero, as TensorFlow's does.
@@ -58,11 +62,11 @@ class _RoundToTf32(torch.autograd.Function):
 
 
 def tf32_inputs(patch: pytest.MonkeyPatch) -> None:
-    round_off = _RoundToTf32.apply
-    straight = nn.Conv2d._conv_forward
+    round_off: Any = _RoundToTf32.apply
+    conv_forward: Any = nn.Conv2d._conv_forward
 
-    def rounded_conv(self: nn.Conv2d, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-        return straight(self, round_off(x), round_off(weight), bias)
+    def rounded_conv(self: nn.Conv2d, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> Any:
+        return conv_forward(self, round_off(x), round_off(weight), bias)
 
     def rounded_linear(self: nn.Linear, x: torch.Tensor) -> torch.Tensor:
         return functional.linear(round_off(x), round_off(self.weight), self.bias)
@@ -72,18 +76,16 @@ def tf32_inputs(patch: pytest.MonkeyPatch) -> None:
 
 
 def bf16_for_fp32(patch: pytest.MonkeyPatch) -> None:
-    autocast = trainer.autocast
-    patch.setattr(
-        trainer, "autocast", lambda precision, device: autocast("bf16" if precision == "fp32" else precision, device)
-    )
+    def autocast_to_bf16(precision: Precision, device: DeviceKind) -> object:
+        return autocast("bf16" if precision == "fp32" else precision, device)
+
+    patch.setattr("jobs.mnist_torch.trainer.autocast", autocast_to_bf16)
 
 
 def pixel_scaling(patch: pytest.MonkeyPatch) -> None:
-    scale = trainer.TorchTrainer._scale
-
-    def scaled(self: trainer.TorchTrainer, pixels: torch.Tensor) -> torch.Tensor:
-        images = scale(self, pixels)
+    def scaled(pixels: torch.Tensor, scaling: Scaling, dtype: torch.dtype) -> torch.Tensor:
+        images = scale(pixels, scaling, dtype)
         images[:, 0, PIXEL[0], PIXEL[1]] *= PIXEL_SCALE
         return images
 
-    patch.setattr(trainer.TorchTrainer, "_scale", scaled)
+    patch.setattr("jobs.mnist_torch.trainer.scale", scaled)

@@ -10,7 +10,6 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from jobs.adapter import RunSpec
-from jobs.mnist_torch import trainer as module
 from jobs.mnist_torch.optimizer import build_optimizer
 from jobs.mnist_torch.trainer import TorchTrainer
 from jobs.recipes import BASIC_CNN, LENET
@@ -18,6 +17,8 @@ from jobs.training.seeding import batches, epoch_order
 from tests.support.digits import small_digits
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from jobs.recipes import Recipe
 
 HOST_METHODS = ("item", "cpu", "numpy", "tolist", "__bool__", "__int__", "__float__", "__index__")
@@ -25,11 +26,11 @@ DATA_DEPENDENT = {"aten::_local_scalar_dense", "aten::nonzero", "aten::masked_se
 """What reads a value back to the host, or has a shape that depends on values."""
 
 
-class _Watch(TorchDispatchMode):
+class _OperationLog(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Notes each operation with its shapes, and fails on one that a graph cannot hold."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.seen: list[tuple[str, list[tuple[int, ...]]]] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -43,11 +44,13 @@ class _Watch(TorchDispatchMode):
 def trainer(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> TorchTrainer:
     """With the parts that it has on a GPU."""
     recipe: Recipe = request.param
-    monkeypatch.setattr(module, "FastCpuDropout", torch.nn.Dropout)
-    monkeypatch.setattr(module, "OneDnnLinear", torch.nn.Linear)
-    monkeypatch.setattr(
-        module, "build_optimizer", lambda spec, weights: build_optimizer(replace(spec, device="gpu"), weights)
-    )
+
+    def build_for_gpu(spec: RunSpec, params: Iterable[torch.nn.Parameter]) -> torch.optim.Optimizer:
+        return build_optimizer(replace(spec, device="gpu"), params)
+
+    monkeypatch.setattr("jobs.mnist_torch.trainer.FastCpuDropout", torch.nn.Dropout)
+    monkeypatch.setattr("jobs.mnist_torch.trainer.OneDnnLinear", torch.nn.Linear)
+    monkeypatch.setattr("jobs.mnist_torch.trainer.build_optimizer", build_for_gpu)
     spec = RunSpec(
         recipe=recipe,
         protocol="matched",
@@ -63,7 +66,7 @@ def trainer(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     return TorchTrainer(spec, small_digits())
 
 
-def _watched(trainer: TorchTrainer, row: int) -> _Watch:
+def _logged_step(trainer: TorchTrainer, row: int) -> _OperationLog:
     """One step, of those of an epoch, that may not ask the host."""
 
     def refuse(*_: object, **__: object) -> None:
@@ -73,9 +76,9 @@ def _watched(trainer: TorchTrainer, row: int) -> _Watch:
     with pytest.MonkeyPatch.context() as patch:
         for name in HOST_METHODS:
             patch.setattr(torch.Tensor, name, refuse)
-        with _Watch() as watch:
+        with (log := _OperationLog()):
             trainer._masked_step(indices[row], counts[row])
-    return watch
+    return log
 
 
 @pytest.fixture
@@ -86,22 +89,22 @@ def warm(trainer: TorchTrainer) -> TorchTrainer:
 
 
 def test_the_step_asks_nothing_of_the_host_and_has_one_shape(warm: TorchTrainer) -> None:
-    full, short = _watched(warm, 0), _watched(warm, -1)
+    full, short = _logged_step(warm, 0), _logged_step(warm, -1)
     assert len(full.seen) > 30
     assert full.seen == short.seen
 
 
 @pytest.mark.parametrize("fault", [torch.Tensor.item, torch.Tensor.cpu, torch.Tensor.nonzero, bool])
 def test_a_step_that_asks_the_host_is_found(fault: Any, warm: TorchTrainer, monkeypatch: pytest.MonkeyPatch) -> None:
-    descend = warm._optimizer_step
+    optimizer_step = warm._optimizer_step
     name = getattr(fault, "__name__", "")
 
     def faulty(losses: torch.Tensor, mean_loss: torch.Tensor) -> None:
-        descend(losses, mean_loss)
+        optimizer_step(losses, mean_loss)
         loss = mean_loss.detach()
         # Looked up now, as a step would.
         bool(loss) if fault is bool else getattr(loss, name)()
 
     monkeypatch.setattr(warm, "_optimizer_step", faulty)
     with pytest.raises(AssertionError, match=r"asks the host|in the step"):
-        _watched(warm, 0)
+        _logged_step(warm, 0)

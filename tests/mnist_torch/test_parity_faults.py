@@ -42,21 +42,23 @@ def _spec(recipe: Recipe, precision: Any) -> RunSpec:
     )
 
 
-def test_one_layer_s_padding_shows_before_the_first_step(digits: ImageDataset, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_padding_of_one_layer_is_found_before_the_first_step(
+    digits: ImageDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
     spec = _spec(BASIC_CNN.without_dropout(), "fp64")
-    straight = record(framework, spec, digits, 2)
-    straight_conv = nn.Conv2d._conv_forward
+    faithful = record(framework, spec, digits, 2)
+    conv_forward: Any = nn.Conv2d._conv_forward
     layers: list[nn.Conv2d] = []
 
-    def lopsided(self: nn.Conv2d, images: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+    def lopsided(self: nn.Conv2d, images: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> Any:
         if self not in layers:
             layers.append(self)
         if layers.index(self) != 1:
-            return straight_conv(self, images, weight, bias)
+            return conv_forward(self, images, weight, bias)
         # The second layer pads two pixels on one side instead of one on both.
         return functional.conv2d(functional.pad(images, (2, 0, 2, 0)), weight, bias)
 
     monkeypatch.setattr(nn.Conv2d, "_conv_forward", lopsided)
-    pair = compare(straight, record(framework, spec, digits, 2))
+    pair = compare(faithful, record(framework, spec, digits, 2))
     assert (pair.outcome, pair.first_step_past_tolerance) == ("differ", 0)
     assert pair.first_quantity_past_tolerance == "first_logits"

@@ -50,7 +50,7 @@ def _with_spec(change: Callable[[RunSpec], RunSpec]) -> Callable[[str, pytest.Mo
     """A fault in what the framework's trainer is told."""
 
     def plant(framework: str, patch: pytest.MonkeyPatch) -> None:
-        module: Framework = import_module(f"{adapter(framework)}.framework")  # type: ignore[assignment]
+        module: Framework = import_module(f"{adapter(framework)}.framework")
         create = module.create_trainer
 
         def create_with_fault(spec: RunSpec, data: ImageDataset) -> Trainer:
@@ -78,7 +78,7 @@ def _dropout_left_on(_: str, patch: pytest.MonkeyPatch) -> None:
 
 
 def _wrong_labels(framework: str, patch: pytest.MonkeyPatch) -> None:
-    module: Framework = import_module(f"{adapter(framework)}.framework")  # type: ignore[assignment]
+    module: Framework = import_module(f"{adapter(framework)}.framework")
     create = module.create_trainer
 
     def create_with_fault(spec: RunSpec, data: ImageDataset) -> Trainer:

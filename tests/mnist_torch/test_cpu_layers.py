@@ -41,6 +41,7 @@ def test_the_gradient_has_the_same_mask() -> None:
     x = torch.ones(64, 33, requires_grad=True)
     dropped = FastCpuDropout(0.7)(x)
     dropped.sum().backward()
+    assert x.grad is not None
     assert torch.equal(x.grad, dropped.detach())
 
 
@@ -51,13 +52,17 @@ def test_the_dense_layer_and_its_gradients_are_torch_s_own() -> None:
     exact = torch.nn.Linear(800, 500).double()
     exact.load_state_dict(layer.state_dict())
     weights = torch.rand(64, 500)
-    found, expected = ([], [])
-    for model, into, dtype in ((layer, found, torch.float32), (exact, expected, torch.float64)):
+
+    def outputs_and_gradients(model: torch.nn.Linear, dtype: torch.dtype) -> list[torch.Tensor | None]:
         inputs = x.detach().to(dtype, copy=True).requires_grad_()
         outputs = model(inputs)
         (outputs * weights.to(dtype)).sum().backward()
-        into += [outputs.detach(), inputs.grad, model.weight.grad, model.bias.grad]
-    for one, other in zip(found, expected, strict=True):
+        return [outputs.detach(), inputs.grad, model.weight.grad, model.bias.grad]
+
+    fast, expected = outputs_and_gradients(layer, torch.float32), outputs_and_gradients(exact, torch.float64)
+    for one, other in zip(fast, expected, strict=True):
+        assert one is not None
+        assert other is not None
         # Products of up to 800 float32 numbers of size 1: rounding grows as the root of their count, at most.
         assert float((one.double() - other).abs().max() / other.abs().max()) < 1e-6
 

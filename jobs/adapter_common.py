@@ -1,0 +1,74 @@
+"""What both adapters do alike, without importing a framework."""
+
+from __future__ import annotations
+
+import time
+from math import inf
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from jobs.adapter import Evaluation
+from jobs.errors import BadInput
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    from jobs.adapter import DeviceKind, RunSpec
+
+AMPERE: Final = (8, 0)
+"""The first compute capability with TF32 and bfloat16 matrix units."""
+EVALUATION_BATCH: Final = 1000
+PEAK_S: Final = 1.0
+"""How long matrix products are timed for the device's peak."""
+MATRIX_SIDE: Final = {"cpu": 2048, "gpu": 4096}
+"""Rows and columns of the matrices that are multiplied for the peak."""
+PRODUCTS: Final = {"cpu": 1, "gpu": 20}
+"""Products from one reading of the clock to the next, so that waiting for a GPU costs little."""
+
+
+def check_precision(spec: RunSpec, compute_capability: tuple[int, int] | None) -> None:
+    """Refuse a precision that the device has no arithmetic for; the capability is ``None`` where it is not known.
+
+    Raises:
+        BadInput: another precision must be chosen.
+    """
+    if spec.precision == "tf32" and spec.device == "cpu":
+        raise BadInput("--precision tf32: only NVIDIA GPUs have it; use fp32 or bf16")
+    if spec.precision in {"tf32", "bf16"} and compute_capability is not None and compute_capability < AMPERE:
+        raise BadInput(f"--precision {spec.precision}: needs compute capability 8.0 or later; use fp32")
+
+
+def evaluate_in_batches(
+    images: NDArray[np.uint8],
+    labels: NDArray[np.uint8],
+    batch_sums: Callable[[NDArray[np.uint8], NDArray[np.int64]], tuple[float, int]],
+    check: Callable[[], None] | None,
+) -> Evaluation:
+    """Add up ``batch_sums``: the sum of a batch's losses, and its number of right answers."""
+    loss, correct, examples = 0.0, 0, 0
+    for start in range(0, len(images), EVALUATION_BATCH):
+        if check is not None:
+            check()
+        target = labels[start : start + EVALUATION_BATCH].astype(np.int64)
+        batch_loss, batch_correct = batch_sums(images[start : start + EVALUATION_BATCH], target)
+        loss += batch_loss
+        correct += batch_correct
+        examples += len(target)
+    return Evaluation(loss=loss / examples, correct=correct, examples=examples)
+
+
+def peak_flop_per_s(multiply: Callable[[int], object], device: DeviceKind) -> float:
+    """The highest speed of matrix products that was reached within ``PEAK_S``.
+
+    ``multiply(n)`` computes n products of two matrices of ``MATRIX_SIDE`` and waits for the device.
+    """
+    times = PRODUCTS[device]
+    multiply(times)
+    fastest_s, end_s = inf, time.perf_counter() + PEAK_S
+    while (begun_s := time.perf_counter()) < end_s:
+        multiply(times)
+        fastest_s = min(fastest_s, time.perf_counter() - begun_s)
+    return 2 * MATRIX_SIDE[device] ** 3 * times / fastest_s

@@ -1,0 +1,101 @@
+"""Warming up, capturing and replaying a step, on a CPU: a stand-in takes the place of CUDA's streams and graphs."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import torch
+
+from jobs.adapter import RunSpec
+from jobs.mnist_torch.cuda_graph import WARM_UP_STEPS, StepGraph
+from jobs.mnist_torch.trainer import TorchTrainer
+from jobs.recipes import BASIC_CNN, LENET
+from jobs.training.seeding import epoch_order, initial_weights
+from tests.support.digits import small_digits
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from jobs.adapter import Execution, TrainingProtocol
+    from jobs.recipes import Recipe
+
+
+def make_trainer(recipe: Recipe, protocol: TrainingProtocol, execution: Execution) -> TorchTrainer:
+    spec = RunSpec(
+        recipe=recipe.without_dropout(),
+        protocol=protocol,
+        seed=1,
+        epochs=1,
+        batch_size=16,
+        learning_rate=recipe.learning_rate,
+        precision="fp64",
+        execution=execution,
+        input="resident",
+        device="cpu",
+    )
+    trainer = TorchTrainer(spec, small_digits(train=72, test=10))
+    trainer.load_weights(initial_weights(recipe, 1))
+    return trainer
+
+
+class StreamStandIn:
+    def wait_stream(self, _: object) -> None:
+        pass
+
+
+@pytest.fixture
+def cuda_stand_in(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Steps run where they are issued, and a replay runs the step that was captured; says what happened."""
+    events: list[str] = []
+    step_at_row: Callable[..., None] = StepGraph._step_at_row
+    graphs: list[tuple[StepGraph, Any]] = []
+    capturing: list[bool] = []
+
+    def issue(self: StepGraph, step: Any) -> None:
+        events.append("captured" if capturing else "ran")
+        if capturing:
+            graphs.append((self, step))
+        else:
+            step_at_row(self, step)
+
+    class Graph:
+        def replay(self) -> None:
+            events.append("replayed")
+            step_at_row(*graphs[-1])
+
+    @contextmanager
+    def capture(_: object) -> Iterator[None]:
+        capturing.append(True)
+        yield
+        capturing.clear()
+
+    monkeypatch.setattr(StepGraph, "_step_at_row", issue)
+    monkeypatch.setattr(torch.cuda, "Stream", StreamStandIn)
+    monkeypatch.setattr(torch.cuda, "current_stream", StreamStandIn)
+    monkeypatch.setattr(torch.cuda, "stream", nullcontext)
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
+    monkeypatch.setattr(torch.cuda, "graph", capture)
+    return events
+
+
+# Not the published form of basic-cnn: torch's own Adam can be captured on a GPU only.
+@pytest.mark.parametrize(
+    ("recipe", "protocol"),
+    [(LENET, "matched"), (LENET, "published"), (BASIC_CNN, "matched")],
+    ids=["lenet-matched", "lenet-published", "basic-cnn-matched"],
+)
+def test_graph_execution_trains_as_eager_steps_do(
+    recipe: Recipe, protocol: TrainingProtocol, cuda_stand_in: list[str]
+) -> None:
+    """The warm-up's steps leave no trace, neither in the weights nor in the optimizer or the loss."""
+    order = epoch_order(1, 1, 72)
+    graph, eager = make_trainer(recipe, protocol, "graph"), make_trainer(recipe, protocol, "eager")
+    losses = [trainer.train_epoch(order, lambda _: None, epoch=1) for trainer in (graph, eager)]
+    assert cuda_stand_in == ["ran"] * WARM_UP_STEPS + ["captured"] + ["replayed"] * 5
+    assert losses[0] == pytest.approx(losses[1], rel=1e-12)
+    expected = eager.weights()
+    for name, array in graph.weights().items():
+        assert np.abs(array - expected[name]).max() <= 1e-10, name
