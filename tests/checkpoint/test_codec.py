@@ -273,7 +273,7 @@ def test_accepted_progress_gives_results_that_a_report_can_hold(
         progress.check(extent_of(spec, DIGITS))
     except ValueError:
         return
-    results = _results(spec, DIGITS, progress, PhaseRecorder(lambda: 0.0), None)
+    results = _results(spec, DIGITS, progress, PhaseRecorder(lambda: 0.0), None, None)
     assert len(results.epochs) == epochs
 
 
