@@ -201,7 +201,7 @@ def holm_correction(p_values: Sequence[float | None]) -> list[Significance | Non
     return corrected
 
 
-def judge(runs: tuple[int, int], ratio: MetricRatio | None, significance: Significance | None) -> VerdictKind:
+def verdict_kind(runs: tuple[int, int], ratio: MetricRatio | None, significance: Significance | None) -> VerdictKind:
     """The verdict on two sides with ``runs`` observations each.
 
     *faster* (or slower: the ratio says which) needs an interval without 1, an effect of 3 %, and a permutation test

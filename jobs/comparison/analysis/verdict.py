@@ -12,9 +12,9 @@ from jobs.comparison.analysis.statistics import (
     RUNS_FOR_A_VERDICT,
     SMALLEST_EFFECT,
     UNSTABLE_SPREAD,
-    judge,
     observed,
     relative_iqr,
+    verdict_kind,
 )
 from jobs.comparison.input.metrics import HEADLINE, Missing
 from jobs.comparison.schema import ExcludedRuns, Suspect, Unstable, Verdict
@@ -98,7 +98,7 @@ def _judge_sides(
         return "one_side_only", None, f"only {only} was run: there is nothing to compare it with"
     below, above = sides
     counts = {framework: len(observed(runs)) for framework, runs in sides.items()}
-    kind = judge((counts[below], counts[above]), ratio, significance)
+    kind = verdict_kind((counts[below], counts[above]), ratio, significance)
     text = _sentence(kind, ratio, counts, significance)
     faster = (above if ratio.ratio > 1 else below) if kind == "faster" and ratio is not None else None
     lost_ratio = {framework: 1 - counts[framework] / len(runs) for framework, runs in sides.items()}
