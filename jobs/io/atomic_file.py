@@ -71,12 +71,7 @@ def pending_file(content: bytes | Iterable[bytes], folder: Path, stem: str) -> I
     _remove_abandoned(folder)
     hidden, descriptor = _create_locked(folder, os.fsdecode(os.fsencode(stem)[:_MAX_STEM_BYTES]))
     try:
-        for piece in [content] if isinstance(content, bytes) else content:
-            rest = memoryview(piece)
-            while rest:
-                rest = rest[os.write(descriptor, rest) :]
-        os.fchmod(descriptor, MODE)
-        os.fsync(descriptor)
+        _write(descriptor, content)
         yield PendingFile(hidden)
     finally:
         os.close(descriptor)
@@ -122,6 +117,15 @@ def _create_locked(folder: Path, stem: str) -> tuple[Path, int]:
         if _lock(descriptor) and os.fstat(descriptor).st_nlink:
             return hidden, descriptor
         os.close(descriptor)
+
+
+def _write(descriptor: int, content: bytes | Iterable[bytes]) -> None:
+    for piece in [content] if isinstance(content, bytes) else content:
+        rest = memoryview(piece)
+        while rest:
+            rest = rest[os.write(descriptor, rest) :]
+    os.fchmod(descriptor, MODE)
+    os.fsync(descriptor)
 
 
 def _lock(descriptor: int) -> bool:

@@ -62,7 +62,7 @@ def test_to_prometheus_of_a_report_is_read_by_the_parser() -> None:
 
 
 def test_to_prometheus_of_a_null_has_no_sample() -> None:
-    found = _read(make_report(gpu=False))
+    found = _read(make_report(gpu=False, changes={"validity": None}))
     assert not any("gpu" in name for name in found)
     assert "mnist_job_valid" not in found
 
