@@ -106,7 +106,7 @@ def test_merge_skipped_file_and_copy_are_reported(matrix: Path, tmp_path: Path) 
     assert note == "note: 1 report found again, by run id and attempt; each run counts once"
 
 
-def test_no_paths_are_refused(tmp_path: Path) -> None:
+def test_merge_without_paths_is_refused(tmp_path: Path) -> None:
     assert_refused(merge(cwd=tmp_path), ExitCode.BAD_INPUT, "nothing to merge")
 
 
