@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from jobs.adapter import Framework, RunSpec, Trainer
     from jobs.comparison.analysis.parity import Trace
-    from jobs.comparison.schema import ParityPair
+    from jobs.comparison.schema_parity import ParityPair
     from jobs.datasets import ImageDataset
     from jobs.recipes import Recipe
 

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from jobs.choices import FrameworkName
     from jobs.comparison.analysis.parity import Trace
-    from jobs.comparison.schema import ParityPair, RoundedQuantity
+    from jobs.comparison.schema_parity import ParityPair, RoundedQuantity
 
 ROOT: Final = Path(__file__).parents[2]
 PYTHON: Final[dict[FrameworkName, Path]] = {

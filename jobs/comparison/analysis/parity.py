@@ -13,7 +13,7 @@ from math import fabs
 from typing import TYPE_CHECKING, Final
 
 from jobs.comparison.analysis.rounding import PRECISION, check_rounding, rounding_text, severity
-from jobs.comparison.schema import ParityPair, ParityQuantity, ParitySetting, TrainingCode
+from jobs.comparison.schema_parity import ParityPair, ParityQuantity, ParitySetting, TrainingCode
 from jobs.comparison.text import pluralize
 from jobs.report.schema import MIN_ROUNDING_STATES
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from jobs.choices import FrameworkName
-    from jobs.comparison.schema import ParityOutcome, QuantityName, RoundingCheck
+    from jobs.comparison.schema_parity import ParityOutcome, QuantityName, RoundingCheck
     from jobs.report.schema import Parity, Report
 
 TOLERANCE: Final = 1e-12

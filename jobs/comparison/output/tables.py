@@ -24,12 +24,11 @@ if TYPE_CHECKING:
         MetricName,
         MetricRatio,
         Node,
-        ParityPair,
-        ParityQuantity,
         RunRow,
         Section,
         SideMetric,
     )
+    from jobs.comparison.schema_parity import ParityPair, ParityQuantity
 
 MAX_VALUES_IN_CELL: Final = 10
 """Nodes or values named in one sentence or cell at most."""

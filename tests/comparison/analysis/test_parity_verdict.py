@@ -13,7 +13,7 @@ from tests.comparison.comparisons import compare as merge
 from tests.support.reports import make_report
 
 if TYPE_CHECKING:
-    from jobs.comparison.schema import SectionParity
+    from jobs.comparison.schema_parity import SectionParity
     from jobs.report import Report
 
 

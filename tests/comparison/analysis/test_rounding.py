@@ -17,7 +17,7 @@ from jobs.comparison.analysis.rounding import (
 from jobs.report.schema import MIN_ROUNDING_STATES, RoundingState
 
 if TYPE_CHECKING:
-    from jobs.comparison.schema import RoundedQuantity, RoundingCheck
+    from jobs.comparison.schema_parity import RoundedQuantity, RoundingCheck
 
 ERRORS = st.floats(min_value=0, max_value=1e6, allow_nan=False)
 QUANTITIES: tuple[RoundedQuantity, ...] = ("loss", "logits", "gradient", "update")
