@@ -8,7 +8,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Final
 
 from jobs import __version__
-from jobs.comparison.analysis.comparability import group
+from jobs.comparison.analysis.comparability import group_comparable
 from jobs.comparison.analysis.fleet import by_node
 from jobs.comparison.analysis.parity_verdict import paired_traces, section_parity
 from jobs.comparison.analysis.regression import gate
@@ -52,7 +52,10 @@ if TYPE_CHECKING:
 
 
 MAX_ROWS_KEPT: Final = 10_000
-"""Rows of one section that are made once and kept, which takes 2 kB each. Of more runs, each reader makes its own."""
+"""Up to this many rows of a section are kept in memory, at 2 kB each; more rows are made each time they are read."""
+
+_COPIED_FIELDS: Final = RunRow.model_fields.keys() - {"gpu_uuids", "metrics", "missing"}
+"""Fields of a row that a run summary has under the same name."""
 
 
 def build(loaded: Loaded, *, allow: Iterable[str] = (), baseline: Loaded | None = None) -> Comparison:
@@ -65,8 +68,8 @@ def build(loaded: Loaded, *, allow: Iterable[str] = (), baseline: Loaded | None 
         NotComparable: the runs differ in their data or, inside a recipe and protocol, in another field.
     """
     allowed = sorted(set(allow))
-    groups = group(loaded.runs, allow=allowed)
-    tests = holm_correction([_p_value(_sides(found)) for found in groups])
+    groups = group_comparable(loaded.runs, allow=allowed)
+    tests = holm_correction([_p_value(_sides(group)) for group in groups])
     parity, unpaired = paired_traces(loaded.runs)
     return Comparison(
         comparison_id=_comparison_id(loaded, baseline, allowed),
@@ -78,7 +81,7 @@ def build(loaded: Loaded, *, allow: Iterable[str] = (), baseline: Loaded | None 
         gate=None
         if baseline is None
         else gate(last_attempts(loaded.runs), last_attempts(baseline.runs), allow=allowed),
-        sections=[_section(found, test, parity) for found, test in zip(groups, tests, strict=True)],
+        sections=[_section(group, test, parity) for group, test in zip(groups, tests, strict=True)],
         parity=parity,
         unpaired_traces=unpaired,
         skipped=[
@@ -101,18 +104,12 @@ def _comparison_id(loaded: Loaded, baseline: Loaded | None, allowed: Sequence[st
 
 
 def _data(runs: Sequence[RunSummary]) -> Data:
-    first = runs[0].dataset
-    return Data(
-        names=sorted({run.dataset.name for run in runs}),
-        sha256=first.sha256,
-        train_examples=first.train_examples,
-        test_examples=first.test_examples,
-    )
+    return Data(names=sorted({run.dataset.name for run in runs}), **runs[0].dataset.model_dump(exclude={"name"}))
 
 
-def _sides(found: Group) -> dict[FrameworkName, list[RunSummary]]:
+def _sides(group: Group) -> dict[FrameworkName, list[RunSummary]]:
     return {
-        framework: list(runs) for framework, runs in groupby(last_attempts(found.runs), key=lambda run: run.framework)
+        framework: list(runs) for framework, runs in groupby(last_attempts(group.runs), key=lambda run: run.framework)
     }
 
 
@@ -120,20 +117,20 @@ def _p_value(sides: Mapping[FrameworkName, Sequence[RunSummary]]) -> float | Non
     return permutation_p(*map(observed, sides.values())) if len(sides) == 2 else None
 
 
-def _section(found: Group, significance: Significance | None, parity: Sequence[ParityPair]) -> Section:
-    sides = _sides(found)
+def _section(group: Group, significance: Significance | None, parity: Sequence[ParityPair]) -> Section:
+    sides = _sides(group)
     ratios = _ratios(sides)
-    rows = LazyList(len(found.runs), lambda index: _row(found.runs[index]))
+    rows = LazyList(len(group.runs), lambda index: _row(group.runs[index]))
     headline = next((ratio for ratio in ratios if ratio.metric == METRICS[0].name), None)
     return Section(
-        recipe=found.recipe,
-        protocol=found.protocol,
+        recipe=group.recipe,
+        protocol=group.protocol,
         verdict=decide_verdict(sides, headline, significance),
-        parity=section_parity(found.recipe, found.protocol, found.runs, parity),
+        parity=section_parity(group.recipe, group.protocol, group.runs, parity),
         sides=[_side(framework, runs) for framework, runs in sides.items()],
         ratios=ratios,
-        held_equal=found.held_equal,
-        differences=found.differences,
+        held_equal=group.held_equal,
+        differences=group.differences,
         runs=rows if len(rows) > MAX_ROWS_KEPT else list(rows),
         warnings=[warning for framework, runs in sides.items() for warning in _warnings(framework, runs)],
     )
@@ -209,22 +206,12 @@ def _epochs(runs: Iterable[RunSummary]) -> list[EpochAccuracy]:
 
 def _row(run: RunSummary) -> RunRow:
     # Its values were validated with the report; validating them again would double the time.
-    return RunRow.model_construct(
-        framework=run.framework,
-        framework_version=run.framework_version,
-        seed=run.seed,
-        run_id=run.run_id,
-        attempt=run.attempt,
-        status=run.status,
-        status_reason=run.status_reason,
-        started_at_utc=run.started_at_utc,
-        node=run.node,
-        gpu_uuids=list(run.gpu_uuids),
-        source=run.source,
-        phases_s=run.phases_s,
-        metrics={name: None if isinstance(value, Missing) else value for name, value in run.measured.items()},
-        missing={name: value.reason for name, value in run.measured.items() if isinstance(value, Missing)},
-    )
+    fields = {name: getattr(run, name) for name in _COPIED_FIELDS} | {
+        "gpu_uuids": list(run.gpu_uuids),
+        "metrics": {name: None if isinstance(value, Missing) else value for name, value in run.measured.items()},
+        "missing": {name: value.reason for name, value in run.measured.items() if isinstance(value, Missing)},
+    }
+    return RunRow.model_construct(**fields)
 
 
 def _warnings(framework: FrameworkName, runs: Iterable[RunSummary]) -> list[RunWarnings]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jobs.checkpoint.validate import validate_arrays
+from jobs.checkpoint.codec import validate_arrays
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

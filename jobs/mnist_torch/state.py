@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import torch
 
-from jobs.checkpoint.validate import validate_arrays
+from jobs.checkpoint.codec import validate_arrays
 from jobs.mnist_torch.optimizer import FusedMatchedAdam, MatchedAdam
 
 if TYPE_CHECKING:

@@ -37,7 +37,7 @@ class Group:
     differences: list[FieldDifference]
 
 
-def group(runs: Sequence[RunSummary], *, allow: Iterable[str] = ()) -> list[Group]:
+def group_comparable(runs: Sequence[RunSummary], *, allow: Iterable[str] = ()) -> list[Group]:
     """Sort ``runs`` into groups of one recipe and protocol, each of which can be compared.
 
     ``allow`` names fields that differ on purpose: they are listed as differences instead of refused.
