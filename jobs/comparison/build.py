@@ -1,4 +1,4 @@
-"""Puts loaded, comparable runs together into one comparison."""
+"""Builds the comparison from loaded runs."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ _COPIED_FIELDS: Final = RunRow.model_fields.keys() - {"gpu_uuids", "metrics", "m
 def build(loaded: Loaded, *, allow: Iterable[str] = (), baseline: Loaded | None = None) -> Comparison:
     """Compare the runs of ``loaded``; ``allow`` names fields that differ on purpose.
 
-    With a ``baseline`` of earlier runs the comparison also says what became of each framework since.
+    With a ``baseline`` of earlier runs the comparison also has a regression gate.
 
     Raises:
         BadInput: ``allow`` names a field that is not compared.
@@ -92,7 +92,7 @@ def build(loaded: Loaded, *, allow: Iterable[str] = (), baseline: Loaded | None 
 
 
 def _comparison_id(loaded: Loaded, baseline: Loaded | None, allowed: Sequence[str]) -> str:
-    """The same reports from the same places, compared alike, give the same id; nothing else does."""
+    """An id of the input: the same reports from the same files, compared with the same options, give the same id."""
     digest = sha256(repr((__version__, allowed, baseline is None)).encode())
     for side in (loaded, baseline):
         if side is not None:
@@ -215,7 +215,7 @@ def _row(run: RunSummary) -> RunRow:
 
 
 def _warnings(framework: FrameworkName, runs: Iterable[RunSummary]) -> list[RunWarnings]:
-    # A run that gives one warning twice still counts once.
+    # A run with the same warning twice counts once.
     given = Counter(warning for run in runs for warning in set(run.warnings))
     return [
         RunWarnings(framework=framework, code=code, message=message, runs=count)

@@ -1,4 +1,4 @@
-"""Decides which runs may be compared, and names every field that forbids it."""
+"""Groups comparable runs, and names every field in which others differ."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def _refuse_different_data(runs: Sequence[RunSummary]) -> None:
 def _check_fields(
     runs: Sequence[RunSummary], protocol: str, allowed: frozenset[str]
 ) -> tuple[dict[str, Value], list[FieldDifference], dict[str, str]]:
-    """What is equal in all ``runs``, the differences that are let pass, and a line for each field that is refused."""
+    """The values equal in all ``runs``, the allowed differences, and a line for each refused field."""
     held_equal: dict[str, Value] = {}
     differences: dict[str, FieldDifference] = {}
     refused: dict[str, str] = {}
@@ -129,7 +129,7 @@ def _check_fields(
 def _by_value(runs: Iterable[RunSummary], values: Iterable[Value]) -> dict[Value, list[RunSummary]]:
     by_value: dict[Value, list[RunSummary]] = defaultdict(list)
     for run, value in zip(runs, values, strict=True):
-        # A run that ended early may not have read its device; a value it does not know is no difference.
+        # A run that ended early may lack values, such as its device's; a missing value is no difference.
         if value is not None or run.status in TRAINED_TO_THE_END:
             by_value[value].append(run)
     return by_value

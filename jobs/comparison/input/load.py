@@ -1,4 +1,4 @@
-"""Reads the reports in files, folders and logs: each run once, and what could not be used is named."""
+"""Loads the reports in files, folders and logs: each run once, with a list of what was skipped."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ STANDARD_INPUT: Final = "-"
 
 @dataclass(frozen=True, kw_only=True)
 class Loaded:
-    """What was read, in an order that does not depend on the input's.
+    """The loaded runs, in an order that does not depend on the input's.
 
     ``copies`` counts reports read besides the one that is kept of each run and attempt; ``ignored`` says which files
     of folders were not read although their names resemble a report's.
@@ -77,7 +77,7 @@ def _run_order(run: RunSummary) -> tuple[str, str, str, int, str, int]:
 def _no_report_text(path: str, skipped: Sequence[Skipped], collection: ReportCollection) -> str:
     text = f"{'standard input' if path == STANDARD_INPUT else repr(_shown(path))} holds no report"
     if skipped:
-        count = sum(one.count for one in skipped)
+        count = sum(item.count for item in skipped)
         text += f" ({count} skipped, the first: {skipped[0].source}: {skipped[0].reason})"
     ignored = collection.ignored_text()
     if ignored:
