@@ -1,4 +1,4 @@
-"""The comparison's tables and lists as plain text. Markdown, the page and the terminal show the same cells."""
+"""The comparison's tables and lists as plain text, for Markdown, the page and the terminal."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from jobs.comparison.schema_parity import ParityPair, ParityQuantity
 
 MAX_VALUES_IN_CELL: Final = 10
-"""Nodes or values named in one sentence or cell at most."""
+"""Maximum nodes or values named in one sentence or cell."""
 
 METRIC_BY_NAME: Final[dict[MetricName, Metric]] = {metric.name: metric for metric in METRICS}
 
@@ -58,7 +58,7 @@ def frameworks(section: Section) -> list[str]:
 
 
 def ratio_heading(section: Section) -> list[str]:
-    """``torch / tensorflow``, in a list that is empty where there is one side only."""
+    """``torch / tensorflow``, in a list that is empty if there is only one side."""
     return [" / ".join(frameworks(section)[::-1])] if len(section.sides) == 2 else []
 
 
@@ -140,7 +140,7 @@ def accuracy_cell(accuracy: EpochAccuracy) -> str:
 
 
 def node_table(section: Section) -> Table:
-    """A row for each node that stands apart from the others of its side."""
+    """A row for each outlier among a side's nodes."""
     rows = [
         [
             side.framework,
@@ -199,7 +199,7 @@ def value_cell(row: RunRow, name: MetricName) -> str:
 
 
 def difference_table(section: Section) -> Table:
-    """A row for each field that differs: each side's values, and why the runs are compared all the same."""
+    """A row for each field that differs: each side's values, and why the difference is allowed."""
     sides = frameworks(section)
     rows = [
         [
@@ -233,7 +233,7 @@ def unmeasured_table(section: Section) -> Table:
 
 
 def gate_table(gate: Gate) -> Table:
-    """A row for each metric of each side: before, now, the change and what would be tolerated."""
+    """A row for each metric of each side: before, now, the change and the tolerance."""
     rows = [
         [
             f"{side.recipe}, {side.protocol}, {side.framework}: {METRIC_BY_NAME[metric.name].heading}",
@@ -283,7 +283,7 @@ def _parity_cells(pair: ParityPair) -> list[str]:
 
 
 def _rounding_cell(pair: ParityPair) -> str:
-    """The error that takes most of its bound, of either framework."""
+    """The rounding error that is largest relative to its bound, of either framework."""
     if not pair.rounding:
         return ABSENT
     check = max(pair.rounding, key=severity)

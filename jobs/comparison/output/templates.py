@@ -31,7 +31,7 @@ def template_environment(
 ) -> Environment:
     """A strict environment; ``finalize`` gets the value of every expression.
 
-    ``paragraph_break`` and the filter ``emphasis`` are what the shared text needs of each format.
+    ``paragraph_break`` and the filter ``emphasis`` are the format's own, used by the shared text.
     """
     environment = Environment(
         loader=PackageLoader("jobs.comparison"),
