@@ -1,4 +1,4 @@
-"""How often a verdict is wrong, on simulated comparisons: ``make error-rates``."""
+"""Measures the rate of wrong verdicts on simulated comparisons: ``make error-rates``."""
 
 from __future__ import annotations
 
