@@ -123,7 +123,7 @@ class Recipe:
         return replace(self, layers=tuple(layers))
 
     def pool_before_relu(self) -> Recipe:
-        """The same function with each max-pool before the ReLU that precedes it, which then has a quarter of the elements.
+        """The same function with each max-pool before the ReLU before it, so that ReLU has a quarter of the elements.
 
         Both are monotone, so the values are equal. The gradients are too: a positive maximum of a window is the same
         element in both orders, and otherwise they are zero.

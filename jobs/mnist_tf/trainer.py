@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from jobs.adapter_common import evaluate_in_batches
 from jobs.mnist_tf.input import stream
-from jobs.mnist_tf.model import build_model, read_weights, scale, to_canonical, write_weights
+from jobs.mnist_tf.model import build_model, scale, to_canonical, write_weights
 from jobs.mnist_tf.numerics import device_for, effective_numerics, set_precision, variable_dtype
 from jobs.mnist_tf.optimizer import build_optimizer
 from jobs.mnist_tf.state import read_state, state_by_name, write_state
@@ -85,7 +85,7 @@ class TensorFlowTrainer:
         return int(tf.config.experimental.get_memory_info("GPU:0")["peak"]) if self._spec.device == "gpu" else None
 
     def weights(self) -> dict[str, NDArray[np.float64]]:
-        return read_weights(self._model, self._spec.recipe)
+        return to_canonical(self._model.trainable_variables, self._spec.recipe)
 
     def load_weights(self, weights: Mapping[str, NDArray[np.float64]]) -> None:
         write_weights(self._model, self._spec.recipe, weights)

@@ -11,7 +11,7 @@ from torch.utils.data import RandomSampler
 from jobs.adapter_common import evaluate_in_batches
 from jobs.mnist_torch.cpu_layers import FastCpuDropout, OneDnnLinear
 from jobs.mnist_torch.cuda_graph import StepGraph
-from jobs.mnist_torch.model import build_model, read_weights, scale, to_canonical, write_weights
+from jobs.mnist_torch.model import build_model, scale, to_canonical, write_weights
 from jobs.mnist_torch.numerics import autocast, device_for, effective_numerics, set_precision, variable_dtype
 from jobs.mnist_torch.optimizer import build_optimizer
 from jobs.mnist_torch.state import gradient_averages, read_state, state_by_name, write_state
@@ -81,7 +81,7 @@ class TorchTrainer:
         return int(torch.cuda.max_memory_allocated(self._device)) if self._device.type == "cuda" else None
 
     def weights(self) -> dict[str, NDArray[np.float64]]:
-        return read_weights(self._model, self._spec.recipe)
+        return to_canonical(self._model.parameters(), self._spec.recipe)
 
     def load_weights(self, weights: Mapping[str, NDArray[np.float64]]) -> None:
         write_weights(self._model, self._spec.recipe, weights)
