@@ -171,17 +171,17 @@ def build_app(program: Program) -> typer.Typer:
         export_dir: Annotated[Path | None, _path("DIR", "Also write the trained weights (safetensors) here.")] = None,
         checkpoint_dir: Annotated[
             Path | None,
-            _path("DIR", "Keep checkpoints here, and go on from the last one if there is one.", "CHECKPOINT_DIR"),
+            _path("DIR", "Keep checkpoints here, and resume from the last one if there is one.", "CHECKPOINT_DIR"),
         ] = None,
         checkpoint_steps: Annotated[
-            int | None, _count(1, 1_000_000, "Every N steps, too. [default: each epoch]", metavar="N")
+            int | None, _count(1, 1_000_000, "Also every N steps. [default: each epoch]", metavar="N")
         ] = None,
         compile_cache: Annotated[
             Path | None,
             _path("DIR", "Keep what --execution compiled compiles here, for the next run.", "COMPILE_CACHE"),
         ] = None,
         telemetry: Annotated[
-            TelemetryMode, typer.Option(help="Where GPU and host are sampled: in a process of its own, or not at all.")
+            TelemetryMode, typer.Option(help="Where GPU and host are sampled: in a process or thread, or not at all.")
         ] = "process",
         sample_ms: Annotated[int, _count(10, 60_000, "Time between two GPU readings.", metavar="MS")] = 100,
         gpm_ms: Annotated[int, _count(100, 60_000, "The same for GPM's, Hopper and later.", metavar="MS")] = 200,

@@ -63,7 +63,7 @@ class RunMonitor:
         try:
             return ThreadSampler(self._options, self._store)
         except RuntimeError as error:
-            # A limit on processes counts threads, too.
+            # A limit on processes also counts threads.
             self._off_reason = f"no sampler could be started ({error})"
             self.warn("telemetry_failed", self._off_reason)
             return Sampler()

@@ -144,7 +144,7 @@ def _by_framework(by_value: RunsByValue) -> dict[str, list[str]]:
 
 
 def _refusal(field: str, by_value: RunsByValue) -> str:
-    """``field: value (framework: file) ≠ value (framework: file)``, the same whatever the order of the runs."""
+    """``field: value (framework: file) ≠ value (framework: file)``, independent of the runs' order."""
     parts: list[str] = []
     for value, runs in by_value.items():
         files: dict[str, set[str]] = defaultdict(set)

@@ -43,8 +43,8 @@ def load(paths: Sequence[str], stdin: BinaryIO, *, leave_out: Iterable[Path] = (
 
     A folder is read recursively for ``*.json`` and ``*.log``, except hidden files and folders; what in it is no
     report is listed in :attr:`Loaded.skipped`, while a file given by name must be one. ``-`` is ``stdin``, read as a
-    log: any line with the report marker counts, whatever precedes the marker. ``leave_out`` names files that this
-    program writes, which are not read from folders.
+    log: any line with the report marker counts, with any text before it. ``leave_out`` names this program's output
+    files, which are not read from folders.
 
     Raises:
         BadInput: a path is missing, unreadable, no report or without any report, or two different reports have the

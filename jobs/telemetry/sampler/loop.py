@@ -139,12 +139,12 @@ class SamplerLoop(threading.Thread):
     def run(self) -> None:
         try:
             self.sample()
-        except Exception as error:  # noqa: BLE001 - a fault of the sampler is reported, and training goes on
+        except Exception as error:  # noqa: BLE001 - an error of the sampler is reported, and training continues
             self._writer.send("failed", error=f"{type(error).__name__}: {error}")
         self.cpu_s = time.thread_time()
 
     def sample(self) -> None:
-        """Read until told to stop."""
+        """Read until a ``stop`` message."""
         raise NotImplementedError
 
     def start_rates(self, **intervals_s: float) -> None:

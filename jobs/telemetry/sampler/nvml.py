@@ -49,7 +49,7 @@ def call(function: Callable[..., Any], *arguments: Any) -> Any:
     """Call the binding.
 
     Raises:
-        NvmlUnavailable: instead of whatever the binding raises.
+        NvmlUnavailable: the binding raised any exception.
     """
     try:
         return function(*arguments)
