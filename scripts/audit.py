@@ -72,7 +72,7 @@ def query_advisories(requirements: Path) -> list[Package] | None:
     pip_audit = shutil.which("pip-audit", path=str(Path(sys.executable).parent)) or shutil.which("pip-audit")
     if pip_audit is None:
         raise AuditFailed("pip-audit is not installed; `make audit` uses the one of .venv, which `make envs` makes")
-    command = [pip_audit, "--requirement", requirements, "--no-deps", "--disable-pip", "--format", "json"]
+    command = [pip_audit, "--requirement", str(requirements), "--no-deps", "--disable-pip", "--format", "json"]
     options = ["--progress-spinner", "off", "--timeout", str(TIMEOUT_S)]
     try:
         done = subprocess.run([*command, *options], capture_output=True, check=False, timeout=MAX_S)

@@ -12,12 +12,16 @@ import tempfile
 import time
 from itertools import product
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 from measurement import ROOT, add_output_option, circumstances, write_results
 
+if TYPE_CHECKING:
+    from jobs.choices import FrameworkName
+
 SAMPLES = 300
-RECIPES = ("lenet", "basic-cnn")
-FRAMEWORKS = ("tensorflow", "torch")
+RECIPES: tuple[Literal["lenet", "basic-cnn"], ...] = ("lenet", "basic-cnn")
+FRAMEWORKS: tuple[FrameworkName, ...] = ("tensorflow", "torch")
 COLUMNS = ("util_percent", "sm_util_percent", "power_w", "memory_used_bytes", "sm_clock_hz", "cpu_percent")
 RUN, NODE, SEED, SPEED = "R0000000R", "N000N", "77777777", "88888.75"
 
@@ -66,7 +70,7 @@ def generate(folder: Path, count: int) -> int:
     return size
 
 
-def template(recipe: str, framework: str, noise: random.Random) -> str:
+def template(recipe: Literal["lenet", "basic-cnn"], framework: FrameworkName, noise: random.Random) -> str:
     """A report with placeholders where runs differ."""
     # The tests' builder makes valid reports.
     sys.path.insert(0, str(ROOT))
@@ -81,8 +85,8 @@ def template(recipe: str, framework: str, noise: random.Random) -> str:
         "values": [[round(noise.uniform(0, 100), 3) for _ in range(SAMPLES)] for _ in COLUMNS],
     }
     report = make_report(
-        recipe=recipe,  # type: ignore[arg-type]
-        framework=framework,  # type: ignore[arg-type]
+        recipe=recipe,
+        framework=framework,
         gpu=True,
         epochs=5,
         run_id=f"bench-{RUN}",

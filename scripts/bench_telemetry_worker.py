@@ -74,4 +74,5 @@ def measure(module: str, recipe_name: str, dataset: str, pairs: int) -> list[dic
 
 
 if __name__ == "__main__":
-    print(json.dumps(measure(*sys.argv[1:4], int(sys.argv[4]))))
+    module, recipe, dataset, pairs = sys.argv[1:]
+    print(json.dumps(measure(module, recipe, dataset, int(pairs))))

@@ -29,13 +29,13 @@ def main() -> int:
         options = ["--recipe", arguments.recipe, "--epochs", str(arguments.epochs), "--dataset", dataset]
         print(f"\n$ {command} train {' '.join(options)}", flush=True)
         # The report's line would be long; the report file says the same.
-        done = subprocess.run(
-            [ROOT / command, "train", *options, "--report-dir", output], stdout=subprocess.DEVNULL, check=False
-        )
+        train: list[str | Path] = [ROOT / command, "train", *options, "--report-dir", output]
+        done = subprocess.run(train, stdout=subprocess.DEVNULL, check=False)
         if done.returncode != 0:
             return done.returncode
     print(flush=True)
-    merge = [sys.executable, ROOT / "scripts" / "merge_reports.py", output, "-o", output / "comparison"]
+    script = ROOT / "scripts" / "merge_reports.py"
+    merge: list[str | Path] = [sys.executable, script, output, "-o", output / "comparison"]
     code = subprocess.run(merge, check=False).returncode
     print(f"\nreports:    {output}\ncomparison: {output / 'comparison' / 'comparison.md'}")
     print(f"took {time.monotonic() - started:.0f} s")

@@ -27,7 +27,8 @@ def console_script(framework: str) -> Path:
 
 def run_job(framework: str, *options: str, report_dir: Path, variables: dict[str, str] | None = None) -> dict[str, Any]:
     """Train with a framework's own program on the CPU and return the report."""
-    command = [console_script(framework), "train", "--device", "cpu", *options, "--report-dir", report_dir]
+    start: list[str | Path] = [console_script(framework), "train", "--device", "cpu"]
+    command = [*start, *options, "--report-dir", report_dir]
     environment = {**os.environ, **(variables or {})}
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
     return read_report(report_dir)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from jobs.comparison.output.write import check_outputs, output_files, write
-from jobs.comparison.text import counted
+from jobs.comparison.text import pluralize
 from jobs.errors import FrameworkMissing, JobError
 from jobs.exit_codes import ExitCode
 from jobs.io.stdio import PipeSafeConsole, escape_control_chars, flush_stdio, open_streams, stdout_error
@@ -84,7 +84,7 @@ def _merge(paths: list[str], output_dir: Path, allow: list[str], baseline_paths:
     *first, last = (escape_control_chars(str(path)) for path in written)
     with _printing() as failure:
         render_terminal(comparison, PipeSafeConsole())
-        typer.echo(f"{counted(len(loaded.runs), 'run')} merged into {', '.join(first)} and {last}")
+        typer.echo(f"{pluralize(len(loaded.runs), 'run')} merged into {', '.join(first)} and {last}")
     if comparison.gate is not None:
         code = GATE_CODES.get(comparison.gate.outcome, ExitCode.DONE)
         if code != ExitCode.DONE:
@@ -125,7 +125,7 @@ def _warn(loaded: Loaded) -> None:
         what = f"{skipped.source}: {skipped.reason}"
         if skipped.lines:
             more = ", …" if skipped.count > len(skipped.lines) else ""
-            what += f" ({counted(skipped.count, 'line')}: {', '.join(map(str, skipped.lines))}{more})"
+            what += f" ({pluralize(skipped.count, 'line')}: {', '.join(map(str, skipped.lines))}{more})"
         _print_error(f"warning: skipped {what}")
     if len(loaded.skipped) > WARNINGS_SHOWN:
         _print_error(f"warning: skipped {len(loaded.skipped) - WARNINGS_SHOWN} more; comparison.json lists all")
@@ -133,7 +133,7 @@ def _warn(loaded: Loaded) -> None:
         _print_error(f"note: {loaded.ignored}")
     if loaded.copies:
         _print_error(
-            f"note: {counted(loaded.copies, 'report')} found again, by run id and attempt; each run counts once"
+            f"note: {pluralize(loaded.copies, 'report')} found again, by run id and attempt; each run counts once"
         )
 
 

@@ -8,6 +8,8 @@ from jobs.phases import Clock, PhaseRecorder
 if TYPE_CHECKING:
     import pytest
 
+    from jobs.report.schema import PhaseName
+
 
 class Hand:
     """A clock moved by hand."""
@@ -23,9 +25,15 @@ def test_phases_follow_each_other_without_a_gap() -> None:
     clock = Hand()
     recorder = PhaseRecorder(clock)
     recorder.enter("startup")
-    for name, epoch, at_s in (("dataset", None, 2.0), ("first_step", 1, 3.0), ("train", 1, 3.5), ("train", 2, 8.0)):
+    later: list[tuple[PhaseName, int | None, float]] = [
+        ("dataset", None, 2.0),
+        ("first_step", 1, 3.0),
+        ("train", 1, 3.5),
+        ("train", 2, 8.0),
+    ]
+    for name, epoch, at_s in later:
         clock.now_s = at_s
-        recorder.enter(name, epoch=epoch)  # type: ignore[arg-type]
+        recorder.enter(name, epoch=epoch)
     clock.now_s = 10.0
     recorder.finish()
     spans = recorder.spans

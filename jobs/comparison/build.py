@@ -29,7 +29,6 @@ from jobs.comparison.schema import (
     Data,
     EpochAccuracy,
     FrameworkResults,
-    LazyList,
     Observation,
     RunRow,
     RunWarnings,
@@ -38,6 +37,7 @@ from jobs.comparison.schema import (
     SkippedInput,
     Unmeasured,
 )
+from jobs.comparison.schema_base import LazyList
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -47,7 +47,8 @@ if TYPE_CHECKING:
     from jobs.comparison.analysis.statistics import Significance
     from jobs.comparison.input.load import Loaded
     from jobs.comparison.input.run_summary import EpochPoint, RunSummary
-    from jobs.comparison.schema import MetricRatio, ParityPair
+    from jobs.comparison.schema import MetricRatio
+    from jobs.comparison.schema_parity import ParityPair
 
 
 MAX_ROWS_KEPT: Final = 10_000

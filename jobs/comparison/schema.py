@@ -4,13 +4,14 @@ Field names carry their SI unit, as in the report. The same reports in any order
 sorted, and nothing says when or where the comparison was made.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Annotated, Any, Final, Generic, Literal, Self, TypeVar, overload
+from typing import Final, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, SerializationInfo, WrapSerializer, WrapValidator
+from pydantic import AwareDatetime
 
 from jobs.choices import FrameworkName
-from jobs.report.schema import PhaseName, Report, Status
+from jobs.comparison.schema_base import OnePerRun, Part
+from jobs.comparison.schema_parity import ParityPair, SectionParity, UnpairedTrace
+from jobs.report.schema import PhaseName, Status
 
 SCHEMA_VERSION: Final = "1.2"
 """Major.minor: a minor adds fields, a major changes the meaning of one."""
@@ -19,65 +20,9 @@ MetricName = Literal[
     "steady_images_per_s", "train_wall_s", "test_accuracy_ratio", "gpu_util_percent", "gpu_power_w", "gpu_energy_j"
 ]
 Why = Literal["framework", "allowed", "environment"]
-QuantityName = Literal["first_logits", "loss", "grad_norm", "weight_norms"]
-RoundedQuantity = Literal["loss", "logits", "gradient", "update"]
-ParityOutcome = Literal["agree", "differ", "rounds_too_coarsely", "initial_weights_differ", "not_judged"]
 VerdictKind = Literal["faster", "equivalent", "inconclusive", "too_few_runs", "single_observation", "one_side_only"]
 GateOutcome = Literal["regression", "incomparable", "improvement", "unchanged"]
 OutlierKind = Literal["slow", "fast", "no_speed"]
-
-
-class Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-Item = TypeVar("Item", bound=Part)
-
-
-class LazyList(Sequence[Item], Generic[Item]):
-    """A list whose items are made when they are read: of a hundred thousand runs, none is in memory for long."""
-
-    def __init__(self, count: int, make: Callable[[int], Item]) -> None:
-        self._indices = range(count)
-        self._make = make
-
-    def __len__(self) -> int:
-        return len(self._indices)
-
-    @overload
-    def __getitem__(self, index: int) -> Item: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Item]: ...
-    def __getitem__(self, index: int | slice) -> Item | list[Item]:
-        if isinstance(index, slice):
-            return [self._make(at) for at in self._indices[index]]
-        return self._make(self._indices[index])
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Sequence) and list(self) == list(other)
-
-    __hash__ = None  # type: ignore[assignment]
-
-
-def _keep_lazy(value: Any, validate: Callable[[Any], Any]) -> Any:
-    return value if isinstance(value, LazyList) else validate(value)
-
-
-def _serialize_lazy(value: Sequence[Any], serialize: Callable[[Any], Any], info: SerializationInfo) -> Any:
-    """An empty list where the context is a list, which gets ``value``: :mod:`.output.write` streams it later."""
-    if info.context is None:
-        return serialize(list(value))
-    info.context.append(value)
-    return []
-
-
-OnePerRun = Annotated[
-    Sequence[Item],
-    WrapValidator(_keep_lazy),
-    # From a function with a return type, pydantic would take the list's JSON Schema.
-    WrapSerializer(lambda value, serialize, info: _serialize_lazy(value, serialize, info)),  # noqa: PLW0108
-]
-"""A list with an item for each run."""
 
 
 class Data(Part):
@@ -245,106 +190,6 @@ class RunRow(Part):
     phases_s: dict[PhaseName, float]
     metrics: dict[MetricName, float | None]
     missing: dict[MetricName, str]
-
-
-class ParityQuantity(Part):
-    """How far one quantity of two traces is apart; steps count from 1, and 0 is before the first.
-
-    ``null`` with a ``reason`` where it could not be compared; ``where`` names the weight furthest apart.
-    """
-
-    name: QuantityName
-    largest_relative_difference: float | None = None
-    at_step: int | None = None
-    where: str | None = None
-    first_step_past_tolerance: int | None = None
-    reason: str | None = None
-
-
-class TrainingCode(Part):
-    """The code that a run trained with. A parity trace says something about a run only where it went through this."""
-
-    framework_version: str
-    package_version: str
-    precision: str
-    execution: str
-    input: str
-    device: str
-
-    @classmethod
-    def of(cls, report: Report) -> Self:
-        """The code that trained the run of ``report``."""
-        return cls(
-            framework_version=report.environment.framework.version,
-            package_version=report.environment.package_version,
-            **report.config.model_dump(include={"precision", "execution", "input", "device"}),
-        )
-
-
-class RoundingCheck(Part):
-    """One quantity of one framework's trace, its precision against float64, over ``states`` states.
-
-    Errors are relative. ``usual_error`` is the lower quartile, so three of four states have at least that error.
-    """
-
-    framework: FrameworkName
-    quantity: RoundedQuantity
-    weight: str | None
-    states: int
-    usual_error: float
-    usual_bound: float
-    largest_error: float
-    largest_bound: float
-    largest_at_step: int
-    within: bool
-
-
-class ParitySetting(Part):
-    """What two traces must share to be paired; parity is to find everything else that differs."""
-
-    recipe: str
-    precision: str
-    seed: int
-    batch_size: int
-    learning_rate: float
-    dataset_sha256: str
-
-
-class ParityPair(ParitySetting):
-    """The traces of one setting in two frameworks; ``reason`` says why they are not judged.
-
-    ``quantities`` compare the frameworks' float64 steps, ``rounding`` each framework's precision with its own float64.
-    """
-
-    runs: dict[FrameworkName, str]
-    traced_code: dict[FrameworkName, TrainingCode]
-    steps: int
-    tolerance_ratio: float | None
-    outcome: ParityOutcome
-    text: str
-    largest_relative_difference: float | None
-    first_step_past_tolerance: int | None
-    first_quantity_past_tolerance: QuantityName | None
-    quantities: list[ParityQuantity]
-    rounding: list[RoundingCheck]
-    reason: str | None
-
-
-class UnpairedTrace(Part):
-    """A parity trace of a setting that no other framework was traced with."""
-
-    framework: FrameworkName
-    run_id: str
-    recipe: str
-    precision: str
-    seed: int
-
-
-class SectionParity(Part):
-    """What the parity traces say about a section's runs."""
-
-    outcome: Literal["agree", "differ", "not_shown", "not_expected"]
-    text: str
 
 
 class Section(Part):

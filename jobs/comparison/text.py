@@ -64,12 +64,12 @@ def number(value: float) -> str:
     return f"{value:,.{decimals}f}"
 
 
-def listed(texts: Sequence[str], limit: int, separator: str = ", ") -> str:
+def join_limited(texts: Sequence[str], limit: int, separator: str = ", ") -> str:
     """The first ``limit`` of ``texts`` joined, and how many more there are."""
     rest = len(texts) - limit
     return separator.join(texts) if rest <= 0 else f"{separator.join(texts[:limit])} and {rest} more"
 
 
-def counted(count: int, noun: str) -> str:
+def pluralize(count: int, noun: str) -> str:
     """``1 run``, ``2 runs``."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

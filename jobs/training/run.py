@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING
 from jobs import datasets
 from jobs.checkpoint.metadata import Attempt, TrainingProgress, extent_of
 from jobs.checkpoint.store import UNFINISHED, CheckpointStore
-from jobs.errors import BadInput, OutOfMemory
+from jobs.errors import BadInput
 from jobs.exit_codes import ExitCode
 from jobs.io.atomic_file import check_writable
-from jobs.io.memory import free_bytes, gib
-from jobs.io.stdio import escape_control_chars
 from jobs.phases import Clock, PhaseRecorder
 from jobs.telemetry import monitor
 from jobs.training.environment import read_environment
+from jobs.training.failure import explain_out_of_memory, failure_reason, is_out_of_memory
 from jobs.training.loop import LoopContext, TrainingEnd, train
 from jobs.training.parity_trace import record_parity
 from jobs.training.publish import publish
@@ -140,7 +139,7 @@ class _Run:
                     self._export(trainer, attempt.run_id)
             except Exception as error:  # noqa: BLE001 - a run that failed is reported before its error goes on
                 failure = self._translate_oom(error)
-                end = TrainingEnd(status="failed", reason=_reason(failure))
+                end = TrainingEnd(status="failed", reason=failure_reason(failure))
                 # The device may be the cause: do not wait for it again.
                 recorder.synchronize = None
             recorder.finish()
@@ -208,7 +207,7 @@ class _Run:
         try:
             return self.framework.matmul_flop_per_s(self.spec), {}
         except Exception as error:
-            if not (isinstance(error, MemoryError) or self.framework.is_out_of_memory(error)):
+            if not is_out_of_memory(error, self.framework):
                 raise
             reason = "not measured: its matrices found too little memory"
             return None, dict.fromkeys(("results.ceiling_flop_per_s", "results.ceiling_share_ratio"), reason)
@@ -267,17 +266,10 @@ class _Run:
 
     def _translate_oom(self, error: Exception) -> Exception:
         """``error``, or what to do about it where memory has run out."""
-        if not (isinstance(error, MemoryError) or self.framework.is_out_of_memory(error)):
+        if not is_out_of_memory(error, self.framework):
             return error
-        used, total = self.monitor.latest().memory_used_bytes, self.facts.memory_total_bytes
-        if self.spec.device == "gpu" and used is not None and total is not None:
-            free = f"{gib(int(total - used))} of the GPU's {gib(total)}"
-        else:
-            free = f"{gib(free_bytes())} of the host's"
-        return OutOfMemory(
-            f"out of memory with batch size {self.spec.batch_size} in {self.spec.precision} ({free} free at the time: "
-            f"{_first_line(error)}); use a smaller --batch-size, end other work on the device, or give the job more"
-        )
+        used_bytes = self.monitor.latest().memory_used_bytes
+        return explain_out_of_memory(error, self.spec, used_bytes, self.facts.memory_total_bytes)
 
     def _export(self, trainer: Trainer, run_id: str) -> None:
         folder = self.request.export_dir
@@ -305,11 +297,3 @@ class _Run:
             self._export(trainer, run_id)
         publish(report, request, self.console, again=True)
         return int(EXIT_CODE_OF_STATUS[report.status])
-
-
-def _reason(error: Exception) -> str:
-    return _first_line(error) if isinstance(error, OutOfMemory) else f"{type(error).__name__}: {_first_line(error)}"
-
-
-def _first_line(error: BaseException) -> str:
-    return escape_control_chars(next(iter(str(error).splitlines()), ""))

@@ -16,7 +16,7 @@ ROOMS = sorted(
 
 
 @pytest.mark.parametrize("package", ROOMS)
-def test_no_framework_is_imported(package: str) -> None:
+def test_imports_framework_free_packages_load_no_framework(package: str) -> None:
     program = (
         "import importlib, pkgutil, sys\n"
         f"import jobs.{package} as package\n"

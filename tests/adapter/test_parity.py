@@ -72,7 +72,7 @@ def record(framework: Framework, spec: RunSpec, digits: ImageDataset, steps: int
     [("eager", "resident"), ("eager", "streamed"), ("graph", "resident"), ("graph", "streamed"),
      ("compiled", "resident")],
 )  # fmt: skip
-def test_a_trace_takes_the_run_s_path_names_it_and_computes_the_same(
+def test_trace_any_path_records_it_and_equals_eager(
     execution: str, input_path: str, spec: Spec, framework: Framework, few_digits: ImageDataset, eager: Parity
 ) -> None:
     if execution == "graph" and framework.versions().name == "torch":
@@ -94,7 +94,7 @@ def test_a_trace_takes_the_run_s_path_names_it_and_computes_the_same(
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_a_coarser_precision_is_traced_beside_float64_on_the_same_path(
+def test_trace_coarser_precision_is_recorded_beside_float64(
     precision: str, spec: Spec, framework: Framework, few_digits: ImageDataset
 ) -> None:
     chosen = spec(precision=precision, batch_size=BATCH)
@@ -119,7 +119,7 @@ def test_a_coarser_precision_is_traced_beside_float64_on_the_same_path(
     assert alone.rounding is None
 
 
-def test_steps_taken_one_by_one_are_the_epoch(
+def test_trainer_single_steps_equal_the_epoch(
     spec: Spec, matched_trainer: Callable[[RunSpec], Trainer], digits: ImageDataset
 ) -> None:
     chosen = spec(precision="fp64")
@@ -139,7 +139,7 @@ def test_steps_taken_one_by_one_are_the_epoch(
         assert np.abs(stepped.weights()[name] - array).max() <= 1e-12
 
 
-def test_the_gradient_s_norm_is_that_of_the_loss(
+def test_gradient_norm_equals_finite_differences_of_the_loss(
     spec: Spec, framework: Framework, matched_trainer: Callable[[RunSpec], Trainer], digits: ImageDataset
 ) -> None:
     """By central differences of the loss along the gradient itself, which the weights after an SGD step tell."""

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from jobs.adapter import Framework, RunSpec, Trainer
     from jobs.comparison.analysis.parity import Trace
-    from jobs.comparison.schema import ParityPair
+    from jobs.comparison.schema_parity import ParityPair
     from jobs.datasets import ImageDataset
     from jobs.recipes import Recipe
 
@@ -97,13 +97,13 @@ def named(names: Any) -> list[Any]:
     return [pytest.param(fault, id=fault.name) for fault in FAULTS if fault.name in names]
 
 
-def test_every_fault_is_tried() -> None:
+def test_faults_every_one_has_a_case() -> None:
     assert len(FAULTS) == 11
     assert {fault.name for fault in FAULTS} == FIRST_SHOWN_IN_FLOAT64.keys() | SHOWN_BY_ROUNDING.keys()
 
 
 @pytest.mark.parametrize("fault", named(FIRST_SHOWN_IN_FLOAT64))
-def test_a_fault_of_the_mathematics_is_found_at_its_first_step(
+def test_compare_mathematical_fault_is_found_at_its_first_step(
     fault: Fault, trace: Record, faithful: Record, framework: Framework, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe = recipe_for(fault)
@@ -114,7 +114,7 @@ def test_a_fault_of_the_mathematics_is_found_at_its_first_step(
 
 
 @pytest.mark.parametrize("fault", named(SHOWN_BY_ROUNDING))
-def test_a_fault_of_precision_is_found_by_rounding_alone(
+def test_compare_precision_fault_is_found_by_rounding_only(
     fault: Fault, trace: Record, faithful: Record, framework: Framework, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe = recipe_for(fault)
@@ -131,19 +131,19 @@ def test_a_fault_of_precision_is_found_by_rounding_alone(
 
 
 @pytest.mark.parametrize("recipe", [LENET, BASIC_CNN], ids=["lenet", "basic-cnn"])
-def test_a_second_run_agrees_to_the_last_step(recipe: Recipe, trace: Record, faithful: Record) -> None:
+def test_compare_second_run_agrees_in_all_steps(recipe: Recipe, trace: Record, faithful: Record) -> None:
     pair = compare(faithful(recipe), trace(recipe))
     assert (pair.outcome, past(pair), pair.steps) == ("agree", (None, None), STEPS)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_a_second_run_of_a_coarser_precision_agrees(precision: str, trace: Record, faithful: Record) -> None:
+def test_compare_second_run_in_coarser_precision_agrees(precision: str, trace: Record, faithful: Record) -> None:
     pair = compare(faithful(LENET, precision), trace(LENET, precision))
     assert pair.outcome == "agree", pair.text
     assert {check.states for check in pair.rounding} == {ROUNDING_STEPS}
 
 
-def test_the_framework_s_own_adam_is_not_the_matched_one(
+def test_adam_of_the_framework_differs_from_the_matched_one(
     spec: Callable[..., RunSpec], matched_trainer: Callable[[RunSpec], Trainer], digits: ImageDataset
 ) -> None:
     """In torch ε stands inside the corrected root; in Keras β and the learning rate pass through float32."""
@@ -157,7 +157,7 @@ def test_the_framework_s_own_adam_is_not_the_matched_one(
     assert 1e-9 < min(steps.values()) <= max(steps.values()) < 0.5
 
 
-def test_a_shuffled_batch_is_named(trace: Record, faithful: Record, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compare_shuffled_batch_is_named(trace: Record, faithful: Record, monkeypatch: pytest.MonkeyPatch) -> None:
     straight = faithful(LENET)
 
     def shuffled(seed: int, epoch: int, examples: int) -> Any:
@@ -171,7 +171,7 @@ def test_a_shuffled_batch_is_named(trace: Record, faithful: Record, monkeypatch:
     assert (pair.outcome, past(pair)) == ("differ", (3, "loss"))
 
 
-def test_the_order_inside_a_batch_means_nothing(
+def test_compare_another_order_inside_a_batch_agrees(
     trace: Record, faithful: Record, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     straight = faithful(LENET)
@@ -185,7 +185,7 @@ def test_the_order_inside_a_batch_means_nothing(
     assert compare(straight, trace(LENET)).outcome == "agree"
 
 
-def test_other_initial_weights_are_named_as_such(
+def test_compare_other_initial_weights_are_named(
     trace: Record, faithful: Record, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     straight = faithful(LENET)

@@ -22,7 +22,7 @@ TIMES = 20
 
 
 @pytest.mark.parametrize("recipe", [LENET, BASIC_CNN], ids=["lenet", "basic-cnn"])
-def test_products_of_each_layer_are_computed_and_below_the_peak(
+def test_layer_products_each_layer_are_below_the_peak(
     recipe: Recipe, program: Program, framework: Framework, spec: Callable[..., RunSpec]
 ) -> None:
     peak_flops = import_module(module_of(program).replace(".cli", ".peak_flops"))
@@ -40,15 +40,13 @@ def test_products_of_each_layer_are_computed_and_below_the_peak(
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp64"])
-def test_peak_is_measured_in_every_precision(
-    precision: str, framework: Framework, spec: Callable[..., RunSpec]
-) -> None:
+def test_peak_every_precision_is_measured(precision: str, framework: Framework, spec: Callable[..., RunSpec]) -> None:
     # Any processor multiplies faster than this; a wrong count of operations or products would be far outside.
     assert 1e8 < framework.matmul_flop_per_s(spec(precision=precision)) < 1e14
 
 
 @pytest.mark.parametrize("protocol", ["matched", "published"])
-def test_peak_measured_before_training_changes_no_bit(
+def test_peak_measured_before_training_keeps_the_same_losses(
     protocol: str, framework: Framework, spec: Callable[..., RunSpec], digits: ImageDataset
 ) -> None:
     """Dropout, initial weights and shuffle draw from the framework's generator, also in the middle of training."""

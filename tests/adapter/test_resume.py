@@ -55,7 +55,7 @@ INTERRUPTED_RUNS = [
 
 
 @pytest.mark.parametrize(("recipe", "protocol", "input_path", "left_after"), INTERRUPTED_RUNS)
-def test_the_rest_is_the_same_to_the_last_bit(
+def test_resume_at_any_step_gives_the_same_bits(
     recipe: Recipe,
     protocol: str,
     input_path: str,
@@ -88,7 +88,7 @@ def test_the_rest_is_the_same_to_the_last_bit(
         assert np.array_equal(resumed.state()[name], array), name
 
 
-def test_a_state_comes_back_as_it_went_in(spec: Spec, framework: Framework, digits: ImageDataset) -> None:
+def test_state_loaded_and_read_is_equal(spec: Spec, framework: Framework, digits: ImageDataset) -> None:
     chosen = spec(recipe=BASIC_CNN)
     first, second = (framework.create_trainer(chosen, digits) for _ in range(2))
     _train(first, chosen, epoch=1)
@@ -100,7 +100,7 @@ def test_a_state_comes_back_as_it_went_in(spec: Spec, framework: Framework, digi
 
 
 @pytest.mark.parametrize("name", ["order", "random/cpu"])
-def test_values_that_torch_could_not_go_on_from_are_refused_and_change_nothing(
+def test_load_state_unusable_values_are_refused_without_a_change(
     name: str, spec: Spec, framework: Framework, digits: ImageDataset
 ) -> None:
     if framework.versions().name != "torch":
@@ -118,7 +118,7 @@ def test_values_that_torch_could_not_go_on_from_are_refused_and_change_nothing(
 
 
 @pytest.mark.parametrize("fault", ["missing", "another shape", "another type", "too many"])
-def test_what_is_no_state_of_it_is_refused_and_changes_nothing(
+def test_load_state_wrong_content_is_refused_without_a_change(
     fault: str, spec: Spec, framework: Framework, digits: ImageDataset
 ) -> None:
     chosen = spec(recipe=BASIC_CNN)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @pytest.mark.parametrize("mebibytes", [400, 1000])
-def test_too_little_memory_to_load_the_framework_is_out_of_memory(
+def test_start_too_little_memory_for_the_framework_is_out_of_memory(
     program: Program, tmp_path: Path, mebibytes: int
 ) -> None:
     def limit() -> None:
@@ -34,7 +34,7 @@ def test_too_little_memory_to_load_the_framework_is_out_of_memory(
     assert "ulimit -v" in line
 
 
-def test_a_working_folder_that_was_deleted_stops_no_run(program: Program, folder: Path, tmp_path: Path) -> None:
+def test_start_deleted_working_folder_completes(program: Program, folder: Path, tmp_path: Path) -> None:
     gone = tmp_path / "gone"
     gone.mkdir()
     options = ("--epochs", "1", "--dataset", str(folder), "--report-dir", str(tmp_path / "reports"))

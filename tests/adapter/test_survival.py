@@ -85,7 +85,7 @@ def _options(recipe: str, name: str) -> list[str]:
 
 # Its optimizer and its dropout have a state; lenet is killed in `make torture`.
 @pytest.mark.parametrize("recipe", ["lenet", "basic-cnn"] if TORTURE else ["basic-cnn"])
-def test_killed_at_any_step_it_ends_with_the_same_bits(
+def test_train_killed_at_any_step_resumes_to_the_same_bits(
     recipe: str, program: Program, run: Callable[..., Run], tmp_path: Path
 ) -> None:
     whole = run(command_of(program, *_options(recipe, "whole")))
@@ -114,7 +114,7 @@ def test_killed_at_any_step_it_ends_with_the_same_bits(
         assert report.results.train_wall_s == pytest.approx(sum(one.wall_s for one in report.results.epochs), rel=1e-9)
 
 
-def test_sigterm_leaves_a_checkpoint_from_which_the_run_goes_on(
+def test_train_sigterm_leaves_a_checkpoint_to_resume_from(
     program: Program, run: Callable[..., Run], folder: Path, tmp_path: Path
 ) -> None:
     options = ["train", "--epochs", "40", "--telemetry", "off", "--checkpoint-dir", "checkpoints", "--device", "cpu"]
@@ -150,7 +150,7 @@ def test_sigterm_leaves_a_checkpoint_from_which_the_run_goes_on(
 
 
 @needs_root
-def test_sigterm_as_process_one_at_any_moment(
+def test_train_sigterm_as_process_1_at_any_moment_ends_cleanly(
     program: Program, folder: Path, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
     draw = random.Random(program.name)  # noqa: S311 - moments, not secrets
@@ -180,7 +180,9 @@ def test_sigterm_as_process_one_at_any_moment(
     assert slowest_s <= rounds(30, 5)
 
 
-def test_two_at_once_both_report(program: Program, folder: Path, tmp_path: Path) -> None:
+def test_train_two_processes_on_one_checkpoint_folder_both_report(
+    program: Program, folder: Path, tmp_path: Path
+) -> None:
     options = ["train", "--epochs", "2", "--checkpoint-dir", "checkpoints", "--checkpoint-steps", "1"]
     command = command_of(program, *options, "--telemetry", "off", "--dataset", str(folder))
     # A run that both go on from, so that both have its id.
@@ -208,7 +210,7 @@ def test_two_at_once_both_report(program: Program, folder: Path, tmp_path: Path)
 
 
 @once
-def test_a_finished_run_gives_again_whatever_got_lost(
+def test_train_finished_run_writes_lost_outputs_again(
     program: Program, run: Callable[..., Run], tmp_path: Path
 ) -> None:
     command = command_of(
@@ -237,7 +239,7 @@ def test_a_finished_run_gives_again_whatever_got_lost(
 
 @once
 @pytest.mark.parametrize("stream", ["stdout", "stderr"])
-def test_a_log_that_cannot_be_written_costs_only_the_log(
+def test_train_unwritable_log_still_completes(
     stream: str, program: Program, run: Callable[..., Run], tmp_path: Path
 ) -> None:
     options = ["train", "--trials", "2", "--epochs", "1", "--telemetry", "off", "--metrics-textfile", "m.prom"]
@@ -250,7 +252,7 @@ def test_a_log_that_cannot_be_written_costs_only_the_log(
 
 
 @once
-def test_a_reader_that_leaves_does_not_end_the_run(program: Program, folder: Path, tmp_path: Path) -> None:
+def test_train_closed_stderr_pipe_still_completes(program: Program, folder: Path, tmp_path: Path) -> None:
     command = command_of(program, "train", "--epochs", "2", "--telemetry", "off", "--dataset", str(folder))
     with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL) as process:
         wait_for(process, b"on cpu")
@@ -261,7 +263,9 @@ def test_a_reader_that_leaves_does_not_end_the_run(program: Program, folder: Pat
 
 
 @once
-def test_trials_are_kept_apart_and_each_is_done_once(program: Program, run: Callable[..., Run], tmp_path: Path) -> None:
+def test_trials_with_checkpoints_are_separate_and_run_once(
+    program: Program, run: Callable[..., Run], tmp_path: Path
+) -> None:
     options = ["train", "--trials", "2", "--seed", "5", "--epochs", "1", "--checkpoint-dir", "checkpoints"]
     first = run(command_of(program, *options, "--telemetry", "off"))
     assert first.returncode == ExitCode.DONE, first.stderr
@@ -273,7 +277,7 @@ def test_trials_are_kept_apart_and_each_is_done_once(program: Program, run: Call
 
 
 @once
-def test_another_configuration_is_refused(program: Program, run: Callable[..., Run], tmp_path: Path) -> None:
+def test_resume_another_configuration_is_refused(program: Program, run: Callable[..., Run], tmp_path: Path) -> None:
     options = ["--checkpoint-dir", "checkpoints", "--checkpoint-steps", "2", "--telemetry", "off"]
     killed = run(killed_command_of(program, 2, 5, "train", "--epochs", "3", *options))
     assert killed.returncode == -signal.SIGKILL
@@ -295,7 +299,7 @@ class _Trap:
 
 
 @once
-def test_checkpoint_of_unknown_origin_is_refused_by_name_and_never_executed(
+def test_resume_checkpoint_of_unknown_origin_is_refused_and_never_executed(
     program: Program, run: Callable[..., Run], tmp_path: Path
 ) -> None:
     checkpoints = tmp_path / "checkpoints"
@@ -323,7 +327,7 @@ def test_checkpoint_of_unknown_origin_is_refused_by_name_and_never_executed(
 
 
 @once
-def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(
+def test_resume_damaged_checkpoint_is_named_and_the_previous_is_used(
     program: Program, run: Callable[..., Run], tmp_path: Path
 ) -> None:
     options = ["train", "--epochs", "2", "--checkpoint-dir", "checkpoints", "--checkpoint-steps", "2"]
@@ -365,7 +369,7 @@ BAD_PLACES = [
 @once
 @needs_root
 @pytest.mark.parametrize(("place", "option"), BAD_PLACES)
-def test_a_bad_place_is_one_line_and_a_code(
+def test_train_unusable_output_path_is_one_line_and_an_exit_code(
     place: str, option: str, program: Program, run: Callable[..., Run], tmp_path: Path
 ) -> None:
     (tmp_path / "place").mkdir()
@@ -381,7 +385,7 @@ def test_a_bad_place_is_one_line_and_a_code(
 
 @once
 @needs_root
-def test_a_checkpoint_that_finds_no_room_costs_the_run_nothing_else(
+def test_train_checkpoint_without_disk_space_still_completes(
     program: Program, run: Callable[..., Run], tmp_path: Path
 ) -> None:
     (tmp_path / "place").mkdir()
@@ -394,7 +398,9 @@ def test_a_checkpoint_that_finds_no_room_costs_the_run_nothing_else(
 
 
 @needs_root
-def test_no_shared_memory_and_no_home(program: Program, run: Callable[..., Run], tmp_path: Path) -> None:
+def test_train_without_shared_memory_and_home_completes(
+    program: Program, run: Callable[..., Run], tmp_path: Path
+) -> None:
     command = command_of(program, "train", "--epochs", "1", "--input", "streamed", "--execution", "eager")
     bare = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
     done = run(_in_a_namespace("umount -l /dev/shm", command), env=bare)
@@ -402,7 +408,7 @@ def test_no_shared_memory_and_no_home(program: Program, run: Callable[..., Run],
     assert _only(tmp_path / "reports").status == "completed"
 
 
-def test_out_of_memory_names_batch_size_and_what_was_free(program: Program, tmp_path: Path) -> None:
+def test_out_of_memory_host_names_batch_size_and_free_memory(program: Program, tmp_path: Path) -> None:
     big = ["--recipe", "basic-cnn", "--execution", "eager", "--batch-size", "60000", "--dataset", "synthetic"]
     # A limit on the address space, set when the framework is loaded, stands for a host that has no more.
     program_text = (

@@ -54,7 +54,7 @@ def _error_line(done: Done) -> str:
 
 
 @once
-def test_bytes_that_are_no_utf_8_lose_no_training(
+def test_train_names_not_in_utf_8_completes(
     run: Callable[..., Done], folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     odd = os.fsdecode(b"caf\xe9\x1b[31m")
@@ -80,7 +80,7 @@ def test_bytes_that_are_no_utf_8_lose_no_training(
 
 
 @once
-def test_closed_streams_cost_a_run_nothing(program: Program, folder: Path, tmp_path: Path) -> None:
+def test_train_closed_streams_completes(program: Program, folder: Path, tmp_path: Path) -> None:
     command = _command(program, folder, "train", "--epochs", "1")
     closing = ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *command]
     assert subprocess.run(closing, cwd=tmp_path, check=False).returncode == ExitCode.DONE
@@ -88,7 +88,7 @@ def test_closed_streams_cost_a_run_nothing(program: Program, folder: Path, tmp_p
     assert report.status == "completed"
 
 
-def test_a_run_reports_itself_whole(run: Callable[..., Done], tmp_path: Path, program: Program) -> None:
+def test_train_report_is_complete(run: Callable[..., Done], tmp_path: Path, program: Program) -> None:
     done = run("train", "--epochs", "2", "--device", "cpu", "--seed", "7")
     assert done.returncode == ExitCode.DONE, done.stderr
     (report,) = _reports(tmp_path / "reports")
@@ -134,7 +134,7 @@ def test_measure_peak_fills_the_ceiling_outside_every_phase(run: Callable[..., D
     assert [phase.name for phase in report.phases][:4] == ["startup", "dataset", "build", "first_step"]
 
 
-def test_peak_is_null_with_a_reason_by_default_on_a_cpu(run: Callable[..., Done], tmp_path: Path) -> None:
+def test_peak_on_a_cpu_by_default_is_null_with_a_reason(run: Callable[..., Done], tmp_path: Path) -> None:
     done = run("train", "--epochs", "1", "--device", "cpu")
     assert done.returncode == ExitCode.DONE, done.stderr
     (report,) = _reports(tmp_path / "reports")
@@ -143,7 +143,7 @@ def test_peak_is_null_with_a_reason_by_default_on_a_cpu(run: Callable[..., Done]
         assert report.null_reasons[f"results.{field}"] == "not measured: use --measure-peak"
 
 
-def test_the_report_is_also_one_marked_line_on_standard_output(run: Callable[..., Done], tmp_path: Path) -> None:
+def test_train_standard_output_is_the_report_in_one_line(run: Callable[..., Done], tmp_path: Path) -> None:
     done = run("train", "--epochs", "1", "--device", "cpu")
     (line,) = done.stdout.splitlines()
     assert line.startswith(LINE_MARKER)
@@ -155,7 +155,7 @@ def test_the_report_is_also_one_marked_line_on_standard_output(run: Callable[...
 
 
 @once
-def test_trials_are_runs_of_their_own_with_seeds_one_apart(run: Callable[..., Done], tmp_path: Path) -> None:
+def test_trials_have_own_reports_and_consecutive_seeds(run: Callable[..., Done], tmp_path: Path) -> None:
     done = run("train", "--epochs", "1", "--trials", "3", "--seed", "5", "--report-dir", str(tmp_path / "trials"))
     assert done.returncode == 0, done.stderr
     reports = _reports(tmp_path / "trials")
@@ -166,7 +166,9 @@ def test_trials_are_runs_of_their_own_with_seeds_one_apart(run: Callable[..., Do
         assert report.started_at_utc < report.finished_at_utc
 
 
-def test_the_published_protocol_streams_and_uses_the_framework_s_own(run: Callable[..., Done], tmp_path: Path) -> None:
+def test_train_published_protocol_uses_streamed_input_and_framework_defaults(
+    run: Callable[..., Done], tmp_path: Path
+) -> None:
     done = run("train", "--protocol", "published", "--epochs", "1")
     assert done.returncode == 0, done.stderr
     (report,) = _reports(tmp_path / "reports")
@@ -175,7 +177,7 @@ def test_the_published_protocol_streams_and_uses_the_framework_s_own(run: Callab
     assert report.unexplained_nulls() == []
 
 
-def test_exported_weights_evaluate_to_the_report_s_numbers(run: Callable[..., Done], tmp_path: Path) -> None:
+def test_export_weights_evaluate_to_the_reported_accuracy(run: Callable[..., Done], tmp_path: Path) -> None:
     assert run("train", "--epochs", "1", "--export-dir", "weights").returncode == 0
     (report,) = _reports(tmp_path / "reports")
     assert report.phases[-1].name == "export"
@@ -188,7 +190,7 @@ def test_exported_weights_evaluate_to_the_report_s_numbers(run: Callable[..., Do
     assert float(words[5]) == pytest.approx(report.results.test_accuracy_ratio, abs=1e-4)
 
 
-def test_parity_alone_trains_nothing(run: Callable[..., Done], tmp_path: Path) -> None:
+def test_parity_with_zero_epochs_trains_nothing(run: Callable[..., Done], tmp_path: Path) -> None:
     done = run("train", "--recipe", "basic-cnn", "--parity-steps", "3", "--epochs", "0", "--precision", "fp64")
     assert done.returncode == 0, done.stderr
     (report,) = _reports(tmp_path / "reports")
@@ -199,9 +201,7 @@ def test_parity_alone_trains_nothing(run: Callable[..., Done], tmp_path: Path) -
     assert report.unexplained_nulls() == []
 
 
-def test_too_few_parity_steps_for_the_precision_are_refused_before_anything(
-    run: Callable[..., Done], tmp_path: Path
-) -> None:
+def test_parity_too_few_steps_are_refused_before_training(run: Callable[..., Done], tmp_path: Path) -> None:
     done = run("train", "--parity-steps", "3", "--precision", "fp32", "--epochs", "1")
     assert done.returncode == ExitCode.BAD_INPUT
     assert done.stderr == (
@@ -211,7 +211,7 @@ def test_too_few_parity_steps_for_the_precision_are_refused_before_anything(
     assert not (tmp_path / "reports").exists()
 
 
-def test_a_report_names_the_path_that_was_traced(run: Callable[..., Done], tmp_path: Path) -> None:
+def test_parity_report_names_the_traced_path(run: Callable[..., Done], tmp_path: Path) -> None:
     done = run("train", "--parity-steps", "8", "--epochs", "1", "--input", "streamed", "--execution", "eager")
     assert done.returncode == 0, done.stderr
     (report,) = _reports(tmp_path / "reports")
@@ -227,7 +227,7 @@ def test_a_report_names_the_path_that_was_traced(run: Callable[..., Done], tmp_p
     assert report.unexplained_nulls() == []
 
 
-def test_divergence_is_a_status_and_a_code(run: Callable[..., Done], tmp_path: Path) -> None:
+def test_train_diverged_has_its_status_and_exit_code(run: Callable[..., Done], tmp_path: Path) -> None:
     done = run("train", "--learning-rate", "1e6", "--epochs", "3")
     assert done.returncode == ExitCode.DIVERGED
     (report,) = _reports(tmp_path / "reports")
@@ -238,7 +238,7 @@ def test_divergence_is_a_status_and_a_code(run: Callable[..., Done], tmp_path: P
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_signal_ends_the_run_with_a_report(
+def test_train_signal_ends_with_a_report(
     number: signal.Signals, code: int, program: Program, folder: Path, tmp_path: Path
 ) -> None:
     command = _command(program, folder, "train", "--epochs", "100000")
@@ -256,14 +256,14 @@ def test_a_signal_ends_the_run_with_a_report(
     assert report.unexplained_nulls() == []
 
 
-def test_a_gpu_that_is_not_there_is_one_line(run: Callable[..., Done], tmp_path: Path) -> None:
+def test_train_missing_gpu_is_one_error_line(run: Callable[..., Done], tmp_path: Path) -> None:
     done = run("train", "--device", "gpu")
     assert done.returncode == ExitCode.NO_USABLE_GPU
     assert "use --device cpu" in _error_line(done)
     assert _reports(tmp_path / "reports") == []
 
 
-def test_precision_the_device_has_not_is_one_line(run: Callable[..., Done]) -> None:
+def test_train_unsupported_precision_is_one_error_line(run: Callable[..., Done]) -> None:
     done = run("train", "--device", "cpu", "--precision", "tf32")
     assert done.returncode == ExitCode.BAD_INPUT
     assert "only NVIDIA GPUs have it" in _error_line(done)
@@ -271,7 +271,9 @@ def test_precision_the_device_has_not_is_one_line(run: Callable[..., Done]) -> N
 
 @once
 @pytest.mark.parametrize("damage", ["truncated", "missing"])
-def test_a_damaged_data_folder_is_one_line(damage: str, run: Callable[..., Done], folder: Path, tmp_path: Path) -> None:
+def test_train_damaged_data_folder_is_one_error_line(
+    damage: str, run: Callable[..., Done], folder: Path, tmp_path: Path
+) -> None:
     copy = tmp_path / "copy"
     copy.mkdir()
     for path in folder.iterdir():
@@ -287,7 +289,7 @@ def test_a_damaged_data_folder_is_one_line(damage: str, run: Callable[..., Done]
 
 
 @once
-def test_a_report_that_cannot_be_written_is_still_printed(program: Program, folder: Path, tmp_path: Path) -> None:
+def test_train_unwritable_report_is_still_printed(program: Program, folder: Path, tmp_path: Path) -> None:
     command = _command(program, folder, "train", "--epochs", "100000")
     with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         wait_for(process, b"epoch 1/")
@@ -303,7 +305,7 @@ def test_a_report_that_cannot_be_written_is_still_printed(program: Program, fold
     assert report.status == "interrupted"
 
 
-def test_doctor_finds_this_place_fit(run: Callable[..., Done], program: Program) -> None:
+def test_doctor_on_a_cpu_reports_ok(run: Callable[..., Done], program: Program) -> None:
     done = run("doctor", "--device", "cpu")
     assert done.returncode == ExitCode.DONE, done.stdout
     states = {line.split()[1].rstrip(":"): line.split()[0] for line in done.stdout.splitlines()}
@@ -312,7 +314,7 @@ def test_doctor_finds_this_place_fit(run: Callable[..., Done], program: Program)
 
 
 @once
-def test_dataset_says_what_the_data_is(run: Callable[..., Done]) -> None:
+def test_dataset_command_describes_the_data(run: Callable[..., Done]) -> None:
     done = run("dataset")
     assert done.returncode == 0
     assert done.stdout.startswith("idx:bars  sha256 ")
@@ -320,7 +322,7 @@ def test_dataset_says_what_the_data_is(run: Callable[..., Done]) -> None:
 
 
 @once
-def test_the_written_report_is_plain_json_for_anyone(run: Callable[..., Done], tmp_path: Path) -> None:
+def test_report_file_is_standard_json(run: Callable[..., Done], tmp_path: Path) -> None:
     run("train", "--epochs", "1")
     (path,) = (tmp_path / "reports").glob("*.json")
     document = json.loads(path.read_text(encoding="utf-8"), parse_constant=pytest.fail)

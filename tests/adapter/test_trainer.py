@@ -31,12 +31,12 @@ def train_one_epoch(trainer: Trainer, spec: RunSpec, digits: ImageDataset) -> tu
 
 
 @RECIPES
-def test_parameter_count(recipe: Recipe, spec: Spec, matched_trainer: Make) -> None:
+def test_parameter_count_equals_the_recipe(recipe: Recipe, spec: Spec, matched_trainer: Make) -> None:
     assert matched_trainer(spec(recipe=recipe)).parameter_count == recipe.parameter_count
 
 
 @RECIPES
-def test_weights_come_back_as_they_went_in(recipe: Recipe, spec: Spec, matched_trainer: Make) -> None:
+def test_weights_loaded_and_read_are_equal(recipe: Recipe, spec: Spec, matched_trainer: Make) -> None:
     drawn = initial_weights(recipe, 1)
     for precision, dtype in (("fp64", np.float64), ("fp32", np.float32)):
         weights = matched_trainer(spec(recipe=recipe, precision=precision)).weights()
@@ -47,7 +47,7 @@ def test_weights_come_back_as_they_went_in(recipe: Recipe, spec: Spec, matched_t
 
 @RECIPES
 @pytest.mark.parametrize(("precision", "tolerance"), [("fp64", 1e-12), ("fp32", 1e-5)])
-def test_logits_are_those_of_plain_numpy(
+def test_logits_equal_the_numpy_reference(
     recipe: Recipe, precision: str, tolerance: float, spec: Spec, matched_trainer: Make, digits: ImageDataset
 ) -> None:
     images = digits.test_images[:16]
@@ -70,7 +70,7 @@ def test_evaluation_counts_every_image(recipe: Recipe, spec: Spec, matched_train
 
 @pytest.mark.parametrize("protocol", ["matched", "published"])
 @pytest.mark.parametrize("input_path", ["resident", "streamed"])
-def test_an_epoch_takes_every_step_and_learns(
+def test_train_epoch_takes_every_step_and_lowers_the_loss(
     protocol: str, input_path: str, spec: Spec, framework: Framework, digits: ImageDataset
 ) -> None:
     chosen = spec(recipe=BASIC_CNN.without_dropout(), protocol=protocol, input=input_path)
@@ -95,7 +95,7 @@ def slow_epoch() -> list[tuple[float, dict[str, Any]]]:
     ("execution", "input_path"),
     [("eager", "resident"), ("graph", "resident"), ("compiled", "resident"), ("graph", "streamed")],
 )
-def test_every_path_computes_what_the_slow_one_does(
+def test_train_epoch_every_path_equals_eager_steps(
     execution: str,
     input_path: str,
     spec: Spec,
@@ -135,7 +135,9 @@ def test_dropout_is_on_in_training_and_off_in_evaluation(
 
 
 @pytest.mark.parametrize("protocol", ["matched", "published"])
-def test_the_seed_decides_the_run(protocol: str, spec: Spec, framework: Framework, digits: ImageDataset) -> None:
+def test_train_epoch_same_seed_gives_the_same_loss(
+    protocol: str, spec: Spec, framework: Framework, digits: ImageDataset
+) -> None:
     losses = []
     for seed in (1, 1, 2):
         chosen = spec(protocol=protocol, seed=seed)
@@ -149,7 +151,7 @@ def test_the_seed_decides_the_run(protocol: str, spec: Spec, framework: Framewor
     ("precision", "compute", "variable"),
     [("fp32", "float32", "float32"), ("fp64", "float64", "float64"), ("bf16", "bfloat16", "float32")],
 )
-def test_precision_is_set_and_read_back(
+def test_precision_set_is_read_back(
     precision: str, compute: str, variable: str, spec: Spec, matched_trainer: Make, digits: ImageDataset
 ) -> None:
     chosen = spec(precision=precision)
@@ -162,7 +164,7 @@ def test_precision_is_set_and_read_back(
     assert np.isfinite(loss)
 
 
-def test_bf16_really_computes_in_bf16(spec: Spec, matched_trainer: Make, digits: ImageDataset) -> None:
+def test_logits_bf16_have_its_rounding_error(spec: Spec, matched_trainer: Make, digits: ImageDataset) -> None:
     images = digits.test_images[:16]
     error = np.abs(
         matched_trainer(spec(precision="bf16")).logits(images) - matched_trainer(spec(precision="fp64")).logits(images)
@@ -170,12 +172,14 @@ def test_bf16_really_computes_in_bf16(spec: Spec, matched_trainer: Make, digits:
     assert 1e-5 < error < 0.05
 
 
-def test_what_the_device_cannot_do_is_refused(spec: Spec, framework: Framework, digits: ImageDataset) -> None:
+def test_create_trainer_unsupported_precision_is_refused(
+    spec: Spec, framework: Framework, digits: ImageDataset
+) -> None:
     with pytest.raises(BadInput, match="only NVIDIA GPUs have it"):
         framework.create_trainer(spec(precision="tf32"), digits)
 
 
-def test_a_missing_gpu_is_never_a_silent_cpu_run(framework: Framework) -> None:
+def test_select_device_missing_gpu_is_refused(framework: Framework) -> None:
     try:
         device = framework.select_device("auto")
     finally:
@@ -186,7 +190,7 @@ def test_a_missing_gpu_is_never_a_silent_cpu_run(framework: Framework) -> None:
         framework.select_device("gpu")
 
 
-def test_an_exception_from_the_hook_ends_the_epoch(spec: Spec, matched_trainer: Make, digits: ImageDataset) -> None:
+def test_train_epoch_exception_from_the_hook_ends_it(spec: Spec, matched_trainer: Make, digits: ImageDataset) -> None:
     class Stop(Exception):
         pass
 
@@ -208,7 +212,7 @@ def test_an_exception_from_the_hook_ends_the_epoch(spec: Spec, matched_trainer: 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("execution", ["graph", "compiled"])
-def test_every_execution_trains_in_float32(
+def test_train_epoch_every_execution_equals_eager_in_float32(
     execution: str, spec: Spec, matched_trainer: Make, framework: Framework, digits: ImageDataset
 ) -> None:
     """The layers that float32 has to itself, such as oneDNN's, are not those of float64."""
@@ -221,7 +225,7 @@ def test_every_execution_trains_in_float32(
 
 
 @RECIPES
-def test_the_gradient_average_read_before_the_first_step_is_zero_and_changes_nothing(
+def test_gradient_average_before_the_first_step_is_zero_and_changes_nothing(
     recipe: Recipe, spec: Spec, matched_trainer: Make, digits: ImageDataset
 ) -> None:
     chosen = spec(recipe=recipe.without_dropout())

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @pytest.mark.slow
-def test_adapter_that_breaks_the_protocol_is_found_by_mypy(program: Program, tmp_path: Path) -> None:
+def test_mypy_adapter_that_breaks_the_protocol_is_found(program: Program, tmp_path: Path) -> None:
     package = f"jobs/{program.name.replace('-', '_')}"
     shutil.copytree(ROOT / "jobs", tmp_path / "jobs")
     shutil.copy(ROOT / "pyproject.toml", tmp_path)

@@ -273,7 +273,8 @@ def test_accepted_progress_gives_results_that_a_report_can_hold(
         progress.check(extent_of(spec, DIGITS))
     except ValueError:
         return
-    results = _results(spec, DIGITS, progress, PhaseRecorder(lambda: 0.0), None, None)
+    recorder = PhaseRecorder(lambda: 0.0)
+    results = _results(spec, DIGITS, progress, recorder, memory_peak_bytes=None, peak_flop_per_s=None)
     assert len(results.epochs) == epochs
 
 

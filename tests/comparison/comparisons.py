@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from jobs.choices import FrameworkName
     from jobs.comparison.input.load import Loaded
     from jobs.comparison.input.run_summary import RunSummary
     from jobs.comparison.schema import Comparison, Section
@@ -30,10 +31,9 @@ TORCH_SPEEDS = (12_000.0, 12_100.0, 11_900.0, 12_050.0, 11_950.0)
 EXECUTION = {"tensorflow": "graph", "torch": "eager"}
 
 
-def side(framework: str, speeds: tuple[float, ...]) -> list[Report]:
+def side(framework: FrameworkName, speeds: tuple[float, ...]) -> list[Report]:
     return [
-        make_report(framework=framework, seed=seed, images_per_s=speed)  # type: ignore[arg-type]
-        for seed, speed in enumerate(speeds, start=1)
+        make_report(framework=framework, seed=seed, images_per_s=speed) for seed, speed in enumerate(speeds, start=1)
     ]
 
 

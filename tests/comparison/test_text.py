@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.comparison.text import counted, listed, markdown, number, shortened
+from jobs.comparison.text import join_limited, markdown, number, pluralize, shortened
 from jobs.io.stdio import escape_control_chars
 
 
@@ -89,12 +89,12 @@ def test_numbers_keep_four_digits(value: float, shown: str) -> None:
     assert number(value) == shown
 
 
-def test_counted() -> None:
-    assert [counted(count, "run") for count in (0, 1, 2)] == ["0 runs", "1 run", "2 runs"]
+def test_pluralize_adds_an_s_except_for_one() -> None:
+    assert [pluralize(count, "run") for count in (0, 1, 2)] == ["0 runs", "1 run", "2 runs"]
 
 
-def test_what_is_too_long_is_cut_and_says_so() -> None:
-    assert listed(["a", "b"], 2) == "a, b"
-    assert listed(["a", "b", "c", "d"], 2, "; ") == "a; b and 2 more"
+def test_join_limited_and_shortened_long_input_is_cut_with_a_note() -> None:
+    assert join_limited(["a", "b"], 2) == "a, b"
+    assert join_limited(["a", "b", "c", "d"], 2, "; ") == "a; b and 2 more"
     assert shortened("abc", 3) == "abc"
     assert shortened("x" * 1500, 3) == "xxx… (1,500 characters)"

@@ -29,7 +29,7 @@ def stages() -> dict[str, str]:
     return dict(zip(parts[1::2], parts[2::2], strict=True))
 
 
-def test_hadolint_finds_nothing() -> None:
+def test_dockerfile_hadolint_finds_nothing() -> None:
     hadolint = shutil.which("hadolint", path=str(Path(sys.executable).parent)) or shutil.which("hadolint")
     if hadolint is None:
         pytest.skip("hadolint is not installed; it comes with the lint group")
@@ -38,11 +38,11 @@ def test_hadolint_finds_nothing() -> None:
     assert (result.returncode, result.stdout + result.stderr) == (0, "")
 
 
-def test_no_syntax_line() -> None:
+def test_dockerfile_has_no_syntax_line() -> None:
     assert not re.search(r"^#\s*syntax\s*=", TEXT, flags=re.MULTILINE | re.IGNORECASE)
 
 
-def test_targets_are_the_console_scripts_and_the_merge() -> None:
+def test_dockerfile_targets_are_the_console_scripts_and_merge() -> None:
     targets = {name: stage for name, stage in stages().items() if re.search(r"^ENTRYPOINT", stage, flags=re.MULTILINE)}
     assert tuple(targets) == (*IMAGES, "mnist-merge")
     assert set(IMAGES) == set(PROJECT["scripts"])
@@ -50,27 +50,27 @@ def test_targets_are_the_console_scripts_and_the_merge() -> None:
 
 
 @pytest.mark.parametrize("image", IMAGES)
-def test_the_entry_point_is_the_console_script_as_process_1(image: str) -> None:
+def test_entry_point_is_the_console_script_as_process_1(image: str) -> None:
     stage = stages()[image]
     (entry,) = re.findall(r"^ENTRYPOINT (.*)$", stage, flags=re.MULTILINE)
     assert json.loads(entry) == [image]
     assert re.findall(r"^USER (\S+)$", stage, flags=re.MULTILINE) == ["65532:65532"]
 
 
-def test_no_image_asks_for_gpus_by_itself() -> None:
+def test_images_request_no_gpu() -> None:
     """Where NVIDIA's runtime is the default, ``all`` would give every GPU to a pod that asked for none."""
     assert "NVIDIA_VISIBLE_DEVICES" not in TEXT
     assert "NVIDIA_DRIVER_CAPABILITIES=compute,utility" in stages()["runtime"]
 
 
-def test_stages_start_from_the_base_argument_or_from_each_other() -> None:
+def test_stages_start_from_the_base_or_each_other() -> None:
     sources = re.findall(r"^FROM (\S+) AS", TEXT, flags=re.MULTILINE)
     own = {*stages(), "${BASE}", "mnist-from-${MNIST_FROM}"}
     assert set(sources) <= own
     assert "ARG BASE=python:3.13-slim-trixie\n" in TEXT
 
 
-def test_environments_come_from_the_lock_and_from_extras_that_exist() -> None:
+def test_environments_use_the_lock_and_existing_extras() -> None:
     syncs = re.findall(r"uv sync.*", TEXT)
     assert len(syncs) == 5
     assert all("--locked" in sync and "--no-dev" in sync for sync in syncs)
@@ -79,7 +79,7 @@ def test_environments_come_from_the_lock_and_from_extras_that_exist() -> None:
     assert set(extras) <= PROJECT["optional-dependencies"].keys()
 
 
-def test_the_bill_of_materials_follows_the_extras() -> None:
+def test_sbom_lists_match_the_extras() -> None:
     """One list for the images' own, one for `make sbom`: both name what the image is made from."""
     (pairs,) = re.findall(r"for image in ([^;]+);", TEXT)
     makefile = (ROOT / "docker/images.mk").read_text("utf-8")
@@ -92,7 +92,7 @@ def test_the_bill_of_materials_follows_the_extras() -> None:
             assert extras[image].removesuffix("-cuda") == venv
 
 
-def test_the_build_context_is_an_allowlist() -> None:
+def test_build_context_is_an_allowlist() -> None:
     lines = [line for line in (ROOT / ".dockerignore").read_text("utf-8").splitlines() if line and line[0] != "#"]
     assert lines[0] == "*"
     allowed = {line.removeprefix("!") for line in lines if line.startswith("!")}
@@ -105,7 +105,7 @@ def test_the_build_context_is_an_allowlist() -> None:
     assert allowed == copied | mounted
 
 
-def test_nothing_of_the_machine_that_builds_is_in_the_dockerfile() -> None:
+def test_dockerfile_has_no_proxy_certificate_or_index() -> None:
     assert not re.search(r"_CERT|CA_BUNDLE|_PROXY|INDEX_URL", TEXT, flags=re.IGNORECASE)
 
 
@@ -129,7 +129,7 @@ def make(checkout: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_images_by_default_download_the_data(checkout: Path) -> None:
+def test_make_images_by_default_downloads_the_data(checkout: Path) -> None:
     result = make(checkout)
     assert result.returncode == 0, result.stderr
     builds = [line for line in result.stdout.splitlines() if line.startswith("build ")]
@@ -140,7 +140,7 @@ def test_images_by_default_download_the_data(checkout: Path) -> None:
         assert f"--tag {image}:latest" in line
 
 
-def test_images_take_the_data_from_a_folder(checkout: Path, tmp_path: Path) -> None:
+def test_make_images_data_folder_is_used(checkout: Path, tmp_path: Path) -> None:
     data = tmp_path / "data of mine"
     data.mkdir()
     for name in ("train-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte", "notes.txt"):
@@ -154,14 +154,14 @@ def test_images_take_the_data_from_a_folder(checkout: Path, tmp_path: Path) -> N
     assert all(path.stat().st_mode & 0o444 == 0o444 for path in staged.iterdir())
 
 
-def test_images_refuse_a_folder_without_data(checkout: Path, tmp_path: Path) -> None:
+def test_make_images_folder_without_data_is_refused(checkout: Path, tmp_path: Path) -> None:
     result = make(checkout, f"DATA={tmp_path / 'nowhere'}")
     assert result.returncode != 0
     assert "holds no IDX files" in result.stderr
     assert "build " not in result.stdout
 
 
-def test_uv_itself_is_one_release_and_comes_by_hash() -> None:
+def test_uv_is_pinned_by_version_and_hash() -> None:
     (pin,) = re.findall(r"^[^#\s-].*", (ROOT / "docker/uv.txt").read_text("utf-8"), re.MULTILINE)
     assert re.fullmatch(r"uv==[0-9.]+ \\", pin)
     for file in ("Makefile", "docker/Dockerfile"):
@@ -171,7 +171,7 @@ def test_uv_itself_is_one_release_and_comes_by_hash() -> None:
 
 
 @pytest.mark.slow
-def test_another_uv_than_the_pinned_one_is_refused(tmp_path: Path) -> None:
+def test_uv_with_another_hash_is_refused(tmp_path: Path) -> None:
     for name in ("Makefile", "docker/uv.txt"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
@@ -199,7 +199,7 @@ def _files(folder: Path) -> set[Path]:
     "value",
     ["DATA=-delete", "DATA=-exec", "MNIST_MIRRORS=-x", "IMAGE_TAG=-x", "IMAGE_TAG=a b", "IMAGE_BASE=--pull"],
 )
-def test_a_value_that_is_no_value_is_refused_and_nothing_is_touched(checkout: Path, value: str) -> None:
+def test_make_images_invalid_value_is_refused_without_a_change(checkout: Path, value: str) -> None:
     before = _files(checkout)
     result = make(checkout, value)
     assert result.returncode == 2
@@ -209,7 +209,7 @@ def test_a_value_that_is_no_value_is_refused_and_nothing_is_touched(checkout: Pa
 
 
 @pytest.mark.parametrize("name", ["!", "(", "$(touch ran)", "`touch ran`", "'\"; touch ran; \"'", "a\nb", "*", "$HOME"])
-def test_a_folder_of_any_name_is_a_folder(checkout: Path, tmp_path: Path, name: str) -> None:
+def test_make_images_data_folder_of_any_name_is_used(checkout: Path, tmp_path: Path, name: str) -> None:
     folder = tmp_path / name
     folder.mkdir()
     (folder / "t10k-labels-idx1-ubyte").write_text("content")
@@ -219,7 +219,7 @@ def test_a_folder_of_any_name_is_a_folder(checkout: Path, tmp_path: Path, name: 
     assert _files(checkout) - before == {checkout / "build/mnist/t10k-labels-idx1-ubyte"}
 
 
-def test_the_staged_folder_itself_may_be_given(checkout: Path) -> None:
+def test_make_images_staged_folder_as_data_is_accepted(checkout: Path) -> None:
     staged = checkout / "build/mnist/t10k-labels-idx1-ubyte"
     staged.parent.mkdir(parents=True)
     staged.write_text("content")
@@ -237,7 +237,7 @@ def test_the_staged_folder_itself_may_be_given(checkout: Path) -> None:
     ],
 )
 @pytest.mark.parametrize("way", ["argument", "environment"])
-def test_mirrors_reach_the_engine_as_they_are(
+def test_make_images_mirrors_are_passed_unchanged(
     checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mirrors: str, way: str
 ) -> None:
     engine = tmp_path / "engine"
@@ -256,7 +256,9 @@ def test_mirrors_reach_the_engine_as_they_are(
 
 
 @pytest.mark.parametrize(("gigabytes", "over"), [(5.5, None), (5.7, "mnist-torch"), (6.1, "mnist-tf")])
-def test_images_are_held_to_their_budgets(checkout: Path, tmp_path: Path, gigabytes: float, over: str | None) -> None:
+def test_make_images_size_over_the_budget_fails(
+    checkout: Path, tmp_path: Path, gigabytes: float, over: str | None
+) -> None:
     engine = tmp_path / "engine"
     engine.write_text(f"#!/bin/sh\nif [ $2 = inspect ]; then echo {gigabytes * 1e9:.0f}; fi\n")
     engine.chmod(0o755)

@@ -28,7 +28,7 @@ def python(image: str, code: str, *options: str) -> list[str]:
 
 
 @each_image
-def test_labels_say_what_it_is(name: str) -> None:
+def test_image_labels_name_title_version_and_licence(name: str) -> None:
     image = image_named(name)
     assert image_label(image, "title") == name
     assert image_label(image, "version") == __version__
@@ -38,12 +38,12 @@ def test_labels_say_what_it_is(name: str) -> None:
 
 
 @each_image
-def test_size_is_within_the_budget(name: str) -> None:
+def test_image_size_is_within_the_budget(name: str) -> None:
     assert int(inspect(image_named(name), "{{.Size}}")) <= SIZE_BUDGET_BYTES[name]
 
 
 @each_image
-def test_it_holds_this_very_code(name: str) -> None:
+def test_image_holds_the_code_of_this_checkout(name: str) -> None:
     if not REQUIRED:
         pytest.skip("only make test-images knows that the image was built just now")
     code = (
@@ -58,7 +58,7 @@ def test_it_holds_this_very_code(name: str) -> None:
 
 
 @each_image
-def test_the_bill_of_materials_is_what_is_installed(name: str) -> None:
+def test_image_sbom_equals_the_installed_packages(name: str) -> None:
     image = image_named(name)
     shown = docker("run", "--rm", "--entrypoint=cat", image, f"/usr/share/sbom/{name}.cdx.json")
     bill: dict[str, Any] = json.loads(shown.stdout)
@@ -80,7 +80,7 @@ def test_the_bill_of_materials_is_what_is_installed(name: str) -> None:
 
 
 @each_image
-def test_caches_are_below_tmp_and_writable_without_a_mount(name: str) -> None:
+def test_image_caches_are_below_tmp_and_writable(name: str) -> None:
     variables = dict(line.split("=", 1) for line in json.loads(inspect(image_named(name), "{{json .Config.Env}}")))
     caches = {key: value for key, value in variables.items() if "CACHE" in key or key == "HOME"}
     assert {"HOME", "XDG_CACHE_HOME"} <= caches.keys()
@@ -93,7 +93,7 @@ def test_caches_are_below_tmp_and_writable_without_a_mount(name: str) -> None:
         python(image_named(name), code, f"--user={user}")
 
 
-def test_it_asks_the_runtime_for_compute_and_utility_and_for_no_gpu(image: str) -> None:
+def test_image_requests_compute_and_utility_but_no_gpu(image: str) -> None:
     variables = json.loads(inspect(image, "{{json .Config.Env}}"))
     assert [variable for variable in variables if "NVIDIA" in variable] == [
         "NVIDIA_DRIVER_CAPABILITIES=compute,utility"
@@ -101,20 +101,20 @@ def test_it_asks_the_runtime_for_compute_and_utility_and_for_no_gpu(image: str) 
 
 
 @each_image
-def test_no_compiler_is_left(name: str) -> None:
+def test_image_has_no_compiler(name: str) -> None:
     find = "for tool in cc gcc g++ clang nvcc uv; do command -v $tool; done; true"
     done = docker("run", "--rm", "--entrypoint=sh", image_named(name), "-c", find)
     assert (done.returncode, done.stdout) == (0, "")
 
 
-def test_cuda_is_there_once(image: str) -> None:
+def test_image_has_one_cuda_runtime(image: str) -> None:
     code = "import pathlib\nfor p in pathlib.Path('/').glob('[!ps]*/**/libcudart.so*'): print(p)"
     libraries = python(image, code)
     assert len({Path(path).parent for path in libraries if not Path(path).is_symlink()}) == 1
     assert all("/site-packages/nvidia/" in path for path in libraries)
 
 
-def test_mnist_is_inside(image: str) -> None:
+def test_image_contains_mnist(image: str) -> None:
     done = docker("run", "--rm", "--network=none", image, "dataset", "--dataset=mnist")
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("mnist  sha256 ")

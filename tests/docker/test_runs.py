@@ -27,7 +27,7 @@ def only_report(folder: Path) -> report.Report:
     return report.read(path)
 
 
-def test_a_locked_down_run_writes_a_report(image: str, program: str, reports: Path) -> None:
+def test_run_with_read_only_root_and_no_network_writes_a_report(image: str, program: str, reports: Path) -> None:
     result = docker("run", *LOCKED_DOWN, f"--volume={reports}:/reports", image, *MNIST_RUN)
     assert result.returncode == ExitCode.DONE, result.stdout + result.stderr
     assert "Traceback" not in result.stderr
@@ -46,7 +46,7 @@ def test_a_locked_down_run_writes_a_report(image: str, program: str, reports: Pa
 
 # One unknown to /etc/passwd, nobody, and root's group as OpenShift gives it.
 @pytest.mark.parametrize("user", ["12345:12345", "65534:65534", "1000650000:0"])
-def test_any_user_will_do(image: str, reports: Path, digits: str, user: str) -> None:
+def test_run_as_any_user_writes_a_report(image: str, reports: Path, digits: str, user: str) -> None:
     options = (*LOCKED_DOWN, f"--volume={reports}:/reports", digits, f"--user={user}")
     result = docker("run", *options, image, *QUICK_RUN)
     assert result.returncode == ExitCode.DONE, result.stdout + result.stderr
@@ -54,14 +54,16 @@ def test_any_user_will_do(image: str, reports: Path, digits: str, user: str) -> 
     assert only_report(reports).status == "completed"
 
 
-def test_the_default_user_needs_no_volume_for_reports(image: str, container: str, digits: str, tmp_path: Path) -> None:
+def test_run_as_the_default_user_needs_no_report_volume(
+    image: str, container: str, digits: str, tmp_path: Path
+) -> None:
     result = docker("run", "--name", container, "--network=none", digits, image, *QUICK_RUN)
     assert result.returncode == ExitCode.DONE, result.stdout + result.stderr
     assert docker("cp", f"{container}:/reports", str(tmp_path)).returncode == 0
     assert only_report(tmp_path / "reports").status == "completed"
 
 
-def test_xla_compiles_where_only_tmp_can_be_written(reports: Path, digits: str) -> None:
+def test_run_compiled_with_only_tmp_writable_completes(reports: Path, digits: str) -> None:
     image = image_named("mnist-tf")
     options = (*LOCKED_DOWN, f"--volume={reports}:/reports", digits, "--user=12345:12345")
     result = docker("run", *options, image, *QUICK_RUN, "--execution=compiled")
@@ -69,7 +71,7 @@ def test_xla_compiles_where_only_tmp_can_be_written(reports: Path, digits: str) 
     assert only_report(reports).config.execution == "compiled"
 
 
-def test_streamed_input_runs_locked_down(image: str, reports: Path, digits: str) -> None:
+def test_run_streamed_input_with_read_only_root_completes(image: str, reports: Path, digits: str) -> None:
     options = (*LOCKED_DOWN, f"--volume={reports}:/reports", digits)
     result = docker("run", *options, image, *QUICK_RUN, "--input=streamed")
     assert result.returncode == ExitCode.DONE, result.stdout + result.stderr
@@ -92,7 +94,7 @@ def terminated(path: Path) -> dict[str, Any]:
     return message
 
 
-def test_a_run_leaves_a_termination_message(image: str, reports: Path, digits: str, termination_log: Path) -> None:
+def test_run_writes_a_termination_message(image: str, reports: Path, digits: str, termination_log: Path) -> None:
     options = (
         *(*LOCKED_DOWN, f"--env={PATH_VARIABLE}=/dev/termination-log", "--env=MNIST_JOBS_NODE_NAME=node-7"),
         *("--env=MNIST_JOBS_POD_NAME=pod", f"--volume={termination_log}:/dev/termination-log", digits),
@@ -111,19 +113,19 @@ def test_a_run_leaves_a_termination_message(image: str, reports: Path, digits: s
     assert f"error: {message['error']}" in result.stderr
 
 
-def test_no_gpu_is_an_error_where_one_is_asked_for(image: str) -> None:
+def test_run_missing_gpu_is_an_error(image: str) -> None:
     result = docker("run", "--rm", "--env=NVIDIA_VISIBLE_DEVICES=void", image, "train", "--device=gpu", "--epochs=1")
     assert result.returncode == ExitCode.NO_USABLE_GPU, result.stdout + result.stderr
     assert "Traceback" not in result.stderr
 
 
-def test_nowhere_to_write_is_told_before_training(image: str, digits: str) -> None:
+def test_run_without_a_writable_folder_fails_before_training(image: str, digits: str) -> None:
     result = docker("run", "--rm", "--read-only", "--tmpfs=/tmp", digits, image, *QUICK_RUN)
     assert result.returncode == ExitCode.REPORT_NOT_WRITABLE, result.stdout + result.stderr
     assert "/reports" in result.stderr
 
 
-def test_sigterm_reaches_the_program(image: str, container: str, reports: Path, digits: str) -> None:
+def test_docker_stop_during_training_ends_with_a_report(image: str, container: str, reports: Path, digits: str) -> None:
     options = ("--detach", "--name", container, f"--volume={reports}:/reports", "--read-only", "--tmpfs=/tmp", digits)
     assert docker("run", *options, image, *QUICK_RUN, "--epochs=5000").returncode == 0
     follow_until(container, "train loss")
@@ -135,7 +137,7 @@ def test_sigterm_reaches_the_program(image: str, container: str, reports: Path, 
     assert written.results.epochs
 
 
-def test_sigterm_ends_what_is_no_training_too(image: str, container: str) -> None:
+def test_docker_stop_outside_training_ends_the_process(image: str, container: str) -> None:
     """Process 1 ignores a signal that it has no handler for; then `docker stop` would wait and kill."""
     code = (
         "import time; from jobs.training.signals import ExitOnSignal; ExitOnSignal().install(); "
@@ -159,7 +161,7 @@ def follow_until(container: str, text: str) -> None:
     pytest.fail(f"{container} never printed {text!r}: {docker('logs', container).stderr}")
 
 
-def test_no_arguments_show_the_help(image: str, program: str) -> None:
+def test_run_without_arguments_shows_the_help(image: str, program: str) -> None:
     result = docker("run", "--rm", image)
     assert result.returncode == 0
     assert result.stdout.startswith(f"Usage: {program} ")
@@ -169,7 +171,7 @@ def test_no_arguments_show_the_help(image: str, program: str) -> None:
 LIBRARY = "/usr/lib/x86_64-linux-gnu/libnvidia-ml.so.1"
 
 
-def test_a_mounted_nvml_gives_a_report_with_gpu_figures(image: str, reports: Path, fake_nvml: Path) -> None:
+def test_run_with_a_mounted_nvml_reports_gpu_figures(image: str, reports: Path, fake_nvml: Path) -> None:
     """The framework finds no GPU here: the job runs on the CPU and is told to watch the one that NVML names."""
     options = (*LOCKED_DOWN, f"--volume={fake_nvml}:{LIBRARY}:ro", f"--volume={reports}:/reports")
     doctor = docker("run", *options, image, "doctor", "--device=cpu")
@@ -189,7 +191,7 @@ def test_a_mounted_nvml_gives_a_report_with_gpu_figures(image: str, reports: Pat
     assert train.gpu.power_w.mean > 0
 
 
-def test_mnist_merge_merges_what_both_wrote(merge_image: str, reports: Path, digits: str) -> None:
+def test_merge_image_reports_of_both_images_are_merged(merge_image: str, reports: Path, digits: str) -> None:
     for name in ("mnist-tf", "mnist-torch"):
         options = (*LOCKED_DOWN, f"--volume={reports}:/reports", digits, "--user=12345:12345")
         assert docker("run", *options, image_named(name), *QUICK_RUN).returncode == ExitCode.DONE
@@ -199,7 +201,7 @@ def test_mnist_merge_merges_what_both_wrote(merge_image: str, reports: Path, dig
     assert (reports / "comparison" / "comparison.json").stat().st_size > 0
 
 
-def test_a_log_of_both_merges(merge_image: str, digits: str) -> None:
+def test_merge_image_log_of_both_images_is_merged(merge_image: str, digits: str) -> None:
     """With nothing shared at all, the log is enough."""
     log = ""
     for name in ("mnist-tf", "mnist-torch"):

@@ -52,14 +52,16 @@ def grid(
     return folder, reports
 
 
-def test_lenet_in_torch_reaches_what_the_post_did(grid: tuple[Path, dict[tuple[str, str, str], Report]]) -> None:
+def test_grid_lenet_in_torch_reaches_the_published_accuracy(
+    grid: tuple[Path, dict[tuple[str, str, str], Report]],
+) -> None:
     epochs = grid[1]["torch", "lenet", "published"].results.epochs
     assert epochs[0].test_loss == pytest.approx(0.48, abs=0.05)
     assert epochs[4].test_accuracy_ratio is not None
     assert epochs[4].test_accuracy_ratio >= 0.95
 
 
-def test_basic_cnn_in_tensorflow_reaches_what_the_post_did(
+def test_grid_basic_cnn_in_tensorflow_reaches_the_published_accuracy(
     grid: tuple[Path, dict[tuple[str, str, str], Report]],
 ) -> None:
     accuracy = grid[1]["tensorflow", "basic-cnn", "published"].results.test_accuracy_ratio
@@ -75,7 +77,7 @@ def test_basic_cnn_in_tensorflow_reaches_what_the_post_did(
     ],
     ids=["lenet", "basic-cnn"],
 )
-def test_the_sibling_is_within_half_a_point(
+def test_grid_other_framework_is_within_half_a_point(
     published: tuple[str, str, str],
     matched: tuple[str, str, str],
     grid: tuple[Path, dict[tuple[str, str, str], Report]],
@@ -85,7 +87,7 @@ def test_the_sibling_is_within_half_a_point(
     assert accuracies[0] == pytest.approx(accuracies[1], abs=0.005)
 
 
-def test_the_grid_merges(grid: tuple[Path, dict[tuple[str, str, str], Report]], tmp_path: Path) -> None:
+def test_grid_reports_are_merged(grid: tuple[Path, dict[tuple[str, str, str], Report]], tmp_path: Path) -> None:
     merge: list[str | Path] = [sys.executable, ROOT / "scripts" / "merge_reports.py", grid[0], "-o", tmp_path]
     done = subprocess.run(merge, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

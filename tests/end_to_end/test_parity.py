@@ -64,7 +64,9 @@ def _assert_agreement(job: Job, folder: Path, recipe: str, precision: str, steps
         ("lenet", "bf16", 24),
     ],
 )
-def test_the_traces_agree(recipe: str, precision: str, steps: int, job: Job, tmp_path: Path) -> None:
+def test_parity_traces_of_both_frameworks_agree(
+    recipe: str, precision: str, steps: int, job: Job, tmp_path: Path
+) -> None:
     _assert_agreement(job, tmp_path, recipe, precision, steps, "synthetic")
 
 
@@ -80,14 +82,16 @@ def test_the_traces_agree(recipe: str, precision: str, steps: int, job: Job, tmp
         ("basic-cnn", "bf16", 24),
     ],
 )
-def test_the_traces_agree_on_mnist(
+def test_parity_traces_of_both_frameworks_on_mnist_agree(
     recipe: str, precision: str, steps: int, job: Job, real_mnist: Path, tmp_path: Path
 ) -> None:
     _assert_agreement(job, tmp_path, recipe, precision, steps, str(real_mnist))
 
 
 @pytest.mark.mnist
-def test_accuracy_after_an_epoch_is_within_a_tenth_of_a_point(job: Job, real_mnist: Path, tmp_path: Path) -> None:
+def test_accuracy_after_an_epoch_differs_by_at_most_a_tenth_of_a_point(
+    job: Job, real_mnist: Path, tmp_path: Path
+) -> None:
     accuracies = []
     for framework in FRAMEWORKS:
         folder = tmp_path / framework

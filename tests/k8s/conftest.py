@@ -16,6 +16,7 @@ from tests.k8s.manifests import need_kubectl
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     Kubectl = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -49,7 +50,7 @@ def kubectl(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kubectl]:
     key = folder / "service-accounts.key"
     subprocess.run([programs["openssl"], "genrsa", "-out", key, "2048"], check=True, capture_output=True)
     (folder / "tokens.csv").write_text("token,admin,admin,system:masters\n")
-    etcd = [
+    etcd: list[str | Path] = [
         *(programs["etcd"], "--data-dir", folder / "etcd", "--unsafe-no-fsync"),
         *(
             "--listen-client-urls",
@@ -59,7 +60,7 @@ def kubectl(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kubectl]:
         ),
         *("--listen-peer-urls", f"http://127.0.0.1:{peer}"),
     ]
-    server = [
+    server: list[str | Path] = [
         *(programs["kube-apiserver"], "--etcd-servers", f"http://127.0.0.1:{client}"),
         *("--bind-address", "127.0.0.1", "--secure-port", str(port), "--cert-dir", folder / "certificates"),
         *("--token-auth-file", folder / "tokens.csv", "--authorization-mode", "RBAC"),

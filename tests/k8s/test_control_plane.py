@@ -37,14 +37,14 @@ def namespace(kubectl: Kubectl) -> str:
 
 
 @each_set
-def test_a_client_s_dry_run_takes_it(kubectl: Kubectl, name: str) -> None:
+def test_apply_client_dry_run_is_accepted(kubectl: Kubectl, name: str) -> None:
     done = kubectl("apply", "--dry-run=client", *source(name))
     assert (done.returncode, done.stderr) == (0, "")
     assert len(done.stdout.splitlines()) == len(documents(name))
 
 
 @each_set
-def test_applied_with_no_warning_and_again_without_a_change(kubectl: Kubectl, name: str) -> None:
+def test_apply_twice_has_no_warning_and_no_change(kubectl: Kubectl, name: str) -> None:
     first = kubectl("apply", *source(name))
     assert (first.returncode, first.stderr) == (0, "")
     again = kubectl("apply", *source(name))
@@ -53,7 +53,7 @@ def test_applied_with_no_warning_and_again_without_a_change(kubectl: Kubectl, na
 
 
 @each_set
-def test_its_pods_are_admitted_with_no_warning(kubectl: Kubectl, namespace: str, name: str) -> None:
+def test_pods_are_admitted_without_a_warning(kubectl: Kubectl, namespace: str, name: str) -> None:
     for job in jobs(name):
         pod = {
             "apiVersion": "v1",
@@ -65,7 +65,7 @@ def test_its_pods_are_admitted_with_no_warning(kubectl: Kubectl, namespace: str,
         assert (done.returncode, done.stderr) == (0, ""), label(job.document)
 
 
-def test_a_pod_that_asks_for_more_is_refused(kubectl: Kubectl, namespace: str) -> None:
+def test_pod_with_capabilities_is_refused(kubectl: Kubectl, namespace: str) -> None:
     """Or the tests above could not fail."""
     spec = copy.deepcopy(jobs(APPLIED)[0].pod)
     del spec["containers"][0]["securityContext"]["capabilities"]
@@ -75,7 +75,7 @@ def test_a_pod_that_asks_for_more_is_refused(kubectl: Kubectl, namespace: str) -
     assert 'violates PodSecurity "restricted' in done.stderr
 
 
-def test_a_changed_job_is_refused_until_it_is_replaced(kubectl: Kubectl) -> None:
+def test_apply_changed_job_is_refused_until_replaced(kubectl: Kubectl) -> None:
     """What docs/kubernetes.md says of running again."""
     assert kubectl("apply", *source(APPLIED)).returncode == 0
     changed = copy.deepcopy(jobs(APPLIED)[0].document)
@@ -92,7 +92,7 @@ def test_a_changed_job_is_refused_until_it_is_replaced(kubectl: Kubectl) -> None
     assert "job.batch/mnist-tf created" in again.stdout
 
 
-def test_the_documentation_s_commands_run(kubectl: Kubectl, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_documented_commands_succeed(kubectl: Kubectl, monkeypatch: pytest.MonkeyPatch) -> None:
     """In the order of the pages; without those that want a node: nothing runs here."""
     monkeypatch.chdir(ROOT)
     for name in SETS:

@@ -30,7 +30,7 @@ def commands() -> list[list[str]]:
 
 
 @pytest.mark.parametrize("words", commands(), ids=" ".join)
-def test_what_a_command_names_is_there(words: list[str]) -> None:
+def test_documented_command_names_existing_objects(words: list[str]) -> None:
     for option, value in pairwise(words):
         if option in {"-f", "-k"}:
             assert (ROOT / value).is_dir()
@@ -43,19 +43,19 @@ def test_what_a_command_names_is_there(words: list[str]) -> None:
     assert {word for word in words if word.startswith("mnist-torch-")} <= names
 
 
-def test_logs_are_never_cut() -> None:
+def test_documented_logs_commands_show_all_lines() -> None:
     selected = [words for words in commands() if words[1] == "logs" and "-l" in words]
     assert selected
     assert all("--tail=-1" in words for words in selected)
 
 
-def test_every_overlay_is_described() -> None:
+def test_overlays_are_all_documented() -> None:
     table = PAGE.partition("| overlay |")[2].partition("\n\n")[0]
     assert re.findall(r"^\| `([a-z]+)` \|", table, re.MULTILINE) != []
     assert sorted(re.findall(r"^\| `([a-z]+)` \|", table, re.MULTILINE)) == OVERLAYS
 
 
-def test_the_table_of_exit_codes_is_what_the_jobs_do() -> None:
+def test_documented_exit_codes_match_the_failure_policy() -> None:
     table = PAGE.partition("| exit code |")[2].partition("\n\n")[0]
     rows = dict(re.findall(r"^\| (\d+) \| ([^|]+) \|", table, re.MULTILINE))
     # Killed by SIGKILL: no code of ours.

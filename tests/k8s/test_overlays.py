@@ -19,36 +19,36 @@ def gpus(job: Job) -> dict[str, str]:
     return {name: count for name, count in limits.items() if name.startswith("nvidia.com/")}
 
 
-def test_they_are_those_that_are_documented() -> None:
+def test_overlays_are_the_documented_ones() -> None:
     assert OVERLAYS == ["cpu", "dra", "fleet", "kueue", "merge", "mig", "rwx", "trials"]
 
 
 @pytest.mark.parametrize("name", [name for name in SETS if name not in {"fleet", "merge"}])
-def test_both_frameworks_run_and_differ_in_the_name_alone(name: str) -> None:
+def test_jobs_of_both_frameworks_differ_in_names_only(name: str) -> None:
     tf, torch = (json.dumps(job(name, program).document, sort_keys=True) for program in BOTH)
     assert tf.replace("mnist-tf", "mnist-torch").replace("reports-tf", "reports-torch") == torch
 
 
 @pytest.mark.parametrize("name", [APPLIED, "trials", "fleet", "kueue", "rwx"])
-def test_a_whole_gpu(name: str) -> None:
+def test_jobs_request_one_whole_gpu(name: str) -> None:
     assert [gpus(job) for job in jobs(name)] == [{GPU: "1"}] * len(jobs(name))
 
 
 @pytest.mark.parametrize("name", [APPLIED, "cpu", "trials", "kueue", "dra", "mig"])
-def test_each_job_has_a_volume_of_its_own(name: str) -> None:
+def test_jobs_have_separate_volumes(name: str) -> None:
     claims = of_kind(name, "PersistentVolumeClaim")
     assert [claim["spec"]["accessModes"] for claim in claims] == [["ReadWriteOnce"]] * 2
     used = [job.mounts["/reports"]["persistentVolumeClaim"]["claimName"] for job in jobs(name)]
     assert sorted(used) == sorted(claim["metadata"]["name"] for claim in claims)
 
 
-def test_cpu_asks_for_no_gpu_and_little_else() -> None:
+def test_cpu_requests_no_gpu_and_one_cpu() -> None:
     for found in jobs("cpu"):
         assert gpus(found) == {}
         assert found.container["resources"]["limits"]["cpu"] == "1"
 
 
-def test_trials_have_a_seed_an_index_in_turn() -> None:
+def test_trials_have_one_seed_for_each_index() -> None:
     for found in jobs("trials"):
         assert found.spec["completionMode"] == "Indexed"
         # Fewer runs a side and the comparison gives no verdict.
@@ -64,7 +64,7 @@ def test_trials_have_a_seed_an_index_in_turn() -> None:
         }
 
 
-def test_fleet_is_one_pod_a_node_all_at_once_and_none_again() -> None:
+def test_fleet_has_one_pod_for_each_node_and_no_retry() -> None:
     (found,) = jobs("fleet")
     assert found.spec["completionMode"] == "Indexed"
     assert found.spec["parallelism"] == found.spec["completions"] > 1
@@ -81,13 +81,13 @@ def test_fleet_is_one_pod_a_node_all_at_once_and_none_again() -> None:
     assert codes_by_action(found)["FailJob"] == {ExitCode.BAD_INPUT, ExitCode.FRAMEWORK_MISSING}
 
 
-def test_kueue_names_its_queue_and_leaves_suspending_to_it() -> None:
+def test_kueue_jobs_name_a_queue_and_do_not_set_suspend() -> None:
     for found in jobs("kueue"):
         assert found.document["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "mnist-jobs"
         assert "suspend" not in found.spec
 
 
-def test_dra_claims_one_gpu_by_its_class() -> None:
+def test_dra_claims_one_gpu_of_its_class() -> None:
     (template,) = of_kind("dra", "ResourceClaimTemplate")
     assert template["apiVersion"] == "resource.k8s.io/v1"
     (request,) = template["spec"]["spec"]["devices"]["requests"]
@@ -99,14 +99,14 @@ def test_dra_claims_one_gpu_by_its_class() -> None:
         assert gpus(found) == {}
 
 
-def test_mig_asks_for_one_slice() -> None:
+def test_mig_requests_one_slice() -> None:
     for found in jobs("mig"):
         ((resource, count),) = gpus(found).items()
         assert resource.startswith("nvidia.com/mig-")
         assert count == "1"
 
 
-def test_rwx_is_one_volume_that_merge_reads() -> None:
+def test_rwx_volume_is_shared_with_merge() -> None:
     (claim,) = of_kind("rwx", "PersistentVolumeClaim")
     assert claim["spec"]["accessModes"] == ["ReadWriteMany"]
     assert claim["metadata"]["labels"].keys() >= {PART_OF, INSTANCE}

@@ -32,27 +32,27 @@ each_set = pytest.mark.parametrize("name", SETS)
 
 @each_set
 @pytest.mark.parametrize("minor", range(OLDEST_MINOR, NEWEST_MINOR + 1))
-def test_valid_in_every_version(name: str, minor: int) -> None:
+def test_manifests_every_kubernetes_version_are_valid(name: str, minor: int) -> None:
     for document in documents(name):
         if document["kind"] == "ResourceClaimTemplate" and minor < OLDEST_MINOR_OF[name]:
             continue
         kubernetes_validate.validate(document, f"1.{minor}", strict=True)
 
 
-def test_validation_is_strict() -> None:
+def test_validation_unknown_field_is_refused() -> None:
     document = {**documents(APPLIED)[0], "spec": {"unknown": 1}}
     with pytest.raises(kubernetes_validate.ValidationError):
         kubernetes_validate.validate(document, f"1.{NEWEST_MINOR}", strict=True)
 
 
-def test_the_files_are_what_the_base_renders_to() -> None:
+def test_files_equal_the_rendered_base() -> None:
     need_kubectl()
     rendered = {name: list(yaml.safe_load_all(text)) for name, text in render_manifests.files().items()}
     written = {path.name: list(yaml.safe_load_all(path.read_text("utf-8"))) for path in files()}
     assert rendered == written, "run make manifests"
 
 
-def test_the_folder_holds_only_what_apply_takes() -> None:
+def test_folder_holds_only_manifests() -> None:
     assert [path.suffix for path in files()] == [".yaml"] * len(files())
     assert all({"apiVersion", "kind", "metadata"} <= document.keys() for document in documents(APPLIED))
     assert not list(K8S.glob("kustomization*"))
@@ -60,14 +60,14 @@ def test_the_folder_holds_only_what_apply_takes() -> None:
 
 
 @each_set
-def test_the_namespace_comes_first_and_holds_the_rest(name: str) -> None:
+def test_namespace_is_first_and_holds_the_rest(name: str) -> None:
     namespace, *rest = documents(name)
     assert namespace["kind"] == "Namespace"
     assert {document["metadata"]["namespace"] for document in rest} == {namespace["metadata"]["name"]}
 
 
 @each_set
-def test_everything_is_labelled(name: str) -> None:
+def test_objects_are_all_labelled(name: str) -> None:
     instance = "default" if name == APPLIED else name
     for document in documents(name):
         templates = [document["spec"]["template"]] if document["kind"] == "Job" else []
@@ -77,7 +77,7 @@ def test_everything_is_labelled(name: str) -> None:
             assert labels[INSTANCE] == instance
 
 
-def test_the_sets_can_be_applied_side_by_side() -> None:
+def test_sets_share_no_object_names() -> None:
     """A Job cannot be changed into another one: names that two sets share would be refused."""
     names = [
         label(document)
@@ -89,7 +89,7 @@ def test_the_sets_can_be_applied_side_by_side() -> None:
 
 
 @each_set
-def test_the_version_is_the_project_s(name: str) -> None:
+def test_version_label_and_image_tag_equal_the_package_version(name: str) -> None:
     for document in documents(name):
         assert document["metadata"]["labels"][VERSION] == __version__
         if document["kind"] == "Job":

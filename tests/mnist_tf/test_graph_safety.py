@@ -47,20 +47,22 @@ def _kinds(trainer: TensorFlowTrainer) -> set[str]:
     return {node.op for node in nodes}
 
 
-def test_the_loop_stays_on_the_device(trainer: TensorFlowTrainer) -> None:
+def test_train_graph_has_no_host_operation(trainer: TensorFlowTrainer) -> None:
     kinds = _kinds(trainer)
     assert {"While", "StatelessWhile"} & kinds
     assert {"Conv2D", "Conv2DBackpropFilter"} <= kinds
     assert not HOST & kinds
 
 
-def test_one_graph_serves_every_step(trainer: TensorFlowTrainer) -> None:
+def test_train_graph_second_epoch_is_not_traced_again(trainer: TensorFlowTrainer) -> None:
     trainer.train_epoch(epoch_order(1, 1, 650), lambda _: None, epoch=1)
     trainer.train_epoch(epoch_order(1, 2, 650), lambda _: None, epoch=2)
     assert trainer._run_steps.experimental_get_tracing_count() == 1
 
 
-def test_a_step_that_asks_the_host_is_found(trainer: TensorFlowTrainer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_train_graph_step_with_a_host_call_is_found(
+    trainer: TensorFlowTrainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pixel_losses = trainer._pixel_losses
 
     def faulty(pixels: Any, labels: Any) -> Any:

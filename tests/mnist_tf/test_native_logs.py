@@ -7,14 +7,14 @@ import pytest
 from jobs.mnist_tf.native_logs import suppress_native_stderr
 
 
-def test_what_is_written_past_python_is_held_back(capfd: pytest.CaptureFixture[str]) -> None:
+def test_suppress_native_stderr_output_is_held_back(capfd: pytest.CaptureFixture[str]) -> None:
     with suppress_native_stderr():
         os.write(2, b"chatter\n")
     os.write(2, b"afterwards\n")
     assert capfd.readouterr().err == "afterwards\n"
 
 
-def test_a_start_that_fails_says_all_it_had_to_say(capfd: pytest.CaptureFixture[str]) -> None:
+def test_suppress_native_stderr_failed_import_shows_the_output(capfd: pytest.CaptureFixture[str]) -> None:
     def start() -> None:
         with suppress_native_stderr():
             os.write(2, b"libsomething.so: not found\n")

@@ -25,21 +25,21 @@ def case() -> tuple[np.ndarray, list[np.ndarray]]:
     return rng.normal(size=(5, 4)), [rng.normal(size=(5, 4)) * 10.0**-step for step in range(8)]
 
 
-def test_matched_adam_is_the_written_form(case: tuple[np.ndarray, list[np.ndarray]]) -> None:
+def test_matched_adam_equals_the_reference(case: tuple[np.ndarray, list[np.ndarray]]) -> None:
     weight, gradients = case
     expected = reference.adam_steps(weight, gradients, learning_rate=0.001, **RATES)
     weight_after = _steps(MatchedAdam(0.001, Adam(**RATES)), weight, gradients)
     assert np.abs(weight_after - expected).max() <= 1e-15
 
 
-def test_matched_sgd_is_the_written_form(case: tuple[np.ndarray, list[np.ndarray]]) -> None:
+def test_matched_sgd_equals_the_reference(case: tuple[np.ndarray, list[np.ndarray]]) -> None:
     weight, gradients = case
     expected = reference.sgd_steps(weight, gradients, learning_rate=0.001, momentum=0.5)
     weight_after = _steps(MatchedSgd(0.001, Sgd(momentum=0.5)), weight, gradients)
     assert np.abs(weight_after - expected).max() <= 1e-15
 
 
-def test_published_adam_differs_from_the_written_form(case: tuple[np.ndarray, list[np.ndarray]]) -> None:
+def test_published_adam_differs_from_the_reference(case: tuple[np.ndarray, list[np.ndarray]]) -> None:
     weight, gradients = case
     expected = reference.adam_steps(weight, gradients, learning_rate=0.001, **RATES)
     weight_after = _steps(keras.optimizers.Adam(0.001, **RATES), weight, gradients)

@@ -7,7 +7,7 @@ from jobs.mnist_torch.cpu_layers import ONEDNN_LINEAR, FastCpuDropout, OneDnnLin
 
 
 @pytest.mark.parametrize("rate", [0.1, 0.5, 0.7])
-def test_the_rate_and_the_mean_are_met(rate: float) -> None:
+def test_dropout_rate_and_mean_are_as_expected(rate: float) -> None:
     torch.manual_seed(1)
     dropped = FastCpuDropout(rate)(torch.ones(1000, 1001, dtype=torch.float64))
     share = float((dropped == 0).double().mean())
@@ -17,7 +17,7 @@ def test_the_rate_and_the_mean_are_met(rate: float) -> None:
     assert dropped.unique().tolist() == [0.0, pytest.approx(1 / (1 - rate), rel=1e-4)]
 
 
-def test_elements_are_dropped_independently_of_each_other() -> None:
+def test_dropout_elements_are_independent() -> None:
     torch.manual_seed(1)
     kept = (FastCpuDropout(0.5)(torch.ones(400_000)) != 0).double() - 0.5
     for lag in (1, 2, 3, 4, 5, 64):
@@ -25,7 +25,7 @@ def test_elements_are_dropped_independently_of_each_other() -> None:
         assert abs(float((kept[:-lag] * kept[lag:]).mean())) < 5 * 0.25 / 400_000**0.5
 
 
-def test_it_is_off_in_evaluation_and_repeats_with_its_seed() -> None:
+def test_dropout_is_off_in_evaluation_and_repeats_with_its_seed() -> None:
     dropout, x = FastCpuDropout(0.7), torch.rand(8, 3, 5, 5).to(memory_format=torch.channels_last)
     assert dropout.eval()(x) is x
     dropout.train()
@@ -37,7 +37,7 @@ def test_it_is_off_in_evaluation_and_repeats_with_its_seed() -> None:
     assert results[0].is_contiguous(memory_format=torch.channels_last)
 
 
-def test_the_gradient_has_the_same_mask() -> None:
+def test_dropout_gradient_has_the_same_mask() -> None:
     x = torch.ones(64, 33, requires_grad=True)
     dropped = FastCpuDropout(0.7)(x)
     dropped.sum().backward()
@@ -45,7 +45,7 @@ def test_the_gradient_has_the_same_mask() -> None:
     assert torch.equal(x.grad, dropped.detach())
 
 
-def test_the_dense_layer_and_its_gradients_are_torch_s_own() -> None:
+def test_dense_layer_output_and_gradients_equal_torch() -> None:
     assert ONEDNN_LINEAR is not None, "this build of torch lacks it: then nothing is tested here"
     torch.manual_seed(1)
     layer, x = OneDnnLinear(800, 500), torch.rand(64, 800)
@@ -67,7 +67,7 @@ def test_the_dense_layer_and_its_gradients_are_torch_s_own() -> None:
         assert float((one.double() - other).abs().max() / other.abs().max()) < 1e-6
 
 
-def test_the_dense_layer_leaves_other_types_to_torch() -> None:
+def test_dense_layer_other_types_are_computed_by_torch() -> None:
     layer, x = OneDnnLinear(7, 5).double(), torch.rand(3, 7, dtype=torch.float64)
     assert torch.equal(layer(x), torch.nn.functional.linear(x, layer.weight, layer.bias))
     with torch.autocast("cpu", torch.bfloat16):

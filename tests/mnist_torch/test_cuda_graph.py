@@ -87,7 +87,7 @@ def cuda_stand_in(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     [(LENET, "matched"), (LENET, "published"), (BASIC_CNN, "matched")],
     ids=["lenet-matched", "lenet-published", "basic-cnn-matched"],
 )
-def test_graph_execution_trains_as_eager_steps_do(
+def test_graph_execution_equals_eager_steps(
     recipe: Recipe, protocol: TrainingProtocol, cuda_stand_in: list[str]
 ) -> None:
     """The warm-up's steps leave no trace, neither in the weights nor in the optimizer or the loss."""

@@ -88,14 +88,14 @@ def warm(trainer: TorchTrainer) -> TorchTrainer:
     return trainer
 
 
-def test_the_step_asks_nothing_of_the_host_and_has_one_shape(warm: TorchTrainer) -> None:
+def test_step_short_batch_has_the_same_operations_and_no_host_call(warm: TorchTrainer) -> None:
     full, short = _logged_step(warm, 0), _logged_step(warm, -1)
     assert len(full.seen) > 30
     assert full.seen == short.seen
 
 
 @pytest.mark.parametrize("fault", [torch.Tensor.item, torch.Tensor.cpu, torch.Tensor.nonzero, bool])
-def test_a_step_that_asks_the_host_is_found(fault: Any, warm: TorchTrainer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_step_with_a_host_call_is_found(fault: Any, warm: TorchTrainer, monkeypatch: pytest.MonkeyPatch) -> None:
     optimizer_step = warm._optimizer_step
     name = getattr(fault, "__name__", "")
 

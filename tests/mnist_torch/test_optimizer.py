@@ -29,7 +29,7 @@ def case() -> tuple[np.ndarray, list[np.ndarray]]:
 
 
 @pytest.mark.parametrize("form", [MatchedAdam, FusedMatchedAdam])
-def test_matched_adam_is_the_written_form(form: Any, case: tuple[np.ndarray, list[np.ndarray]]) -> None:
+def test_matched_adam_equals_the_reference(form: Any, case: tuple[np.ndarray, list[np.ndarray]]) -> None:
     weight, gradients = case
     expected = reference.adam_steps(weight, gradients, learning_rate=0.001, **RATES)
     weight_after = _steps(lambda p: form(p, 0.001, Adam(**RATES)), weight, gradients)
@@ -37,14 +37,14 @@ def test_matched_adam_is_the_written_form(form: Any, case: tuple[np.ndarray, lis
 
 
 @pytest.mark.parametrize("fused", [False, True])
-def test_published_sgd_is_the_written_form(*, fused: bool, case: tuple[np.ndarray, list[np.ndarray]]) -> None:
+def test_published_sgd_equals_the_reference(*, fused: bool, case: tuple[np.ndarray, list[np.ndarray]]) -> None:
     weight, gradients = case
     expected = reference.sgd_steps(weight, gradients, learning_rate=0.001, momentum=0.5)
     weight_after = _steps(lambda p: torch.optim.SGD(p, lr=0.001, momentum=0.5, fused=fused), weight, gradients)
     assert np.abs(weight_after - expected).max() <= 1e-15
 
 
-def test_published_adam_differs_from_the_written_form(case: tuple[np.ndarray, list[np.ndarray]]) -> None:
+def test_published_adam_differs_from_the_reference(case: tuple[np.ndarray, list[np.ndarray]]) -> None:
     weight, gradients = case
     expected = reference.adam_steps(weight, gradients, learning_rate=0.001, **RATES)
     weight_after = _steps(lambda p: torch.optim.Adam(p, lr=0.001, betas=(0.9, 0.999), eps=1e-7), weight, gradients)

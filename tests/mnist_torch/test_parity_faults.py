@@ -42,7 +42,7 @@ def _spec(recipe: Recipe, precision: Any) -> RunSpec:
     )
 
 
-def test_padding_of_one_layer_is_found_before_the_first_step(
+def test_compare_wrong_padding_is_found_before_the_first_step(
     digits: ImageDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec = _spec(BASIC_CNN.without_dropout(), "fp64")

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from jobs.choices import FrameworkName
     from jobs.comparison.analysis.parity import Trace
-    from jobs.comparison.schema import ParityPair
+    from jobs.comparison.schema_parity import ParityPair, RoundedQuantity
 
 ROOT: Final = Path(__file__).parents[2]
 PYTHON: Final[dict[FrameworkName, Path]] = {
@@ -177,7 +177,7 @@ def _trace_lane(
             lines = "".join(f"{json.dumps(task)}\n" for task in missing)
             environment = {**os.environ, "OMP_WAIT_POLICY": "passive", **dict(processor.variables)}
             with path.open("a", encoding="utf-8") as file:
-                command = [PYTHON[processor.framework], "-m", "tests.parity_survey.worker"]
+                command: list[str | Path] = [PYTHON[processor.framework], "-m", "tests.parity_survey.worker"]
                 subprocess.run(command, input=lines, stdout=file, text=True, check=True, cwd=ROOT, env=environment)
         wanted = {json.dumps(_key(task)) for task in tasks}
         answered.append((processor, [answer for answer in _read(path) if json.dumps(_key(answer)) in wanted]))
@@ -275,11 +275,11 @@ def judge_faults(answers: dict[Processor, list[dict[str, Any]]]) -> list[dict[st
 
 def rounding_table(answers: dict[Processor, list[dict[str, Any]]]) -> list[dict[str, Any]]:
     """By framework, recipe, precision and quantity: the worst trace's usual and largest error, of all its weights."""
-    worst: dict[tuple[str, str, str, str], tuple[float, float]] = defaultdict(lambda: (0.0, 0.0))
+    worst: dict[tuple[str, str, str, RoundedQuantity], tuple[float, float]] = defaultdict(lambda: (0.0, 0.0))
     for processor, answered in answers.items():
         for answer in answered:
             states = answer["parity"]["rounding"]
-            errors = {
+            errors: dict[tuple[RoundedQuantity, str], list[float]] = {
                 ("loss", ""): [state["loss"] for state in states],
                 ("logits", ""): [state["logits"] for state in states],
                 **{
@@ -299,9 +299,9 @@ def rounding_table(answers: dict[Processor, list[dict[str, Any]]]) -> list[dict[
             "precision": precision,
             "quantity": quantity,
             "usual_error": usual,
-            "usual_bound": ENVELOPES[precision][quantity].lower_quartile,  # type: ignore[index]
+            "usual_bound": ENVELOPES[precision][quantity].lower_quartile,
             "largest_error": largest,
-            "largest_bound": ENVELOPES[precision][quantity].maximum,  # type: ignore[index]
+            "largest_bound": ENVELOPES[precision][quantity].maximum,
         }
         for (framework, recipe, precision, quantity), (usual, largest) in sorted(worst.items())
     ]

@@ -29,7 +29,7 @@ def main() -> None:
     framework = program.load_framework()
     framework.select_device("cpu")
     faults = {fault.name: fault for fault in FAULTS}
-    datasets: dict[str, data.DigitSet] = {}
+    datasets: dict[str, data.ImageDataset] = {}
     for line in sys.stdin:
         task: dict[str, Any] = json.loads(line)
         if task["dataset"] not in datasets:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import jsonschema
 import pytest
@@ -38,7 +39,7 @@ CONTRACT = {
 
 @pytest.mark.parametrize("path", CONTRACT)
 def test_report_has_the_names_of_the_contract(path: str) -> None:
-    node = make_report(gpu=True).model_dump(mode="json")
+    node: Any = make_report(gpu=True).model_dump(mode="json")
     for part in filter(None, path.split(".")):
         node = node[int(part)] if part.isdigit() else node[part]
     assert set(CONTRACT[path].split()) <= set(node)
@@ -76,9 +77,10 @@ def test_report_of_another_major_version_is_refused_by_name(version: str) -> Non
 
 
 def test_report_of_a_later_minor_version_is_read() -> None:
-    document = {**make_report().model_dump(mode="json"), "schema_version": "1.99", "something_new": 1}
-    assert Report.model_validate(document).schema_version == "1.99"
-    assert SCHEMA_VERSION != "1.99"
+    major, minor = map(int, SCHEMA_VERSION.split("."))
+    later = f"{major}.{minor + 1}"
+    document = {**make_report().model_dump(mode="json"), "schema_version": later, "something_new": 1}
+    assert Report.model_validate(document).schema_version == later
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

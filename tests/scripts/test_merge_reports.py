@@ -6,13 +6,16 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from jobs.exit_codes import ExitCode
 from jobs.report import to_line
 from tests.support.reports import make_report, write_report
+
+if TYPE_CHECKING:
+    from jobs.choices import FrameworkName
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "scripts/merge_reports.py"
@@ -40,12 +43,13 @@ def assert_refused(result: subprocess.CompletedProcess[str], code: ExitCode, *pa
 @pytest.fixture
 def matrix(tmp_path: Path) -> Path:
     """Two recipes in two frameworks, five runs each."""
+    speeds: dict[FrameworkName, float] = {"tensorflow": 10_000.0, "torch": 12_000.0}
     for recipe in ("lenet", "basic-cnn"):
-        for framework, speed in (("tensorflow", 10_000.0), ("torch", 12_000.0)):
+        for framework, speed in speeds.items():
             for seed in range(1, 6):
                 report: Any = make_report(
                     recipe=recipe,
-                    framework=framework,  # type: ignore[arg-type]
+                    framework=framework,
                     seed=seed,
                     images_per_s=speed + 10 * seed,
                 )
@@ -102,7 +106,7 @@ def test_merge_skipped_file_and_copy_are_reported(matrix: Path, tmp_path: Path) 
     assert note == "note: 1 report found again, by run id and attempt; each run counts once"
 
 
-def test_no_paths_are_refused(tmp_path: Path) -> None:
+def test_merge_without_paths_is_refused(tmp_path: Path) -> None:
     assert_refused(merge(cwd=tmp_path), ExitCode.BAD_INPUT, "nothing to merge")
 
 
@@ -152,7 +156,9 @@ def test_merge_allow_unknown_field_is_refused(matrix: Path, tmp_path: Path) -> N
     assert_refused(merge(matrix, "--allow", "speed", cwd=tmp_path), ExitCode.BAD_INPUT, "--allow 'speed'")
 
 
-def write_side(folder: Path, framework: Any, speed: float, *, first_seed: int = 1, **changes: Any) -> None:
+def write_side(
+    folder: Path, framework: FrameworkName, speed: float, *, first_seed: int = 1, changes: dict[str, Any] | None = None
+) -> None:
     for seed in range(first_seed, first_seed + 6):
         report = make_report(framework=framework, seed=seed, gpu=True, images_per_s=speed + 5 * seed, changes=changes)
         write_report(report, folder / f"{framework}-{seed}.json")
@@ -167,8 +173,9 @@ def write_side(folder: Path, framework: Any, speed: float, *, first_seed: int = 
     ],
 )
 def test_merge_baseline_exit_code_tells_a_regression(tmp_path: Path, speed: float, code: ExitCode, said: str) -> None:
-    write_side(tmp_path / "then", "torch", 10_000.0, **{"environment.driver_version": "550.54"})
-    write_side(tmp_path / "now", "torch", speed, first_seed=11, **{"environment.driver_version": "570.12"})
+    old, new = ({"environment.driver_version": version} for version in ("550.54", "570.12"))
+    write_side(tmp_path / "then", "torch", 10_000.0, changes=old)
+    write_side(tmp_path / "now", "torch", speed, first_seed=11, changes=new)
     result = merge("now", "--baseline", "then", cwd=tmp_path, COLUMNS="400")
     assert result.returncode == code, result.stderr
     assert said in result.stdout
@@ -177,7 +184,7 @@ def test_merge_baseline_exit_code_tells_a_regression(tmp_path: Path, speed: floa
 
 def test_merge_baseline_of_another_configuration_is_not_comparable(tmp_path: Path) -> None:
     write_side(tmp_path / "then", "torch", 10_000.0)
-    write_side(tmp_path / "now", "torch", 10_000.0, first_seed=11, **{"config.batch_size": 128})
+    write_side(tmp_path / "now", "torch", 10_000.0, first_seed=11, changes={"config.batch_size": 128})
     result = merge("now", "--baseline", "then", cwd=tmp_path, COLUMNS="400")
     assert result.returncode == ExitCode.NOT_COMPARABLE
     assert "incomparable: these differ: config.batch_size (64 → 128)" in result.stdout

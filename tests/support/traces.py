@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from jobs.comparison.analysis.parity import Trace, pack
-from jobs.comparison.schema import ParitySetting, TrainingCode
+from jobs.comparison.schema_parity import ParitySetting, TrainingCode
 from jobs.training.parity_trace import record_parity
 
 if TYPE_CHECKING:

@@ -330,6 +330,7 @@ def test_observation_unreadable_readings_are_null_with_reason() -> None:
     watch = monitor.watch(clock=Clock(), options=Options(mode="off"))
     watch._store.take({"kind": "samples", "samples": [], "status": {"power_w": ["a source", "no number", None]}})
     observation = watch.stop([Span(name="train", epoch=1, start_s=0.0, end_s=1.0)])
-    assert observation.gpu == observation.host == (None,)
+    assert observation.gpu == (None,)
+    assert observation.host == (None,)
     assert "could not be aggregated" in observation.null_reasons["phases[].host"]
     assert "telemetry_failed" in {warning.code for warning in observation.warnings}

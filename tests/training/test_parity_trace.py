@@ -29,8 +29,8 @@ NUMBERS = FINITE.filter(lambda number: number == 0 or abs(number) > 1e-6)
 
 @st.composite
 def pairs(draw: Any) -> tuple[Any, Any]:
-    shape = draw(st.integers(1, 20))
-    return tuple(draw(arrays(np.float64, shape, elements=NUMBERS)) for _ in range(2))  # type: ignore[return-value]
+    values = arrays(np.float64, draw(st.integers(1, 20)), elements=NUMBERS)
+    return draw(values), draw(values)
 
 
 @given(pairs())

@@ -10,7 +10,7 @@ import pytest
 
 from jobs.adapter import FrameworkVersions, RunSpec
 from jobs.checkpoint.metadata import RunFingerprint, differences
-from jobs.recipes import LENET, Adam, Recipe, Relu, Scaling
+from jobs.recipes import LENET, Adam, Recipe, Relu, Scaling, Sgd
 from jobs.report.configuration import Config
 from jobs.telemetry.types import Options
 from jobs.training import request as request_module
@@ -52,7 +52,7 @@ FRAMEWORK: Any = _Framework()
 
 
 def fingerprint(request: TrainRequest = REQUEST, device: Any = "cpu", **changes: Any) -> RunFingerprint:
-    arguments = {"dataset_sha256": "5a" * 32, "versions": VERSIONS} | changes
+    arguments: dict[str, Any] = {"dataset_sha256": "5a" * 32, "versions": VERSIONS} | changes
     return run_fingerprint(request, resolve_spec(request, FRAMEWORK, device), **arguments)
 
 
@@ -108,7 +108,7 @@ OTHER_CONTENT: dict[str, Any] = {
     "name": "other",
     "layers": (*LENET.layers[:4], Relu(), *LENET.layers[5:], Relu()),
     "scaling": Scaling(mean=0.13, std=0.3081),
-    "optimizer": replace(LENET.optimizer, momentum=0.9),  # type: ignore[type-var]
+    "optimizer": Sgd(momentum=0.9),
     "initializer": "glorot_uniform",
     "learning_rate": 0.01,
     "batch_size": 128,

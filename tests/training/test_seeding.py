@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.recipes import BASIC_CNN, LENET, weight_shapes
+from jobs.recipes import BASIC_CNN, LENET, Recipe, weight_shapes
 from jobs.training.parity_trace import weights_sha256
 from jobs.training.seeding import batches, epoch_order, initial_weights
 
@@ -23,8 +23,8 @@ ORDER_SHA256 = "17cd2a2dc99dcd1467410a579a00d2c3f569351887cf8a68d5b71b0039c31905
     ],
     ids=["lenet", "basic-cnn"],
 )
-def test_initial_weights_of_seed_1_are_these_bits_on_every_machine(recipe: object, digest: str) -> None:
-    assert weights_sha256(initial_weights(recipe, 1)) == digest  # type: ignore[arg-type]
+def test_initial_weights_of_seed_1_are_these_bits_on_every_machine(recipe: Recipe, digest: str) -> None:
+    assert weights_sha256(initial_weights(recipe, 1)) == digest
 
 
 def test_epoch_order_of_seed_1_is_these_bits_on_every_machine() -> None:

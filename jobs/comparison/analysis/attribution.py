@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from jobs.comparison.fields import ENVIRONMENT, FIELDS, show_value
 from jobs.comparison.schema import EnvironmentChange
-from jobs.comparison.text import listed
+from jobs.comparison.text import join_limited
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -100,7 +100,7 @@ def known_values(values: Iterable[Value]) -> list[str]:
 
 
 def _text(change: EnvironmentChange) -> str:
-    return f"{listed(change.before, _MAX_VALUES_SHOWN)} → {listed(change.now, _MAX_VALUES_SHOWN)}"
+    return f"{join_limited(change.before, _MAX_VALUES_SHOWN)} → {join_limited(change.now, _MAX_VALUES_SHOWN)}"
 
 
 def _values_by_field(runs: Sequence[RunSummary]) -> dict[str, set[Value]]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, Literal
 from jobs.comparison.fields import ENVIRONMENT, FIELDS, show_value
 from jobs.comparison.input.metrics import TRAINED_TO_THE_END
 from jobs.comparison.schema import FieldDifference
-from jobs.comparison.text import listed
+from jobs.comparison.text import join_limited
 from jobs.errors import BadInput, NotComparable
 from jobs.io.stdio import escape_control_chars
 
@@ -151,7 +151,8 @@ def _refusal(field: str, by_value: RunsByValue) -> str:
         for run in runs:
             files[run.framework].add(run.source)
         sources = "; ".join(
-            f"{framework}: {listed(sorted(names), _MAX_FILES_SHOWN)}" for framework, names in sorted(files.items())
+            f"{framework}: {join_limited(sorted(names), _MAX_FILES_SHOWN)}"
+            for framework, names in sorted(files.items())
         )
         parts.append(f"{escape_control_chars(show_value(value))} ({sources})")
-    return f"{field}: {listed(sorted(parts), _MAX_VALUES_SHOWN, ' ≠ ')}"
+    return f"{field}: {join_limited(sorted(parts), _MAX_VALUES_SHOWN, ' ≠ ')}"

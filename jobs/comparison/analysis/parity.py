@@ -13,15 +13,15 @@ from math import fabs
 from typing import TYPE_CHECKING, Final
 
 from jobs.comparison.analysis.rounding import PRECISION, check_rounding, rounding_text, severity
-from jobs.comparison.schema import ParityPair, ParityQuantity, ParitySetting, TrainingCode
-from jobs.comparison.text import counted
+from jobs.comparison.schema_parity import ParityPair, ParityQuantity, ParitySetting, TrainingCode
+from jobs.comparison.text import pluralize
 from jobs.report.schema import MIN_ROUNDING_STATES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from jobs.choices import FrameworkName
-    from jobs.comparison.schema import ParityOutcome, QuantityName, RoundingCheck
+    from jobs.comparison.schema_parity import ParityOutcome, QuantityName, RoundingCheck
     from jobs.report.schema import Parity, Report
 
 TOLERANCE: Final = 1e-12
@@ -277,7 +277,7 @@ def _pair_text(pair: ParityPair) -> str:
         return f"{precision}, {seed}: not judged, since {pair.reason}"
     if pair.outcome == "rounds_too_coarsely":
         return f"{seed}: {rounding_text(max(pair.rounding, key=severity), pair.precision)}"
-    steps, tolerance = counted(pair.steps, "step"), f"tolerance {pair.tolerance_ratio:.0e}"
+    steps, tolerance = pluralize(pair.steps, "step"), f"tolerance {pair.tolerance_ratio:.0e}"
     step, name = pair.first_step_past_tolerance, pair.first_quantity_past_tolerance
     if pair.outcome == "differ" and (step is None or name is None):
         return f"in float64, {seed} the two models have other shapes"

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Final
 
 from jobs.choices import FRAMEWORKS
 from jobs.comparison.analysis.parity import pair_traces, trace_of
-from jobs.comparison.schema import SectionParity, UnpairedTrace
+from jobs.comparison.schema_parity import SectionParity, UnpairedTrace
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from jobs.comparison.input.run_summary import RunSummary
-    from jobs.comparison.schema import ParityOutcome, ParityPair
+    from jobs.comparison.schema_parity import ParityOutcome, ParityPair
 
 FAILED: Final[frozenset[ParityOutcome]] = frozenset({"differ", "rounds_too_coarsely", "initial_weights_differ"})
 _HOW_TO_SHOW: Final = "add --parity-steps 200 to one run of each framework"

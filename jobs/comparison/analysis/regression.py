@@ -16,7 +16,7 @@ from jobs.comparison.analysis.verdict import MAX_FAILURE_RATE_GAP
 from jobs.comparison.fields import FIELDS
 from jobs.comparison.input.metrics import COMPLETED, METRICS, Metric
 from jobs.comparison.schema import Gate, GateMetric, GateSide
-from jobs.comparison.text import counted
+from jobs.comparison.text import pluralize
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -94,7 +94,7 @@ def _refusal(now: Sequence[RunSummary], before: Sequence[RunSummary], allowed: f
         return "the baseline has such runs, and there are none now; run them, or leave them out of the baseline"
     measured = sum(run.status in COMPLETED for run in before)
     if measured < RUNS_FOR_A_VERDICT:
-        return f"the baseline has {counted(measured, 'completed run')}, its variance needs {RUNS_FOR_A_VERDICT}"
+        return f"the baseline has {pluralize(measured, 'completed run')}, its variance needs {RUNS_FOR_A_VERDICT}"
     differing = list(_differing(now, before, allowed))
     return f"these differ: {', '.join(differing)}" if differing else None
 
@@ -151,7 +151,7 @@ def _lost(now: Sequence[RunSummary], before: Sequence[RunSummary]) -> str | None
     lost, lost_before = (sum(run.status not in COMPLETED for run in runs) for runs in (now, before))
     if lost / len(now) - lost_before / len(before) <= MAX_FAILURE_RATE_GAP:
         return None
-    return f"{lost} of {counted(len(now), 'run')} did not complete, against {lost_before} of {len(before)} before"
+    return f"{lost} of {pluralize(len(now), 'run')} did not complete, against {lost_before} of {len(before)} before"
 
 
 def _outcome(metrics: Sequence[GateMetric], lost: str | None) -> tuple[GateOutcome, str]:
@@ -173,7 +173,7 @@ def _clause(gated: GateMetric) -> str:
     return (
         f"{metric.label} {metric.shown(gated.median_before)} → {metric.shown(gated.median_now)} {unit} "
         f"({100 * gated.change:+.2f} {change_unit}, tolerated {100 * gated.tolerated:.2f}; "
-        f"{gated.n_now} against {counted(gated.n_before, 'run')})"
+        f"{gated.n_now} against {pluralize(gated.n_before, 'run')})"
     )
 
 

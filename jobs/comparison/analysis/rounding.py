@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from jobs.comparison.schema import RoundingCheck
+from jobs.comparison.schema_parity import RoundingCheck
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from jobs.choices import FrameworkName
-    from jobs.comparison.schema import RoundedQuantity
+    from jobs.comparison.schema_parity import RoundedQuantity
     from jobs.report.schema import RoundingState
 
 PRECISION: Final = {"fp64": "float64", "fp32": "float32", "tf32": "TF32", "bf16": "bfloat16"}

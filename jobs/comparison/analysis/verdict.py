@@ -18,7 +18,7 @@ from jobs.comparison.analysis.statistics import (
 )
 from jobs.comparison.input.metrics import HEADLINE, Missing
 from jobs.comparison.schema import ExcludedRuns, Suspect, Unstable, Verdict
-from jobs.comparison.text import counted
+from jobs.comparison.text import pluralize
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -86,7 +86,7 @@ def _why_excluded(run: RunSummary) -> str | None:
 
 
 def _runs_text(framework: FrameworkName, runs: int, reason: str) -> str:
-    return f"{counted(runs, f'{framework} run')} ({reason})"
+    return f"{pluralize(runs, f'{framework} run')} ({reason})"
 
 
 def _judge_sides(

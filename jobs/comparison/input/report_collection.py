@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from jobs.comparison.input.parse import parse_json
 from jobs.comparison.input.run_summary import share_values
-from jobs.comparison.text import counted, listed, shortened
+from jobs.comparison.text import join_limited, pluralize, shortened
 from jobs.errors import BadInput
 from jobs.io.stdio import escape_control_chars
 
@@ -91,7 +91,7 @@ class ReportCollection:
         rest = self.ignored - len(self.ignored_names)
         names = ", ".join(self.ignored_names) + (f" and {rest} more" if rest else "")
         return (
-            f"{counted(self.ignored, 'file')} not read ({names}): of a folder only *.json and *.log are; "
+            f"{pluralize(self.ignored, 'file')} not read ({names}): of a folder only *.json and *.log are; "
             "unpack or rename what holds reports"
         )
 
@@ -110,7 +110,7 @@ def _check_same_report(one: RunSummary, other: RunSummary) -> None:
         first, second = sorted((one.source, other.source))
         raise BadInput(
             f"{first!r} and {second!r} hold different reports of one run ({one.run_id}, attempt {one.attempt}): "
-            f"{listed(sorted(paths), MAX_FIELDS_NAMED)} {'differs' if len(paths) == 1 else 'differ'}; "
+            f"{join_limited(sorted(paths), MAX_FIELDS_NAMED)} {'differs' if len(paths) == 1 else 'differ'}; "
             "give the right one only"
         )
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeVar
 from jobs.comparison.fields import ENVIRONMENT, FIELDS
 from jobs.comparison.input.metrics import METRICS, Missing, plausible
 from jobs.comparison.input.parse import InvalidReport, parse, read_slice
-from jobs.comparison.schema import TrainingCode
+from jobs.comparison.schema_parity import TrainingCode
 from jobs.comparison.text import shortened
 
 if TYPE_CHECKING:

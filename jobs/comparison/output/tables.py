@@ -11,7 +11,7 @@ from jobs.comparison.analysis.parity import OUTCOME, QUANTITY
 from jobs.comparison.analysis.rounding import severity
 from jobs.comparison.fields import show_value
 from jobs.comparison.input.metrics import HEADLINE, METRICS, Metric
-from jobs.comparison.text import ABSENT, counted, listed, number
+from jobs.comparison.text import ABSENT, join_limited, number, pluralize
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,12 +24,11 @@ if TYPE_CHECKING:
         MetricName,
         MetricRatio,
         Node,
-        ParityPair,
-        ParityQuantity,
         RunRow,
         Section,
         SideMetric,
     )
+    from jobs.comparison.schema_parity import ParityPair, ParityQuantity
 
 MAX_VALUES_IN_CELL: Final = 10
 """Nodes or values named in one sentence or cell at most."""
@@ -165,13 +164,13 @@ def fleet_lines(section: Section) -> list[str]:
 
 def _fleet_line(side: FrameworkResults) -> str:
     outliers = [_node_text(node) for node in side.nodes if node.outlier is not None]
-    line = f"{side.framework} ran on {counted(len(side.nodes), 'node')}"
+    line = f"{side.framework} ran on {pluralize(len(side.nodes), 'node')}"
     if len(side.nodes) < NODES_FOR_OUTLIERS:
         line += f"; {NODES_FOR_OUTLIERS} are needed to tell which stands apart"
     elif not outliers:
         line += ", none of which stands apart"
     if outliers:
-        line += f"; apart from the others: {listed(outliers, MAX_VALUES_IN_CELL)}"
+        line += f"; apart from the others: {join_limited(outliers, MAX_VALUES_IN_CELL)}"
     return line
 
 
@@ -205,7 +204,7 @@ def difference_table(section: Section) -> Table:
     rows = [
         [
             difference.field,
-            *(listed(difference.values.get(side, []), MAX_VALUES_IN_CELL) or ABSENT for side in sides),
+            *(join_limited(difference.values.get(side, []), MAX_VALUES_IN_CELL) or ABSENT for side in sides),
             _WHY_ALLOWED[difference.why],
         ]
         for difference in section.differences
@@ -227,7 +226,8 @@ def unmeasured_table(section: Section) -> Table:
         for name, reason in row.missing.items()
     )
     rows = [
-        [label, framework, counted(count, "run"), reason] for (label, framework, reason), count in sorted(runs.items())
+        [label, framework, pluralize(count, "run"), reason]
+        for (label, framework, reason), count in sorted(runs.items())
     ]
     return Table(["measurement", "framework", "runs", "reason"], rows)
 

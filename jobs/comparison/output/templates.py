@@ -16,7 +16,7 @@ from jobs.comparison.analysis.statistics import (
 )
 from jobs.comparison.analysis.verdict import MAX_FAILURE_RATE_GAP
 from jobs.comparison.output import tables
-from jobs.comparison.text import counted
+from jobs.comparison.text import pluralize
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,5 +52,5 @@ def template_environment(
         "unstable_spread": UNSTABLE_SPREAD,
         "max_failure_rate_gap": MAX_FAILURE_RATE_GAP,
     }
-    environment.filters |= {"counted": counted, "unpaired_line": unpaired_line, **filters}
+    environment.filters |= {"pluralize": pluralize, "unpaired_line": unpaired_line, **filters}
     return environment

@@ -19,13 +19,13 @@ from jobs.comparison.analysis.parity import (
 )
 from jobs.comparison.output.markdown import render_markdown
 from jobs.comparison.output.tables import parity_table
-from jobs.comparison.schema import ParitySetting, RoundingCheck, TrainingCode
+from jobs.comparison.schema_parity import ParitySetting, RoundingCheck, TrainingCode
 from tests.comparison.comparisons import compare as merge
 from tests.comparison.comparisons import parity_report, terminal
 from tests.support.reports import make_report
 
 if TYPE_CHECKING:
-    from jobs.comparison.schema import ParityPair
+    from jobs.comparison.schema_parity import ParityPair
 
 SETTING = ParitySetting(
     recipe="lenet", precision="fp64", seed=1, batch_size=64, learning_rate=0.001, dataset_sha256="5a" * 32

@@ -6,16 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from jobs.choices import FRAMEWORKS
 from jobs.comparison.output.markdown import render_markdown
 from tests.comparison.comparisons import TF_SPEEDS, TORCH_SPEEDS, parity_report, side, terminal
 from tests.comparison.comparisons import compare as merge
 from tests.support.reports import make_report
 
 if TYPE_CHECKING:
-    from jobs.comparison.schema import SectionParity
+    from jobs.comparison.schema_parity import SectionParity
     from jobs.report import Report
-
-FRAMEWORKS = ("tensorflow", "torch")
 
 
 def timed() -> list[Report]:
@@ -148,8 +147,6 @@ def test_section_parity_of_many_untraced_kinds_counts_the_rest() -> None:
 
 def test_section_parity_of_published_protocol_is_not_expected() -> None:
     published = [
-        make_report(framework=framework, protocol="published", seed=seed)  # type: ignore[arg-type]
-        for framework in FRAMEWORKS
-        for seed in (1, 2)
+        make_report(framework=framework, protocol="published", seed=seed) for framework in FRAMEWORKS for seed in (1, 2)
     ]
     assert said(*published, *traces()).outcome == "not_expected"

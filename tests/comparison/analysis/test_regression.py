@@ -130,7 +130,7 @@ def test_gate_after_driver_upgrade_names_only_driver() -> None:
     ],
 )  # fmt: skip
 def test_gate_after_change_names_cause(changes: dict[str, Any], said: str) -> None:
-    image = {"environment__image": {"ref": "i:1", "digest": "sha256:1"}}
+    image: dict[str, Any] = {"environment__image": {"ref": "i:1", "digest": "sha256:1"}}
     now = runs(**{**image, **changes})
     assert only(gate(now, runs(**image))).text.endswith(f"; {said}")
 

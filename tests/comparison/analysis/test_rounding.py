@@ -17,10 +17,10 @@ from jobs.comparison.analysis.rounding import (
 from jobs.report.schema import MIN_ROUNDING_STATES, RoundingState
 
 if TYPE_CHECKING:
-    from jobs.comparison.schema import RoundingCheck
+    from jobs.comparison.schema_parity import RoundedQuantity, RoundingCheck
 
 ERRORS = st.floats(min_value=0, max_value=1e6, allow_nan=False)
-QUANTITIES = ("loss", "logits", "gradient", "update")
+QUANTITIES: tuple[RoundedQuantity, ...] = ("loss", "logits", "gradient", "update")
 PRECISIONS = ("fp32", "tf32", "bf16")
 
 
@@ -52,8 +52,8 @@ def outside(checks: list[RoundingCheck]) -> list[tuple[str, str | None]]:
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("quantity", QUANTITIES)
-def test_check_rounding_lower_quartile_past_bound_is_outside(precision: str, quantity: str) -> None:
-    bound = ENVELOPES[precision][quantity].lower_quartile  # type: ignore[index]
+def test_check_rounding_lower_quartile_past_bound_is_outside(precision: str, quantity: RoundedQuantity) -> None:
+    bound = ENVELOPES[precision][quantity].lower_quartile
     just = [with_error(step, quantity, bound) for step in range(1, 9)]
     assert outside(judged(just, precision)) == []
     weight = "fc1.bias" if quantity in {"gradient", "update"} else None
@@ -66,8 +66,8 @@ def test_check_rounding_lower_quartile_past_bound_is_outside(precision: str, qua
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("quantity", QUANTITIES)
-def test_check_rounding_maximum_past_bound_is_outside(precision: str, quantity: str) -> None:
-    bound = ENVELOPES[precision][quantity].maximum  # type: ignore[index]
+def test_check_rounding_maximum_past_bound_is_outside(precision: str, quantity: RoundedQuantity) -> None:
+    bound = ENVELOPES[precision][quantity].maximum
     rare = [with_error(step, quantity, bound if step == 5 else 0.0) for step in range(1, 13)]
     assert outside(judged(rare, precision)) == []
     rare[4] = with_error(5, quantity, bound * 1.01)
@@ -80,8 +80,8 @@ def test_check_rounding_maximum_past_bound_is_outside(precision: str, quantity: 
 def test_envelopes_of_coarser_precision_are_wider() -> None:
     assert ENVELOPES.keys() == set(PRECISIONS)
     for quantity in QUANTITIES:
-        usual = [ENVELOPES[precision][quantity].lower_quartile for precision in PRECISIONS]  # type: ignore[index]
-        most = [ENVELOPES[precision][quantity].maximum for precision in PRECISIONS]  # type: ignore[index]
+        usual = [ENVELOPES[precision][quantity].lower_quartile for precision in PRECISIONS]
+        most = [ENVELOPES[precision][quantity].maximum for precision in PRECISIONS]
         assert usual == sorted(usual)
         assert most == sorted(most)
         assert usual[0] * 10 < usual[-1]

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 import statistics
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -21,6 +22,9 @@ from jobs.comparison.analysis.statistics import (
     summarise,
 )
 from jobs.comparison.schema import MetricRatio
+
+if TYPE_CHECKING:
+    from random import Random
 
 speeds = st.floats(1.0, 1e7)
 samples = st.lists(speeds, min_size=1, max_size=12)
@@ -53,9 +57,9 @@ def test_summary_of_four_values_matches_hand_calculation() -> None:
 
 
 @given(samples, st.randoms())
-def test_summary_of_shuffled_values_is_equal_and_ordered(values: list[float], random: object) -> None:
+def test_summary_of_shuffled_values_is_equal_and_ordered(values: list[float], random: Random) -> None:
     shuffled = values.copy()
-    random.shuffle(shuffled)  # type: ignore[attr-defined]
+    random.shuffle(shuffled)
     summary = summarise(values)
     assert summary == summarise(shuffled)
     assert summary is not None
@@ -66,11 +70,11 @@ def test_summary_of_shuffled_values_is_equal_and_ordered(values: list[float], ra
 @settings(max_examples=25, deadline=None)
 @given(enough, enough, st.randoms())
 def test_ratio_of_shuffled_values_is_equal_and_within_extremes(
-    above: list[float], below: list[float], random: object
+    above: list[float], below: list[float], random: Random
 ) -> None:
     found = torch_over_tensorflow(above, below)
     for values in (above, below):
-        random.shuffle(values)  # type: ignore[attr-defined]
+        random.shuffle(values)
     assert found == torch_over_tensorflow(above, below)
     assert found is not None
     assert found.low is not None
@@ -184,12 +188,12 @@ def test_permutation_p_of_small_sides_matches_hand_calculation() -> None:
 
 @settings(max_examples=15, deadline=None)
 @given(enough, enough, st.randoms())
-def test_permutation_p_of_shuffled_values_is_equal(one: list[float], other: list[float], random: object) -> None:
+def test_permutation_p_of_shuffled_values_is_equal(one: list[float], other: list[float], random: Random) -> None:
     p = permutation_p(one, other)
     assert p is not None
     assert 0 < p <= 1
     for values in (one, other):
-        random.shuffle(values)  # type: ignore[attr-defined]
+        random.shuffle(values)
     assert permutation_p(one, other) == p
 
 

@@ -1,9 +1,14 @@
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 
 from tests.comparison.comparisons import TF_SPEEDS, TORCH_SPEEDS, compare, only_section, side
 from tests.support.reports import make_report
+
+if TYPE_CHECKING:
+    from jobs.choices import FrameworkName
 
 
 def test_verdict_of_clear_difference_names_winner_and_interval() -> None:
@@ -93,10 +98,11 @@ def test_verdict_with_large_p_is_inconclusive_with_reason() -> None:
 
 
 def test_verdict_p_values_of_all_sections_are_corrected_together() -> None:
+    speeds: dict[FrameworkName, float] = {"tensorflow": 1000.0, "torch": 1200.0}
     reports = [
-        make_report(framework=framework, recipe=recipe, seed=seed, images_per_s=speed + seed)  # type: ignore[arg-type]
+        make_report(framework=framework, recipe=recipe, seed=seed, images_per_s=speed + seed)
         for recipe in ("lenet", "basic-cnn")
-        for framework, speed in (("tensorflow", 1000.0), ("torch", 1200.0))
+        for framework, speed in speeds.items()
         for seed in range(1, 6)
     ]
     for section in compare(*reports).sections:

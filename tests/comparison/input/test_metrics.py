@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
@@ -77,7 +78,11 @@ def test_gpu_figures_training_too_short_are_missing() -> None:
 
 
 def test_gpu_figures_run_that_never_trained_are_missing() -> None:
-    changes = {"phases": [], "training": None, "null_reasons.training": "the run did not get as far as training"}
+    changes: dict[str, Any] = {
+        "phases": [],
+        "training": None,
+        "null_reasons.training": "the run did not get as far as training",
+    }
     report = make_report(status="failed", changes=changes)
     assert UTIL.of(report) == Missing("the run did not get as far as training")
 

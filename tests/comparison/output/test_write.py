@@ -208,7 +208,7 @@ def test_write_during_another_merge_is_refused(tmp_path: Path) -> None:
 
 def test_write_stopped_by_a_signal_finishes_first(tmp_path: Path) -> None:
     def write_and_stop() -> None:
-        sent = []
+        sent: list[str] = []
 
         def stop(event: str, _: object) -> None:
             if event == "os.link" and not sent:

@@ -9,7 +9,7 @@ from jobs.comparison.output.html import svg
 from jobs.comparison.output.html.figure import DISPLAY_NAMES, FigureBlock, framework_legend, subsample
 from jobs.comparison.output.html.runs_figure import MAX_MARKS
 from jobs.comparison.output.tables import Table, accuracy_cell, value_cell
-from jobs.comparison.text import ABSENT, counted, number
+from jobs.comparison.text import ABSENT, number, pluralize
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -114,7 +114,7 @@ def _rows(section: Section) -> list[list[str]]:
     for side in section.sides:
         name = DISPLAY_NAMES[side.framework]
         for epoch in side.epochs:
-            median = f"median of {counted(epoch.n, 'run')}, epoch {epoch.epoch}"
+            median = f"median of {pluralize(epoch.n, 'run')}, epoch {epoch.epoch}"
             rows.append([name, median, number(epoch.train_s), ABSENT, accuracy_cell(epoch)])
         for row in section.runs:
             if row.framework == side.framework and _reached(row) is not None:

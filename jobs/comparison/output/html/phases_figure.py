@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, get_args
 from jobs.comparison.output.html import svg
 from jobs.comparison.output.html.figure import DISPLAY_NAMES, FigureBlock
 from jobs.comparison.output.tables import Table
-from jobs.comparison.text import ABSENT, counted, number
+from jobs.comparison.text import ABSENT, number, pluralize
 from jobs.report.schema import PhaseName
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def phases_figure(section: Section) -> FigureBlock:
         }
         if stack:
             stacks[side.framework] = stack
-            counts.append(counted(len(completed), f"{DISPLAY_NAMES[side.framework]} run"))
+            counts.append(pluralize(len(completed), f"{DISPLAY_NAMES[side.framework]} run"))
     if not stacks:
         return FigureBlock(title=title, note="No completed run has phases.")
     present = [phase for phase in _LABELS if any(phase in stack for stack in stacks.values())]

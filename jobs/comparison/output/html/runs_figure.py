@@ -8,7 +8,7 @@ from jobs.comparison.input.metrics import METRICS
 from jobs.comparison.output.html import svg
 from jobs.comparison.output.html.figure import DISPLAY_NAMES, FigureBlock, framework_legend, subsample
 from jobs.comparison.output.tables import Table, metric_of, range_cell
-from jobs.comparison.text import ABSENT, counted
+from jobs.comparison.text import ABSENT, pluralize
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -99,7 +99,7 @@ def _lane(
 
 def _sentence(metric: Metric, sides: Sides) -> str:
     medians = (
-        f"{DISPLAY_NAMES[framework]} {metric.shown(side.median)} in {counted(side.n, 'run')}"
+        f"{DISPLAY_NAMES[framework]} {metric.shown(side.median)} in {pluralize(side.n, 'run')}"
         for framework, side in sides.items()
         if side.median is not None
     )

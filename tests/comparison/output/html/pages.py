@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from jobs.choices import FrameworkName
     from jobs.comparison.input.load import Loaded
     from jobs.report import Report
 
@@ -25,7 +26,7 @@ HOSTILE = (
     " </style> javascript:alert(1) &amp; <!-- ]]> https://evil.example"
 )
 VOID: Final = frozenset({"meta", "link", "br", "hr", "img", "input"})
-SERIES: Final = {
+SERIES: Final[dict[str, Any]] = {
     "columns": ["util_percent", "sm_util_percent", "power_w", "cpu_percent"],
     "units": ["%", "%", "W", "%"],
     "t_s": [index / 4 for index in range(60)],
@@ -114,9 +115,10 @@ def _loaded(folder: Path, reports: Sequence[Report], *, reverse: bool = False) -
 def matrix(*, gpu: bool = False, runs: int = 5, series: bool = False) -> list[Any]:
     """``runs`` runs of ``lenet`` in both frameworks."""
     changes = {"timeseries": SERIES} if series else {}
+    speeds: dict[FrameworkName, float] = {"tensorflow": 10_000.0, "torch": 12_000.0}
     return [
         make_report(
-            framework=framework,  # type: ignore[arg-type]
+            framework=framework,
             seed=seed,
             images_per_s=speed + 37 * (seed * 7 % 11),
             accuracy=0.95 + 0.001 * (seed % 9),
@@ -124,6 +126,6 @@ def matrix(*, gpu: bool = False, runs: int = 5, series: bool = False) -> list[An
             timeseries=series,
             changes=changes,
         )
-        for framework, speed in (("tensorflow", 10_000.0), ("torch", 12_000.0))
+        for framework, speed in speeds.items()
         for seed in range(1, runs + 1)
     ]

@@ -57,7 +57,7 @@ def test_page_of_an_extreme_sample_is_made(tmp_path: Path, where: str, value: fl
     values, times = SERIES["values"], SERIES["t_s"]
     series = {
         **SERIES,
-        "values": [[value, *column[1:30], value, *column[31:]] for column in values] if where == "values" else values,  # type: ignore[index]
+        "values": [[value, *column[1:30], value, *column[31:]] for column in values] if where == "values" else values,
         "t_s": [*times[:-2], value, value] if where == "times" else times,
     }
     sides = [

@@ -157,11 +157,10 @@ def test_page_with_hostile_text_shows_it_as_text(tmp_path: Path) -> None:
         "null_reasons": {"results": HOSTILE, "phases[].gpu": HOSTILE},
         "warnings": [{"code": HOSTILE, "message": HOSTILE}],
     }
+    changes["status_reason"] = HOSTILE
     reports = [
-        make_report(
-            framework=framework, gpu=True, status="failed", changes={**changes, "status_reason": HOSTILE, **more}
-        )
-        for framework, more in (("tensorflow", {}), ("torch", {"environment.os": "other"}))
+        make_report(framework="tensorflow", gpu=True, status="failed", changes=changes),
+        make_report(framework="torch", gpu=True, status="failed", changes={**changes, "environment.os": "other"}),
     ]
     html = page_of(tmp_path, *reports)
     found = read_page(html)
@@ -214,14 +213,14 @@ def test_page_of_one_run_is_made(tmp_path: Path) -> None:
 
 
 def test_page_of_failed_runs_has_notes_instead_of_figures(tmp_path: Path) -> None:
-    nothing = {
+    nothing: dict[str, Any] = {
         "phases": [],
         "results.epochs": [],
         "results.train_wall_s": None,
         "null_reasons.results": "stopped at once",
     }
     reports = [
-        make_report(framework=framework, status="failed", images_per_s=None, accuracy=None, changes=nothing)  # type: ignore[arg-type]
+        make_report(framework=framework, status="failed", images_per_s=None, accuracy=None, changes=nothing)
         for framework in ("tensorflow", "torch")
     ]
     found = read_page(page_of(tmp_path, *reports))
