@@ -45,7 +45,9 @@ def merge(
     ] = None,
     baseline: Annotated[
         list[str] | None,
-        typer.Option(metavar="PATH", help="Earlier reports to hold these against, as a gate; repeatable."),
+        typer.Option(
+            metavar="PATH", help="Earlier reports to compare with; exit code 11 if these are worse. Repeatable."
+        ),
     ] = None,
 ) -> None:
     """Merge the reports of runs into one comparison.

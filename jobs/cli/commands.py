@@ -104,7 +104,9 @@ def _show_version(context: typer.Context, asked: bool) -> None:  # noqa: FBT001 
 DatasetOption = Annotated[
     str, typer.Option(metavar="NAME|DIR", help="mnist, synthetic, or a folder of IDX files.", show_default=True)
 ]
-DeviceOption = Annotated[DeviceChoice, typer.Option(help="gpu fails where none is usable: never a silent CPU run.")]
+DeviceOption = Annotated[
+    DeviceChoice, typer.Option(help="gpu fails if none is usable; it never falls back to the CPU.")
+]
 PrecisionOption = Annotated[Precision, typer.Option(help="Arithmetic; set in the framework and read back.")]
 ReportDirOption = Annotated[Path, _path("DIR", "Where the reports go.", "REPORT_DIR")]
 
@@ -140,7 +142,7 @@ def build_app(program: Program) -> typer.Typer:
             typer.Option(help="matched: same weights, batches and arithmetic. published: as the post wrote it."),
         ] = "matched",
         epochs: Annotated[int | None, _count(0, 100_000, "Epochs. [default: the recipe's]")] = None,
-        batch_size: Annotated[int | None, _count(1, 60_000, "Images a step. [default: the recipe's]")] = None,
+        batch_size: Annotated[int | None, _count(1, 60_000, "Images per step. [default: the recipe's]")] = None,
         learning_rate: Annotated[
             float | None,
             typer.Option(callback=_positive, metavar="RATE", help="Learning rate. [default: the recipe's]"),
@@ -156,9 +158,9 @@ def build_app(program: Program) -> typer.Typer:
             InputPath | None,
             typer.Option("--input", help="Where batches come from. [default: resident; published: streamed]"),
         ] = None,
-        trials: Annotated[int, _count(1, 10_000, "Runs, with seeds one apart.")] = 1,
+        trials: Annotated[int, _count(1, 10_000, "Number of runs, with consecutive seeds.")] = 1,
         parity_steps: Annotated[
-            int | None, _count(1, 100_000, "Also record a parity trace of this many steps.")
+            int | None, _count(1, 100_000, "Also record a parity trace of this many steps; at least 8 below fp64.")
         ] = None,
         measure_peak: Annotated[
             bool | None,
@@ -190,7 +192,7 @@ def build_app(program: Program) -> typer.Typer:
             Path | None, _path("FILE", "Also write the results here in Prometheus text format.")
         ] = None,
     ) -> None:
-        """Train, evaluate after every epoch, and write one report a run."""
+        """Train, evaluate after every epoch, and write one report per run."""
         from jobs.telemetry.types import Options  # noqa: PLC0415
         from jobs.training.console import Console  # noqa: PLC0415
         from jobs.training.run import TrainRequest, run_trials  # noqa: PLC0415
@@ -224,7 +226,7 @@ def build_app(program: Program) -> typer.Typer:
     @app.command()
     def evaluate(
         weights: Annotated[
-            Path, typer.Argument(metavar="WEIGHTS", readable=False, help="A file that train --export-dir wrote.")
+            Path, typer.Argument(metavar="FILE", readable=False, help="A file that train --export-dir wrote.")
         ],
         dataset: DatasetOption = "mnist",
         device: DeviceOption = "auto",
@@ -256,7 +258,7 @@ def build_app(program: Program) -> typer.Typer:
 
     @app.command()
     def dataset(dataset: DatasetOption = "mnist") -> None:
-        """Fetch the data if need be, verify it, and say what it is."""
+        """Download the data if necessary, verify it, and print its hashes."""
         _print_dataset(dataset)
 
     return app

@@ -67,7 +67,7 @@ def download(specs: Sequence[IdxFileSpec], folder: Path, on_progress: Callable[[
                 mirrors.append(mirrors.pop(mirrors.index(mirror)))
         else:
             raise DatasetRefused(
-                f"MNIST is not at hand, and {spec.stem}.gz could not be downloaded ({'; '.join(failures)}); put the "
+                f"MNIST was not found, and {spec.stem}.gz could not be downloaded ({'; '.join(failures)}); put the "
                 f"four files {FILE_NAMES_TEXT} in a folder and set MNIST_DATA_DIR to it, or use --dataset synthetic"
             )
 

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from jobs.adapter import DeviceChoice, DeviceKind, Execution, InputPath, RunSpec
     from jobs.datasets import ImageDataset
 
+# Each trainer makes functions of its own, which TensorFlow reports as retracing from the fifth trial on.
+tf.get_logger().setLevel("ERROR")
+
 __all__ = (
     "create_trainer", "default_execution", "is_out_of_memory", "matmul_flop_per_s", "select_device", "versions",
 )  # fmt: skip

@@ -158,3 +158,15 @@ def test_program_error_is_an_internal_error(
     error = capsys.readouterr().err
     assert "Traceback" in error
     assert error.splitlines()[-1].startswith("error: unexpected ZeroDivisionError")
+
+
+def test_program_without_a_command_prints_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code_of(TORCH, []) == ExitCode.BAD_INPUT
+    printed = capsys.readouterr().err
+    assert printed.startswith("Usage: mnist-torch [OPTIONS] COMMAND")
+    assert "error:" not in printed
+
+
+def test_usage_error_of_a_command_points_to_its_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code_of(TORCH, ["train", "--alow"]) == ExitCode.BAD_INPUT
+    assert capsys.readouterr().err.rstrip().endswith("see `mnist-torch train --help`")

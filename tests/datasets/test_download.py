@@ -216,7 +216,7 @@ def test_download_no_network_message_names_both_alternatives(
     monkeypatch.setenv("MNIST_MIRRORS", "http://127.0.0.1:9/")
     message = refusal()
     assert message == (
-        "MNIST is not at hand, and train-images-idx3-ubyte.gz could not be downloaded "
+        "MNIST was not found, and train-images-idx3-ubyte.gz could not be downloaded "
         "(127.0.0.1:9: no connection (ConnectionError)); put the four files train-images-idx3-ubyte[.gz], "
         "train-labels-idx1-ubyte[.gz], t10k-images-idx3-ubyte[.gz], t10k-labels-idx1-ubyte[.gz] in a folder and set "
         "MNIST_DATA_DIR to it, or use --dataset synthetic"

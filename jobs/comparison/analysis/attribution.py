@@ -89,7 +89,7 @@ def attribute(environment_changes: Sequence[EnvironmentChange]) -> str:
                 left.pop(field, None)
     causes += [f"{field} changed: {_text(change)}" for field, change in left.items()]
     if not causes:
-        return "nothing that reports record has changed"
+        return "no recorded setting has changed"
     return f"only the {causes[0]}" if len(causes) == 1 else "; ".join(causes)
 
 

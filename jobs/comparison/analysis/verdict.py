@@ -149,7 +149,7 @@ def _why_inconclusive(ratio: float, low: float, high: float, significance: Signi
         return f"the interval excludes 1, but the effect is under {_EFFECT}"
     if significance is not None and significance.p <= ALPHA:
         return f"one of so many comparisons shows as much by chance: p over this table exceeds {FAMILYWISE_ALPHA:g}"
-    return f"the interval excludes 1, but runs like these show as much by chance: p exceeds {ALPHA:g}"
+    return f"the interval excludes 1, but a difference this large can be chance: p exceeds {ALPHA:g}"
 
 
 def _p_clause(significance: Significance | None) -> str:

@@ -53,7 +53,7 @@ def only(found: Gate) -> GateSide:
 def test_gate_on_equal_runs_is_unchanged() -> None:
     found = gate(runs(), runs())
     assert (found.outcome, only(found).changes, found.triage) == ("unchanged", [], [])
-    assert "nothing that reports record has changed" in only(found).text
+    assert "no recorded setting has changed" in only(found).text
 
 
 @pytest.mark.parametrize(

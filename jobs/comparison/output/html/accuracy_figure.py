@@ -30,7 +30,7 @@ _PANEL: Final = svg.PANEL_TITLE_HEIGHT + _PLOT + svg.AXIS_HEIGHT + svg.AXIS_TITL
 
 def accuracy_figure(section: Section) -> FigureBlock:
     """Accuracy by epoch and of every run, against time and energy."""
-    title = "What accuracy costs"
+    title = "Accuracy against time and energy"
     panels: list[Markup] = []
     for cost, panel_title, x_title in _COSTS:
         runs, epochs = _run_points(section, cost), _epoch_points(section) if cost == "train_wall_s" else {}

@@ -22,7 +22,7 @@ _LANE: Final = 44
 
 def ratio_figure(section: Section) -> FigureBlock:
     """One row for each metric whose medians have a ratio."""
-    title = "One against the other"
+    title = "Ratio of the frameworks"
     ratios = section.ratios
     if not ratios:
         reason = "There is one side only." if len(section.sides) == 1 else "The medians cannot be divided."

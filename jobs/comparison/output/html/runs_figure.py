@@ -43,7 +43,7 @@ def runs_figure(section: Section) -> FigureBlock:
     return FigureBlock(
         title=title,
         caption=(
-            "One mark is one run. The band spans the middle half of a side's runs (its interquartile range), "
+            "One mark is one run. The band is the interquartile range of a framework's runs, "
             "the upright line is the median, whose value is at the right. The axes do not begin at zero."
         ),
         legend=framework_legend([side.framework for side in section.sides]),

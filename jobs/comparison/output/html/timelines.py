@@ -71,7 +71,7 @@ def _of_side(runs: Sequence[RunSummary]) -> Timeline | Missing:
     framework = runs[0].framework
     with_series = [run for run in runs if run.has_series]
     if not with_series:
-        return Missing(reason=f"no {framework} report carries samples: a log's line leaves them to the report file")
+        return Missing(reason=f"no {framework} report has a time series: telemetry was off, or these come from logs")
     run = _median_run(with_series)
     if run is None:
         return Missing(reason=f"no {framework} run with samples has completed")

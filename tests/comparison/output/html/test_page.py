@@ -53,11 +53,11 @@ def test_cards_with_verdicts_come_first(page: Element) -> None:
 def test_figures_each_have_words_a_table_and_one_drawing(page: Element) -> None:
     figures = page.all("figure")
     assert [figure.one("h3").text for figure in figures] == [
-        "One against the other",
+        "Ratio of the frameworks",
         "Every run",
         "Where the time goes",
         "Over time",
-        "What accuracy costs",
+        "Accuracy against time and energy",
     ]
     for figure in figures:
         (drawing,) = drawings(figure)
@@ -198,7 +198,7 @@ def test_timeline_without_a_gpu_shows_the_cpu_and_the_reason(tmp_path: Path) -> 
 def test_timeline_without_samples_says_why(tmp_path: Path) -> None:
     figure = read_page(page_of(tmp_path, *matrix())).all("figure")[3]
     assert drawings(figure) == []
-    assert "no tensorflow report carries samples: a log's line leaves them to the report file." in figure.text
+    assert "no tensorflow report has a time series: telemetry was off, or these come from logs." in figure.text
 
 
 def test_accuracy_figure_without_energy_says_why(tmp_path: Path) -> None:
