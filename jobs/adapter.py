@@ -27,7 +27,7 @@ class FrameworkDevice:
     """The device that an adapter selected.
 
     ``uuid`` and ``pci_bus_id`` identify a GPU outside the framework, whose ``index`` counts visible devices
-    only. Either may be ``None`` where the framework does not tell; both are ``None`` for a CPU.
+    only. Either may be ``None`` if the framework does not report it; both are ``None`` for a CPU.
     """
 
     kind: DeviceKind
@@ -58,6 +58,24 @@ class RunSpec:
     input: InputPath
     device: DeviceKind
 
+    @classmethod
+    def for_recipe(
+        cls, recipe: Recipe, *, device: DeviceKind, execution: Execution, precision: Precision = "fp32"
+    ) -> RunSpec:
+        """A matched run with resident data and the recipe's own settings."""
+        return cls(
+            recipe=recipe,
+            protocol="matched",
+            seed=recipe.seed,
+            epochs=recipe.epochs,
+            batch_size=recipe.batch_size,
+            learning_rate=recipe.learning_rate,
+            precision=precision,
+            execution=execution,
+            input="resident",
+            device=device,
+        )
+
     def without_dropout(self) -> RunSpec:
         return replace(self, recipe=self.recipe.without_dropout())
 
@@ -85,9 +103,9 @@ class Evaluation:
 
 
 class Trainer(Protocol):
-    """A model on a device, with the training set at hand.
+    """A model on a device, with its training data.
 
-    Weights pass in and out in the canonical layout and in float64, which holds every narrower value exactly.
+    Weights are read and loaded in the canonical layout, as float64, which represents every narrower value exactly.
     """
 
     @property
@@ -138,8 +156,8 @@ class Trainer(Protocol):
 
         ``order`` lists the examples in training order; ``None`` leaves the shuffle to the framework. The first
         ``done`` steps were done before :meth:`load_state`. ``on_step`` gets the number of steps done: after the
-        first step, at each multiple of ``stop_every``, after the last, and often in between. An exception that it
-        raises ends the epoch between two steps.
+        first step, at each multiple of ``stop_every``, after the last, and often in between. It may end the epoch
+        between two steps by an exception.
         """
         ...
 
@@ -190,9 +208,9 @@ class Framework(Protocol):
         ...
 
     def matmul_flop_per_s(self, spec: RunSpec) -> float:
-        """The device's peak: operations a second of a large matrix product in the spec's precision, on its device.
+        """The device's peak: operations per second of a large matrix product in the spec's precision, on its device.
 
-        Takes one to two seconds, and leaves the framework's random numbers as they are.
+        Takes one to two seconds, and does not change the framework's random state.
         """
         ...
 

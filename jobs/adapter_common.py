@@ -1,4 +1,4 @@
-"""What both adapters do alike, without importing a framework."""
+"""Functions shared by both adapters, without importing a framework."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ AMPERE: Final = (8, 0)
 """The first compute capability with TF32 and bfloat16 matrix units."""
 EVALUATION_BATCH: Final = 1000
 PEAK_S: Final = 1.0
-"""How long matrix products are timed for the device's peak."""
+"""Duration of the device's peak measurement."""
 MATRIX_SIDE: Final = {"cpu": 2048, "gpu": 4096}
-"""Rows and columns of the matrices that are multiplied for the peak."""
+"""Rows and columns of its matrices."""
 PRODUCTS: Final = {"cpu": 1, "gpu": 20}
-"""Products from one reading of the clock to the next, so that waiting for a GPU costs little."""
+"""Products per reading of the clock, so that the synchronization with a GPU takes little of the time."""
 
 
 def check_precision(spec: RunSpec, compute_capability: tuple[int, int] | None) -> None:
-    """Refuse a precision that the device has no arithmetic for; the capability is ``None`` where it is not known.
+    """Refuse a precision that the device does not support; the capability is ``None`` if not known.
 
     Raises:
         BadInput: another precision must be chosen.
@@ -61,14 +61,14 @@ def evaluate_in_batches(
 
 
 def peak_flop_per_s(multiply: Callable[[int], object], device: DeviceKind) -> float:
-    """The highest speed of matrix products that was reached within ``PEAK_S``.
+    """The highest speed of matrix products measured within ``PEAK_S``.
 
     ``multiply(n)`` computes n products of two matrices of ``MATRIX_SIDE`` and waits for the device.
     """
     times = PRODUCTS[device]
     multiply(times)
     fastest_s, end_s = inf, time.perf_counter() + PEAK_S
-    while (begun_s := time.perf_counter()) < end_s:
+    while (start_s := time.perf_counter()) < end_s:
         multiply(times)
-        fastest_s = min(fastest_s, time.perf_counter() - begun_s)
+        fastest_s = min(fastest_s, time.perf_counter() - start_s)
     return 2 * MATRIX_SIDE[device] ** 3 * times / fastest_s

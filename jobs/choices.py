@@ -1,11 +1,11 @@
-"""The values that options may have: one list for the command line, the adapters and the report."""
+"""The allowed values of options, shared by the command line, the adapters and the report."""
 
 from __future__ import annotations
 
 from typing import Final, Literal, get_args
 
 FrameworkName = Literal["tensorflow", "torch"]
-"""The only list of the frameworks' names; each has an adapter of its own."""
+"""The only list of the frameworks' names; each has an adapter."""
 FRAMEWORKS: Final[tuple[FrameworkName, ...]] = get_args(FrameworkName)
 
 TrainingProtocol = Literal["matched", "published"]

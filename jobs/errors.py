@@ -1,4 +1,4 @@
-"""The errors a person sees: one line that says what failed, the value and the next step."""
+"""The errors that users see: one line that says what failed, the value and the next step."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The one table of exit codes: what a shell, a CI job and a Kubernetes failure policy can rely on."""
+"""The table of exit codes, for shells, CI jobs and the Kubernetes failure policy."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Self
 
 
 class ExitCode(IntEnum):
-    """Why a program of this project ended; :attr:`meaning` is the line the documentation prints."""
+    """The exit code of a program; :attr:`meaning` is its line in the documentation."""
 
     meaning: str
 

@@ -1,4 +1,4 @@
-"""The phases of a run on one monotonic clock, so that start-up is never counted as training."""
+"""Records the phases of a run on one monotonic clock, so that start-up does not count as training."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Span:
 
 
 class Clock:
-    """Monotonic seconds since an origin, which a change of the wall clock does not affect."""
+    """Monotonic seconds since an origin; a change of the wall clock has no effect."""
 
     def __init__(self, *, already_passed_s: float = 0.0) -> None:
         self._origin = time.monotonic() - already_passed_s

@@ -1,6 +1,6 @@
-"""The recipes: what is trained and how, as data that each adapter turns into its framework's own model.
+"""The recipes: models and their training settings as data, which each adapter converts to its framework's model.
 
-A new recipe is one entry in :data:`RECIPES`. The two here come from the post "TensorFlow 2.0과 PyTorch 비교"
+A new recipe is one entry in :data:`_RECIPES`. The two recipes come from the blog post "TensorFlow 2.0과 PyTorch 비교"
 (2020-08-13): ``basic-cnn`` is its TensorFlow program, ``lenet`` its PyTorch program.
 """
 
@@ -118,15 +118,15 @@ class Recipe:
         return sum(shape.size for shape in weight_shapes(self))
 
     def without_dropout(self) -> Recipe:
-        """The same recipe with every dropout rate 0, for proving parity: the layers, and so the code, stay."""
+        """The same recipe with every dropout rate 0, for parity traces; the layers, and so the code, are the same."""
         layers = (replace(layer, rate=0.0) if isinstance(layer, Dropout) else layer for layer in self.layers)
         return replace(self, layers=tuple(layers))
 
     def pool_before_relu(self) -> Recipe:
-        """The same function with each max-pool before the ReLU that precedes it: a quarter of the elements to rectify.
+        """The same function with each max-pool before the ReLU before it, so that ReLU has a quarter of the elements.
 
-        Both are monotone, so the values are the same, and so are the gradients: where a window's maximum is
-        positive, it is the same element; where it is not, they are zero either way.
+        Both are monotone, so the values are equal. The gradients are too: a positive maximum of a window is the same
+        element in both orders, and otherwise they are zero.
         """
         layers = list(self.layers)
         for index, (layer, following) in enumerate(pairwise(self.layers)):
@@ -135,7 +135,7 @@ class Recipe:
         return replace(self, layers=tuple(layers))
 
     def reference_for(self, dataset: str, epochs: int) -> float | None:
-        """Lowest acceptable test accuracy after ``epochs`` epochs; ``None`` for a set that has no reference."""
+        """Lowest acceptable test accuracy after ``epochs`` epochs; ``None`` for a dataset without a reference."""
         references = self.reference_accuracy.get(dataset)
         return references[min(epochs, len(references)) - 1] if references else None
 
@@ -166,7 +166,7 @@ class WeightShape:
 
 @dataclass(frozen=True, kw_only=True)
 class MatmulLayer:
-    """A layer that multiplies: training costs two or three products of its size."""
+    """A layer computed as a matrix product; training takes two or three products of its size."""
 
     name: str
     layer: Convolution | Dense
@@ -177,7 +177,7 @@ class MatmulLayer:
 
 
 def _infer_shapes(recipe: Recipe) -> tuple[tuple[WeightShape, ...], tuple[MatmulLayer, ...]]:
-    """The recipe's trainable arrays, and its layers that multiply."""
+    """The recipe's trainable arrays, and its layers with a matrix product."""
     side, channels, image, features = IMAGE_SIDE, 1, None, 0
     weights: list[WeightShape] = []
     matmuls: list[MatmulLayer] = []
@@ -223,7 +223,7 @@ def weight_shapes(recipe: Recipe) -> tuple[WeightShape, ...]:
 
 
 def products(recipe: Recipe) -> tuple[MatmulLayer, ...]:
-    """The recipe's layers that multiply, in their order."""
+    """The recipe's layers with a matrix product, in their order."""
     return _infer_shapes(recipe)[1]
 
 

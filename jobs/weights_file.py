@@ -1,4 +1,4 @@
-"""Trained weights as safetensors. Reading one runs no code, and each framework reads the other's."""
+"""Trained weights as safetensors files. Reading them runs no code, and each framework reads the other's."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from jobs.errors import BadInput, NotWritable
-from jobs.io.atomic_file import pending_file, sync_folder
+from jobs.io.atomic_file import write_file
 from jobs.recipes import RECIPES, weight_shapes
 
 if TYPE_CHECKING:
@@ -50,9 +50,7 @@ def write_weights_file(
     path = weights_path(folder, run_id)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with pending_file(content, folder, run_id) as pending:
-            pending.replace(path)
-        sync_folder(folder)
+        write_file(content, path)
     except OSError as error:
         raise NotWritable(
             f"weights cannot be written to {str(folder)!r} ({error.strerror or error}); choose another --export-dir"

@@ -64,7 +64,7 @@ def pins(lock: str) -> list[str]:
 
 
 def query_advisories(requirements: Path) -> list[Package] | None:
-    """What is known of each package; ``None`` where the advisories cannot be reached.
+    """The advisories of each package; ``None`` if they cannot be reached.
 
     Raises:
         AuditFailed: pip-audit is missing or cannot be run, or its output cannot be read.
@@ -81,7 +81,7 @@ def query_advisories(requirements: Path) -> list[Package] | None:
     except OSError as error:
         raise AuditFailed(f"{pip_audit} cannot be run ({error.strerror or error}); make .venv anew") from error
     if not done.stdout.strip():
-        # Where the advisories cannot be reached it prints no JSON.
+        # If the advisories cannot be reached, it prints no JSON.
         return None
     try:
         packages = AuditResult.model_validate_json(done.stdout).dependencies

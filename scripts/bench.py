@@ -1,4 +1,4 @@
-"""How fast is the default path against the post's own programs, and what limits it: ``make bench``.
+"""Measures the default path's speed against the blog post's own programs, and what limits it: ``make bench``.
 
 Each framework trains a recipe in one process in two ways, in turns: the default path, and the post's loop, which is
 ``--protocol published`` (Keras ``fit`` on ``tf.data``; a ``DataLoader`` with torchvision's transforms). Between the
@@ -10,19 +10,14 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import subprocess
 import sys
 from typing import Any
 
-import numpy as np
-from measurement import ENVIRONMENTS, ROOT, add_output_option, circumstances, write_results
-from scipy import stats
+from measurement import ENVIRONMENTS, add_output_option, circumstances, median_interval, run_worker, write_results
 
-WORKER = ROOT / "scripts/bench_worker.py"
 IMAGES = {"lenet": 60_000, "basic-cnn": 15_000}
-"""A large recipe's epoch is measured on a quarter of its images: the time is the same for each batch."""
+"""The large recipe's epoch is measured on a quarter of its images, since each batch takes the same time."""
 EPOCH_IMAGES = 60_000
-RESAMPLES = 10_000
 
 
 def main() -> int:
@@ -54,11 +49,10 @@ def main() -> int:
 
 
 def bench(name: str, recipe: str, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Everything about one framework and recipe."""
-    environment, package = ENVIRONMENTS[name]
+    """The results of one framework and recipe."""
     print(f"{recipe}, {name}: {arguments.pairs} turns …", file=sys.stderr, flush=True)
     request = {
-        "package": f"jobs.{package}",
+        "package": f"jobs.{ENVIRONMENTS[name][1]}",
         "recipe": recipe,
         "device": arguments.device,
         "precision": arguments.precision,
@@ -66,29 +60,23 @@ def bench(name: str, recipe: str, arguments: argparse.Namespace) -> dict[str, An
         "images": arguments.images or (IMAGES[recipe] if arguments.device == "cpu" else EPOCH_IMAGES),
         "pairs": arguments.pairs,
     }
-    done = subprocess.run(
-        [ROOT / environment / "bin/python", WORKER, json.dumps(request)], cwd=ROOT, stdout=subprocess.PIPE, check=True
-    )
-    found = json.loads(done.stdout.splitlines()[-1])
-    return {"framework": name, "recipe": recipe, **summarise(found), **found}
+    measured = run_worker(name, "bench_worker.py", json.dumps(request))
+    return {"framework": name, "recipe": recipe, **summarise(measured), **measured}
 
 
-def summarise(found: dict[str, Any]) -> dict[str, Any]:
-    """Seconds an epoch of 60,000 images, the ratio within a turn with its interval, and the share of the ceiling."""
-    pairs = found["pairs"]
-    scale = EPOCH_IMAGES / found["images"]
+def summarise(measured: dict[str, Any]) -> dict[str, Any]:
+    """Seconds per epoch of 60,000 images, the ratio within a turn with its interval, and the share of the peak."""
+    pairs = measured["pairs"]
+    scale = EPOCH_IMAGES / measured["images"]
     ratios = [pair["published_s"] / pair["ours_s"] for pair in pairs]
-    interval = stats.bootstrap(
-        (ratios,), np.median, n_resamples=RESAMPLES, method="percentile", rng=np.random.default_rng(1)
-    ).confidence_interval
     ours_s = statistics.median(pair["ours_s"] for pair in pairs)
-    achieved = found["flop_per_image"] * found["images"] / ours_s
+    achieved = measured["flop_per_image"] * measured["images"] / ours_s
     ceiling = max(pair["ceiling_flop_per_s"] for pair in pairs)
     return {
         "ours_epoch_s": scale * ours_s,
         "published_epoch_s": scale * statistics.median(pair["published_s"] for pair in pairs),
         "ratio": statistics.median(ratios),
-        "ratio_interval": [float(interval.low), float(interval.high)],
+        "ratio_interval": median_interval(ratios),
         "achieved_flop_per_s": achieved,
         "ceiling_flop_per_s": ceiling,
         "ceiling_share_ratio": achieved / ceiling,

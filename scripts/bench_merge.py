@@ -35,7 +35,7 @@ def main() -> int:
     measured = circumstances()
     results = []
     print(f"{'reports':>9} {'input':>9} {'seconds':>9} {'of CPU':>9} {'peak memory':>12}")
-    # The system tells the maximum of all ended processes only, so the smallest merge goes first.
+    # The system reports the maximum of all ended processes, so the smallest merge runs first.
     for count in sorted(arguments.reports):
         with tempfile.TemporaryDirectory() as temporary:
             folder = (arguments.keep or Path(temporary)) / f"reports-{count}"

@@ -1,7 +1,7 @@
-"""How fast a job trains on CPUs that other processes use as well: ``make bench-shared-cpu``.
+"""Measures the training speed on CPUs that other processes use as well: ``make bench-shared-cpu``.
 
-While 0, 1 and 2 other processes each keep one CPU busy, lenet trains an epoch on the embedded digits with several
-thread settings, in random order. Its speed is that of steady training, from the job's report.
+While 0, 1 and 2 other processes each use one CPU, lenet trains an epoch on the synthetic dataset with several thread
+settings, in random order. The speed is that of steady training, from the job's report.
 """
 
 from __future__ import annotations

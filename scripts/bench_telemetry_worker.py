@@ -18,22 +18,11 @@ from jobs.training.seeding import epoch_order, initial_weights
 
 
 def measure(module: str, recipe_name: str, dataset: str, pairs: int) -> list[dict[str, Any]]:
-    """Train pairs of epochs with one trainer, one of each pair watched; seconds and the sampler's own account."""
+    """Train pairs of epochs with one trainer, one of each pair with telemetry; seconds and the sampler's counts."""
     framework = import_module(module).PROGRAM.load_framework()
     device = framework.select_device("cpu")
     recipe = RECIPES[recipe_name]
-    spec = RunSpec(
-        recipe=recipe,
-        protocol="matched",
-        seed=1,
-        epochs=1,
-        batch_size=recipe.batch_size,
-        learning_rate=recipe.learning_rate,
-        precision="fp32",
-        execution=framework.default_execution("cpu", "resident"),
-        input="resident",
-        device="cpu",
-    )
+    spec = RunSpec.for_recipe(recipe, device="cpu", execution=framework.default_execution("cpu", "resident"))
     images = datasets.load(dataset)
     trainer = framework.create_trainer(spec, images)
     trainer.load_weights(initial_weights(recipe, 1))
@@ -42,10 +31,10 @@ def measure(module: str, recipe_name: str, dataset: str, pairs: int) -> list[dic
     def train_one() -> float:
         epoch = next(epochs)
         order = epoch_order(1, epoch, len(images.train_images))
-        begun_s = time.perf_counter()
+        start_s = time.perf_counter()
         trainer.train_epoch(order, lambda _: None, epoch=epoch)
         trainer.synchronize()
-        return time.perf_counter() - begun_s
+        return time.perf_counter() - start_s
 
     def train_watched() -> dict[str, Any]:
         clock = Clock()

@@ -43,7 +43,7 @@ def main() -> int:
 
 
 def choose_dataset() -> str:
-    """``mnist`` where it is here or can be downloaded, else ``synthetic``; prints which."""
+    """``mnist`` if it is available or can be downloaded, else ``synthetic``; prints which."""
     fetch = subprocess.run([ROOT / ".venv/bin/mnist-torch", "dataset"], check=False, capture_output=True, text=True)
     if fetch.returncode == 0:
         print(f"data: MNIST, verified\n{fetch.stdout.splitlines()[0]}")
@@ -51,7 +51,7 @@ def choose_dataset() -> str:
     print(fetch.stderr.strip(), file=sys.stderr)
     if fetch.returncode != ExitCode.DATASET_REFUSED:
         raise SystemExit(fetch.returncode)
-    print("data: MNIST cannot be had here, so this demo trains on the embedded SYNTHETIC digits instead")
+    print("data: MNIST cannot be downloaded, so this demo trains on the SYNTHETIC dataset instead")
     return "synthetic"
 
 

@@ -1,4 +1,4 @@
-"""How often a verdict is wrong, on simulated comparisons: ``make error-rates``."""
+"""Measures the rate of wrong verdicts on simulated comparisons: ``make error-rates``."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def main() -> int:
         by_seed = [verdicts(speed, seed) for seed in arguments.seeds]
         row = {
             "speed": speed,
-            "first": [one.count("first") for one in by_seed],
-            "second": [one.count("second") for one in by_seed],
+            "first": [kinds.count("first") for kinds in by_seed],
+            "second": [kinds.count("second") for kinds in by_seed],
         }
         print(row, file=sys.stderr, flush=True)
         results.append(row)

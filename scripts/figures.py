@@ -38,7 +38,7 @@ def main() -> int:
 
 
 def render_page(text: str) -> str:
-    """``text`` with each of its blocks rendered anew, and with the present version."""
+    """``text`` with its blocks rendered, and with the current version."""
     text = IMAGE_TAG.sub(rf"\g<1>:{__version__}", text)
     return BLOCK.sub(lambda block: f"{block[1]}{render(block[2]).strip()}\n{block[3]}", text)
 

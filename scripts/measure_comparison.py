@@ -2,7 +2,7 @@
 
 Both recipes in both frameworks, one run after the other on this machine's CPU. For each seed the order of the
 frameworks is random, so that neither always runs on the warmer machine. The first seed's runs also record a parity
-trace. Reports and comparison stay in ``--work``; runs whose report exists are not repeated.
+trace. Reports and comparison are kept in ``--work``; runs whose report exists are not repeated.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ def main() -> int:
     add_output_option(parser, "comparison")
     arguments = parser.parse_args()
     measured = circumstances()
-    draw = random.Random(1)  # noqa: S311 - an order, not a secret
+    random_order = random.Random(1)  # noqa: S311 - an order, not a secret
     for recipe, seeds in SEEDS.items():
         for seed in range(1, seeds + 1):
-            for framework in draw.sample(list(ENVIRONMENTS), len(ENVIRONMENTS)):
+            for framework in random_order.sample(list(ENVIRONMENTS), len(ENVIRONMENTS)):
                 train(framework, recipe, seed, arguments)
     output = arguments.work / "comparison"
     merge = [sys.executable, ROOT / "scripts/merge_reports.py", arguments.work / "matched", "-o", output]
@@ -58,12 +58,12 @@ def train(framework: str, recipe: str, seed: int, arguments: argparse.Namespace)
 
 
 def accuracies(work: Path) -> list[dict[str, Any]]:
-    """Of each run: test accuracy by epoch."""
+    """Each run's test accuracy by epoch."""
     rows = []
     for folder in sorted((work / "matched").iterdir()):
         report = read_report(folder)
-        kept = {name: report["config"][name] for name in ("recipe", "framework", "seed")}
-        rows.append({**kept, "by_epoch": [one["test_accuracy_ratio"] for one in report["results"]["epochs"]]})
+        row = {name: report["config"][name] for name in ("recipe", "framework", "seed")}
+        rows.append({**row, "by_epoch": [epoch["test_accuracy_ratio"] for epoch in report["results"]["epochs"]]})
     return rows
 
 
@@ -78,8 +78,8 @@ def summarise(section: dict[str, Any]) -> dict[str, Any]:
 
 
 def _side(side: dict[str, Any]) -> dict[str, Any]:
-    kept = ("n", "median", "q1", "q3")
-    metrics = {one["name"]: {name: one[name] for name in kept} for one in side["metrics"] if one["name"] in METRICS}
+    fields = ("n", "median", "q1", "q3")
+    metrics = {row["name"]: {name: row[name] for name in fields} for row in side["metrics"] if row["name"] in METRICS}
     return {"version": ", ".join(side["framework_versions"]), "metrics": metrics}
 
 

@@ -1,4 +1,4 @@
-"""Shared by the scripts that measure: running jobs, and what ``docs/results`` says about how it was measured."""
+"""Shared by the scripts that measure: running jobs and workers, statistics, and the files in ``docs/results``."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from scipy import stats
+
 if TYPE_CHECKING:
     import argparse
 
@@ -18,20 +21,32 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "docs/results"
 ENVIRONMENTS = {"tensorflow": (".venv-tf", "mnist_tf"), "torch": (".venv-torch", "mnist_torch")}
 """Each framework's environment and package; its console script is the package's name with a hyphen."""
-
-
-def console_script(framework: str) -> Path:
-    environment, package = ENVIRONMENTS[framework]
-    return ROOT / environment / "bin" / package.replace("_", "-")
+RESAMPLES = 10_000
 
 
 def run_job(framework: str, *options: str, report_dir: Path, variables: dict[str, str] | None = None) -> dict[str, Any]:
     """Train with a framework's own program on the CPU and return the report."""
-    start: list[str | Path] = [console_script(framework), "train", "--device", "cpu"]
+    folder, package = ENVIRONMENTS[framework]
+    start: list[str | Path] = [ROOT / folder / "bin" / package.replace("_", "-"), "train", "--device", "cpu"]
     command = [*start, *options, "--report-dir", report_dir]
     environment = {**os.environ, **(variables or {})}
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
     return read_report(report_dir)
+
+
+def run_worker(framework: str, script: str, *arguments: str, variables: dict[str, str] | None = None) -> Any:
+    """Run a script of this folder in a framework's own environment and return the JSON that it prints last."""
+    command: list[str | Path] = [ROOT / ENVIRONMENTS[framework][0] / "bin/python", ROOT / "scripts" / script]
+    environment = {**os.environ, **(variables or {})}
+    done = subprocess.run([*command, *arguments], env=environment, cwd=ROOT, stdout=subprocess.PIPE, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def median_interval(values: list[float]) -> list[float]:
+    """The bootstrap interval of the median (95 %, percentile method)."""
+    random = np.random.default_rng(1)
+    found = stats.bootstrap((values,), np.median, n_resamples=RESAMPLES, method="percentile", rng=random)
+    return [float(found.confidence_interval.low), float(found.confidence_interval.high)]
 
 
 def read_report(folder: Path) -> dict[str, Any]:

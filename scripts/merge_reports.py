@@ -63,7 +63,7 @@ def merge(
 def _merge(paths: list[str], output_dir: Path, allow: list[str], baseline_paths: list[str]) -> None:
     with _compare_extra():
         from jobs.comparison.input.load import load  # noqa: PLC0415
-    # What cannot be written in the end is refused before thousands of reports are read.
+    # Checked before thousands of reports are read.
     check_outputs(output_dir)
     written_by_us = output_files(output_dir)
     loaded = load(paths, sys.stdin.buffer, leave_out=written_by_us)
@@ -72,7 +72,7 @@ def _merge(paths: list[str], output_dir: Path, allow: list[str], baseline_paths:
     if baseline is not None:
         _warn(baseline)
     with _compare_extra():
-        # SciPy takes a second to import, which bad input need not wait for.
+        # Imported after the input is checked, since SciPy takes a second to import.
         from jobs.comparison.build import build  # noqa: PLC0415
         from jobs.comparison.output.html.page import render_html  # noqa: PLC0415
         from jobs.comparison.output.html.timelines import timelines  # noqa: PLC0415
@@ -89,14 +89,14 @@ def _merge(paths: list[str], output_dir: Path, allow: list[str], baseline_paths:
         code = GATE_CODES.get(comparison.gate.outcome, ExitCode.DONE)
         if code != ExitCode.DONE:
             raise typer.Exit(code)
-    # The gate's code comes first: the files have all that could not be printed.
+    # The gate's code has priority, since the files contain what could not be printed.
     for error in failure:
         raise error
 
 
 @contextmanager
 def _printing() -> Iterator[list[NotWritable]]:
-    """Print inside. The list gets the error of an output that cannot be written, unless its reader has closed it."""
+    """Collect the error of a standard output that cannot be written, unless its reader has closed it."""
     failure: list[NotWritable] = []
     try:
         yield failure
@@ -110,7 +110,7 @@ def _printing() -> Iterator[list[NotWritable]]:
 
 @contextmanager
 def _compare_extra() -> Iterator[None]:
-    """Name the environment that has what an import inside lacks."""
+    """Turn a missing package of the extra ``compare`` into an error that says how to install it."""
     try:
         yield
     except ModuleNotFoundError as error:
@@ -146,12 +146,12 @@ def _print_error(text: str) -> None:
 def main() -> None:
     """Run the command line and leave with its exit code."""
     open_streams()
-    # A merge makes no reference cycles of any size, and searching thousands of runs for them takes a third of its time.
+    # A merge creates no large reference cycles, and the search for them takes a third of its time.
     gc.disable()
-    # NumPy reads it when it is imported, and fails on a value that is no number.
+    # NumPy's import reads it and fails if it is no number.
     os.environ.pop("SOURCE_DATE_EPOCH", None)
     for stream in (sys.stdout, sys.stderr):
-        # A terminal that lacks a character shows a question mark in its place rather than a traceback.
+        # A character that the terminal's encoding lacks becomes a question mark.
         stream.reconfigure(errors="replace")  # type: ignore[union-attr]
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
     app.command()(merge)

@@ -1,4 +1,4 @@
-"""One checkpoint as one safetensors file: reading it runs no code, and a hash shows whether it is complete."""
+"""Encodes a checkpoint as one safetensors file. Reading it runs no code; a hash shows whether it is complete."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
 FORMAT: Final = "mnist-jobs checkpoint 2"
 MAX_BYTES: Final = 2**28
-"""Far more than any recipe's state: nothing larger is opened."""
+"""Larger files are not opened. Any recipe's state is much smaller."""
 
 
 class CorruptCheckpoint(ValueError):
-    """A file that is no complete checkpoint of ours; the message says why, without the file's name."""
+    """A file is no complete checkpoint of this project; the message says why, without the file's name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +38,7 @@ class Checkpoint:
 def encode(metadata: CheckpointMetadata, arrays: Mapping[str, NDArray[Any]]) -> bytes:
     """The file's content."""
     text = metadata.model_dump_json()
-    # safetensors writes an array's memory as it is, whatever its order.
+    # safetensors writes an array's memory and ignores its order.
     packed = {name: np.asarray(array, order="C") for name, array in arrays.items()}
     return save(packed, metadata={"format": FORMAT, "run": text, "sha256": _digest(text, packed)})
 
@@ -47,12 +47,12 @@ def decode(path: Path) -> Checkpoint:
     """Read a file that holds :func:`encode`'s content.
 
     Raises:
-        CorruptCheckpoint: it cannot be read, is cut short, altered, or something else altogether.
+        CorruptCheckpoint: it cannot be read, is cut short or altered, or is no checkpoint.
     """
     try:
         if path.stat().st_size > MAX_BYTES:
-            raise CorruptCheckpoint(f"it is larger than any checkpoint ({path.stat().st_size} bytes)")
-        # AttributeError: safetensors has types that NumPy has not.
+            raise CorruptCheckpoint(f"it has {path.stat().st_size} bytes; a checkpoint has at most {MAX_BYTES}")
+        # AttributeError: a type of safetensors that NumPy lacks.
         with safe_open(path, framework="numpy") as file:
             header = file.metadata() or {}
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
@@ -66,8 +66,27 @@ def decode(path: Path) -> Checkpoint:
     try:
         metadata = CheckpointMetadata.model_validate_json(text, strict=True)
     except ValueError as error:
-        raise CorruptCheckpoint(f"what it says of the run cannot be read ({_one_line(error)})") from error
+        raise CorruptCheckpoint(f"its metadata cannot be read ({' '.join(str(error).split())[:200]})") from error
     return Checkpoint(path=path, metadata=metadata, arrays=arrays)
+
+
+def validate_arrays(saved: Mapping[str, NDArray[Any]], expected: Mapping[str, NDArray[Any]]) -> None:
+    """Check that a checkpoint's arrays have the names, types and shapes that a trainer expects.
+
+    Raises:
+        ValueError: they differ; the message names the first few differences.
+    """
+    actual, required = (
+        {name: f"{array.dtype} {array.shape}" for name, array in arrays.items()} for arrays in (saved, expected)
+    )
+    wrong = [
+        f"{name} is {actual.get(name, 'missing')} and should be {required.get(name, 'absent')}"
+        for name in sorted({*actual, *required})
+        if actual.get(name) != required.get(name)
+    ]
+    if wrong:
+        rest = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+        raise ValueError(f"it is not this model's state: {'; '.join(wrong[:3])}{rest}")
 
 
 def _digest(text: str, arrays: Mapping[str, NDArray[Any]]) -> str:
@@ -77,7 +96,3 @@ def _digest(text: str, arrays: Mapping[str, NDArray[Any]]) -> str:
         digest.update(json.dumps([name, array.dtype.str, array.shape]).encode())
         digest.update(array.tobytes())
     return digest.hexdigest()
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]

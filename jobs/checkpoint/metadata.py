@@ -1,4 +1,4 @@
-"""What a checkpoint says of its run, beside the trainer's arrays: how far it has come, and its attempts so far."""
+"""A checkpoint's metadata: the run's fingerprint, its progress, and its attempts so far."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ if TYPE_CHECKING:
     from jobs.phases import PhaseRecorder
 
 RunFingerprint = dict[str, str]
-"""All that must be equal for a run to be resumed, by name; see :func:`jobs.training.request.run_fingerprint`."""
+"""The settings that must be equal to resume a run; see :func:`jobs.training.request.run_fingerprint`."""
 
 MIN_S, MAX_S = 1e-12, 1e9
-"""Times that a clock can have measured, beside 0."""
+"""The smallest and largest plausible time, except 0."""
 MAX_DIFFERENCES = 8
-"""So many are named in an error line."""
+"""Differences named in an error message."""
 
 
 def _check_seconds(seconds: float) -> float:
-    # Images per second are found by dividing by it.
+    # Images per second are computed by dividing by it.
     if seconds != 0 and not MIN_S <= seconds <= MAX_S:
-        raise ValueError(f"{seconds:g} s is no time that a clock can have measured")
+        raise ValueError(f"a time of {seconds:g} s is not plausible")
     return seconds
 
 
@@ -38,7 +38,7 @@ Seconds = Annotated[float, AfterValidator(_check_seconds)]
 
 @dataclass(frozen=True, kw_only=True)
 class Extent:
-    """How much there is to train."""
+    """How much a run trains and evaluates."""
 
     epochs: int
     steps: int
@@ -54,26 +54,26 @@ def extent_of(spec: RunSpec, data: ImageDataset) -> Extent:
 
 
 class TrainingProgress(BaseModel):
-    """How far a run has come, over all its attempts."""
+    """A run's progress, over all its attempts."""
 
     model_config = ConfigDict(extra="forbid")
 
     epoch: Number = 1
     """The epoch in progress; one past the last when all are done."""
     step: Count = 0
-    """Steps of it that are done."""
+    """Completed steps of that epoch."""
     epochs: list[EpochResult] = []
-    """The finished ones."""
+    """The finished epochs."""
     examples_evaluated: Count | None = None
     steady_images: Count = 0
-    """Images of the finished epochs' ``train`` phases: each attempt's first step compiles and is not among them."""
+    """Images of the finished epochs' ``train`` phases, without each attempt's first step, which compiles."""
     steady_s: Seconds = 0.0
     first_step_images: Count = 0
     """Images of the first steps that attempts took in the epoch in progress."""
     earlier_wall_s: Seconds = 0.0
-    """Training time that earlier attempts spent on the epoch in progress."""
+    """Training time of earlier attempts in the epoch in progress."""
     earlier_steady_s: Seconds = 0.0
-    """Its part in ``train`` phases."""
+    """The part of it in ``train`` phases."""
 
     def wall_s(self, recorder: PhaseRecorder) -> float:
         """Training time of the epoch in progress so far, in all attempts."""
@@ -83,7 +83,7 @@ class TrainingProgress(BaseModel):
         return self.earlier_steady_s + recorder.total_s("train", epoch=self.epoch)
 
     def snapshot(self, recorder: PhaseRecorder) -> TrainingProgress:
-        """The progress as the next attempt needs it, for which this one is an earlier one."""
+        """The progress for a checkpoint, in which this attempt's times are those of an earlier one."""
         times = {"earlier_wall_s": self.wall_s(recorder), "earlier_steady_s": self.epoch_steady_s(recorder)}
         return self.model_copy(update={"epochs": list(self.epochs), **times})
 
@@ -96,14 +96,14 @@ class TrainingProgress(BaseModel):
         self.earlier_wall_s = self.earlier_steady_s = 0.0
 
     def check(self, extent: Extent) -> None:
-        """Check that a run of ``extent`` can have come this far.
+        """Check that the progress is possible in a run of ``extent``.
 
         Raises:
-            ValueError: it cannot; the message says which value is impossible.
+            ValueError: it is not; the message names the impossible value.
         """
         finished = [epoch.epoch for epoch in self.epochs]
         if finished != list(range(1, self.epoch)):
-            raise ValueError(f"epoch {self.epoch} is in progress, but the finished ones are {finished}")
+            raise ValueError(f"epoch {self.epoch} is in progress, but the finished epochs are {finished}")
         last = extent.epochs + 1
         if self.epoch > last or self.step > (extent.steps if self.epoch < last else 0):
             raise ValueError(
@@ -120,7 +120,7 @@ class TrainingProgress(BaseModel):
 
 @dataclass(frozen=True, kw_only=True)
 class Attempt:
-    """One attempt of a run, what it runs on, and the attempts before it."""
+    """One attempt of a run, its hardware, and the attempts before it."""
 
     run_id: str
     number: int = 1
@@ -130,11 +130,11 @@ class Attempt:
     earlier: list[EarlierAttempt] = field(default_factory=list)
 
     def hardware_changes(self) -> str | None:
-        """What is not as it was at some earlier attempt, in words; ``None`` if nothing."""
+        """The differences from the hardware of earlier attempts, in words; ``None`` if there are none."""
         changes = []
         for what, before, now in (
-            ("the device", {one.device for one in self.earlier}, self.device),
-            ("the CPU", {one.cpu_model for one in self.earlier}, self.cpu_model),
+            ("the device", {attempt.device for attempt in self.earlier}, self.device),
+            ("the CPU", {attempt.cpu_model for attempt in self.earlier}, self.cpu_model),
         ):
             others = sorted(str(name) for name in before - {now})
             if others:
@@ -143,7 +143,7 @@ class Attempt:
 
 
 class CheckpointMetadata(BaseModel):
-    """The text part of a checkpoint. What is not expected is refused, since a checkpoint may come from anywhere."""
+    """The text part of a checkpoint. Unknown fields are refused, since the file may come from an untrusted source."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -154,7 +154,7 @@ class CheckpointMetadata(BaseModel):
 
 
 class FinishedRun(BaseModel):
-    """What the checkpoint folder keeps of a finished run, so that the same command can give its report again."""
+    """A finished run's report in the checkpoint folder, so that the same command can return it again."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -163,7 +163,7 @@ class FinishedRun(BaseModel):
 
 
 def differences(saved: RunFingerprint, wanted: RunFingerprint) -> str:
-    """The fields in which two runs differ, with both values, in words; empty if in none."""
+    """The fields in which two runs differ, with both values, in words; empty if they are equal."""
     lines = [
         f"{name} is {saved.get(name, 'missing')} there and {wanted.get(name, 'missing')} here"
         for name in sorted({*saved, *wanted})

@@ -1,4 +1,4 @@
-"""The checkpoint folder: from which checkpoint a run is resumed, which are kept, and what a finished run leaves."""
+"""The checkpoint folder: resumes a run, writes and deletes its checkpoints, and stores a finished run's report."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from jobs.checkpoint.codec import Checkpoint, CorruptCheckpoint, decode, encode
 from jobs.checkpoint.metadata import CheckpointMetadata, FinishedRun, TrainingProgress, differences
 from jobs.errors import BadInput
-from jobs.io.atomic_file import pending_file, sync_folder
+from jobs.io.atomic_file import write_file
 from jobs.report.schema import EarlierAttempt
 
 if TYPE_CHECKING:
@@ -29,13 +29,13 @@ FINISHED_SUFFIX: Final = ".finished"
 UNFINISHED: Final = frozenset({"interrupted", "failed"})
 """Statuses after which a run may be resumed."""
 UNSAFE_SUFFIXES: Final = frozenset({".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".bin", ".keras", ".h5", ".hdf5"})
-"""Formats of frameworks that can run code when they are loaded: such a file is never opened."""
+"""Frameworks' formats that can run code when loaded; such files are never opened."""
 
 
 class CheckpointStore:
     """The checkpoints of one run in one folder.
 
-    A checkpoint that cannot be written is reported and costs the run nothing else.
+    A checkpoint that cannot be written gives a warning; the run continues.
     """
 
     def __init__(
@@ -59,10 +59,10 @@ class CheckpointStore:
         self._warned = False
 
     def finished_report(self) -> Report | None:
-        """The report of the run that was finished in this folder, if one was.
+        """The report of a run that finished in this folder; ``None`` without one.
 
         Raises:
-            BadInput: it is of another configuration.
+            BadInput: its configuration is another one.
         """
         for path in (path for path in self._files() if path.name.endswith(FINISHED_SUFFIX)):
             try:
@@ -76,10 +76,10 @@ class CheckpointStore:
         return None
 
     def resume(self, trainer: Trainer) -> Checkpoint | None:
-        """Load the newest good checkpoint into ``trainer``; ``None``, and nothing changed, if there is none.
+        """Load the newest valid checkpoint into ``trainer``; ``None``, and nothing changed, if there is none.
 
         Raises:
-            BadInput: the newest good checkpoint is of another configuration.
+            BadInput: the newest valid checkpoint has another configuration.
         """
         for path in self._files():
             if path.suffix.lower() in UNSAFE_SUFFIXES:
@@ -106,7 +106,7 @@ class CheckpointStore:
         """Resume from the last checkpoint, or start ``attempt`` as a new run's first.
 
         Raises:
-            BadInput: the newest good checkpoint is of another configuration.
+            BadInput: see :meth:`resume`.
         """
         checkpoint = self.resume(trainer)
         if checkpoint is None:
@@ -118,19 +118,18 @@ class CheckpointStore:
         hardware_changes = attempt.hardware_changes()
         if hardware_changes is not None:
             self._warn("resumed_on_other_hardware", hardware_changes)
-        self._warn("resumed", "what disturbed the attempts before this one is in their own reports, if any")
+        self._warn("resumed", "warnings of the attempts before this one are in their own reports, if any")
         attempt = self.register_attempt(attempt)
         self._log(
-            f"going on from {str(checkpoint.path)!r}, {progress.step} steps into epoch {progress.epoch}: "
+            f"resuming from {str(checkpoint.path)!r}, {progress.step} steps into epoch {progress.epoch}: "
             f"attempt {attempt.number} of run {attempt.run_id}"
         )
         return attempt, progress
 
     def register_attempt(self, attempt: Attempt) -> Attempt:
-        """Start ``attempt``; the result has a number that no other attempt of its run has.
+        """Start ``attempt``; the result has its number or a later one, which no other attempt of the run has.
 
-        Its number or a later one: an attempt that ended before its first checkpoint had one, and so has one that runs
-        at the same time.
+        An attempt without a checkpoint also has a number: it ended early, or it runs at the same time.
         """
         for number in count(attempt.number):
             try:
@@ -138,7 +137,7 @@ class CheckpointStore:
             except FileExistsError:
                 continue
             except OSError as error:
-                self._log(f"the number of this attempt cannot be kept in {str(self._folder)!r} ({error.strerror})")
+                self._log(f"the attempt's number cannot be written to {str(self._folder)!r} ({error.strerror})")
             self._attempt = replace(attempt, number=number)
             break
         return self._attempt
@@ -159,25 +158,23 @@ class CheckpointStore:
             for old in [path for path in own if path not in self._rejected][MAX_KEPT:]:
                 old.unlink(missing_ok=True)
         except OSError as error:
-            text = f"checkpoint {str(path)!r} cannot be written ({error.strerror or error}); the run goes on without it"
+            text = f"checkpoint {str(path)!r} cannot be written ({error.strerror or error}); the run continues without"
             if not self._warned:
                 self._warn("checkpoint_not_written", text)
             self._warned = True
             self._log(text)
 
     def finish(self, report: Report) -> None:
-        """Keep the finished run's report: the same command, started again, gives it and trains nothing."""
+        """Store the finished run's report, so that the same command returns it and trains nothing."""
         path = self._folder / f"{report.run_id}{FINISHED_SUFFIX}"
         try:
             self._write(FinishedRun(fingerprint=self._fingerprint, report=report).model_dump_json().encode(), path)
         except OSError as error:
-            self._log(f"{str(path)!r} cannot be written ({error.strerror or error}); a job started again would go on")
+            self._log(f"{str(path)!r} cannot be written ({error.strerror or error}); a restarted job would train again")
 
     def _write(self, content: bytes, path: Path) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
-        with pending_file(content, self._folder, path.stem) as file:
-            file.replace(path)
-        sync_folder(self._folder)
+        write_file(content, path)
 
     def _metadata(self, progress: TrainingProgress, recorder: PhaseRecorder) -> CheckpointMetadata:
         attempt = self._attempt
@@ -199,13 +196,13 @@ class CheckpointStore:
         )
 
     def _checkpoints(self) -> list[Path]:
-        """The furthest first, whatever the files' times say."""
+        """Checkpoints by progress, the furthest first; the files' times are ignored."""
         named = [(match, path) for path in self._files() if (match := NAME.fullmatch(path.name))]
         named.sort(key=lambda pair: (pair[0]["epoch"], pair[0]["step"], pair[0]["run_id"]), reverse=True)
         return [path for _, path in named]
 
     def _files(self) -> list[Path]:
-        """All regular files: reading a pipe could wait for ever."""
+        """All regular files, since reading a pipe could wait for ever."""
         try:
             return sorted(path for path in self._folder.iterdir() if path.is_file())
         except OSError as error:
@@ -222,6 +219,6 @@ class CheckpointStore:
         different = differences(saved, self._fingerprint)
         if different:
             raise BadInput(
-                f"checkpoint {str(path)!r} is of another run: {different}; "
-                "give the options and the release it was started with, or another --checkpoint-dir"
+                f"checkpoint {str(path)!r} belongs to another run: {different}; "
+                "use the options and the release it was started with, or another --checkpoint-dir"
             )

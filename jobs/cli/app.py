@@ -1,4 +1,4 @@
-"""Runs a command line as a process: streams, signals, exit code, and one line for each expected failure."""
+"""Runs a command line as a process: streams, signals, exit code, and one line per expected error."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ __all__ = ["Program", "build_app", "exit_code_of", "run_program"]
 
 
 def run_program(program: Program, arguments: Sequence[str] | None = None) -> None:
-    """Run the command line and end with its exit code; an expected failure is one line on standard error."""
+    """Run the command line and exit with its code; an expected error is one line on standard error."""
     open_streams()
-    # A character that the terminal's encoding lacks must not fail the program.
+    # Characters that the terminal's encoding lacks are written as escapes.
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     exit_on_signal = ExitOnSignal()
     exit_on_signal.install()
@@ -57,9 +57,9 @@ def exit_code_of(program: Program, arguments: Sequence[str]) -> int:
     except SystemExit as system_exit:
         if not isinstance(system_exit.__context__, BrokenPipeError):
             raise
-        # The reader of our standard output has ended, as `| head` does. Typer counts that as an error.
+        # The reader of standard output has closed it, as `| head` does. Typer treats that as an error.
         return int(ExitCode.DONE)
-    except Exception as error:  # noqa: BLE001 - the last place to turn an error into a line and a code
+    except Exception as error:  # noqa: BLE001 - every error becomes a line and an exit code
         return _fail_with(error, program)
     return result if isinstance(result, int) else int(ExitCode.DONE)
 
@@ -67,7 +67,7 @@ def exit_code_of(program: Program, arguments: Sequence[str]) -> int:
 def _fail_with(error: Exception, program: Program) -> int:
     if isinstance(error, OSError) and (printing_error := stdout_error(error)) is not None:
         return _fail(str(printing_error), printing_error.exit_code)
-    # Typer has its own copy of click, so a usage error is recognised by its method and not by its class.
+    # Typer contains a copy of click, so usage errors are recognised by a method, not by their class.
     format_message: Any = getattr(error, "format_message", None)
     if callable(format_message):
         message = " ".join(str(format_message()).split()).replace("Value error, ", "").rstrip(".")

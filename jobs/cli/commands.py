@@ -31,7 +31,7 @@ else:
 
 @dataclass(frozen=True, kw_only=True)
 class Program:
-    """What makes one console script differ from the other."""
+    """The differences between the two console scripts."""
 
     name: Literal["mnist-tf", "mnist-torch"]
     framework: str
@@ -39,10 +39,10 @@ class Program:
     extra: str
     load: Callable[[], Framework]
     compile_cache: Callable[[Path], Mapping[str, str]]
-    """The environment variables by which the framework's compilers keep their results in a folder."""
+    """The environment variables that set the folder of the framework's compile cache."""
 
     def load_framework(self) -> Framework:
-        """Import the framework, which takes seconds and is therefore put off until it is needed.
+        """Import the framework, which takes seconds, when it is needed.
 
         Raises:
             FrameworkMissing: it is not installed in this environment.
@@ -59,7 +59,7 @@ class Program:
             ) from error
 
     def use_compile_cache(self, folder: Path) -> None:
-        """Keep what the framework compiles in ``folder``; to be called before it is loaded, as it reads this once.
+        """Store what the framework compiles in ``folder``. Must be called before the framework is loaded.
 
         Raises:
             NotWritable: the folder cannot be made or written to.
@@ -77,7 +77,7 @@ def _positive(value: float | None) -> float | None:
 
 
 def _count(low: int, high: int, description: str, **options: Any) -> Any:
-    """An option for a number in ``low``…``high``. The message of Typer's own min and max leaves the value out."""
+    """An option for a number in ``low``…``high``. The message of Typer's own min and max lacks the value."""
 
     def check(value: int | None) -> int | None:
         if value is not None and not low <= value <= high:
@@ -90,7 +90,7 @@ def _count(low: int, high: int, description: str, **options: Any) -> Any:
 def _path(metavar: str, description: str, variable: str | None = None) -> Any:
     """An option for a path; ``variable`` is its environment variable, without ``MNIST_JOBS_``."""
     envvar = variable and f"MNIST_JOBS_{variable}"
-    # Not readable=True: our own check of the path has the clearer message.
+    # readable=False: the commands check the path themselves, with a clearer message.
     return typer.Option(metavar=metavar, readable=False, help=description, envvar=envvar)
 
 
@@ -100,7 +100,7 @@ def _show_version(context: typer.Context, asked: bool) -> None:  # noqa: FBT001 
         raise typer.Exit
 
 
-# What several commands take is defined once.
+# Options of several commands.
 DatasetOption = Annotated[
     str, typer.Option(metavar="NAME|DIR", help="mnist, synthetic, or a folder of IDX files.", show_default=True)
 ]
@@ -120,7 +120,7 @@ def build_app(program: Program) -> typer.Typer:
         rich_markup_mode=None,
     )
 
-    # The commands import late what they need, so that help and usage errors come at once.
+    # The commands import what they need inside, so that help and usage errors are fast.
 
     @app.callback()
     def common(
@@ -171,17 +171,17 @@ def build_app(program: Program) -> typer.Typer:
         export_dir: Annotated[Path | None, _path("DIR", "Also write the trained weights (safetensors) here.")] = None,
         checkpoint_dir: Annotated[
             Path | None,
-            _path("DIR", "Keep checkpoints here, and go on from the last one if there is one.", "CHECKPOINT_DIR"),
+            _path("DIR", "Keep checkpoints here, and resume from the last one if there is one.", "CHECKPOINT_DIR"),
         ] = None,
         checkpoint_steps: Annotated[
-            int | None, _count(1, 1_000_000, "Every N steps, too. [default: each epoch]", metavar="N")
+            int | None, _count(1, 1_000_000, "Also every N steps. [default: each epoch]", metavar="N")
         ] = None,
         compile_cache: Annotated[
             Path | None,
             _path("DIR", "Keep what --execution compiled compiles here, for the next run.", "COMPILE_CACHE"),
         ] = None,
         telemetry: Annotated[
-            TelemetryMode, typer.Option(help="Where GPU and host are sampled: in a process of its own, or not at all.")
+            TelemetryMode, typer.Option(help="Where GPU and host are sampled: in a process or thread, or not at all.")
         ] = "process",
         sample_ms: Annotated[int, _count(10, 60_000, "Time between two GPU readings.", metavar="MS")] = 100,
         gpm_ms: Annotated[int, _count(100, 60_000, "The same for GPM's, Hopper and later.", metavar="MS")] = 200,

@@ -1,4 +1,4 @@
-"""``doctor``: can a job run here? Each line is ok or says what to do."""
+"""The command ``doctor``: checks whether a job can run here. Each line is ok or says what to do."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Finding:
-    """One line. A ``note`` is worth knowing but fails no job."""
+    """One line. A ``note`` does not fail a job."""
 
     status: Literal["ok", "note", "fail"]
     subject: str
@@ -31,7 +31,7 @@ class Finding:
 def examine(
     load_framework: Callable[[], Framework], *, device: DeviceChoice, dataset: str, report_dir: Path
 ) -> Iterator[Finding]:
-    """Check one thing after another; a failure does not hide what comes after it."""
+    """Run all checks; a failure does not end the others."""
     yield _nvml()
     selected = yield from _framework(load_framework, device)
     if selected is not None:
@@ -70,7 +70,7 @@ def _framework(
 
 
 def _metrics(device: FrameworkDevice) -> Iterator[Finding]:
-    """What telemetry can read of the job's own GPU: the metrics by source, and those that are missing by reason."""
+    """What telemetry can read of the job's GPU: the metrics by source, and the missing ones by reason."""
     available: dict[str, list[str]] = {}
     missing: dict[str, list[str]] = {}
     for name, capability in monitor.probe(device).capabilities.items():

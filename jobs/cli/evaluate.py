@@ -1,4 +1,4 @@
-"""``evaluate``: trained weights on a test set."""
+"""The command ``evaluate``: evaluates trained weights on a test set."""
 
 from __future__ import annotations
 
@@ -31,19 +31,8 @@ def evaluate_file(
     trained = read_weights_file(path)
     data = datasets.load(dataset)
     framework = load_framework()
-    recipe = trained.recipe
-    spec = RunSpec(
-        recipe=recipe,
-        protocol="matched",
-        seed=recipe.seed,
-        epochs=0,
-        batch_size=recipe.batch_size,
-        learning_rate=recipe.learning_rate,
-        precision=precision,
-        execution="eager",
-        input="resident",
-        device=framework.select_device(device).kind,
-    )
+    kind = framework.select_device(device).kind
+    spec = RunSpec.for_recipe(trained.recipe, device=kind, execution="eager", precision=precision)
     try:
         trainer = framework.create_trainer(spec, data)
         trainer.load_weights(trained.weights)
@@ -55,5 +44,5 @@ def evaluate_file(
             f"out of memory in {precision} ({gib(free_bytes())} of the host's free at the time); "
             "end other work on the device, or use --device cpu"
         ) from error
-    assert evaluation.examples == len(data.test_images), "every test image counts"
+    assert evaluation.examples == len(data.test_images), "every test image is evaluated"
     return evaluation

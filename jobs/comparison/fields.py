@@ -19,10 +19,10 @@ _PUBLISHED: Final = frozenset({"published"})
 
 @dataclass(frozen=True, kw_only=True)
 class Field:
-    """One field that is compared, by its path in the report.
+    """One compared field, by its path in the report.
 
-    ``framework_bound`` are the protocols in which each framework has a value of its own: there the two sides may
-    differ, and the comparison says so, but the runs of one side may not.
+    ``framework_bound`` are the protocols in which each framework has its own value: the sides may differ, which the
+    comparison lists, but the runs of one side may not.
     """
 
     path: str
@@ -38,7 +38,7 @@ def _at(path: str, *, framework_bound: frozenset[str] = frozenset()) -> Field:
         try:
             parent = read_parent(report)
         except AttributeError:
-            # A part above it is null, as environment.image may be.
+            # A parent is null, as environment.image may be.
             return None
         return None if parent is None else cast("Value", getattr(parent, name))
 
@@ -90,10 +90,10 @@ FIELDS: Final = (
     _at("config.numerics.tf32_convolution"),
     _at("config.numerics.deterministic"),
     _on_cpu("config.numerics.intra_op_threads", framework_bound=_ALWAYS),
-    # Named by each framework: the sides always differ, the runs of one side must not.
+    # Each framework has its own settings: the sides always differ, the runs of one side must not.
     Field(path="config.numerics.settings", read=_settings, framework_bound=_ALWAYS),
     _at("environment.framework.version", framework_bound=_ALWAYS),
-    # The default is each framework's fastest, and the same word means different machinery in each.
+    # The default is each framework's fastest, and the same value means different mechanisms.
     _at("config.execution", framework_bound=_ALWAYS),
     _at("config.input"),
     _at("config.device"),

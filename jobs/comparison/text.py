@@ -16,14 +16,14 @@ ABSENT: Final = "—"
 CELL_LIMIT: Final = 32_000
 """Maximum characters of one CSV cell; spreadsheets cut or split cells of over 32,767."""
 
-# Inside a word an underscore or a hash has no meaning in Markdown, and is not escaped.
+# Inside a word an underscore or a hash needs no escape in Markdown.
 _MARKDOWN: Final = re.compile(
     r"(?P<word>(?:#[0-9]+|[0-9A-Za-z-]+)+)|[\\`*\[\]|~$]|(?<![A-Za-z0-9])[_#]|_(?![A-Za-z0-9])"
 )
 # The number of an issue, or what may be that of a commit.
 _REFERENCE: Final = re.compile(r"#|(?<![0-9A-Za-z])(?:gh-[0-9]|[0-9a-f]{7,40}(?![0-9A-Za-z]))", re.IGNORECASE)
-# Full-width forms too, which some spreadsheets read as the plain ones. Which character separates cells depends on the
-# reader's language, so that a cell may begin after any of them.
+# Some spreadsheets read full-width forms as the plain characters. The separator of cells depends on the locale, so a
+# cell may begin after any of them.
 _FORMULA: Final = re.compile(r'(^|[,;|])(?=[ "]*[=+\-@＝＋－＠])')  # noqa: RUF001
 _BREAKS: Final = ("\t", "\r", "\n")
 _ENTITIES: Final = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}

@@ -18,9 +18,9 @@ __all__ = ["ImageDataset", "load"]
 
 
 def load(dataset: str, *, on_progress: Callable[[str], None] | None = None) -> ImageDataset:
-    """Load ``mnist``, ``synthetic`` or a folder of IDX files; a folder of one of these names is ``./mnist``.
+    """Load ``mnist``, ``synthetic`` or a folder of IDX files (for a folder of that name: ``./mnist``).
 
-    ``on_progress`` takes the lines of a download. Without it they go to standard error, on a terminal as a bar.
+    ``on_progress`` receives a download's lines. Without it they go to standard error, on a terminal as a bar.
 
     Raises:
         DatasetRefused: the data is missing, damaged, not what its name says, or cannot be downloaded.

@@ -1,4 +1,4 @@
-"""What the trainers are given."""
+"""The dataset type that the trainers use."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 class ImageDataset:
     """Images uint8 (n, 28, 28), labels uint8 (n,) with values 0…9; C-contiguous and read-only.
 
-    Two sets with the same ``sha256`` are the same data. ``location`` is for people.
+    ``sha256`` identifies the data. ``location`` is for messages.
     """
 
     name: str

@@ -30,29 +30,29 @@ MIRRORS: Final = (
 )
 
 MAX_DOWNLOAD_BYTES: Final = 64 * 2**20
-"""The largest file has 10 MB compressed and 47 MB raw. A server that sends more is cut off."""
+"""The largest file has 10 MB compressed and 47 MB raw. A longer download is stopped."""
 
 _TIMEOUTS_S: Final = (5, 30)
-"""To connect, and between two pieces of an answer."""
+"""To connect, and between two parts of a response."""
 _MAX_FILE_S: Final = 600
-"""For a whole file, which takes seconds: a server that sends a byte at a time meets every other limit."""
+"""For a whole file, since a server that sends one byte at a time stays within the other limits."""
 
 _RETRIES: Final = 1
 _BLOCK_BYTES: Final = 2**16
 
 
 class _MirrorFailedError(Exception):
-    """A mirror did not deliver, and asking it again would not help."""
+    """A mirror failed, and a retry would not help."""
 
 
 def download(specs: Sequence[IdxFileSpec], folder: Path, on_progress: Callable[[str], None] | None = None) -> None:
-    """Download the ``.gz`` files of ``specs`` into ``folder``, which is made if missing.
+    """Download the ``.gz`` files of ``specs`` into ``folder``, which is created if missing.
 
     Raises:
         DatasetRefused: no mirror delivered a file, or it could not be stored.
         BadInput: ``MNIST_MIRRORS`` holds something else than web addresses.
     """
-    # Every failure becomes one of our own messages.
+    # Each failure is reported in this module's own messages.
     pooch.get_logger().setLevel(logging.CRITICAL + 1)
     mirrors = list(mirror_urls())
     for spec in specs:
@@ -63,7 +63,7 @@ def download(specs: Sequence[IdxFileSpec], folder: Path, on_progress: Callable[[
                 break
             except _MirrorFailedError as error:
                 failures.append(f"{_host(mirror)}: {error}")
-                # The other files ask this mirror last.
+                # The next files use this mirror last.
                 mirrors.append(mirrors.pop(mirrors.index(mirror)))
         else:
             raise DatasetRefused(
@@ -143,7 +143,7 @@ def _verify(path: Path, spec: IdxFileSpec) -> None:
 
 @contextmanager
 def _time_limit(seconds: float) -> Iterator[None]:
-    """Raise :class:`_MirrorFailedError` after ``seconds``, wherever the HTTP client waits."""
+    """Raise :class:`_MirrorFailedError` after ``seconds``, also while the HTTP client waits."""
     if threading.current_thread() is not threading.main_thread():
         # Only the main thread can set an alarm; the commands download in it.
         yield
@@ -163,7 +163,7 @@ def _time_limit(seconds: float) -> Iterator[None]:
 
 
 def _http_status(error: OSError) -> int | None:
-    """The server's answer, where the HTTP client's error carries one."""
+    """The server's status, if the HTTP client's error has one."""
     status = getattr(getattr(error, "response", None), "status_code", None)
     return status if isinstance(status, int) else None
 
@@ -174,9 +174,9 @@ def _host(url: str) -> str:
 
 
 class _DownloadProgress:
-    """What pooch takes as a progress bar. It also stops a server that sends more than :data:`MAX_DOWNLOAD_BYTES`.
+    """Pooch's progress bar. It also stops a download of more than :data:`MAX_DOWNLOAD_BYTES`.
 
-    It is a bar where standard error is a terminal; otherwise one line, to ``on_progress`` or to standard error.
+    It is a bar if standard error is a terminal; otherwise one line, to ``on_progress`` or to standard error.
     """
 
     total = 0

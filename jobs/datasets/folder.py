@@ -1,4 +1,4 @@
-"""Four IDX files in a folder, read as one set."""
+"""Reads the four IDX files of a folder as one dataset."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def find_files(folder: Path, spec: IdxFileSpec) -> list[Path]:
 
 
 def _read_file(folder: Path, spec: IdxFileSpec) -> IdxFile:
-    """The first file under ``spec``'s names. The others must have the same content, so that the choice is no guess."""
+    """The first file under ``spec``'s names. Files under its other names must have the same content."""
     paths = find_files(folder, spec)
     if not paths:
         raise DatasetRefused(

@@ -1,7 +1,7 @@
-"""The four IDX files of a data set, and their one reader. It refuses a file that is not exactly what is expected.
+"""The four IDX files of a dataset, and their strict reader.
 
 An IDX file has two zero bytes, a type code, the number of dimensions, each dimension as a big-endian 32-bit number,
-and the values. It may be raw or gzip-compressed; its first bytes tell, not its name.
+and the values. Whether it is gzip-compressed is decided by its first bytes, not its name.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class IdxFileSpec:
-    """One of the four files of a set: what it is called and holds."""
+    """One of a dataset's four files: its name and content type."""
 
     stem: str
     kind: Literal["images", "labels"]
@@ -38,7 +38,7 @@ class IdxFileSpec:
 
     @property
     def file_names(self) -> tuple[str, ...]:
-        """The accepted names, both spellings in use. The first one present is read: raw before gz."""
+        """The accepted names, in both common spellings. The first one present is read: raw before gz."""
         dotted = self.stem.replace("-idx", ".idx")
         return (self.stem, dotted, f"{self.stem}.gz", f"{dotted}.gz")
 
@@ -56,10 +56,10 @@ MNIST_SHA256: Final = {
     "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
     "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
 }
-"""SHA-256 of MNIST's four files, decompressed: copies that were compressed anew are the same data."""
+"""SHA-256 of MNIST's four files, decompressed, so that a different compression does not matter."""
 
 MAX_CONTENT_BYTES: Final = 2**30
-"""No set of digits in use is larger. A file that claims or unpacks to more is refused."""
+"""A file that claims or unpacks to more is refused."""
 
 _UNSIGNED_BYTE: Final = 0x08
 _GZIP_MAGIC: Final = b"\x1f\x8b"
@@ -99,7 +99,7 @@ def from_values(values: NDArray[Any], spec: IdxFileSpec, path: Path | None = Non
 def read(path: Path, spec: IdxFileSpec) -> IdxFile:
     """Read and check one file.
 
-    Memory is bounded by what the file really holds, and by :data:`MAX_CONTENT_BYTES`, whatever its header says.
+    Memory is limited by the file's actual size and by :data:`MAX_CONTENT_BYTES`, whatever its header says.
 
     Raises:
         DatasetRefused: the file cannot be read, is damaged or is not what ``spec`` asks for.
@@ -182,7 +182,7 @@ def _checked_shape(start: bytes, spec: IdxFileSpec, path: Path) -> tuple[int, ..
 
 
 def _read_values(stream: BinaryIO, wanted: int, path: Path) -> bytearray:
-    # The buffer grows with the bytes that come: a header may claim more than the file has.
+    # The buffer grows with the bytes read, since a header may claim more than the file has.
     values = bytearray()
     while len(values) < wanted:
         block = stream.read(min(_BLOCK_BYTES, wanted - len(values)))

@@ -1,4 +1,4 @@
-"""Where MNIST comes from: the folder that ``MNIST_DATA_DIR`` names, else the cache, else a mirror into the cache."""
+"""Loads MNIST from the folder in ``MNIST_DATA_DIR``, else from the cache, else from a mirror into the cache."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def _complete(cache: Path, on_progress: Callable[[str], None] | None) -> None:
         if len(damaged) == len(paths):
             missing.append(spec)
     if missing:
-        # Imported late: it brings in the HTTP client, which a run with its data in place does not need.
+        # Imported late, since it imports the HTTP client.
         from jobs.datasets.download import download  # noqa: PLC0415
 
         download(missing, cache, on_progress)

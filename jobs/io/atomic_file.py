@@ -1,4 +1,4 @@
-"""Files that are complete or absent, also after a crash: written under a hidden name, then given their own."""
+"""Atomic writes: a file is complete or absent, also after a crash. It is written under a hidden name, then renamed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MODE: Final = 0o644
 
 _HIDDEN_NAME: Final = re.compile(r"\..+\.[0-9a-f]{16}\.mnist-jobs\.part", re.DOTALL)
 _MAX_STEM_BYTES: Final = 100
-"""Keeps a hidden name within the system's limit wherever the final name is."""
+"""Keeps the hidden name within the system's limit."""
 
 
 @dataclass(frozen=True)
@@ -60,10 +60,10 @@ class PendingFile:
 
 @contextlib.contextmanager
 def pending_file(content: bytes | Iterable[bytes], folder: Path, stem: str) -> Iterator[PendingFile]:
-    """Write ``content``, whole or in pieces, into ``folder``; ``link`` or ``replace`` of the result gives it its name.
+    """Write ``content``, in one or more pieces, into ``folder``; ``link`` or ``replace`` of the result names the file.
 
-    The hidden file is locked while its writer lives. A writer that was killed leaves one that is not locked; the next
-    writer in the folder removes it.
+    The hidden file is locked while its writer runs. If the writer is killed, the next writer in the folder removes
+    the unlocked file.
 
     Raises:
         OSError: the folder is missing or not writable, or its disk is full.
@@ -78,8 +78,19 @@ def pending_file(content: bytes | Iterable[bytes], folder: Path, stem: str) -> I
         hidden.unlink(missing_ok=True)
 
 
+def write_file(content: bytes, path: Path) -> None:
+    """Write ``path``, whole or not at all, in place of the file that has that name.
+
+    Raises:
+        OSError: the folder is missing or not writable, or its disk is full.
+    """
+    with pending_file(content, path.parent, path.stem) as file:
+        file.replace(path)
+    sync_folder(path.parent)
+
+
 def sync_folder(folder: Path) -> None:
-    """Write the folder's list of names to the disk; without this a crash may lose a new name."""
+    """Sync the folder's entries to the disk; without this a crash may lose a new name."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -92,7 +103,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def check_writable(folder: Path, *, kind: str = "report", option: str = "--report-dir") -> None:
-    """Check before a long run that its results can be saved in ``folder``, which is made if missing.
+    """Check before a long run that its results can be saved in ``folder``, which is created if missing.
 
     Raises:
         NotWritable: the folder cannot be made or written to.

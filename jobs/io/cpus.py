@@ -1,4 +1,4 @@
-"""How many CPUs this process may use, and whether other processes use them: for the size of a thread pool."""
+"""The CPUs that this process may use, and other processes' use of them: for the size of thread pools."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SHARED_CPUS: Final = 0.25
-"""The CPUs count as shared where other processes use more than this many of them."""
+"""The CPUs are shared if other processes use more than this many of them."""
 
 
 def usable_cpus(root: Path = ROOT) -> int:
@@ -27,7 +27,7 @@ def usable_cpus(root: Path = ROOT) -> int:
 
 
 def cpus_used_by_others(duration_s: float = 0.2) -> float:
-    """How many of this process's CPUs other processes keep busy, measured over the next ``duration_s``."""
+    """Number of this process's CPUs that other processes use, measured over the next ``duration_s``."""
     own = _own_processes()
     before_s = _busy_s() - _cpu_s(own)
     start_s = time.monotonic()
@@ -37,9 +37,9 @@ def cpus_used_by_others(duration_s: float = 0.2) -> float:
 
 
 def cpus_are_shared(root: Path = ROOT) -> bool:
-    """Whether a thread that waits in a busy loop takes CPU time from one that has work.
+    """Whether a thread that waits in a busy loop takes CPU time from a working one.
 
-    It does where other processes use these CPUs, and where a quota allows less than the threads use.
+    It does if other processes use these CPUs, or if a quota allows less than the threads use.
     """
     quota = cpu_quota_cores(root)
     return (quota is not None and quota < usable_cpus(root)) or cpus_used_by_others() > SHARED_CPUS
@@ -51,7 +51,7 @@ def _affinity() -> list[int]:
 
 def _busy_s() -> float:
     times = psutil.cpu_times(percpu=True)
-    # The affinity still has CPUs that were taken away after the start.
+    # The affinity still has CPUs that were removed after the start.
     present = (times[cpu] for cpu in _affinity() if cpu < len(times))
     return sum(sum(cpu) - cpu.idle - getattr(cpu, "iowait", 0.0) - getattr(cpu, "guest", 0.0) for cpu in present)
 

@@ -35,8 +35,7 @@ def escape_control_chars(text: str) -> str:
 def open_streams() -> None:
     """Open streams that were closed when the program started, as by ``>&-``, on the null device.
 
-    Otherwise Python has ``None`` there, and the next file to be opened gets the stream's number: a library that prints
-    would write into a report.
+    Otherwise the next opened file gets the stream's number, and a library that prints would write into a report.
     """
     for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
         if getattr(sys, name) is not None:
@@ -67,7 +66,7 @@ def stdout_error(error: OSError) -> NotWritable | None:
 def flush_stdio() -> None:
     """Flush both streams, and replace one that cannot be written by the null device.
 
-    Otherwise Python tries again at its end, complains, and changes the exit code to 120.
+    Otherwise Python flushes again on exit, prints an error, and changes the exit code to 120.
     """
     for name in ("stdout", "stderr"):
         try:

@@ -16,16 +16,16 @@ if TYPE_CHECKING:
 
 
 def _load() -> Framework:
-    # Keras 3 would take whatever backend the user configured for something else.
+    # Otherwise Keras 3 would use the backend of the user's Keras configuration.
     os.environ["KERAS_BACKEND"] = "tensorflow"
-    # Memory is taken as it is needed: otherwise the report could not say how much that was.
+    # GPU memory is allocated as needed, so that the report's peak is meaningful.
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
-    # Warnings of the C++ side are off, errors still show.
+    # Errors of the C++ library only, no warnings.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    # By itself it takes a thread for each CPU of its affinity, whatever a quota allows. Idle threads sleep.
+    # The default is a thread for each CPU of the affinity, even if a quota allows fewer.
     os.environ.setdefault("TF_NUM_INTRAOP_THREADS", str(usable_cpus()))
     with suppress_native_stderr():
-        # The return type has mypy hold the module to the protocol.
+        # The return type makes mypy check the module against the protocol.
         from jobs.mnist_tf import framework  # noqa: PLC0415 - TensorFlow is imported once the environment is set
     return framework
 

@@ -1,4 +1,4 @@
-"""What TensorFlow offers to a run: versions, devices, trainers."""
+"""The TensorFlow adapter's :class:`jobs.adapter.Framework`: versions, devices, trainers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = (
     "create_trainer", "default_execution", "is_out_of_memory", "matmul_flop_per_s", "select_device", "versions",
 )  # fmt: skip
-"""What :class:`jobs.adapter.Framework` asks for."""
+"""The members of :class:`jobs.adapter.Framework`."""
 
 
 def versions() -> FrameworkVersions:
@@ -40,7 +40,7 @@ def select_device(choice: DeviceChoice) -> FrameworkDevice:
     if choice == "gpu" and not gpus:
         raise NoUsableGpu(f"--device gpu: {_why_no_gpu()}")
     if not gpus:
-        # Hidden rather than unused, so that nothing is placed on a GPU behind the user's back.
+        # Hidden, so that TensorFlow places nothing on a GPU.
         tf.config.set_visible_devices([], "GPU")
         return FrameworkDevice(kind="cpu", index=0, name="cpu")
     tf.config.set_visible_devices(gpus[:1], "GPU")
@@ -58,14 +58,13 @@ def select_device(choice: DeviceChoice) -> FrameworkDevice:
 def _gpus(choice: DeviceChoice) -> list[Any]:
     if choice == "cpu":
         return []
-    # Where a GPU was asked for, CUDA's own complaint is worth reading; where any device will do, it is noise.
+    # CUDA's own messages are useful only if a GPU was requested.
     with contextlib.nullcontext() if choice == "gpu" else suppress_native_stderr():
         return list(tf.config.list_physical_devices("GPU"))
 
 
 def _pci_bus_id() -> str | None:
-    # The public device details lack it; the description of the logical device carries it.
-    # Only with a GPU, since it opens the device.
+    # The public device details lack it; the logical device's description has it. Only with a GPU: it opens the device.
     from tensorflow.python.client import device_lib  # type: ignore[attr-defined] # noqa: PLC0415
 
     for device in device_lib.list_local_devices():

@@ -47,13 +47,8 @@ def scale(pixels: tf.Tensor, scaling: Scaling, dtype: tf.DType) -> tf.Tensor:
     return (images - tf.constant(scaling.mean, dtype)) / tf.constant(scaling.std, dtype)
 
 
-def read_weights(model: Any, recipe: Recipe) -> dict[str, NDArray[np.float64]]:
-    """All weights in the canonical layout, which is Keras's own."""
-    return to_canonical(model.trainable_variables, recipe)
-
-
 def to_canonical(variables: Iterable[Any], recipe: Recipe) -> dict[str, NDArray[np.float64]]:
-    """One variable for each weight, in the model's order, by name."""
+    """Variables in the model's order, as arrays by name. The canonical layout is Keras's own."""
     pairs = zip(weight_shapes(recipe), variables, strict=True)
     return {shape.name: np.asarray(variable.numpy(), dtype=np.float64) for shape, variable in pairs}
 

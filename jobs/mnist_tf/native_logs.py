@@ -1,4 +1,4 @@
-"""Keeps what TensorFlow's C++ side prints while it starts from the job's log, unless it fails to start."""
+"""Suppresses what TensorFlow's C++ library prints while it is imported, unless that fails."""
 
 from __future__ import annotations
 
@@ -14,10 +14,9 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def suppress_native_stderr() -> Iterator[None]:
-    """Hold standard error back at the file descriptor, since C++ writes past ``sys.stderr``.
+    """Capture standard error at the file descriptor, since C++ does not write through ``sys.stderr``.
 
-    TensorFlow logs a few lines before its own log level is read, so ``TF_CPP_MIN_LOG_LEVEL`` does not stop them. On
-    an exception they are printed after all.
+    TensorFlow logs a few lines before it reads ``TF_CPP_MIN_LOG_LEVEL``. On an exception they are printed.
     """
     with contextlib.suppress(OSError):
         sys.stderr.flush()

@@ -1,4 +1,4 @@
-"""Precision in TensorFlow: set on purpose, since TF32 is on by default, and read back."""
+"""Sets the precision in TensorFlow, where TF32 is on by default, and reads it back."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import keras
 import tensorflow as tf
 
-# TensorFlow has a public switch for op determinism but no public way to read it back.
+# TensorFlow has a public function to set op determinism, but none to read it.
 from tensorflow.python.framework.config import is_op_determinism_enabled
 
 from jobs.report.schema import Numerics
@@ -24,7 +24,7 @@ def device_for(device: DeviceKind) -> str:
 
 
 def set_precision(precision: Precision) -> None:
-    """Allow TF32 exactly where it was asked for; it covers matrix products and convolutions at once."""
+    """Allow TF32 only if it was requested, in matrix products and in convolutions."""
     tf.config.experimental.enable_tensor_float_32_execution(precision == "tf32")
     # Keras' metrics, such as the mean loss of fit, take this type: float32 would round a float64 loss.
     keras.config.set_floatx(variable_dtype(precision).name)

@@ -1,4 +1,4 @@
-"""The recipe's optimizer: Keras's own under ``published``, one written-down arithmetic under ``matched``.
+"""The recipe's optimizer: Keras's own under ``published``, the arithmetic of :mod:`jobs.recipes` under ``matched``.
 
 The matched forms take their constants as exact Python numbers: Keras's own classes pass learning rate and betas
 through float32 (0.9 becomes 0.8999999762), which a float64 comparison sees within ten steps.

@@ -1,4 +1,4 @@
-"""What the device can do at best in TensorFlow: the speed of a large matrix product, and of a recipe's own."""
+"""The device's peak speed in TensorFlow: of a large matrix product, and of a recipe's own products."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def matmul_flop_per_s(spec: RunSpec) -> float:
     dtype = tf.bfloat16 if spec.precision == "bf16" else variable_dtype(spec.precision)
     shape = (MATRIX_SIDE[spec.device],) * 2
     with tf.device(device_for(spec.device)):
-        # Stateless, so that training draws the same numbers whether the peak is measured or not.
+        # Stateless, so that the measurement does not change training's random numbers.
         left, right = (tf.cast(tf.random.stateless_uniform(shape, (0, seed)), dtype) for seed in range(2))
         return peak_flop_per_s(_repeated(lambda: tf.linalg.matmul(left, right)), spec.device)
 
@@ -31,7 +31,7 @@ def matmul_flop_per_s(spec: RunSpec) -> float:
 def product_runs(product: MatmulLayer, batch: int) -> dict[str, Callable[[int], object]]:
     """``forward``, ``input gradient`` and ``weight gradient`` of a layer on random float32 numbers, on the CPU.
 
-    Each is called with how often to compute it, and returns when that is done.
+    Each takes the number of repetitions and returns when they are done.
     """
     layer = product.layer
     x = tf.random.normal((batch, *product.inputs))
@@ -58,7 +58,7 @@ def _repeated(compute: Callable[[], tf.Tensor]) -> Callable[[int], object]:
     def repeat(times: tf.Tensor) -> tf.Tensor:
         total = tf.constant(0.0)
         for _ in tf.range(times):  # type: ignore[attr-defined]
-            # One at a time, and none left out because nothing reads its result.
+            # One at a time; the sum keeps the compiler from removing unused results.
             tf.autograph.experimental.set_loop_options(parallel_iterations=1)
             total += tf.cast(tf.reshape(compute(), [-1])[0], tf.float32)
         return total

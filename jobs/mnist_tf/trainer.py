@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from jobs.adapter_common import evaluate_in_batches
 from jobs.mnist_tf.input import stream
-from jobs.mnist_tf.model import build_model, read_weights, scale, to_canonical, write_weights
+from jobs.mnist_tf.model import build_model, scale, to_canonical, write_weights
 from jobs.mnist_tf.numerics import device_for, effective_numerics, set_precision, variable_dtype
 from jobs.mnist_tf.optimizer import build_optimizer
 from jobs.mnist_tf.state import read_state, state_by_name, write_state
@@ -50,7 +50,7 @@ class TensorFlowTrainer:
             if spec.input == "streamed":
                 self._compile_for_fit()
             self._images = tf.constant(data.train_images)
-            # TensorFlow keeps int32 tensors in host memory, also on a GPU: what is gathered there is int64.
+            # int64, since TensorFlow keeps int32 tensors in host memory also on a GPU.
             self._labels = tf.constant(data.train_labels, dtype=tf.int64)
             self._positions = tf.range(spec.batch_size, dtype=tf.int64)
         compiled, eager = spec.execution == "compiled", spec.execution == "eager"
@@ -59,7 +59,7 @@ class TensorFlowTrainer:
         self._pixel_sums: Any = self._loss_and_correct if eager else tf.function(self._loss_and_correct)
 
     def _compile_for_fit(self) -> None:
-        # Keras would compute the loss, and add it up over an epoch, in float32 whatever the model computes in.
+        # By default Keras computes and sums the loss in float32, whatever the model's type is.
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, dtype=self._dtype.name)
         floatx = keras.config.floatx()
         keras.config.set_floatx("float64")
@@ -85,7 +85,7 @@ class TensorFlowTrainer:
         return int(tf.config.experimental.get_memory_info("GPU:0")["peak"]) if self._spec.device == "gpu" else None
 
     def weights(self) -> dict[str, NDArray[np.float64]]:
-        return read_weights(self._model, self._spec.recipe)
+        return to_canonical(self._model.trainable_variables, self._spec.recipe)
 
     def load_weights(self, weights: Mapping[str, NDArray[np.float64]]) -> None:
         write_weights(self._model, self._spec.recipe, weights)
@@ -133,7 +133,7 @@ class TensorFlowTrainer:
         metrics = [variable.numpy() for variable in self._model.metrics_variables]
 
         def restore(*_: Any) -> None:
-            # Keras begins each fit with an empty mean; this one goes on from a checkpoint's.
+            # Keras resets the mean loss at the start of fit; this restores the checkpoint's.
             for variable, value in zip(self._model.metrics_variables, metrics, strict=True):
                 variable.assign(value)
 
@@ -160,7 +160,7 @@ class TensorFlowTrainer:
                     stop = min(stop, step - step % stop_every + stop_every)
                 started = time.monotonic()
                 self._run_steps(indices, counts, tf.constant(step), tf.constant(stop))
-                # Long calls keep Python out of the loop; short ones let a signal through and the bar move.
+                # Long calls reduce Python's overhead; MAX_CALL_S limits the delay of signals and progress.
                 if step > done and time.monotonic() - started < MAX_CALL_S:
                     stride = min(2 * stride, MAX_STEPS_A_CALL)
                 step = stop
@@ -172,7 +172,7 @@ class TensorFlowTrainer:
             self._run_step(indices[step], counts[step])
 
     def _masked_step(self, indices: tf.Tensor, count: tf.Tensor) -> None:
-        """A step in one static shape, for graphs and compilers: only the first ``count`` examples weigh."""
+        """A step in one static shape, for graphs and compilers: only the first ``count`` examples have a weight."""
         with tf.GradientTape() as tape:
             losses = self._pixel_losses(tf.gather(self._images, indices), tf.gather(self._labels, indices))
             losses *= tf.cast(self._positions < count, self._dtype)

@@ -18,28 +18,27 @@ if TYPE_CHECKING:
 
 
 def _load() -> Framework:
-    # OpenMP reads both once, when torch is imported. By itself it counts the CPUs of the machine and not a quota's.
+    # OpenMP reads both variables once, when torch is imported. Its default ignores a CPU quota.
     os.environ.setdefault("OMP_NUM_THREADS", str(usable_cpus()))
-    # Its threads wait for each other in a busy loop, which is quickest alone and takes the CPU from whoever they wait
-    # for where others run too.
+    # Its threads wait in a busy loop. That is fastest on free CPUs; on shared CPUs it takes time from working threads.
     if "OMP_WAIT_POLICY" not in os.environ and cpus_are_shared():
         os.environ["OMP_WAIT_POLICY"] = "passive"
-    with _some_folder():
-        # The return type has mypy hold the module to the protocol.
+    with _existing_folder():
+        # The return type makes mypy check the module against the protocol.
         from jobs.mnist_torch import framework  # noqa: PLC0415 - torch is imported once the environment is set
     return framework
 
 
 @contextmanager
-def _some_folder() -> Iterator[None]:
-    """Be in a folder that is there: where the current one was deleted, MKL would end the process while it is loaded."""
+def _existing_folder() -> Iterator[None]:
+    """Leave a deleted current folder during the import, since MKL would end the process there."""
     try:
         Path.cwd()
     except FileNotFoundError:
         deleted = os.open(".", os.O_RDONLY)
         os.chdir("/")
         try:
-            # torch.optim would import it later, and it asks for the current folder.
+            # torch.optim would import it later; its import needs the current folder.
             import_module("torch._dynamo")
             yield
         finally:

@@ -1,4 +1,4 @@
-"""Layers that compute what torch's own do, quicker on a CPU."""
+"""Layers with the same results as torch's own, faster on a CPU."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ ONEDNN_LINEAR: Final[Callable[..., torch.Tensor] | None] = getattr(torch.ops.mkl
 
 
 class FastCpuDropout(nn.Module):
-    """Dropout with four elements' chances in one random word.
+    """Dropout with four elements' 16-bit random numbers in one 64-bit word.
 
-    Torch's own draws a number for each element, one after another, which took a tenth of a step of ``basic-cnn`` on a
-    CPU. The rate is met to 2^-17; what is kept is divided by the share in force, so that the mean is exact.
+    torch's own draws a number per element, which took a tenth of a step of ``basic-cnn`` on a CPU. The rate is exact
+    to 2^-17; kept elements are divided by the actual keep probability, so that the mean is exact.
     """
 
     def __init__(self, rate: float) -> None:
@@ -32,17 +32,17 @@ class FastCpuDropout(nn.Module):
         if not self.training:
             return x
         words = torch.empty(-(-x.numel() // 4), dtype=torch.int64, device=x.device).random_(-(2**63), None)
-        chances = words.view(torch.int16)[: x.numel()]
-        mask = (chances >= self._lowest_kept).to(x.dtype).mul_(self._scale)
-        # In the order in which the elements lie, channels last or not.
+        numbers = words.view(torch.int16)[: x.numel()]
+        mask = (numbers >= self._lowest_kept).to(x.dtype).mul_(self._scale)
+        # In the memory order of x, channels last or not.
         return x * torch.as_strided(mask, x.size(), x.stride())
 
 
 class OneDnnLinear(nn.Linear):
-    """A dense layer through oneDNN, as torch's convolutions are; torch's own goes through MKL.
+    """A dense layer that uses oneDNN, as torch's convolutions do; torch's own dense layer uses MKL.
 
-    MKL takes its AVX2 path on processors of another vendor, where oneDNN's AVX-512 is twice as fast. Other types than
-    float32, and builds of torch without the operator, which its compiler uses too, keep torch's own.
+    On non-Intel processors MKL uses AVX2, and oneDNN's AVX-512 is twice as fast. For types other than float32, and in
+    builds of torch without the operator, this is torch's own layer.
     """
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -53,7 +53,7 @@ class OneDnnLinear(nn.Linear):
 
 
 class _OneDnnProduct(torch.autograd.Function):
-    """``x weightᵀ + bias`` and its gradients: each one product with a transposed right side."""
+    """``x weightᵀ + bias`` and its gradients, each one product with a transposed right factor."""
 
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""One training step as a CUDA graph: a whole step per launch, so that the host is out of the way."""
+"""One training step as a CUDA graph: one launch per step, to minimize the host's overhead."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 WARM_UP_STEPS: Final = 3
-"""torch asks for a few eager steps on a side stream first, so that lazy initialisation is not captured."""
+"""torch requires a few eager steps on a side stream first, so that lazy initialisation is not captured."""
 
 
 class StepGraph:
     """Captures ``step(indices, count)`` once and replays it through an epoch.
 
-    The epoch's batches lie in static buffers and a counter on the device picks the row, so a replay needs nothing
-    from the host. Warming up trains for a few steps; ``restore`` then puts back all that a step changes, in place.
+    The epoch's batches are in static buffers, and a counter on the device selects the row, so a replay needs no data
+    from the host. The warm-up trains a few steps; ``restore`` then resets all that a step changes, in place.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class StepGraph:
             self._step_at_row(step)
 
     def start_epoch(self, indices: Tensor, counts: Tensor, done: int = 0) -> None:
-        """Take an epoch's batches, to go on after the first ``done``."""
+        """Load an epoch's batches and skip the first ``done``."""
         self._indices.copy_(indices)
         self._counts.copy_(counts)
         self._row.fill_(done)

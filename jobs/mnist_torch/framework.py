@@ -1,4 +1,4 @@
-"""What torch offers to a run: versions, devices, trainers."""
+"""The torch adapter's :class:`jobs.adapter.Framework`: versions, devices, trainers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = (
     "create_trainer", "default_execution", "is_out_of_memory", "matmul_flop_per_s", "select_device", "versions",
 )  # fmt: skip
-"""What :class:`jobs.adapter.Framework` asks for."""
+"""The members of :class:`jobs.adapter.Framework`."""
 
 
 def versions() -> FrameworkVersions:
@@ -70,7 +70,7 @@ def default_execution(device: DeviceKind, input_path: InputPath) -> Execution:
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    # On the host torch raises a plain RuntimeError, told by its allocator's name.
+    # On the host torch raises a plain RuntimeError, recognised by the allocator's name.
     return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
 
 
@@ -80,6 +80,6 @@ def create_trainer(spec: RunSpec, data: ImageDataset) -> TorchTrainer:
     if spec.execution == "graph" and spec.input == "streamed":
         raise BadInput("--execution graph: a CUDA graph gathers its batches on the device; use --input resident")
     if spec.execution == "compiled" and not any(shutil.which(name) for name in ("cc", "gcc", "clang")):
-        raise BadInput("--execution compiled: torch.compile needs a C compiler and finds none; use eager or graph")
+        raise BadInput("--execution compiled: torch.compile finds no C compiler; install one, or use eager or graph")
     check_precision(spec, torch.cuda.get_device_capability(0) if spec.device == "gpu" else None)
     return TorchTrainer(spec, data)

@@ -56,6 +56,6 @@ class Digits(VisionDataset):  # type: ignore[misc] # torchvision ships no types
             num_workers=1 if on_gpu else 0,
             pin_memory=on_gpu,
             persistent_workers=False,
-            # Its own, since a loader draws a seed for its workers: how images are read must not change dropout.
+            # A separate generator for the workers' seed, so that reading images does not change dropout.
             generator=torch.Generator(),
         )

@@ -50,13 +50,8 @@ def scale(pixels: torch.Tensor, scaling: Scaling, dtype: torch.dtype) -> torch.T
     return pixels.unsqueeze(1).to(dtype).div_(255).sub_(scaling.mean).div_(scaling.std)
 
 
-def read_weights(model: nn.Module, recipe: Recipe) -> dict[str, NDArray[np.float64]]:
-    """All weights in the canonical layout."""
-    return to_canonical(model.parameters(), recipe)
-
-
 def to_canonical(tensors: Iterable[torch.Tensor], recipe: Recipe) -> dict[str, NDArray[np.float64]]:
-    """One tensor for each weight, in the model's order and layout, by name and in the canonical layout."""
+    """Tensors in the model's order and layout, as arrays by name in the canonical layout."""
     return {
         # A copy: a float64 tensor on the CPU would share its memory with the array.
         shape.name: _to_canonical(tensor.detach().to("cpu", torch.float64, copy=True).numpy(), shape)

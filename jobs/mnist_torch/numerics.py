@@ -1,4 +1,4 @@
-"""Precision in torch: set on purpose, since its defaults differ by operation, and read back."""
+"""Sets the precision in torch, whose defaults differ by operation, and reads it back."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ def device_for(device: DeviceKind) -> torch.device:
 
 
 def set_precision(precision: Precision) -> None:
-    """Allow TF32 exactly where it was asked for, in matrix products and in convolutions."""
+    """Allow TF32 only if it was requested, in matrix products and in convolutions."""
     for name, backend in _backends().items():
         backend.fp32_precision = "tf32" if precision == "tf32" and ".mkldnn." not in name else "ieee"
 
 
 def _backends() -> dict[str, Any]:
-    """The modules whose ``fp32_precision`` decides how float32 numbers are multiplied; torch's types lack most."""
+    """The modules whose ``fp32_precision`` sets the arithmetic of float32 products; torch's types lack most."""
     cuda: Any = torch.backends.cuda
     cudnn: Any = torch.backends.cudnn
     mkldnn: Any = torch.backends.mkldnn
@@ -45,7 +45,7 @@ def autocast(precision: Precision, device: DeviceKind) -> AbstractContextManager
     """Mixed precision for ``bf16``: float32 weights, bfloat16 arithmetic; otherwise nothing."""
     if precision != "bf16":
         return nullcontext()
-    # The cache of cast weights would be stale inside a captured graph, and a step casts each weight only once.
+    # No cache: in a captured graph it would be stale, and a step casts each weight only once.
     return torch.autocast("cuda" if device == "gpu" else "cpu", dtype=torch.bfloat16, cache_enabled=False)
 
 

@@ -1,4 +1,4 @@
-"""The recipe's optimizer: torch's own under ``published``, one written-down arithmetic under ``matched``."""
+"""The recipe's optimizer: torch's own under ``published``, the arithmetic of :mod:`jobs.recipes` under ``matched``."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class MatchedAdam(torch.optim.Optimizer):
         super().__init__(params, {"learning_rate": learning_rate, **asdict(recipe)})
         for group in self.param_groups:
             weights = group["params"]
-            # A tensor on the device, so that a captured graph counts its own replays.
+            # A tensor on the device, so that a captured graph increments it in each replay.
             group["t"] = torch.zeros((), dtype=torch.float64, device=weights[0].device)
             for weight in weights:
                 self.state[weight] = {"m": torch.zeros_like(weight), "v": torch.zeros_like(weight)}
@@ -43,11 +43,11 @@ class MatchedAdam(torch.optim.Optimizer):
 
 
 class FusedMatchedAdam(torch.optim.Adam):
-    """The same form through torch's fused kernel, which passes over the memory once; for CPUs.
+    """The same form with torch's fused kernel, which reads the memory once; for CPUs.
 
-    Torch's own form divides ``sqrt(v)`` by ``sqrt(1 - beta_2^t)`` before epsilon is added. With epsilon divided by it
-    too, both forms are the same: ``(sqrt(v) + epsilon) / c = sqrt(v) / c + epsilon / c``. It changes with each step,
-    so a captured graph could not hold it.
+    torch divides ``sqrt(v)`` by ``c = sqrt(1 - beta_2^t)`` before it adds epsilon. With epsilon also divided by ``c``
+    both forms are equal: ``(sqrt(v) + epsilon) / c = sqrt(v) / c + epsilon / c``. ``c`` changes with each step, which
+    a captured graph does not support.
     """
 
     def __init__(self, params: Iterable[torch.nn.Parameter], learning_rate: float, recipe: Adam) -> None:
@@ -64,7 +64,7 @@ class FusedMatchedAdam(torch.optim.Adam):
 
 def build_optimizer(spec: RunSpec, params: Iterable[torch.nn.Parameter]) -> torch.optim.Optimizer:
     recipe, learning_rate = spec.recipe.optimizer, spec.learning_rate
-    # Fused kernels are several times quicker on a CPU; the streamed path stays what people write.
+    # Fused kernels are several times faster on a CPU. The streamed path remains torch's usual code.
     fused = spec.protocol == "matched" and spec.device == "cpu" and spec.input == "resident"
     if isinstance(recipe, Sgd):
         # torch's own SGD is the matched form: v = momentum v + g, w -= lr v.

@@ -1,4 +1,4 @@
-"""What the device can do at best in torch: the speed of a large matrix product, and of a recipe's own."""
+"""The device's peak speed in torch: of a large matrix product, and of a recipe's own products."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def matmul_flop_per_s(spec: RunSpec) -> float:
     """See :meth:`jobs.adapter.Framework.matmul_flop_per_s`."""
     set_precision(spec.precision)
     peak = _matmul_flop_per_s(spec)
-    # The allocator would keep the matrices' memory, which telemetry would then count as the training's.
+    # Otherwise the allocator would keep the matrices' memory, and telemetry would count it as training's.
     torch.cuda.empty_cache()
     return peak
 
@@ -30,7 +30,7 @@ def matmul_flop_per_s(spec: RunSpec) -> float:
 def _matmul_flop_per_s(spec: RunSpec) -> float:
     dtype = torch.bfloat16 if spec.precision == "bf16" else variable_dtype(spec.precision)
     device, side = device_for(spec.device), MATRIX_SIDE[spec.device]
-    # A generator of its own, so that training draws the same numbers whether the peak is measured or not.
+    # A separate generator, so that the measurement does not change training's random numbers.
     generator = torch.Generator(device).manual_seed(0)
     left, right = torch.rand(2, side, side, generator=generator, device=device).to(dtype)
     return peak_flop_per_s(_repeated(lambda: left @ right), spec.device)
@@ -39,7 +39,7 @@ def _matmul_flop_per_s(spec: RunSpec) -> float:
 def product_runs(product: MatmulLayer, batch: int) -> dict[str, Callable[[int], object]]:
     """``forward``, ``input gradient`` and ``weight gradient`` of a layer on random float32 numbers, on the CPU.
 
-    Each is called with how often to compute it, and returns when that is done.
+    Each takes the number of repetitions and returns when they are done.
     """
     layer = product.layer
     if isinstance(layer, Convolution):

@@ -1,4 +1,4 @@
-"""What the next training step depends on, as arrays: out for a checkpoint and back in to the last bit."""
+"""The training state as arrays, saved to and restored from checkpoints bit by bit."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import torch
 
-from jobs.checkpoint.validate import validate_arrays
+from jobs.checkpoint.codec import validate_arrays
 from jobs.mnist_torch.optimizer import FusedMatchedAdam, MatchedAdam
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ OPTIMIZER_STATE_KEYS: Final = {
 
 
 def state_by_name(model: nn.Module, optimizer: torch.optim.Optimizer, extra: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """All of it by name, ``extra`` included; the random states, where dropout's numbers come from, are copies."""
+    """The state's tensors by name, with ``extra``; the random states, which dropout uses, are copies."""
     tensors = dict(extra)
     for index, weight in enumerate(model.parameters()):
         tensors[f"weights/{index}"] = weight
@@ -41,9 +41,9 @@ def state_by_name(model: nn.Module, optimizer: torch.optim.Optimizer, extra: Map
 
 
 def _optimizer_state(optimizer: torch.optim.Optimizer, weight: nn.Parameter) -> dict[str, Tensor]:
-    """The optimizer's tensors of ``weight``; torch's own optimizers make theirs, all zero, in the first step.
+    """The optimizer's tensors of ``weight``.
 
-    Where that has not come they are made here, all at once, since the first step makes none where it finds one.
+    torch's optimizers create them, all zero, in the first step, unless one exists. Before it they are created here.
     """
     state = optimizer.state[weight]
     for key in OPTIMIZER_STATE_KEYS[type(optimizer)]:
@@ -62,13 +62,13 @@ def gradient_averages(model: nn.Module, optimizer: torch.optim.Optimizer) -> lis
 
 
 def read_state(tensors: Mapping[str, Tensor]) -> dict[str, NDArray[Any]]:
-    """Copies of all of it."""
+    """Copies of the tensors' values."""
     return {name: tensor.detach().cpu().numpy().copy() for name, tensor in tensors.items()}
 
 
 @torch.no_grad()
 def write_state(state: Mapping[str, NDArray[Any]], tensors: Mapping[str, Tensor]) -> None:
-    """Take up what :func:`read_state` returned, in place.
+    """Restore what :func:`read_state` returned, in place.
 
     Raises:
         ValueError: the arrays are not those of these tensors; nothing was changed.
@@ -86,7 +86,7 @@ def write_state(state: Mapping[str, NDArray[Any]], tensors: Mapping[str, Tensor]
 
 
 def _check_values(state: Mapping[str, NDArray[Any]]) -> None:
-    """Any number may be a weight, but not an index or a generator's state."""
+    """Check the order and the generators' states, for which not every number is valid."""
     if not np.array_equal(np.sort(state["order"]), np.arange(len(state["order"]))):
         raise ValueError("its order does not have each example once")
     for name, device in {"random/cpu": "cpu", "random/gpu": "cuda"}.items():

@@ -11,7 +11,7 @@ from torch.utils.data import RandomSampler
 from jobs.adapter_common import evaluate_in_batches
 from jobs.mnist_torch.cpu_layers import FastCpuDropout, OneDnnLinear
 from jobs.mnist_torch.cuda_graph import StepGraph
-from jobs.mnist_torch.model import build_model, read_weights, scale, to_canonical, write_weights
+from jobs.mnist_torch.model import build_model, scale, to_canonical, write_weights
 from jobs.mnist_torch.numerics import autocast, device_for, effective_numerics, set_precision, variable_dtype
 from jobs.mnist_torch.optimizer import build_optimizer
 from jobs.mnist_torch.state import gradient_averages, read_state, state_by_name, write_state
@@ -42,12 +42,12 @@ class TorchTrainer:
         set_precision(spec.precision)
         torch.manual_seed(spec.seed)
         layout = torch.channels_last if spec.input == "resident" else torch.preserve_format
-        # The same function, measured 7 to 17 % quicker here on two CPU cores; TensorFlow gained nothing by it.
+        # The same function, measured 7 to 17 % faster on two CPU cores; TensorFlow was not faster.
         recipe = spec.recipe.pool_before_relu() if spec.input == "resident" else spec.recipe
         if spec.input == "resident" and spec.device == "cpu" and spec.execution != "compiled":
             model = build_model(recipe, dropout=FastCpuDropout, dense=OneDnnLinear)
         else:
-            # torch.compile makes kernels of its own, and refuses oneDNN's operator in training.
+            # torch.compile generates its own kernels and does not support oneDNN's operator in training.
             model = build_model(recipe)
         self._model = model.to(self._device, self._dtype).to(memory_format=layout)
         self._optimizer = build_optimizer(spec, self._model.parameters())
@@ -56,10 +56,10 @@ class TorchTrainer:
         losses = self._image_losses if spec.input == "streamed" else self._pixel_losses
         self._losses = torch.compile(losses) if spec.execution == "compiled" else losses
         self._graph: StepGraph | None = None
-        # The slow path streams from the host; everything else gathers its batches on the device.
+        # The streamed path reads batches from the host; the others gather them on the device.
         self._digits: Digits | None = None
         if spec.input == "streamed":
-            from jobs.mnist_torch.input import Digits  # noqa: PLC0415 - seconds that only a streamed run needs
+            from jobs.mnist_torch.input import Digits  # noqa: PLC0415 - takes seconds, only streamed runs need it
 
             self._digits = Digits(data, spec)
         self._images = torch.tensor(data.train_images, device=self._device)
@@ -81,7 +81,7 @@ class TorchTrainer:
         return int(torch.cuda.max_memory_allocated(self._device)) if self._device.type == "cuda" else None
 
     def weights(self) -> dict[str, NDArray[np.float64]]:
-        return read_weights(self._model, self._spec.recipe)
+        return to_canonical(self._model.parameters(), self._spec.recipe)
 
     def load_weights(self, weights: Mapping[str, NDArray[np.float64]]) -> None:
         write_weights(self._model, self._spec.recipe, weights)
@@ -129,7 +129,7 @@ class TorchTrainer:
         """The order in which a ``DataLoader`` with ``shuffle=True`` would take the examples."""
         if self._digits is None:
             return torch.randperm(len(self._images))
-        # A loader draws a seed for its workers before its sampler draws one for the order.
+        # A DataLoader draws a seed for its workers before its sampler draws one for the order.
         torch.empty((), dtype=torch.int64).random_()
         return torch.tensor(list(RandomSampler(self._digits)))
 
@@ -143,7 +143,7 @@ class TorchTrainer:
     def _train_resident(self, order: NDArray[np.int32], on_step: Callable[[int], None], done: int) -> None:
         host_indices, host_counts = batches(order, self._spec.batch_size)
         if done >= len(host_counts):
-            # Nothing is left to train: capturing a graph now would be counted as training.
+            # Nothing is left to train. Capturing a graph would take time that counts as training.
             return
         indices = torch.tensor(host_indices, device=self._device)
         counts = torch.tensor(host_counts, device=self._device)
@@ -172,7 +172,7 @@ class TorchTrainer:
         return StepGraph(self._masked_step, indices, counts, restore=restore)
 
     def _masked_step(self, indices: Tensor, count: Tensor) -> None:
-        """A step in one static shape, for graphs and compilers: only the first ``count`` examples weigh."""
+        """A step in one static shape, for graphs and compilers: only the first ``count`` examples have a weight."""
         losses = self._losses(*self._gather(indices))
         losses = losses * (torch.arange(len(indices), device=self._device) < count)
         self._optimizer_step(losses, losses.sum() / count)
@@ -181,7 +181,7 @@ class TorchTrainer:
         return self._images.index_select(0, indices), self._labels.index_select(0, indices)
 
     def _optimizer_step(self, losses: Tensor, mean_loss: Tensor) -> None:
-        """One optimizer step down ``mean_loss``; ``losses`` (one an example) are added up on the device."""
+        """One optimizer step on ``mean_loss``; ``losses`` (one per example) are summed on the device."""
         self._optimizer.zero_grad()
         mean_loss.backward()  # type: ignore[no-untyped-call]
         self._optimizer.step()

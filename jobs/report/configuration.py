@@ -18,7 +18,7 @@ RunId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
 
 
 def _from_text(value: Any) -> Any:
-    """Parse a time from JSON text. A number stays one, and is refused."""
+    """Parse a time from JSON text. A number is returned unchanged, and then refused."""
     return datetime.fromisoformat(value) if isinstance(value, str) else value
 
 

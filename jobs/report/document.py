@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from jobs.io.atomic_file import PendingFile
 
 LINE_MARKER: Final = "MNIST_JOBS_REPORT "
-"""What a report line in a log starts with, after whatever prefix the log adds."""
+"""The start of a report line in a log, after any prefix of the log."""
 
 
 def write(report: Report, folder: Path) -> Path:
@@ -91,10 +91,10 @@ def to_line(report: Report) -> str:
 
 
 def from_line(line: str, *, origin: str) -> Report | None:
-    """The report in a log line, whatever stands before the marker; ``None`` where the line carries none.
+    """The report in a log line, after any prefix; ``None`` if the line has no marker.
 
     Raises:
-        BadInput: the marker is there but what follows is no report, for example cut short.
+        BadInput: the text after the marker is no report, for example cut short.
     """
     _, marker, payload = line.partition(LINE_MARKER)
     return parse(payload.strip(), origin=origin) if marker else None

@@ -1,4 +1,4 @@
-"""The report of one run: the contract between what trains and what compares.
+"""The schema of the report of one run, shared by training and comparison.
 
 Names carry their SI unit (``_s``, ``_bytes``, ``_w``, ``_j``, ``_hz``). Names in ``_ratio`` lie in 0…1, names in
 ``_percent`` are percentages. A measurement that could not be taken is ``null``, never 0, and
@@ -271,17 +271,17 @@ class Report(Model):
         return cls.model_validate(data, strict=True)
 
     def with_null_reasons(self, reasons: Mapping[str, str]) -> Report:
-        """The same report with a reason for each null: the most precise of ``reasons`` and the usual ones."""
+        """A copy with a reason for each null: the most precise of ``reasons`` and :data:`USUAL_REASONS`."""
         known = {**USUAL_REASONS, **reasons}
         keys = {reason_for(path, known) for path in self._null_paths()}
         return self.model_copy(update={"null_reasons": {key: known[key] for key in sorted(filter(None, keys))}})
 
     def unexplained_nulls(self) -> list[str]:
-        """Paths of the nulls that no entry of ``null_reasons`` covers; empty in a well-formed report."""
+        """Paths of the nulls without an entry in ``null_reasons``; empty in a valid report."""
         return sorted(path for path in self._null_paths() if reason_for(path, self.null_reasons) is None)
 
     def _null_paths(self) -> set[str]:
-        """Of all nulls but those in a time series, where a gap needs no reason."""
+        """Paths of all nulls, except in a time series, where a missing value needs no reason."""
         data = self.model_dump(mode="json", exclude={"null_reasons", "timeseries"})
         return {*null_paths(data), *(["timeseries"] if self.timeseries is None else [])}
 

@@ -1,4 +1,4 @@
-"""From readings to a phase's figures: time-weighted, so that uneven sampling does not bias the mean."""
+"""Aggregates readings over a phase: time-weighted, so that uneven sampling does not bias the mean."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ BOUNDARY_TOLERANCE_S: Final = 0.03
 """A counter is read this soon after a phase's end, or was read this short before."""
 
 MIN_RATE_INTERVAL_S: Final = 0.1
-"""The operating system counts CPU time in hundredths of a second: rates over less time mean little."""
+"""The operating system counts CPU time in hundredths of a second: over less time a rate is too coarse."""
 
 Floats = NDArray[np.float64]
 Interval = tuple[float, float]
@@ -35,9 +35,9 @@ class Series(NamedTuple):
 
 
 class ReadingWindow(NamedTuple):
-    """What time a reading stands for: at most ``max_gap_s``, so that later readings do not cover a gap.
+    """The time that a reading stands for: at most ``max_gap_s``, so that it does not cover a gap before it.
 
-    The device averaged over ``window_s``, which is 0 for an instant, or over the time ``since_previous`` reading.
+    The device averaged over ``window_s`` (0: an instant), or, with ``since_previous``, since the previous reading.
     """
 
     max_gap_s: float
@@ -48,9 +48,9 @@ class ReadingWindow(NamedTuple):
 def aggregate(series: Series, intervals: Sequence[Interval], window: ReadingWindow) -> Aggregate | None:
     """Statistics over all ``intervals``; ``None`` where no reading stands for any of that time.
 
-    A reading stands for the time since the previous one. One that averages over a window counts only where its whole
-    window lies inside an interval. The first ``window_s`` of each interval can therefore have no reading: duration
-    and coverage are those of the rest. Quantiles are of time, not of readings.
+    A reading stands for the time since the previous one. An average over a window counts only if its whole window
+    lies inside an interval. So the first ``window_s`` of each interval have no reading, and duration and coverage
+    leave them out. Quantiles are weighted by time.
     """
     parts = [_readings_in(series, start_s, end_s, window) for start_s, end_s in intervals]
     duration_s = sum(max(0.0, end_s - start_s - window.window_s) for start_s, end_s in intervals)
@@ -74,34 +74,34 @@ def aggregate(series: Series, intervals: Sequence[Interval], window: ReadingWind
 
 
 def _readings_in(series: Series, start_s: float, end_s: float, window: ReadingWindow) -> Floats:
-    """(2, n): the readings that stand for time inside the interval, and for how many seconds of it."""
+    """(2, n): the readings inside the interval, and the seconds of it that each stands for."""
     times = series.times
     first, last = (int(index) for index in np.searchsorted(times, [start_s, end_s], side="right"))
     # An instant stands for the time before it, also where it was read just after the end.
     chosen = slice(first, last + (window.window_s == 0))
     at_s = times[chosen]
     previous_s = np.concatenate([[-np.inf], times])[:-1][chosen]
-    begins_s = np.maximum(np.maximum(previous_s, at_s - window.max_gap_s), start_s)
+    begin_s = np.maximum(np.maximum(previous_s, at_s - window.max_gap_s), start_s)
     if window.window_s:
         if not window.since_previous:
-            begins_s = np.maximum(begins_s, start_s + window.window_s)
-        seen_from_s = previous_s if window.since_previous else at_s - window.window_s
-        begins_s = np.where(seen_from_s >= start_s, begins_s, np.inf)
-    return np.stack([series.values[chosen], np.maximum(np.minimum(at_s, end_s) - begins_s, 0.0)])
+            begin_s = np.maximum(begin_s, start_s + window.window_s)
+        window_start_s = previous_s if window.since_previous else at_s - window.window_s
+        begin_s = np.where(window_start_s >= start_s, begin_s, np.inf)
+    return np.stack([series.values[chosen], np.maximum(np.minimum(at_s, end_s) - begin_s, 0.0)])
 
 
-def _quantile(values: Floats, weights: Floats, share: float) -> float:
+def _quantile(values: Floats, weights: Floats, fraction: float) -> float:
     order = np.argsort(values, kind="stable")
     cumulated = np.cumsum(weights[order])
-    index = int(np.searchsorted(cumulated, share * cumulated[-1]))
+    index = int(np.searchsorted(cumulated, fraction * cumulated[-1]))
     return float(values[order][min(index, len(values) - 1)])
 
 
 def counter_delta(series: Series, intervals: Sequence[Interval], *, max_gap_s: float) -> float | None:
     """The growth of a counter over all ``intervals``, interpolated; ``None`` where it is not known.
 
-    It is not known where an end of an interval does not lie between two readings at most ``max_gap_s`` apart. Nor is
-    it where the counter fell: it was reset, and its count before that is lost.
+    Each end of an interval must lie between two readings at most ``max_gap_s`` apart. A counter that fell was reset,
+    and its earlier count is lost.
     """
     deltas = [_delta(series, start_s, end_s, max_gap_s) for start_s, end_s in intervals]
     return None if not deltas or None in deltas else sum(filter(None, deltas))
@@ -136,11 +136,11 @@ def max_in(series: Series, intervals: Sequence[Interval]) -> float | None:
 
 def rate_of(counter: Series) -> Series:
     """A counter's growth per second, between readings at least ``MIN_RATE_INTERVAL_S`` apart."""
-    kept: list[int] = []
+    indices: list[int] = []
     for index, at_s in enumerate(counter.times):
-        if not kept or at_s - counter.times[kept[-1]] >= MIN_RATE_INTERVAL_S:
-            kept.append(index)
-    times, values = counter.times[kept], counter.values[kept]
+        if not indices or at_s - counter.times[indices[-1]] >= MIN_RATE_INTERVAL_S:
+            indices.append(index)
+    times, values = counter.times[indices], counter.values[indices]
     rates = np.maximum(np.diff(values), 0.0) / np.diff(times)
-    # The first reading has no rate; as not a number it bounds the time of the second.
+    # The first reading has no rate. It stays, as NaN, so that the second one's time begins there.
     return Series(times, np.concatenate([[np.nan], rates]) if len(times) else rates)

@@ -1,7 +1,7 @@
 """The one list of telemetry metrics: name, unit, NVML source, aggregation, and how each is published.
 
-The sampler, the aggregation, ``doctor`` and the Prometheus file are derived from it. Plain Python without imports
-of size, since the sampler's process reads it too. NVML's names are those of NVIDIA's NVML API reference.
+The sampler, the aggregation, ``doctor`` and the Prometheus file are derived from it. It imports nothing large, since
+the sampler's process reads it too. NVML's names are those of NVIDIA's NVML API reference.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ NOT_BOTH_ENDS: Final = "not read at both ends, or the counter was reset in betwe
 class NvmlSource(NamedTuple):
     """One way to read a metric: a field value where ``name`` is a field id, else a function of the binding.
 
-    ``name`` is the source's name in the report, and the binding's ``function`` where that is not given. ``argument``
-    names the constant that the function takes beside the handle, or GPM's metric. ``member`` is read of a structure.
-    ``factor`` leads to the metric's unit. ``window_s`` is the time that one reading is an average of, if it is one.
+    ``name`` is the source's name in the report, and the binding's function unless ``function`` is given. ``argument``
+    names the constant that the function takes after the handle, or GPM's metric. ``member`` is the result's field.
+    ``factor`` converts to the metric's unit. ``window_s`` is the averaging time of one reading, if it is an average.
     """
 
     name: str
@@ -35,14 +35,13 @@ class NvmlSource(NamedTuple):
 
 
 class Metric(NamedTuple):
-    """What is read, and what becomes of it.
+    """What is read, and how it is aggregated and published.
 
-    ``name`` is that of its capability and its column in the time series. ``unit`` is empty for a count. Of the
-    ``sources`` the best is first; the next is tried where the GPU or the driver does not offer one. ``buffer`` names
-    what ``nvmlDeviceGetSamples`` has of it: ``NVML_…_SAMPLES``. ``counter`` is read by the host's loop
-    if the metric is its rate in percent. ``report_field`` is given where it is not ``name``; ``field.key`` is an
-    entry of a dictionary. ``prometheus`` is its name in the Prometheus file, if it is there. ``reason`` says why the
-    figure is null where no error is known.
+    ``name`` is also the capability's name and the column in the time series. ``unit`` is empty for a count.
+    ``sources`` are in order of preference; the next is tried if the GPU or driver does not offer one. ``buffer`` is
+    the ``NVML_…_SAMPLES`` type of ``nvmlDeviceGetSamples``. ``counter`` is the host's counter whose rate in percent
+    this metric is. ``report_field`` is set if it is not ``name``; ``field.key`` is an entry of a dictionary.
+    ``prometheus`` is the name in the Prometheus file, if any. ``reason`` is the null's reason if no error is known.
     """
 
     name: str
@@ -79,10 +78,10 @@ def _throttle(cause: str, field_id: str) -> Metric:
     return Metric(f"throttle_s.{cause}", "s", "delta", "boundary", (source,), prometheus="gpu_throttled_seconds")
 
 
-# By its reference (nvmlUtilization_t) the sample period is between 1/6 s and 1 s, depending on the product. The
-# longest is assumed, so that a reading that may have seen the time before the phase does not count.
+# The sample period is between 1/6 s and 1 s, depending on the product (nvmlUtilization_t). The longest is assumed,
+# so that a reading that may include time before the phase does not count.
 _UTIL: Final = NvmlSource("nvmlDeviceGetUtilizationRates", member="gpu", window_s=1.0)
-# nvmlDeviceGetPowerUsage is an average over 1 s from Ampere on, GA100 apart, says its reference.
+# nvmlDeviceGetPowerUsage is an average over 1 s from Ampere on, except GA100 (its reference).
 _POWER: Final = (
     NvmlSource("NVML_FI_DEV_POWER_INSTANT", factor=1e-3),
     NvmlSource("nvmlDeviceGetPowerUsage", factor=1e-3, window_s=1.0),
@@ -93,7 +92,7 @@ _TEMPERATURE: Final = tuple(
     NvmlSource(name, argument="NVML_TEMPERATURE_GPU")
     for name in ("nvmlDeviceGetTemperatureV", "nvmlDeviceGetTemperature")
 )
-# Version 1 counts what the driver reserves as used; version 2 counts it apart.
+# Version 1 counts memory reserved by the driver as used; version 2 counts it separately.
 _MEMORY_V2: Final = NvmlSource("nvmlDeviceGetMemoryInfo_v2", "nvmlDeviceGetMemoryInfo", "nvmlMemory_v2", "used")
 _MEMORY_USED: Final = (_MEMORY_V2, NvmlSource("nvmlDeviceGetMemoryInfo", member="used"))
 _ENERGY: Final = (
@@ -155,7 +154,7 @@ GPU_METRICS: Final = (
         "xid_errors", "", "events", "events", (NvmlSource("nvmlEventSetWait_v2"),), reason="XID events are not watched"
     ),
 )
-"""What is read of a GPU: each has an entry among the report's capabilities."""
+"""The GPU's metrics; each has an entry in the report's capabilities."""
 
 
 def metrics_read_at(when: ReadAt) -> tuple[Metric, ...]:
@@ -171,4 +170,4 @@ HOST_METRICS: Final = (
     Metric("rss_bytes", "B", "peak", "host", report_field="rss_peak_bytes", prometheus="resident_memory_peak_bytes"),
     Metric("cgroup_throttled_s", "s", "delta", "host", prometheus="cgroup_throttled_seconds", reason=_NO_THROTTLING),
 )
-"""What is read of the training process and its container."""
+"""The metrics of the training process and its container."""

@@ -1,4 +1,4 @@
-"""Telemetry's interface: start, say which device, mark the phases, stop and get what was observed."""
+"""Telemetry's interface: start, attach the device, mark phase boundaries, stop and get the observation."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from jobs.report import schema
 from jobs.telemetry.phase_metrics import PhaseMetrics
 from jobs.telemetry.sampler_process import ProcessSampler, Sampler, SampleStore, ThreadSampler
 from jobs.telemetry.types import DeviceFacts, DeviceQuery, LiveReading, NvmlDevice, NvmlStatus, Observation, Options
-from jobs.telemetry.validity import judge, other_work_warnings, training_warnings
+from jobs.telemetry.validity import assess_validity, other_work_warnings, training_warnings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -22,20 +22,20 @@ if TYPE_CHECKING:
 START_TIMEOUT_S: Final = 5.0
 STOP_TIMEOUT_S: Final = 1.5
 WATCH_GPU_VARIABLE: Final = "MNIST_JOBS_WATCH_GPU"
-"""UUID of a GPU to watch during a job on the CPU, which does not use it: to see, or to test, the telemetry."""
+"""UUID of a GPU to sample during a CPU job, which does not use it: to test the telemetry."""
 
 
 def watch(*, clock: Callable[[], float], options: Options | None = None, gpu_untouched: bool = True) -> RunMonitor:
     """Start watching.
 
-    ``clock`` is the phases' clock, which must run as the monotonic clock does. ``gpu_untouched``: this process
-    has not used a GPU yet, so what is in use on it is another's.
+    ``clock`` is the phases' clock, which must run as the monotonic clock does. ``gpu_untouched``: this process has
+    not used a GPU yet, so that all use of it before :meth:`RunMonitor.attach` is another process's.
     """
     return RunMonitor(clock, options or Options(), gpu_untouched=gpu_untouched)
 
 
 class RunMonitor:
-    """One run's telemetry. Nothing here raises because of NVML, and nothing waits for it for long."""
+    """One run's telemetry. No method raises because of NVML or waits for it for more than a few seconds."""
 
     def __init__(self, clock: Callable[[], float], options: Options, *, gpu_untouched: bool) -> None:
         self._options = options
@@ -46,8 +46,8 @@ class RunMonitor:
         self._on_gpu = False
         self._untouched_until_s = 0.0
         self._gpu_untouched = gpu_untouched
-        self._off = "telemetry is off (--telemetry off)"
-        self._no_device = "the run ended before a device was chosen"
+        self._off_reason = "telemetry is off (--telemetry off)"
+        self._no_device_reason = "the run ended before a device was chosen"
         self._observation: Observation | None = None
         self._sampler = self._start()
 
@@ -63,36 +63,36 @@ class RunMonitor:
         try:
             return ThreadSampler(self._options, self._store)
         except RuntimeError as error:
-            # A limit on processes counts threads, too.
-            self._off = f"no sampler could be started ({error})"
-            self.warn("telemetry_failed", self._off)
+            # A limit on processes also counts threads.
+            self._off_reason = f"no sampler could be started ({error})"
+            self.warn("telemetry_failed", self._off_reason)
             return Sampler()
 
     def warn(self, code: str, message: str) -> None:
-        """Add a warning to the report; some make the run suspect."""
+        """Add a warning to the report; those in ``validity.SUSPECT_CODES`` make the run suspect."""
         self._warnings.append(schema.RunWarning(code=code, message=message))
 
     def attach(self, device: FrameworkDevice, *, untouched_until_s: float | None = None) -> DeviceFacts:
-        """Say which device the job uses, and get what NVML knows of it.
+        """Start sampling the job's device and return what NVML knows of it.
 
-        Until ``untouched_until_s`` on the monotonic clock (else: now) the job cannot have used it.
+        The job has not used it before ``untouched_until_s`` on the monotonic clock (default: now).
         """
         self._untouched_until_s = time.monotonic() if untouched_until_s is None else untouched_until_s
         self._on_gpu = device.kind == "gpu"
         self._query = _query(device)
         if self._query is not None and not self._on_gpu:
             self.warn("watched_gpu_not_used", f"the job ran on the CPU; {self._query.uuid} was watched, not used")
-        self._ask_for_device()
+        self._request_device()
         ended_at_once = self._store.ended.is_set() and self._store.device is None
         if self._sampler.mode == "process" and ended_at_once and not self._sampler.crashed:
             self.warn("telemetry_in_thread", f"the sampler's process ended at once ({self._failure()})")
             self._sampler.stop(0.0)
             self._store = SampleStore()
             self._sampler = self._start_threads()
-            self._ask_for_device()
+            self._request_device()
         return self._device_facts()
 
-    def _ask_for_device(self) -> None:
+    def _request_device(self) -> None:
         if self._sampler.mode != "off":
             self._sampler.send({"kind": "attach", "query": self._query and asdict(self._query)})
             self._store.has_device.wait(START_TIMEOUT_S)
@@ -101,12 +101,12 @@ class RunMonitor:
         answer = self._store.device
         if answer is None:
             if self._sampler.mode == "off":
-                self._no_device = self._off
+                self._no_device_reason = self._off_reason
             elif self._store.ended.is_set():
-                self._no_device = f"the sampler failed: {self._failure()}"
+                self._no_device_reason = f"the sampler failed: {self._failure()}"
             else:
-                self._no_device = f"NVML did not answer within {START_TIMEOUT_S:.0f} s"
-        error = self._no_device if answer is None else answer["error"]
+                self._no_device_reason = f"NVML did not answer within {START_TIMEOUT_S:.0f} s"
+        error = self._no_device_reason if answer is None else answer["error"]
         if answer is None or error is not None:
             paths = ("environment.driver_version", "environment.cuda_driver_version", "devices[]")
             return DeviceFacts(null_reasons=dict.fromkeys(paths, error))
@@ -120,36 +120,36 @@ class RunMonitor:
         return next(iter(self._store.failures), "it gave no reason")
 
     def mark(self) -> None:
-        """A phase ends and another begins: counters are read now."""
+        """Read the counters now, at the boundary of two phases."""
         self._sampler.send({"kind": "mark"})
 
     def latest(self) -> LiveReading:
         return self._store.latest()
 
     def stop(self, spans: Sequence[Span]) -> Observation:
-        """Stop sampling, which takes at most 2 s, and aggregate by phase; a second call answers the same."""
+        """Stop sampling, which takes at most 2 s, and aggregate by phase; a second call returns the same result."""
         if self._observation is None:
             self._sampler.stop(STOP_TIMEOUT_S)
             self._warn_about_sampler()
             try:
                 self._observation = self._observe(
-                    spans, self._why_no_gpu(), self._off if self._sampler.mode == "off" else None
+                    spans, self._no_gpu_reason(), self._off_reason if self._sampler.mode == "off" else None
                 )
-            except Exception as error:  # noqa: BLE001 - a run that was trained is reported, whatever this is
+            except Exception as error:  # noqa: BLE001 - a trained run is reported even if its telemetry fails
                 reason = f"the readings could not be aggregated: {error!r}"
                 self.warn("telemetry_failed", reason)
                 self._store = SampleStore()
                 self._observation = self._observe(spans, reason, reason)
         return self._observation
 
-    def _why_no_gpu(self) -> str | None:
+    def _no_gpu_reason(self) -> str | None:
         store = self._store
         if self._sampler.mode == "off":
-            return self._off
+            return self._off_reason
         if self._query is None:
             return "the job ran on the CPU"
         error: str | None = (
-            store.inventory["error"] or self._no_device if store.device is None else store.device["error"]
+            store.inventory["error"] or self._no_device_reason if store.device is None else store.device["error"]
         )
         return error
 
@@ -186,19 +186,19 @@ class RunMonitor:
             telemetry=schema.Telemetry(
                 available=no_gpu is None,
                 capabilities=metrics.capabilities(reasons),
-                sampler=self._sampler_account(no_gpu, reasons),
+                sampler=self._sampler_summary(no_gpu, reasons),
             ),
             gpu=tuple(metrics.gpu([interval], "phases[].gpu", reasons) for interval in intervals),
             host=tuple(metrics.host([interval], "phases[].host", reasons) for interval in intervals),
             training=training,
-            validity=judge(on_gpu=self._on_gpu, training=training, warnings=warnings),
+            validity=assess_validity(on_gpu=self._on_gpu, training=training, warnings=warnings),
             timeseries=metrics.time_series(),
             null_reasons=reasons,
             warnings=tuple(warnings),
         )
 
     def _usage_before_run(self) -> NvmlDevice | None:
-        """What was in use on the job's device before the job can have used it; ``None`` where that is not known."""
+        """The use of the job's device before the job used it; ``None`` if not known."""
         inventory, answer = self._store.inventory, self._store.device
         if answer is None or not self._gpu_untouched or inventory["at_s"] > self._untouched_until_s:
             return None
@@ -208,12 +208,12 @@ class RunMonitor:
     def _devices(self) -> list[NvmlDevice]:
         return [NvmlDevice(*device) for device in self._store.inventory["devices"]]
 
-    def _sampler_account(self, no_gpu: str | None, reasons: dict[str, str]) -> schema.Sampler:
+    def _sampler_summary(self, no_gpu: str | None, reasons: dict[str, str]) -> schema.Sampler:
         not_ended = "the sampler did not end in time"
         is_off = self._sampler.mode == "off"
         reasons["telemetry.sampler"] = no_gpu or not_ended
         for name in ("cpu_s", "startup_cpu_s"):
-            reasons[f"telemetry.sampler.{name}"] = self._off if is_off else not_ended
+            reasons[f"telemetry.sampler.{name}"] = self._off_reason if is_off else not_ended
         reasons["telemetry.sampler.rates"] = "no reading was taken"
         rates = self._store.rates
         none = {"interval_s": None, "taken": 0, "missed": 0, "lateness_p95_ms": None}
@@ -226,12 +226,12 @@ class RunMonitor:
         )
 
     def nvml_status(self, device: FrameworkDevice | None, seconds: float) -> NvmlStatus:
-        """What NVML offers here; of ``device``, if it is a GPU, how each metric could be read in ``seconds``."""
+        """NVML's status; if ``device`` is a GPU, also how each metric could be read within ``seconds``."""
         self._store.has_inventory.wait(START_TIMEOUT_S)
         is_watched = device is not None and _query(device) is not None
         if device is not None and is_watched:
             self.attach(device)
-            # GPM needs two readings; a sampler that ends sooner is not waited for.
+            # GPM needs two readings. The wait ends early if the sampler ends.
             self._store.ended.wait(seconds)
         observation = self.stop([])
         driver, error = self._store.inventory["driver_version"], self._store.inventory["error"]
@@ -246,12 +246,12 @@ class RunMonitor:
 
 
 def probe(device: FrameworkDevice | None = None, *, seconds: float = 1.0) -> NvmlStatus:
-    """What NVML offers here, for ``doctor``; see :meth:`RunMonitor.nvml_status`."""
+    """NVML's status for ``doctor``; see :meth:`RunMonitor.nvml_status`."""
     return RunMonitor(time.monotonic, Options(), gpu_untouched=True).nvml_status(device, seconds)
 
 
 def _query(device: FrameworkDevice) -> DeviceQuery | None:
-    """What identifies the GPU to watch; ``None`` where there is none."""
+    """The query for the GPU to sample; ``None`` if there is none."""
     uuid, pci_bus_id = device.uuid, device.pci_bus_id
     if device.kind == "cpu":
         uuid, pci_bus_id = os.environ.get(WATCH_GPU_VARIABLE) or None, None

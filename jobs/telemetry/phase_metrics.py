@@ -1,4 +1,4 @@
-"""The figures of each phase: which readings a metric is made from, and why one is missing."""
+"""Computes the metrics of each phase from the readings, with a reason for each missing one."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
     from jobs.telemetry.types import Options
 
 MAX_READINGS: Final = 1_000_000
-"""Of a longer run the time series keeps every second, third… reading; the statistics are made from all."""
+"""Of a longer run the time series keeps every second, third… reading; statistics use all readings."""
 
 
 class MetricReadings(NamedTuple):
-    """A metric's readings, what time each stands for, and how they were read."""
+    """A metric's readings, the time that each stands for, and their source."""
 
     series: Series
     window: ReadingWindow
@@ -40,12 +40,15 @@ class MetricReadings(NamedTuple):
 
 
 class PhaseMetrics:
-    """Makes the figures of any intervals from what the sampler has sent."""
+    """Aggregates the sampler's readings over any intervals."""
 
     def __init__(
         self, store: SampleStore, options: Options, offset_s: float, no_gpu: str | None, no_host: str | None
     ) -> None:
-        """``offset_s`` leads from the monotonic clock to the phases'; the last two say why nothing was read at all."""
+        """``offset_s`` converts from the monotonic clock to the phases'.
+
+        ``no_gpu`` and ``no_host`` are the reasons if nothing at all was read; else ``None``.
+        """
         self._no_gpu = no_gpu
         self._no_host = no_host
         self._store = store
@@ -61,7 +64,7 @@ class PhaseMetrics:
         polled, status = self._series(metric.name), self._status(metric.name)
         buffered, buffer = self._series(f"{metric.name}.buffered"), self._status(f"{metric.name}.buffered")
         spacing_s = buffer.window_s
-        # The buffer's samples leave no gap. They are used if they cover nearly the time of the polled ones.
+        # The buffer's samples leave no gap. They are used if they cover at least 90 % of the polled ones' time.
         if spacing_s and len(buffered.times) * spacing_s >= 0.9 * _length_s(polled) > 0:
             return MetricReadings(buffered, ReadingWindow(2 * spacing_s, spacing_s, since_previous=True), buffer.source)
         interval_s = {"fast": self._options.fast_s, "gpm": self._options.gpm_s}.get(metric.read_at, slow_s)
@@ -77,50 +80,50 @@ class PhaseMetrics:
         return self._store.status.get(name, MetricStatus())
 
     def gpu(self, intervals: Sequence[Interval], path: str, reasons: dict[str, str]) -> schema.GpuPhase | None:
-        """The GPU's figures over ``intervals``; the reason of each missing one goes into ``reasons`` under ``path``."""
+        """The GPU's metrics over ``intervals``; the reason of each missing one goes into ``reasons`` under ``path``."""
         if self._no_gpu is not None:
             reasons[path] = self._no_gpu
             return None
-        fields = self._figures(GPU_METRICS, intervals, path, reasons)
+        fields = self._values(GPU_METRICS, intervals, path, reasons)
         return schema.GpuPhase(**fields | self._energy(intervals, fields, path, reasons))
 
     def host(self, intervals: Sequence[Interval], path: str, reasons: dict[str, str]) -> schema.HostPhase | None:
-        """The host's figures over ``intervals``, with or without a GPU."""
+        """The host's metrics over ``intervals``, with or without a GPU."""
         if self._no_host is not None:
             reasons[path] = self._no_host
             return None
-        return schema.HostPhase(**self._figures(HOST_METRICS, intervals, path, reasons))
+        return schema.HostPhase(**self._values(HOST_METRICS, intervals, path, reasons))
 
-    def _figures(
+    def _values(
         self, metrics: Sequence[Metric], intervals: Sequence[Interval], path: str, reasons: dict[str, str]
     ) -> dict[str, Any]:
         fields: dict[str, Any] = {}
         for metric in metrics:
-            figure = self._figure(metric, intervals)
+            value = self._value(metric, intervals)
             field, _, key = metric.field.partition(".")
             if key:
-                entries = (fields.get(field) or {}) | ({} if figure is None else {key: figure})
-                figure = entries or None
-            fields[field] = figure
-            reasons.setdefault(f"{path}.{field}", self._why_missing(metric))
+                entries = (fields.get(field) or {}) | ({} if value is None else {key: value})
+                value = entries or None
+            fields[field] = value
+            reasons.setdefault(f"{path}.{field}", self._missing_reason(metric))
         return fields
 
-    def _figure(self, metric: Metric, intervals: Sequence[Interval]) -> Any:
+    def _value(self, metric: Metric, intervals: Sequence[Interval]) -> Any:
         series, window, source = self._readings[metric.name]
-        figure: float | None
+        value: float | None
         match metric.aggregation:
             case "mean":
                 return aggregate(series, intervals, window)
             case "events":
                 return None if source is None else self._events(series, intervals)
             case "peak":
-                figure = max_in(series, intervals)
+                value = max_in(series, intervals)
             case "delta":
-                figure = counter_delta(series, intervals, max_gap_s=2 * self._options.slow_s)
-        return round(figure) if figure is not None and metric.unit in {"", "B"} else figure
+                value = counter_delta(series, intervals, max_gap_s=2 * self._options.slow_s)
+        return round(value) if value is not None and metric.unit in {"", "B"} else value
 
     def _events(self, series: Series, intervals: Sequence[Interval]) -> list[int]:
-        """Events of every interval that they may have been in: they occurred at some time since the look before."""
+        """Events that may lie in an interval: each occurred at some time since the previous reading."""
         since_s = self._series("xid_since_s").values + self._offset_s
         return [
             int(value)
@@ -128,13 +131,13 @@ class PhaseMetrics:
             if any(since < end_s and at_s >= start_s for start_s, end_s in intervals)
         ]
 
-    def _why_missing(self, metric: Metric) -> str:
+    def _missing_reason(self, metric: Metric) -> str:
         return self._status("host" if metric.read_at == "host" else metric.name).error or metric.null_reason
 
     def _energy(
         self, intervals: Sequence[Interval], fields: dict[str, Any], path: str, reasons: dict[str, str]
     ) -> dict[str, Any]:
-        """Energy from power, as a check on the counter and in its place where there is none."""
+        """Energy from power: a check on the counter, and its replacement if there is none."""
         power, counted_j = fields["power_w"], fields["energy_j"]
         reasons[f"{path}.energy_source"] = reasons[f"{path}.energy_j"]
         reasons[f"{path}.energy_from_power_j"] = (
@@ -144,7 +147,7 @@ class PhaseMetrics:
         if power is not None and power.coverage_ratio >= MIN_COVERAGE_RATIO:
             from_power_j = power.mean * sum(end_s - start_s for start_s, end_s in intervals)
         source = None if counted_j is None else self._readings["energy_j"].source
-        # Where the counter was reset, energy stays unknown.
+        # If the counter was reset, energy stays unknown.
         if counted_j is None and from_power_j is not None and not len(self._readings["energy_j"].series.times):
             counted_j, source = from_power_j, "power x time"
         return {"energy_j": counted_j, "energy_source": source, "energy_from_power_j": from_power_j}
@@ -168,7 +171,7 @@ class PhaseMetrics:
         return capabilities
 
     def time_series(self) -> schema.TimeSeries | None:
-        """All readings on one list of times, but for the counters other than energy; ``None`` where there are none."""
+        """All readings except counters other than energy, on one list of times; ``None`` if there are none."""
         columns = {
             metric: self._readings[metric.name].series
             for metric in (*GPU_METRICS, *HOST_METRICS)
@@ -178,7 +181,7 @@ class PhaseMetrics:
 
 
 def to_time_series(columns: Mapping[Metric, Series]) -> schema.TimeSeries | None:
-    """The columns as the report has them; readings in the same tenth of a millisecond share a row."""
+    """The report's time series; readings in the same tenth of a millisecond share a row."""
     if not columns:
         return None
     stride = -(-sum(len(series.times) for series in columns.values()) // MAX_READINGS)

@@ -1,4 +1,4 @@
-"""Runs the sampler, as a process of its own or else as threads of this process, and stores what it sends."""
+"""Runs the sampler, as a process or else as threads of this process, and stores its messages."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from jobs.telemetry.types import LiveReading, MetricStatus
 if TYPE_CHECKING:
     from jobs.telemetry.types import Message, Mode, Options
 
-# The package is found where this process found it, after the standard library, whatever is in the current folder.
+# The folder that this process imported the package from comes after the standard library in the path.
 PROGRAM: Final = """
 import sys
 packages = [at for at, path in enumerate(sys.path) if path.endswith(("site-packages", "dist-packages"))]
@@ -35,7 +35,7 @@ main(*sys.argv[2:])
 
 
 class SampleStore:
-    """Takes the sampler's messages from one thread; may be read from any other at any time."""
+    """Stores the sampler's messages from one thread; may be read from any other at any time."""
 
     def __init__(self) -> None:
         self.inventory: Message = {"driver_version": None, "devices": [], "at_s": 0.0, "error": None}
@@ -45,14 +45,14 @@ class SampleStore:
         self.rates: dict[str, dict[str, Any]] = {}
         self.status: dict[str, MetricStatus] = {}
         self.failures: list[str] = []
-        # Each is also set when the sampler has ended, so that nobody waits for it any longer.
+        # All are set when the sampler ends, so that no thread waits for it.
         self.has_inventory, self.has_device, self.ended = (threading.Event() for _ in range(3))
         self._times: dict[str, array[float]] = {}
         self._values: dict[str, array[float]] = {}
         self._latest: dict[str, float] = {}
 
-    def take(self, message: Message) -> None:
-        """Take one message of :mod:`jobs.telemetry.sampler`."""
+    def handle(self, message: Message) -> None:
+        """Store one message of :mod:`jobs.telemetry.sampler`."""
         match message["kind"]:
             case "samples":
                 for at_s, values in message["samples"]:
@@ -83,7 +83,7 @@ class SampleStore:
     def _add(self, at_s: float, values: dict[str, float]) -> None:
         for name, value in values.items():
             if name not in self._times:
-                # The values first: a reader finds a name by its times.
+                # The values first: :meth:`series` looks a name up by its times.
                 self._values[name], self._times[name] = array("d"), array("d")
             self._values[name].append(value)
             self._times[name].append(at_s)
@@ -107,21 +107,21 @@ class SampleStore:
 
 
 class Sampler:
-    """A sampler that reads nothing, as where telemetry is off; the base of the two that do."""
+    """A sampler that reads nothing, for ``--telemetry off``; base class of the other two."""
 
     mode: Mode = "off"
     crashed = False
-    """Whether a signal ended it, as after a fault inside NVML: this process must not try the same."""
+    """Whether a signal ended it, as after a crash inside NVML: then NVML must not be called in this process."""
 
     def send(self, message: Message) -> None:
-        """Pass a message on; never waits, and never fails."""
+        """Send a message; never waits, and never fails."""
 
     def stop(self, timeout_s: float) -> None:
         """Stop, and wait for its last messages, but no longer than ``timeout_s``."""
 
 
 class ProcessSampler(Sampler):
-    """A process started anew, not forked: a fork would inherit CUDA's state, which must not be used there."""
+    """A new process, not a fork, which would inherit CUDA's state and must not use it."""
 
     mode = "process"
 
@@ -161,7 +161,7 @@ class ProcessSampler(Sampler):
         return False
 
     def send(self, message: Message) -> None:
-        # A sampler that has ended or hangs reads nothing, and needs nothing.
+        # An error means that the sampler has ended or hangs.
         if self._stdin is not None:
             with contextlib.suppress(OSError):
                 os.write(self._stdin, json.dumps(message).encode() + b"\n")
@@ -172,14 +172,14 @@ class ProcessSampler(Sampler):
         if self._process.poll() is None:
             self._process.kill()
         with contextlib.suppress(subprocess.TimeoutExpired):
-            # The driver may hold even a killed process for long; it is not waited for.
+            # A killed process may stay in the driver for long, so the wait is short.
             self._process.wait(0.2)
         self._reader.join(0.2)
         if not self._reader.is_alive():
             self._close()
 
     def _close(self) -> None:
-        # The system may give the number of a closed file to another.
+        # The system may reuse the number of a closed descriptor.
         self._stdin = None
         for stream in (self._process.stdin, self._process.stdout):
             if stream is not None:
@@ -190,9 +190,9 @@ class ProcessSampler(Sampler):
         assert self._process.stdout is not None
         try:
             for line in self._process.stdout:
-                # A line that is not JSON is a library's, or was cut short when the process was killed.
+                # A line that is not JSON was printed by a library, or cut short when the process was killed.
                 with contextlib.suppress(ValueError):
-                    self._store.take(json.loads(line))
+                    self._store.handle(json.loads(line))
         except (OSError, KeyError, TypeError) as error:
             self._store.failures.append(f"the sampler's messages ended: {error!r}")
         finally:
@@ -200,7 +200,7 @@ class ProcessSampler(Sampler):
 
 
 class ThreadSampler(Sampler):
-    """The same loops as threads. One that NVML blocks is left behind."""
+    """The same loops as threads. A thread that NVML blocks keeps running after :meth:`stop`."""
 
     mode = "thread"
 
@@ -210,7 +210,7 @@ class ThreadSampler(Sampler):
         Raises:
             RuntimeError: no thread can be started here.
         """
-        writer = MessageWriter(store.take)
+        writer = MessageWriter(store.handle)
         self._store = store
         self._loops = [HostLoop(options, os.getpid(), writer), GpuLoop(options, writer)]
         for loop in self._loops:
@@ -222,4 +222,4 @@ class ThreadSampler(Sampler):
 
     def stop(self, timeout_s: float) -> None:
         cpu_s = sum(loop.cpu_s for loop in self._loops) if stop_loops(self._loops, timeout_s) else None
-        self._store.take({"kind": "end", "cpu_s": cpu_s, "startup_cpu_s": 0.0})
+        self._store.handle({"kind": "end", "cpu_s": cpu_s, "startup_cpu_s": 0.0})

@@ -6,20 +6,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 if TYPE_CHECKING:
-    from jobs.report.schema import (
-        Capability,
-        GpuPhase,
-        HostPhase,
-        RunWarning,
-        Telemetry,
-        TimeSeries,
-        TrainingSummary,
-        Validity,
-    )
+    from jobs.report import schema
 
 Mode = Literal["process", "thread", "off"]
 Message = dict[str, Any]
-"""What the sampler is told and what it answers: one line of JSON, its ``kind`` beside its content."""
+"""A message to or from the sampler, one line of JSON: ``kind`` and the content of that kind."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +28,7 @@ class Options:
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceQuery:
-    """The device to watch, as the framework names it; ``CUDA_VISIBLE_DEVICES`` and ``CUDA_DEVICE_ORDER``."""
+    """What the framework reports of its device, with ``CUDA_VISIBLE_DEVICES`` and ``CUDA_DEVICE_ORDER``."""
 
     uuid: str | None
     pci_bus_id: str | None
@@ -48,7 +39,7 @@ class DeviceQuery:
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceFacts:
-    """The job's device as NVML knows it; ``null_reasons`` has the report path of every ``None``."""
+    """The job's device as NVML describes it; ``null_reasons`` has the report path of every ``None``."""
 
     driver_version: str | None = None
     cuda_driver_version: str | None = None
@@ -72,7 +63,7 @@ class MetricStatus(NamedTuple):
 
 
 class NvmlDevice(NamedTuple):
-    """A GPU or MIG device, and what was in use on it at the start; ``None`` where that could not be read."""
+    """A GPU or MIG device and its use at the start; ``None`` if that could not be read."""
 
     uuid: str
     name: str
@@ -83,14 +74,14 @@ class NvmlDevice(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class NvmlStatus:
-    """What NVML offers here, for ``doctor``; ``error`` says why it does not and what to do."""
+    """NVML's status for ``doctor``; ``error`` says why it is not available and what to do."""
 
     available: bool
     driver_version: str | None
     devices: tuple[NvmlDevice, ...]
     error: str | None
-    capabilities: dict[str, Capability]
-    """Of the one device that was asked about; empty without one."""
+    capabilities: dict[str, schema.Capability]
+    """Of the requested device; empty without one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,13 +95,13 @@ class LiveReading:
 
 @dataclass(frozen=True, kw_only=True)
 class Observation:
-    """All that was observed of a run; ``gpu`` and ``host`` have one entry a phase."""
+    """A run's telemetry; ``gpu`` and ``host`` have one entry per phase."""
 
-    telemetry: Telemetry
-    gpu: tuple[GpuPhase | None, ...]
-    host: tuple[HostPhase | None, ...]
-    training: TrainingSummary | None
-    validity: Validity
-    timeseries: TimeSeries | None
+    telemetry: schema.Telemetry
+    gpu: tuple[schema.GpuPhase | None, ...]
+    host: tuple[schema.HostPhase | None, ...]
+    training: schema.TrainingSummary | None
+    validity: schema.Validity
+    timeseries: schema.TimeSeries | None
     null_reasons: dict[str, str]
-    warnings: tuple[RunWarning, ...]
+    warnings: tuple[schema.RunWarning, ...]

@@ -1,4 +1,4 @@
-"""Whether a run's measurements can be taken at face value: what disturbed it, in words and in codes."""
+"""Decides whether a run's measurements are valid, and warns of what disturbed it."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ OTHERS_UTIL_PERCENT: Final = 5.0
 STARVED_UTIL_PERCENT: Final = 50.0
 BUSY_THREAD_PERCENT: Final = 90.0
 
-SUSPECT: Final = frozenset(
+SUSPECT_CODES: Final = frozenset(
     {"gpu_throttled", "gpu_ecc_errors", "gpu_xid_errors", "gpu_row_remaps", "cpu_quota_throttled"}
     | {"gpu_memory_in_use_before_start", "gpu_busy_before_start", "gpu_other_processes", "resumed_on_other_hardware"}
 )
-"""Warnings after which a run's speed is not the machine's."""
+"""Warnings after which a run's speed does not represent the machine."""
 
 INCOMPLETE_CODES: Final = frozenset({"telemetry_failed", "telemetry_died", "telemetry_hangs", "resumed"})
-"""Warnings after which a part of the run was not watched."""
+"""Warnings after which a part of the run was not sampled."""
 
 
-def judge(*, on_gpu: bool, training: TrainingSummary | None, warnings: list[RunWarning]) -> Validity:
-    """The verdict on a run, from its warnings and from what could be read of its GPU during training.
+def assess_validity(*, on_gpu: bool, training: TrainingSummary | None, warnings: list[RunWarning]) -> Validity:
+    """The validity of a run, from its warnings and from the GPU's metrics during training.
 
-    A run on a GPU whose throttling is not known, or of whose training a part was not watched, is never ``ok``.
+    A run on a GPU is never ``ok`` if its throttling is not known or a part of its training was not sampled.
     """
     codes = {warning.code for warning in warnings}
     gpu = None if training is None else training.gpu
@@ -41,7 +41,7 @@ def judge(*, on_gpu: bool, training: TrainingSummary | None, warnings: list[RunW
         "XID errors": gpu is not None and gpu.xid_errors is not None,
     }
     not_checked = [name for name, is_known in checked.items() if on_gpu and not is_known]
-    causes = sorted(codes & SUSPECT)
+    causes = sorted(codes & SUSPECT_CODES)
     if causes:
         return Validity(status="suspect", causes=causes, not_checked=not_checked)
     is_unchecked = "throttling" in not_checked or (on_gpu and bool(codes & INCOMPLETE_CODES))
@@ -49,7 +49,7 @@ def judge(*, on_gpu: bool, training: TrainingSummary | None, warnings: list[RunW
 
 
 def training_warnings(training: TrainingSummary) -> list[RunWarning]:
-    """What the figures of steady training say against it."""
+    """Warnings from the metrics of steady training."""
     gpu, host, duration_s = training.gpu, training.host, training.duration_s
     warnings: dict[str, str] = {}
     if gpu is not None:
@@ -66,7 +66,7 @@ def _to_warnings(texts: dict[str, str]) -> list[RunWarning]:
 def _gpu_warnings(gpu: GpuPhase, duration_s: float) -> dict[str, str]:
     warnings = {}
     if gpu.throttle_s and duration_s > 0:
-        # Causes may overlap, so their sum could be more than the time at lowered clocks; the longest is not.
+        # Causes may overlap, so their sum may exceed the time at lowered clocks; the longest one does not.
         cause, seconds = max(gpu.throttle_s.items(), key=lambda item: item[1])
         if seconds > THROTTLED_RATIO * duration_s:
             share = 100 * seconds / duration_s
@@ -98,7 +98,7 @@ def _host_warnings(host: HostPhase, gpu: GpuPhase | None, duration_s: float) -> 
     warnings = {}
     if host.cgroup_throttled_s and host.cgroup_throttled_s > THROTTLED_RATIO * duration_s > 0:
         warnings["cpu_quota_throttled"] = (
-            f"the cgroup's CPU quota held the job back for {host.cgroup_throttled_s:.1f} s of {duration_s:.1f} s of "
+            f"the cgroup's CPU quota throttled the job for {host.cgroup_throttled_s:.1f} s of {duration_s:.1f} s of "
             "training, summed over its threads; raise the CPU limit"
         )
     busy = gpu and (gpu.sm_util_percent or gpu.util_percent)
@@ -112,14 +112,14 @@ def _host_warnings(host: HostPhase, gpu: GpuPhase | None, duration_s: float) -> 
 
 
 def other_work_warnings(before: NvmlDevice | None, other_process_count: int | None) -> list[RunWarning]:
-    """Signs of others' work on the GPU, ``before`` the job used it and at its end."""
+    """Warnings of other processes' use of the GPU, ``before`` the job used it and at its end."""
     warnings = {}
     if before is not None:
         used = before.memory_used_bytes or 0.0
         if used > OTHERS_MEMORY_BYTES:
             text = f"{used / 2**30:.1f} GiB of the GPU's memory were in use before the job started"
             warnings["gpu_memory_in_use_before_start"] = text
-        # Without another's memory or process it is the driver itself, which checks the memory when it starts.
+        # Utilization without another's memory or process is the driver's, which checks the memory when it starts.
         if (before.util_percent or 0.0) > OTHERS_UTIL_PERCENT and (warnings or before.processes):
             text = f"the GPU was {before.util_percent:.0f} % busy before the job started"
             warnings["gpu_busy_before_start"] = text

@@ -1,4 +1,4 @@
-"""What a run shows a person on standard error: a progress bar on a terminal, plain lines in a log."""
+"""A run's output on standard error: a progress bar on a terminal, plain lines in a log."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from jobs.telemetry.types import LiveReading
 
 PLAIN_INTERVAL_S: Final = 30.0
-"""A log gets a line about the epoch in progress at most this often."""
+"""Time between two progress lines in a log."""
 
 BAR_INTERVAL_S: Final = 0.2
 
@@ -32,12 +32,12 @@ class Console:
         try:
             self._rich.print(escape(escape_control_chars(text)))
         except OSError:
-            # What is left in the buffer would make the next flush of standard error fail, too.
+            # The text left in the buffer would make the next flush of standard error fail as well.
             flush_stdio()
 
     @contextmanager
     def epoch(self, label: str, steps: int, live: Callable[[], LiveReading]) -> Iterator[Callable[[int], None]]:
-        """Show one epoch; the yielded function takes the steps done and is cheap enough for every step."""
+        """Show one epoch; the yielded function takes the number of steps done and may be called after every step."""
         if self._rich.is_terminal:
             with self._bar(label, steps, live) as update:
                 yield update

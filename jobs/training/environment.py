@@ -1,4 +1,4 @@
-"""Everything around a run that an upgrade could change, as far as it can be read without a framework."""
+"""Reads a run's environment: versions, container image, Kubernetes, CPU and memory."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ INDEX_VARIABLE: Final = "JOB_COMPLETION_INDEX"
 def read_environment(
     versions: FrameworkVersions, facts: DeviceFacts, *, variables: Mapping[str, str] = os.environ
 ) -> tuple[Environment, dict[str, str]]:
-    """The environment, and the reason of a null in it, by its path in the report, where that is not the usual one."""
-    # The file system's encoding lets any byte into a variable; the report is UTF-8.
+    """The environment, and by report path the reason of a null in it that differs from the usual one."""
+    # A variable may hold any byte; the report is UTF-8.
     variables = {name: escape_control_chars(value) for name, value in variables.items()}
 
     def value_of(name: str) -> str | None:
         return variables.get(name) or None
 
     index = variables.get(INDEX_VARIABLE)
-    # Kubernetes' own are below 2^31; int() would accept digits of other scripts.
+    # Kubernetes' indices are below 2^31; int() alone would accept digits of other scripts.
     is_index = index is not None and re.fullmatch(r"[0-9]{1,10}", index) is not None
     image = Image(ref=value_of("MNIST_JOBS_IMAGE_REF"), digest=value_of("MNIST_JOBS_IMAGE_DIGEST"))
     kubernetes = Kubernetes(

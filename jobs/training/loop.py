@@ -1,4 +1,4 @@
-"""The training loop around a trainer: phases, progress, checkpoints, evaluation and how it may end."""
+"""The training loop around a trainer: phases, progress, checkpoints, evaluation and interruption."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class LoopContext:
-    """What the loop works with, the same for every epoch."""
+    """The loop's inputs, the same for every epoch."""
 
     trainer: Trainer
     spec: RunSpec
@@ -52,9 +52,9 @@ class TrainingEnd:
 
 
 def train(loop: LoopContext, progress: TrainingProgress) -> TrainingEnd:
-    """Train and evaluate from ``progress`` to the last epoch; each epoch is added to ``progress`` when it is done.
+    """Train and evaluate from ``progress`` to the last epoch, and update ``progress`` after each epoch.
 
-    An interruption or a divergence is an end, not an error. After an error ``progress`` is still what was reached.
+    Interruption and divergence are returned, not raised. After an error ``progress`` is what was reached.
     """
     last, compiled = loop.spec.epochs, False
     try:
@@ -134,13 +134,13 @@ def _step_hook(
 
 
 def _images(loop: LoopContext, start: int, stop: int) -> int:
-    """Images in the steps from ``start`` to before ``stop``: the last one of an epoch may have fewer."""
+    """Images in the steps from ``start`` to before ``stop``; an epoch's last step may have fewer."""
     batch = loop.spec.batch_size
     return min(stop * batch, loop.extent.train_examples) - start * batch
 
 
 def _save(loop: LoopContext, progress: TrainingProgress, epoch: int) -> None:
-    """A phase of its own, so that it is never counted as training."""
+    """Write a checkpoint in a separate phase, so that its time does not count as training."""
     if loop.store is not None:
         loop.recorder.enter("checkpoint", epoch=epoch)
         loop.store.save(loop.trainer, progress, loop.recorder)

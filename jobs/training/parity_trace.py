@@ -1,9 +1,8 @@
 """The parity trace: what a run's own training step computes in float64, and how far its precision rounds from that.
 
-float64 is the proof of the mathematics: from the same weights and batches, both frameworks' losses and gradients agree
-step by step. A coarser precision cannot be held to that over many steps, since training amplifies each rounding.
-It is held against float64 one step at a time instead, always from a state of the float64 run, so that no error
-feeds the next one.
+In float64, from the same weights and batches, both frameworks' losses and gradients must agree step by step. A
+coarser precision cannot agree over many steps, since training amplifies each rounding error. It is therefore compared
+with float64 one step at a time, always from a state of the float64 run, so that errors do not accumulate.
 
 Every step goes through :meth:`~jobs.adapter.Trainer.train_epoch`, as the timed steps do, with the run's own
 execution and input path. Dropout's rate is 0.
@@ -35,7 +34,7 @@ if TYPE_CHECKING:
     State = Mapping[str, NDArray[Any]]
 
 MAX_ROUNDING_STATES: Final = 12
-"""States from which a coarser precision is compared: enough for a median that a single flipped tie does not move."""
+"""States from which a coarser precision is compared; enough that one outlier does not change the lower quartile."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +59,7 @@ def weights_sha256(weights: Weights) -> str:
 def record_parity(
     create_trainer: Callable[[RunSpec], Trainer], spec: RunSpec, data: ImageDataset, steps: int
 ) -> Parity:
-    """Trace ``steps`` float64 steps of ``spec``'s training code and, in a coarser precision, its rounding on the way.
+    """Trace ``steps`` float64 steps of ``spec``'s training code and, for a coarser precision, its rounding errors.
 
     ``create_trainer`` is the adapter's. The seed's initial weights are loaded into every trainer made here.
     """
@@ -68,7 +67,7 @@ def record_parity(
     initial = initial_weights(spec.recipe, spec.seed)
     double = create_trainer(replace(spec, precision="fp64"))
     double.load_weights(initial)
-    # The run's trainer is made last: settings that are global, such as TF32, are then the run's.
+    # The run's trainer is created last, so that global settings such as TF32 are the run's.
     tested = double if spec.precision == "fp64" else create_trainer(spec)
     tested.load_weights(initial)
     initial_sha256 = weights_sha256(tested.weights())
@@ -93,9 +92,9 @@ def record_parity(
 
 
 def batches_with_short_one(spec: RunSpec, examples: int) -> Iterator[Batch]:
-    """The batches of epoch after epoch. Each epoch's last one, which is usually short, comes second.
+    """The batches of all epochs. Each epoch's last batch, which is usually short, comes second.
 
-    A fault in how a short batch is weighed then shows in a trace of two steps.
+    So a trace of two steps shows a fault in the weighting of short batches.
     """
     steps = -(-examples // spec.batch_size)
     for epoch in count(1):

@@ -1,7 +1,7 @@
 """One run's results in Prometheus text format, for node_exporter's textfile collector or a push gateway.
 
-Names carry Prometheus' base units: seconds, bytes, joules, watts, ratios of 0…1. A figure that could not be taken
-has no sample, as Prometheus wants it for a value that is not known.
+Names contain Prometheus' base units: seconds, bytes, joules, watts, ratios of 0…1. A value that was not measured has
+no sample.
 """
 
 from __future__ import annotations
@@ -37,16 +37,16 @@ def check_textfile_writable(path: Path) -> None:
     """Check before the run that ``path`` can be written.
 
     Raises:
-        NotWritable: the folder is missing or cannot be written to, or ``path`` is something else than a file.
+        NotWritable: the folder is missing or cannot be written to, or ``path`` is no regular file.
     """
     _write(path, None)
 
 
 def write_textfile(report: Report, path: Path) -> None:
-    """Write ``report``'s figures to ``path``, whole or not at all, in place of an earlier run's.
+    """Write ``report``'s results to ``path``, whole or not at all, in place of an earlier run's.
 
     Raises:
-        NotWritable: it cannot be written, or something else than a file has come to be there.
+        NotWritable: it cannot be written, or is no regular file by now.
     """
     _write(path, to_prometheus(report))
 
@@ -69,7 +69,7 @@ def _write(path: Path, content: bytes | None) -> None:
 
 
 def to_prometheus(report: Report) -> bytes:
-    """The figures of ``report`` in Prometheus text format."""
+    """The results of ``report`` in Prometheus text format."""
     device = report.devices[0] if report.devices else None
     common = {
         "framework": report.config.framework,

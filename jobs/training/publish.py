@@ -1,4 +1,4 @@
-"""Gives a finished run's report to its readers: file, standard output, Prometheus, termination message, console."""
+"""Publishes a run's report: file, standard output, Prometheus file, termination message, console."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def publish(report: Report, request: TrainRequest, console: Console, *, again: bool = False) -> None:
     """Write the report into ``request.report_dir``, print it, and say where it is.
 
-    ``again``: the run was finished earlier, and its report is written only if it is no longer there.
+    ``again``: the run finished earlier; its report is written only if the file is missing.
 
     Raises:
         NotWritable: a file could not be written. The report is then on standard output.
@@ -36,7 +36,7 @@ def publish(report: Report, request: TrainRequest, console: Console, *, again: b
         raise
     error = _print_line(line, on_terminal=False)
     if error is not None:
-        console.line(f"the report could not be printed, too ({error.strerror or error})")
+        console.line(f"the report's line could not be printed ({error.strerror or error}); the report file has it")
     if request.metrics_textfile is not None:
         write_textfile(report, request.metrics_textfile)
     if report.status_reason is not None:

@@ -1,4 +1,4 @@
-"""Builds one run's report from what was decided, measured and observed."""
+"""Builds one run's report from its settings, results and telemetry."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def assemble_report(
     peak_flop_per_s: float | None,
     null_reasons: dict[str, str],
 ) -> Report:
-    """The whole report. ``null_reasons`` are the environment's; the others are added here."""
+    """The report. ``null_reasons`` are the environment's; the others are added here."""
     results = _results(spec, data, progress, recorder, memory_peak_bytes, peak_flop_per_s)
     if peak_flop_per_s is not None:
         null_reasons = null_reasons | {"results.ceiling_share_ratio": "no step followed the first one"}
@@ -80,9 +80,10 @@ def assemble_report(
         parity=parity,
         telemetry=observation.telemetry,
         timeseries=observation.timeseries,
-        # Warnings and reasons quote text from outside: variables, drivers, file names.
+        # Warnings and reasons quote untrusted text: variables, drivers, file names.
         warnings=[
-            one.model_copy(update={"message": escape_control_chars(one.message)}) for one in observation.warnings
+            warning.model_copy(update={"message": escape_control_chars(warning.message)})
+            for warning in observation.warnings
         ],
         null_reasons={},
     ).with_null_reasons({path: escape_control_chars(text) for path, text in reasons.items()})
@@ -107,7 +108,7 @@ def _devices(device: FrameworkDevice, facts: DeviceFacts) -> list[Device]:
 
 
 def _config(spec: RunSpec, data: ImageDataset, trainer: Trainer, environment: Environment) -> Config:
-    """The resolved settings: those of ``spec`` under their own names, and what follows from them."""
+    """The settings of ``spec`` and values derived from them."""
     recipe = spec.recipe
     matched, own = spec.protocol == "matched", f"{environment.framework.name}'s own"
     name = "sgd" if isinstance(recipe.optimizer, Sgd) else "adam"

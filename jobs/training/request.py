@@ -1,4 +1,4 @@
-"""What ``train`` was asked for, the run that follows from it, and the run's fingerprint in a checkpoint."""
+"""The request of ``train``, its resolution to a run's settings, and the run's fingerprint in a checkpoint."""
 
 from __future__ import annotations
 
@@ -50,21 +50,21 @@ class TrainRequest:
 
 NOT_IN_FINGERPRINT: Final = {
     "dataset": "the hash of its content is in the fingerprint; its folder may be moved",
-    "trials": "each trial is a run of its own, with its own seed",
-    "parity_steps": "a trace is recorded beside training and changes nothing in it",
+    "trials": "each trial is a separate run with its own seed",
+    "parity_steps": "a trace is recorded before training and changes nothing in it",
     "measure_peak": "measured before training, and changes nothing in it",
     "report_dir": "where files are written",
     "export_dir": "where files are written",
     "metrics_textfile": "where files are written",
     "checkpoint_dir": "where files are written",
     "checkpoint_steps": "how often files are written",
-    "telemetry": "how the run is watched",
+    "telemetry": "how the run is sampled",
 }
 """Fields of :class:`TrainRequest` that may differ when a run is resumed, with the reason. All others may not."""
 
 
 def check_request(request: TrainRequest) -> None:
-    """Check before a run that its options go together and that its files can be written.
+    """Check before a run that its options can be combined and that its files can be written.
 
     Raises:
         BadInput: options cannot be combined; the message names them and what to do.
@@ -74,7 +74,7 @@ def check_request(request: TrainRequest) -> None:
     if request.epochs == 0 and steps is None:
         raise BadInput("--epochs 0 trains nothing; give at least 1, or --parity-steps to record a parity trace alone")
     if request.checkpoint_steps is not None and request.checkpoint_dir is None:
-        raise BadInput("--checkpoint-steps says how often; give --checkpoint-dir DIR to say where")
+        raise BadInput("--checkpoint-steps also needs a folder for the checkpoints: give --checkpoint-dir DIR")
     if steps is not None and request.protocol != "matched":
         raise BadInput("--parity-steps: only --protocol matched starts both frameworks from the same weights")
     if steps is not None and request.precision != "fp64" and steps < MIN_ROUNDING_STATES:
@@ -95,7 +95,7 @@ def check_request(request: TrainRequest) -> None:
 
 def resolve_spec(request: TrainRequest, framework: Framework, device: DeviceKind) -> RunSpec:
     """Resolve every default: a field of :class:`RunSpec` that the request leaves open is the recipe's."""
-    # The post's own loops read through a loader; ours keep the set on the device.
+    # The blog post's loops use a data loader; the matched ones keep the data on the device.
     input_path = request.input or ("resident" if request.protocol == "matched" else "streamed")
     values: dict[str, Any] = {field.name: getattr(request, field.name) for field in fields(RunSpec)} | {
         "input": input_path,
@@ -109,7 +109,7 @@ def resolve_spec(request: TrainRequest, framework: Framework, device: DeviceKind
 def run_fingerprint(
     request: TrainRequest, spec: RunSpec, dataset_sha256: str, versions: FrameworkVersions
 ) -> RunFingerprint:
-    """All that decides what a run computes: its resolved settings, the recipe's content, the data and the versions.
+    """All settings that affect a run's results: resolved options, the recipe's content, the data and the versions.
 
     It is made from all fields of the dataclasses, so that a new option is part of it unless
     :data:`NOT_IN_FINGERPRINT` names it.

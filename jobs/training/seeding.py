@@ -1,4 +1,4 @@
-"""What ``matched`` runs draw from the seed: initial weights and batch order, the same bits for both frameworks.
+"""Initial weights and batch order of ``matched`` runs, drawn from the seed: the same bits for both frameworks.
 
 Only the raw stream of NumPy's PCG64 is used, which NumPy guarantees not to change; the methods of its Generator
 may change between releases, and the two environments need not have the same one.
@@ -46,19 +46,19 @@ def _draw_one(shape: WeightShape, recipe: Recipe, bits: np.random.PCG64) -> NDAr
 
 
 def epoch_order(seed: int, epoch: int, examples: int) -> NDArray[np.int32]:
-    """A permutation of ``examples`` indices; epoch ``epoch`` (from 1) needs no earlier epoch to be drawn."""
+    """A permutation of ``examples`` indices for epoch ``epoch`` (from 1), independent of earlier epochs."""
     bits = np.random.PCG64(np.random.SeedSequence([seed, ORDER_STREAM, epoch]))
     return np.argsort(bits.random_raw(examples), kind="stable").astype(np.int32)
 
 
 def shuffle_seed(seed: int, epoch: int) -> int:
-    """The seed (31 bits) of an epoch's shuffle where the framework draws it: no earlier epoch is needed for it."""
+    """The seed (31 bits) of an epoch's shuffle by the framework, independent of earlier epochs."""
     words = np.random.SeedSequence([seed, SHUFFLE_STREAM, epoch]).generate_state(1)
     return int(words[0]) & 0x7FFFFFFF
 
 
 def batches(order: NDArray[np.int32], batch_size: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """Cut an epoch's order into steps of one static shape, as graphs and compilers want it.
+    """Split an epoch's order into steps of one static shape, as graphs and compilers need it.
 
     Returns:
         ``indices`` of shape (steps, batch_size), the last row filled up with index 0, and ``counts`` of shape

@@ -15,7 +15,7 @@ SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
 
 class Interrupted(BaseException):
-    """A signal asked the run to end. It is no ``Exception``, so that no library handles it as an error of its own."""
+    """A signal asked the run to end. It is no ``Exception``, so that libraries do not catch it."""
 
     def __init__(self, signal_number: int) -> None:
         super().__init__(f"interrupted by {signal.Signals(signal_number).name}")
@@ -23,8 +23,8 @@ class Interrupted(BaseException):
 
 
 def exit_at_once_on_signals() -> None:
-    """End the process on a signal while nothing can be lost yet. To be called before the slow imports."""
-    # Registered first, so called last: Python would restore its own handlers and die of a signal at its very end.
+    """End the process at once on a signal. To be called before the slow imports, while there is nothing to lose."""
+    # Registered first, so called last: otherwise a signal during Python's shutdown would change the exit code.
     atexit.register(_ignore_signals)
     for number in SIGNALS:
         signal.signal(number, _exit_at_once)
@@ -59,7 +59,7 @@ class ExitOnSignal:
             signal.signal(number, self._handle)
 
     def count_signal(self) -> None:
-        """Another handler has had a signal: the next one is the second."""
+        """Count a signal that another handler received, so that the next one is the second."""
         self._signalled = True
 
     def set_exit_code(self, code: int) -> None:
@@ -77,8 +77,8 @@ class ExitOnSignal:
 class InterruptGuard:
     """While entered, turns the first signal into :class:`Interrupted`; a second one ends the program at once.
 
-    Until :meth:`defer_interrupts` it is raised where the program stands, since nothing is lost before training. From
-    then on :meth:`check` raises it, between two steps: raised by the handler it could break a framework's step.
+    Until :meth:`defer_interrupts` the handler raises it at once, since nothing is lost before training. From then on
+    :meth:`check` raises it between two steps, since the handler could interrupt a framework's step.
     """
 
     def __init__(self) -> None:
@@ -107,7 +107,7 @@ class InterruptGuard:
         self._at_once = False
 
     def check(self) -> None:
-        """Raise :class:`Interrupted` if a signal has come."""
+        """Raise :class:`Interrupted` if a signal was received."""
         if self._signal is not None:
             raise Interrupted(self._signal)
 

@@ -1,6 +1,6 @@
-"""The termination message: one line that Kubernetes keeps of a container that has ended, for ``kubectl describe pod``.
+"""The termination message: one line that Kubernetes keeps of an ended container, for ``kubectl describe pod``.
 
-It is written to the file that ``MNIST_JOBS_TERMINATION_MESSAGE_PATH`` names, and not at all without it.
+It is written to the file in ``MNIST_JOBS_TERMINATION_MESSAGE_PATH``, if that is set.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 PATH_VARIABLE: Final = "MNIST_JOBS_TERMINATION_MESSAGE_PATH"
 
 LIMIT_BYTES: Final = 4096
-"""What the kubelet keeps of one container's message. Of a longer one it keeps only the end, which is no JSON."""
+"""The kubelet's limit. Of a longer message it keeps only the end, which is no valid JSON."""
 
 _current: ContextVar[Summary | None] = ContextVar("termination_summary", default=None)
 
 
 class Summary:
-    """What a program did, for its termination message; :attr:`exit_code` is ``None`` as long as it runs."""
+    """A program's result for the termination message; :attr:`exit_code` is ``None`` while it runs."""
 
     def __init__(self, program: str) -> None:
         self.exit_code: int | None = None
@@ -64,7 +64,7 @@ class Summary:
         )
 
     def line(self) -> str:
-        """The message, a JSON object of at most :data:`LIMIT_BYTES`: the oldest runs are left out first."""
+        """The message, a JSON object of at most :data:`LIMIT_BYTES`; the oldest runs are dropped first."""
         runs, error = list(self._runs), "; ".join(self._errors)
         while len(_encode(line := self._line(runs, error))) > LIMIT_BYTES and (runs or error):
             if runs:
@@ -90,9 +90,9 @@ class Summary:
 
 @contextmanager
 def termination_message(program: str, variables: Mapping[str, str] = os.environ) -> Iterator[Summary]:
-    """Collect a summary while entered and write it at the end, also when ``SystemExit`` is raised.
+    """Collect a summary and write it at the end, also when ``SystemExit`` is raised.
 
-    If it cannot be written, that is said on standard error and changes nothing else.
+    If it cannot be written, a warning goes to standard error.
     """
     summary = Summary(program)
     token = _current.set(summary)
@@ -126,7 +126,7 @@ def _encode(line: str) -> bytes:
 
 def _write(path: Path, line: str) -> None:
     try:
-        # In place: the kubelet mounts this one file, so that no other can replace it.
+        # Written in place: the kubelet mounts this one file, so it cannot be replaced.
         path.write_bytes(_encode(line))
     except OSError as error:
         reason = error.strerror or error

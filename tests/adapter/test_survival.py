@@ -130,7 +130,7 @@ def test_train_sigterm_leaves_a_checkpoint_to_resume_from(
 
     done = run(command_of(program, *options))
     assert done.returncode == ExitCode.DONE, done.stderr
-    assert "going on from" in done.stderr
+    assert "resuming from" in done.stderr
     first, second = _reports(tmp_path / "reports")
     assert (second.run_id, second.attempt, second.status) == (first.run_id, 2, "completed")
     assert _history(second)[: len(first.results.epochs)] == _history(first)
@@ -339,7 +339,7 @@ def test_resume_damaged_checkpoint_is_named_and_the_previous_is_used(
     done = run(command_of(program, *options))
     assert done.returncode == ExitCode.DONE, done.stderr
     assert f"{newest.name}' is refused: its content does not have the hash" in done.stderr
-    assert f"going on from 'checkpoints/{older.name}'" in done.stderr
+    assert f"resuming from 'checkpoints/{older.name}'" in done.stderr
 
 
 def _in_a_namespace(prepare: str, command: list[str]) -> list[str]:

@@ -153,8 +153,8 @@ def _with_epoch(**changes: Any) -> bytes:
         (_with_epoch(test_accuracy_ratio=5.0), "less than or equal to 1"),
         (_with_epoch(test_accuracy_ratio=math.nan), "cannot be read"),
         (_with_epoch(test_accuracy_ratio="1"), "cannot be read"),
-        (_changed(earlier_wall_s=1e300), "no time that a clock can have measured"),
-        (_changed(steady_s=1e-300), "no time that a clock can have measured"),
+        (_changed(earlier_wall_s=1e300), "is not plausible"),
+        (_changed(steady_s=1e-300), "is not plausible"),
         (_changed(step=-1), "cannot be read"),
     ],
 )
@@ -178,7 +178,7 @@ def test_decode_of_a_missing_or_huge_file_is_refused(path: Path, monkeypatch: py
         with pytest.raises(CorruptCheckpoint, match="no complete safetensors file"):
             decode(missing)
     monkeypatch.setattr(codec, "MAX_BYTES", 10)
-    with pytest.raises(CorruptCheckpoint, match="larger than any checkpoint"):
+    with pytest.raises(CorruptCheckpoint, match="a checkpoint has at most"):
         decode(path)
 
 
@@ -205,14 +205,14 @@ EXTENT = Extent(epochs=3, steps=11, train_examples=650, test_examples=250)
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"epoch": 3}, r"epoch 3 is in progress, but the finished ones are \[1\]"),
+        ({"epoch": 3}, r"epoch 3 is in progress, but the finished epochs are \[1\]"),
         ({"step": 12}, "12 steps into epoch 2, of 3 epochs of 11 steps"),
         ({"epochs": [make_epoch(number) for number in range(1, 5)], "epoch": 5}, "steps into epoch 5"),
         ({"epochs": [make_epoch(number) for number in range(1, 4)], "epoch": 4, "step": 1}, "1 steps into epoch 4"),
         ({"examples_evaluated": 251}, "251 test images were evaluated, of 250"),
         ({"first_step_images": 651}, "651 images were trained in 1 epochs of 650"),
         ({"steady_images": 651}, "651 images were trained in 1 epochs of 650"),
-        ({"epochs": [make_epoch(1, wall_s=1e300)]}, "no time that a clock can have measured"),
+        ({"epochs": [make_epoch(1, wall_s=1e300)]}, "is not plausible"),
     ],
 )
 def test_check_of_progress_that_cannot_be_is_refused(changes: dict[str, Any], reason: str) -> None:

@@ -280,7 +280,7 @@ def test_finished_report_of_a_finished_run_is_its_report(run: _Run, tmp_path: Pa
     assert run.store.finished_report() is None
     run.store.finish(report)
     assert run.store.finished_report() == report
-    with pytest.raises(BadInput, match=r"\.finished' is of another run: epochs is missing there and 99 here"):
+    with pytest.raises(BadInput, match=r"\.finished' belongs to another run: epochs is missing there and 99 here"):
         _Run(tmp_path, FINGERPRINT | {"epochs": "99"}).store.finished_report()
 
 

@@ -57,7 +57,7 @@ def test_train_recipe_choices_are_those_of_recipes() -> None:
         (["train", "--batch-size", "0"], "0 is not between 1 and 60000"),
         (["train", "--epochs", "-1"], "-1 is not between 0 and"),
         (["train", "--epochs", "0"], "--epochs 0 trains nothing"),
-        (["train", "--checkpoint-steps", "5"], "give --checkpoint-dir DIR to say where"),
+        (["train", "--checkpoint-steps", "5"], "needs a folder for the checkpoints: give --checkpoint-dir DIR"),
         (["train", "--learning-rate", "0"], "0.0 is not a finite number above 0"),
         (["train", "--learning-rate", "nan"], "nan is not a finite number above 0"),
         (["train", "--learning-rate", "fast"], "--learning-rate"),

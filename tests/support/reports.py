@@ -15,7 +15,7 @@ import numpy as np
 from jobs.report import SCHEMA_VERSION, Report
 from jobs.report.schema import GpuPhase, HostPhase, TrainingSummary
 from jobs.telemetry.aggregate import ReadingWindow, Series, aggregate
-from jobs.telemetry.validity import judge
+from jobs.telemetry.validity import assess_validity
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -289,7 +289,7 @@ def _observed(epochs: int, wall_s: float, *, gpu: bool) -> dict[str, Any]:
             for name, epoch, interval in spans
         ],
         "training": training and training.model_dump(),
-        "validity": judge(on_gpu=gpu, training=training, warnings=[]).model_dump(),
+        "validity": assess_validity(on_gpu=gpu, training=training, warnings=[]).model_dump(),
     }
 
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.telemetry.sampler.loop import LATE_S, Rate
+from jobs.telemetry.sampler.loop import LATE_THRESHOLD_S, Rate
 
 
 @given(interval_s=st.floats(0.01, 2), delays=st.lists(st.tuples(st.floats(0, 5), st.floats(0, 5)), max_size=50))
@@ -19,16 +19,16 @@ def test_rate_any_delays_keep_deadlines_on_the_grid(interval_s: float, delays: l
         assert abs(steps - round(steps)) < 1e-6 * max(1.0, steps)
         # At most one reading is owed: a backlog is counted as missed, not worked off.
         assert rate.deadline_s > now_s - interval_s - 1e-9
-    account = rate.account()
-    assert account["taken"] == len(delays)
-    assert account["planned"] == account["taken"] + account["missed"]
-    assert round(rate.deadline_s / interval_s) == account["planned"]
-    assert account["late"] == sum(lateness > LATE_S for lateness in rate.lateness_s)
+    statistics = rate.statistics()
+    assert statistics["taken"] == len(delays)
+    assert statistics["planned"] == statistics["taken"] + statistics["missed"]
+    assert round(rate.deadline_s / interval_s) == statistics["planned"]
+    assert statistics["late"] == sum(lateness > LATE_THRESHOLD_S for lateness in rate.lateness_s)
 
 
 def test_rate_before_its_deadline_is_not_due() -> None:
     rate = Rate(1.0, deadline_s=5.0)
     assert not rate.begin(4.999)
-    assert rate.account()["lateness_p95_ms"] is None
+    assert rate.statistics()["lateness_p95_ms"] is None
     assert rate.begin(5.002)
-    assert round(rate.account()["lateness_p95_ms"], 3) == 2.0
+    assert round(rate.statistics()["lateness_p95_ms"], 3) == 2.0

@@ -328,7 +328,7 @@ def test_sampler_steady_run_accounts_for_its_rates(watched: Watched) -> None:
 def test_observation_unreadable_readings_are_null_with_reason() -> None:
     """A run that was trained is reported, whatever the sampler has sent."""
     watch = monitor.watch(clock=Clock(), options=Options(mode="off"))
-    watch._store.take({"kind": "samples", "samples": [], "status": {"power_w": ["a source", "no number", None]}})
+    watch._store.handle({"kind": "samples", "samples": [], "status": {"power_w": ["a source", "no number", None]}})
     observation = watch.stop([Span(name="train", epoch=1, start_s=0.0, end_s=1.0)])
     assert observation.gpu == (None,)
     assert observation.host == (None,)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from jobs.report.schema import Aggregate, GpuPhase, HostPhase, RunWarning, TrainingSummary
-from jobs.telemetry.validity import judge, training_warnings
+from jobs.telemetry.validity import assess_validity, training_warnings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -92,21 +92,21 @@ def test_warnings_cpu_quota_throttling_over_limit() -> None:
 def test_judge_unread_gpu_is_unchecked() -> None:
     hint = [RunWarning(code="telemetry_in_thread", message="")]
     read = _pooled(throttle_s={"thermal": 0.0}, ecc_uncorrected_errors=0, xid_errors=[])
-    assert judge(on_gpu=True, training=None, warnings=hint).status == "unchecked"
-    assert judge(on_gpu=True, training=_pooled(), warnings=hint).status == "unchecked"
-    assert judge(on_gpu=True, training=read, warnings=hint).model_dump() == {
+    assert assess_validity(on_gpu=True, training=None, warnings=hint).status == "unchecked"
+    assert assess_validity(on_gpu=True, training=_pooled(), warnings=hint).status == "unchecked"
+    assert assess_validity(on_gpu=True, training=read, warnings=hint).model_dump() == {
         "status": "ok",
         "causes": [],
         "not_checked": [],
     }
-    assert judge(on_gpu=False, training=_pooled(), warnings=hint).status == "ok"
+    assert assess_validity(on_gpu=False, training=_pooled(), warnings=hint).status == "ok"
     broken = [RunWarning(code="telemetry_died", message="")]
-    assert judge(on_gpu=True, training=read, warnings=broken).status == "unchecked"
+    assert assess_validity(on_gpu=True, training=read, warnings=broken).status == "unchecked"
     bad = [*hint, RunWarning(code="gpu_throttled", message="")]
-    assert judge(on_gpu=True, training=read, warnings=bad).causes == ["gpu_throttled"]
+    assert assess_validity(on_gpu=True, training=read, warnings=bad).causes == ["gpu_throttled"]
 
 
 def test_judge_unread_memory_errors_are_listed() -> None:
-    found = judge(on_gpu=True, training=_pooled(throttle_s={"thermal": 0.0}), warnings=[])
+    found = assess_validity(on_gpu=True, training=_pooled(throttle_s={"thermal": 0.0}), warnings=[])
     assert found.status == "ok"
     assert found.not_checked == ["memory errors", "XID errors"]

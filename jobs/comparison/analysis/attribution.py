@@ -1,4 +1,4 @@
-"""What changed around the runs of one framework between two times, reduced to what an operator exchanged."""
+"""Attributes environment changes between two sets of runs to their cause, such as a new driver or image."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ UPGRADE_FIELDS: Final = frozenset(
 """Compared fields that an upgrade changes: they may differ from the baseline's, and are listed as changes."""
 
 _COMPARED: Final = UPGRADE_FIELDS - {field.path for field in ENVIRONMENT}
-"""Those not in :data:`ENVIRONMENT`, which has the driver's full version where :data:`FIELDS` has its major only."""
+"""Those not in :data:`ENVIRONMENT`, which has the driver's full version; :data:`FIELDS` has its major only."""
 
 _MAX_VALUES_SHOWN: Final = 3
 _GPU_UUIDS: Final = "devices[].uuid"
 
 
 class _Cause(NamedTuple):
-    """Something that is exchanged as a whole.
+    """A component that is replaced as a whole.
 
-    A change of the first ``primary_fields`` that differs shows it; ``implied_fields`` change along with it.
+    A difference in any of ``primary_fields`` shows its change; ``implied_fields`` change with it.
     """
 
     name: str
@@ -68,7 +68,7 @@ _CAUSES: Final = (
 
 
 def changes(before: Sequence[RunSummary], now: Sequence[RunSummary]) -> list[EnvironmentChange]:
-    """Every field of the environment whose values differ between ``before`` and ``now``; none where a side is empty."""
+    """The environment fields that differ between ``before`` and ``now``; none if either is empty."""
     old, new = _values_by_field(before), _values_by_field(now)
     return [
         EnvironmentChange(field=field, before=known_values(old[field]), now=known_values(new[field]))
@@ -77,9 +77,9 @@ def changes(before: Sequence[RunSummary], now: Sequence[RunSummary]) -> list[Env
     ]
 
 
-def attribute(found: Sequence[EnvironmentChange]) -> str:
-    """One clause: ``only the driver changed: 550.54 → 570.12``, or all that did, or that nothing recorded did."""
-    left = {change.field: change for change in found}
+def attribute(environment_changes: Sequence[EnvironmentChange]) -> str:
+    """One clause: ``only the driver changed: 550.54 → 570.12``, all causes, or that nothing recorded changed."""
+    left = {change.field: change for change in environment_changes}
     causes: list[str] = []
     for cause in _CAUSES:
         primary = next((left[field] for field in cause.primary_fields if field in left), None)
@@ -94,7 +94,7 @@ def attribute(found: Sequence[EnvironmentChange]) -> str:
 
 
 def known_values(values: Iterable[Value]) -> list[str]:
-    """The distinct ``values`` as shown to people; null only where no other is known, as for a run that ended early."""
+    """The distinct ``values`` as text; null only without any other, since a run that ended early has no values."""
     distinct = set(values)
     return sorted(show_value(value) for value in distinct - {None} or distinct)
 

@@ -1,4 +1,4 @@
-"""Decides which runs may be compared, and names every field that forbids it."""
+"""Groups comparable runs, and names every field in which others differ."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Group:
     differences: list[FieldDifference]
 
 
-def group(runs: Sequence[RunSummary], *, allow: Iterable[str] = ()) -> list[Group]:
+def group_comparable(runs: Sequence[RunSummary], *, allow: Iterable[str] = ()) -> list[Group]:
     """Sort ``runs`` into groups of one recipe and protocol, each of which can be compared.
 
     ``allow`` names fields that differ on purpose: they are listed as differences instead of refused.
@@ -102,7 +102,7 @@ def _refuse_different_data(runs: Sequence[RunSummary]) -> None:
 def _check_fields(
     runs: Sequence[RunSummary], protocol: str, allowed: frozenset[str]
 ) -> tuple[dict[str, Value], list[FieldDifference], dict[str, str]]:
-    """What is equal in all ``runs``, the differences that are let pass, and a line for each field that is refused."""
+    """The values equal in all ``runs``, the allowed differences, and a line for each refused field."""
     held_equal: dict[str, Value] = {}
     differences: dict[str, FieldDifference] = {}
     refused: dict[str, str] = {}
@@ -129,7 +129,7 @@ def _check_fields(
 def _by_value(runs: Iterable[RunSummary], values: Iterable[Value]) -> dict[Value, list[RunSummary]]:
     by_value: dict[Value, list[RunSummary]] = defaultdict(list)
     for run, value in zip(runs, values, strict=True):
-        # A run that ended early may not have read its device; a value it does not know is no difference.
+        # A run that ended early may lack values, such as its device's; a missing value is no difference.
         if value is not None or run.status in TRAINED_TO_THE_END:
             by_value[value].append(run)
     return by_value
@@ -144,7 +144,7 @@ def _by_framework(by_value: RunsByValue) -> dict[str, list[str]]:
 
 
 def _refusal(field: str, by_value: RunsByValue) -> str:
-    """``field: value (framework: file) ≠ value (framework: file)``, the same whatever the order of the runs."""
+    """``field: value (framework: file) ≠ value (framework: file)``, independent of the runs' order."""
     parts: list[str] = []
     for value, runs in by_value.items():
         files: dict[str, set[str]] = defaultdict(set)

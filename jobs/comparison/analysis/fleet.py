@@ -1,4 +1,4 @@
-"""One configuration on many nodes: each node's median speed, and the nodes that differ from the rest."""
+"""Compares nodes that ran one configuration: median speeds and outliers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ NODES_FOR_OUTLIERS: Final = RUNS_FOR_A_VERDICT
 
 
 def by_node(runs: Iterable[RunSummary]) -> list[Node]:
-    """Each node and GPU of ``runs``, slowest first, those without a speed before all; empty with fewer than two."""
+    """Each node and GPU of ``runs``, slowest first, after those without a speed; empty with fewer than two."""
     runs_of: dict[tuple[str | None, tuple[str, ...]], list[RunSummary]] = defaultdict(list)
     for run in runs:
         if run.node is not None or run.gpu_uuids:
@@ -33,7 +33,7 @@ def by_node(runs: Iterable[RunSummary]) -> list[Node]:
     if len(runs_of) < 2:
         return []
     speeds = {key: observed(inside) for key, inside in runs_of.items()}
-    medians = {key: found for key, values in speeds.items() if (found := median(values)) is not None}
+    medians = {key: value for key, values in speeds.items() if (value := median(values)) is not None}
     middle = median(list(medians.values())) or 0.0
     enough = len(medians) >= NODES_FOR_OUTLIERS
     scores = dict(zip(medians, _scores(list(medians.values())), strict=True)) if enough else {}
@@ -55,10 +55,10 @@ def by_node(runs: Iterable[RunSummary]) -> list[Node]:
 def _scores(medians: Sequence[float]) -> list[float]:
     """Modified z-scores (Iglewicz and Hoaglin 1993): distance from the median in robust standard deviations.
 
-    The deviation is the scaled median absolute deviation. Where more than half of the nodes are equal that is 0, and
-    the scaled mean absolute deviation takes its place.
+    The deviation is the scaled median absolute deviation. If that is 0, since more than half of the nodes are equal,
+    it is the scaled mean absolute deviation.
     """
-    # A score does not depend on the unit; scaled to 1, no sum leaves a float's range.
+    # Scaled to at most 1, so that no sum leaves a float's range; the score does not depend on the unit.
     values = np.asarray(medians, float) / (max(medians) or 1.0)
     distances = values - np.median(values)
     deviation = float(stats.median_abs_deviation(values, scale="normal"))
@@ -68,7 +68,7 @@ def _scores(medians: Sequence[float]) -> list[float]:
 
 
 def _outlier(speed: float, middle: float, score: float | None) -> OutlierKind | None:
-    # Nodes that are nearly equal give large scores to differences too small to matter.
+    # If nodes are nearly equal, irrelevant differences have large scores too.
     if score is None or abs(score) <= OUTLIER_SCORE:
         return None
     if speed * SMALLEST_EFFECT <= middle:

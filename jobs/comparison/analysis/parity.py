@@ -81,7 +81,7 @@ def trace_of(report: Report) -> Trace | None:
     )
     code = None
     if parity.path is not None:
-        # The trace's own path counts, not the run's configuration.
+        # The traced path, which may differ from the run's configuration.
         code = TrainingCode.of(report).model_copy(update=parity.path.model_dump())
     return pack(parity, setting, framework=config.framework, run_id=report.run_id, attempt=report.attempt, code=code)
 
@@ -95,7 +95,7 @@ def pack(
     attempt: int = 1,
     code: TrainingCode | None = None,
 ) -> Trace:
-    """A recorded trace of a run with ``setting``, its rounding judged, ready to be compared."""
+    """The packed trace of a run with ``setting``, with its rounding checks."""
     return Trace(
         framework=framework,
         run_id=run_id,
@@ -208,8 +208,8 @@ def relative_difference(one: float, other: float, scale: float) -> float:
 def _compare_steps(name: QuantityName, one: Sequence[float], other: Sequence[float]) -> ParityQuantity:
     """Differences relative to the largest value of either trace up to each step.
 
-    A trace tells losses and gradients from running sums. A sum's rounding is that of its largest terms, so a batch
-    whose own loss is small has no smaller error: relative to a loss of 0.01 alone it was 7e-13.
+    A trace computes losses and gradients from running sums, whose rounding error follows their largest terms. So a
+    batch with a small loss has no smaller error: relative to a loss of 0.01 alone it was 7e-13.
     """
     steps = range(1, min(len(one), len(other)) + 1)
     if not steps:
@@ -251,7 +251,7 @@ def _compare_values(
 ) -> ParityQuantity:
     """The largest relative difference, and the first of ``steps`` past the tolerance.
 
-    ``scales`` makes what differences are relative to from the larger magnitude of each two values.
+    ``scales`` computes each difference's reference from the larger magnitudes of all pairs of values.
     """
     values = list(zip(one, other, strict=False))
     magnitudes = [max(fabs(a), fabs(b)) for a, b in values]
@@ -269,7 +269,7 @@ def _compare_values(
 
 
 def _pair_text(pair: ParityPair) -> str:
-    """What was compared, how far apart it is, and the first step at which the traces differ."""
+    """The comparison in words: the largest difference and the first step at which the traces differ."""
     precision, seed = PRECISION.get(pair.precision, pair.precision), f"seed {pair.seed}"
     if pair.outcome == "initial_weights_differ":
         return f"the initial weights differ ({precision}, {seed}), so no step can be compared"
@@ -283,7 +283,7 @@ def _pair_text(pair: ParityPair) -> str:
         return f"in float64, {seed} the two models have other shapes"
     if step is not None and name is not None:
         at = f"at step {step}" if step else "before the first step"
-        largest = next(one.largest_relative_difference for one in pair.quantities if one.name == name)
+        largest = next(quantity.largest_relative_difference for quantity in pair.quantities if quantity.name == name)
         apart = f"{largest:.1e} apart at most in {steps}"
         return f"in float64, {seed} the traces part {at} ({QUANTITY[name]}, {apart}; {tolerance})"
     difference = pair.largest_relative_difference

@@ -1,4 +1,4 @@
-"""What the parity traces say about the runs of a section."""
+"""The parity verdict on a section's runs, from the parity traces."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def paired_traces(runs: Iterable[RunSummary]) -> tuple[list[ParityPair], list[Un
     Raises:
         BadInput: a report with a trace was removed or changed since it was read first.
     """
-    # A trace has thousands of values that nothing else needs. Each is read again here, and kept packed.
+    # A trace has thousands of values that only this function needs. Each is read again here and packed.
     traces = (trace_of(run.load_report()) for run in runs if run.has_parity)
     pairs, unpaired = pair_traces(trace for trace in traces if trace is not None)
     return pairs, [
@@ -48,9 +48,9 @@ def unpaired_line(trace: UnpairedTrace) -> str:
 def section_parity(
     recipe: str, protocol: str, runs: Sequence[RunSummary], pairs: Sequence[ParityPair]
 ) -> SectionParity:
-    """What ``pairs`` show about ``runs``, which are those of ``recipe`` under ``protocol``.
+    """The parity of ``runs`` of ``recipe`` and ``protocol``, as shown by ``pairs``.
 
-    Parity holds only where the code of every run, its precision and its versions included, is code that was traced.
+    Parity holds only if the code of every run, with its precision and versions, was traced.
     """
     if protocol != "matched":
         return SectionParity(
@@ -77,7 +77,7 @@ def section_parity(
 
 
 def _untraced_code(runs: Sequence[RunSummary], agreeing: Sequence[ParityPair]) -> list[str]:
-    """The code of timed runs that no agreeing pair has traced, each once."""
+    """The distinct code of timed runs that no agreeing pair traced."""
     traced = {traced for pair in agreeing for traced in pair.traced_code.items()}
     timed = {(run.framework, run.code) for run in runs if run.has_training}
     return sorted(

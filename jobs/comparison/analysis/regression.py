@@ -1,4 +1,4 @@
-"""The regression gate: these runs against earlier ones, framework by framework."""
+"""The regression gate: compares runs with a baseline of earlier ones, by framework."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from jobs.comparison.analysis.comparability import DATA_FIELD
 from jobs.comparison.analysis.statistics import RUNS_FOR_A_VERDICT, SMALLEST_EFFECT, median, observed
 from jobs.comparison.analysis.verdict import MAX_FAILURE_RATE_GAP
 from jobs.comparison.fields import FIELDS
-from jobs.comparison.input.metrics import COMPLETED, METRICS, Metric
+from jobs.comparison.input.metrics import COMPLETED, HEADLINE, METRICS, Metric
 from jobs.comparison.schema import Gate, GateMetric, GateSide
 from jobs.comparison.text import pluralize
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     Key = tuple[str, Literal["matched", "published"], FrameworkName]
 
 GATE_ALPHA: Final = 0.005
-"""How often one metric of runs like the baseline's may fall outside the tolerance, on its bad side."""
+"""False alarm rate of one metric: how often unchanged runs are worse than the tolerance."""
 
 RATIO_FLOOR: Final = SMALLEST_EFFECT - 1
 """The smallest change of a speed or a time that counts, as a share."""
@@ -38,7 +38,7 @@ ACCURACY_FLOOR: Final = 0.002
 """The smallest change of an accuracy that counts: 20 of MNIST's 10,000 test images."""
 
 _DIRECTION: Final = {"steady_images_per_s": 1, "train_wall_s": -1, "test_accuracy_ratio": 1}
-"""The metrics that are gated: 1 where more is better, -1 where less is."""
+"""The gated metrics: 1 if more is better, -1 if less is."""
 
 _MAX_EXPONENT: Final = 700.0
 """About the largest power of e that is a float."""
@@ -111,7 +111,7 @@ def _differing(now: Sequence[RunSummary], before: Sequence[RunSummary], allowed:
 def _metric(metric: Metric, now: Sequence[RunSummary], before: Sequence[RunSummary]) -> GateMetric:
     old, new = observed(before, metric), observed(now, metric)
     old_median, new_median = median(old), median(new)
-    found = GateMetric(
+    result = GateMetric(
         name=metric.name,
         unit=metric.unit,
         n_before=len(old),
@@ -122,7 +122,7 @@ def _metric(metric: Metric, now: Sequence[RunSummary], before: Sequence[RunSumma
     as_ratio = metric.unit != "ratio"
     too_few = len(old) < RUNS_FOR_A_VERDICT or not new
     if too_few or old_median is None or new_median is None or (as_ratio and min(old[0], new[0]) <= 0):
-        return found
+        return result
     if as_ratio:
         change = log(new_median) - log(old_median)
         tolerated = max(_tolerance([log(value) for value in old], len(new)), log(1 + RATIO_FLOOR))
@@ -133,14 +133,14 @@ def _metric(metric: Metric, now: Sequence[RunSummary], before: Sequence[RunSumma
     outcome = "within" if abs(gain) <= tolerated else "better" if gain > 0 else "worse"
     if as_ratio:
         change, tolerated = (expm1(min(value, _MAX_EXPONENT)) for value in (change, tolerated))
-    return found.model_copy(update={"change": change, "tolerated": tolerated, "outcome": outcome})
+    return result.model_copy(update={"change": change, "tolerated": tolerated, "outcome": outcome})
 
 
 def _tolerance(old: Sequence[float], n_now: int) -> float:
-    """How far the median of ``n_now`` more runs may lie from the baseline's: a one-sided prediction bound.
+    """Tolerated distance of the median of ``n_now`` runs from the baseline's: a one-sided prediction bound.
 
-    Student's t quantile times the standard error of a difference of two medians (Hahn and Meeker 1991,
-    Statistical Intervals).
+    Student's t quantile times the standard error of the difference of two medians (Hahn and Meeker 1991, Statistical
+    Intervals).
     """
     n = len(old)
     quantile = float(stats.t.ppf(1 - GATE_ALPHA, n - 1))
@@ -156,7 +156,7 @@ def _lost(now: Sequence[RunSummary], before: Sequence[RunSummary]) -> str | None
 
 def _outcome(metrics: Sequence[GateMetric], lost: str | None) -> tuple[GateOutcome, str]:
     outcomes = ("worse", "better", "within")
-    worse, better, within = ([_clause(metric) for metric in metrics if metric.outcome == one] for one in outcomes)
+    worse, better, within = ([_clause(metric) for metric in metrics if metric.outcome == name] for name in outcomes)
     if lost or worse:
         text = f"regression: {', '.join([*([lost] if lost else []), *worse])}"
         return "regression", f"{text}; better all the same: {', '.join(better)}" if better else text
@@ -185,7 +185,11 @@ def _triage(sides: Sequence[GateSide]) -> list[str]:
             groups[side.recipe, side.protocol].append(side)
     texts: list[str] = []
     for (recipe, protocol), group in groups.items():
-        slower = [side.framework for side in group if _is_slower(side)]
+        slower = [
+            side.framework
+            for side in group
+            if any(metric.name == HEADLINE.name and metric.outcome == "worse" for metric in side.metrics)
+        ]
         if len(group) < 2 or not slower:
             continue
         if len(slower) == len(group):
@@ -195,7 +199,3 @@ def _triage(sides: Sequence[GateSide]) -> list[str]:
             text = f"only {' and '.join(slower)} is slower: look at its image or the framework itself"
         texts.append(f"{recipe}, {protocol}: {text}")
     return texts
-
-
-def _is_slower(side: GateSide) -> bool:
-    return any(metric.name == "steady_images_per_s" and metric.outcome == "worse" for metric in side.metrics)

@@ -1,9 +1,8 @@
-"""Judges how far a coarser precision rounds from float64: the errors of a trace must stay inside its envelope.
+"""Checks a coarser precision's rounding errors against float64: a trace's errors must stay inside its envelope.
 
-An error is judged in two ways over the states of one trace. Its lower quartile is what rounding costs in every step,
-and shows a fault in the precision. Its maximum also holds rare steps in which a value is so close to zero, or to
-another, that rounding decides whether ReLU or max-pooling lets it through. One such decision moves a gradient by up to
-some percent, and is no fault.
+Two statistics over a trace's states are checked. The lower quartile is the error of most steps, and shows a fault in
+the precision. The maximum also includes rare steps in which rounding changes the result of ReLU or max-pooling, since
+a value is close to zero or to another one. That changes a gradient by up to a few percent, and is no fault.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ PRECISION: Final = {"fp64": "float64", "fp32": "float32", "tf32": "TF32", "bf16"
 
 
 class Envelope(NamedTuple):
-    """The largest relative errors that a precision explains: in the lower quartile of a trace's states, and in any."""
+    """The largest relative errors that a precision explains: lower quartile and maximum over a trace's states."""
 
     lower_quartile: float
     maximum: float
@@ -49,20 +48,20 @@ ENVELOPES: Final[Mapping[str, Mapping[RoundedQuantity, Envelope]]] = {
         "update": Envelope(0.3, 2.0),
     },
 }
-"""By precision and quantity; docs/fairness.md has the measurements that they come from."""
+"""By precision and quantity; docs/fairness.md has the measurements behind them."""
 
 LARGE_BATCH: Final = 128
 LARGE_BATCH_USUAL: Final = 1e-3
-"""Above this batch size rounding decides some activation's side of zero in most states, in float32 too."""
+"""Above this batch size rounding changes some activation's sign in most states, also in float32."""
 
 _MISSING_WEIGHT: Final = 1e3
-"""Error of a weight that a state lacks; it is outside every envelope."""
+"""Error of a weight that is missing in a state; outside every envelope."""
 
 
 def check_rounding(
     states: Sequence[RoundingState], *, framework: FrameworkName, precision: str, batch_size: int
 ) -> list[RoundingCheck]:
-    """Each quantity of one trace against the envelope of ``precision``; none where that has no envelope."""
+    """Check each quantity of one trace against the envelope of ``precision``; none without an envelope."""
     envelopes = ENVELOPES.get(precision)
     if envelopes is None or not states:
         return []
@@ -105,7 +104,7 @@ def lower_quartile(values: Sequence[float]) -> float:
 
 
 def severity(check: RoundingCheck) -> float:
-    """How much of its envelope ``check`` takes: above 1 it is outside."""
+    """The larger of the errors over their bounds; above 1 is outside the envelope."""
     return max(check.usual_error / check.usual_bound, check.largest_error / check.largest_bound)
 
 

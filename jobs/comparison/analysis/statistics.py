@@ -1,4 +1,4 @@
-"""The statistics of a comparison. One run is one observation, and a verdict needs enough of them."""
+"""The statistics of a comparison. One run is one observation."""
 
 from __future__ import annotations
 
@@ -26,27 +26,28 @@ if TYPE_CHECKING:
 
 RESAMPLES: Final = 10_000
 CONFIDENCE: Final = 0.90
-"""Of the interval. Equivalence at 5 % is a 90 % interval inside the margins: two one-sided tests (Schuirmann 1987)."""
+"""Level of the intervals. A 90 % interval inside the margins is equivalence at 5 %, by two one-sided tests
+(Schuirmann 1987)."""
 
 ALPHA: Final = 0.01
-"""Level of one comparison's permutation test: how often it may tell apart two sides that are the same."""
+"""Level of one comparison's permutation test: its rate of false positives."""
 
 FAMILYWISE_ALPHA: Final = 0.05
-"""Level after Holm's correction: how often one table may tell apart any two sides that are the same."""
+"""Level after Holm's correction: the rate of tables with any false positive."""
 
 UNSTABLE_SPREAD: Final = 0.10
 """A side whose interquartile range is over this share of its median is called unstable."""
 
 RUNS_FOR_A_VERDICT: Final = 5
 SMALLEST_EFFECT: Final = 1.03
-"""From this ratio on a side is called faster; within it both are called equivalent. Also applied to the inverse."""
+"""Minimum ratio (or its inverse) of a *faster* verdict; within it both sides are *equivalent*."""
 
 _SEED: Final = 20_200_813
 _MAX_RELATIVE_IQR: Final = 1e6
 _MAX_EXACT: Final = 200_000
-"""Permutations that are all tried: those of up to ten runs a side."""
+"""Maximum permutations of an exact test: those of ten runs a side."""
 _MAX_RUNS_PERMUTED: Final = 200
-"""With more runs on a side, permutations would take seconds and change no digit that is shown."""
+"""Above this many runs on a side a t-test is used: permutations take seconds and change no digit shown."""
 
 
 class Summary(NamedTuple):
@@ -105,20 +106,20 @@ def ratio_of_medians(
     give the same one. ``None`` where a side is empty, a value is not positive, or a ratio is past a float's range.
     """
     denominator, numerator = sides
-    below, above = (np.sort(np.asarray(values, float)) for values in sides.values())
+    below, above = (np.sort(np.asarray(side, float)) for side in sides.values())
     if min(above.size, below.size) == 0 or min(above[0], below[0]) <= 0:
         return None
     names = {"metric": metric, "numerator": numerator, "denominator": denominator}
     with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
-        found = {"ratio": float(np.quantile(above, 0.5) / np.quantile(below, 0.5))}
+        values = {"ratio": float(np.quantile(above, 0.5) / np.quantile(below, 0.5))}
         if min(above.size, below.size) >= RUNS_FOR_A_VERDICT:
             random = np.random.default_rng(_SEED)
             ratios = _resampled_medians(above, random) / _resampled_medians(below, random)
             low, high = np.quantile(ratios, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-            found |= {"low": float(low), "high": float(high)}
-    if not all(isfinite(value) and value > 0 for value in found.values()):
+            values |= {"low": float(low), "high": float(high)}
+    if not all(isfinite(value) and value > 0 for value in values.values()):
         return None
-    return MetricRatio.model_validate({**names, **found})
+    return MetricRatio.model_validate({**names, **values})
 
 
 def _resampled_medians(ordered: NDArray[Any], random: np.random.Generator) -> NDArray[Any]:
@@ -163,7 +164,7 @@ def permutation_p(one: Sequence[float], other: Sequence[float]) -> float | None:
 
 
 def _exact_p(one: NDArray[Any], other: NDArray[Any]) -> float:
-    """Twice the smaller tail, as in SciPy, whose own loop over all splits takes a second for ten runs a side."""
+    """Twice the smaller tail, as in SciPy, whose loop over all splits takes a second for ten runs a side."""
     pooled = np.concatenate([one, other])
     # In each split the mean of one side determines that of the other. The first split is what was observed.
     means = pooled[_splits(pooled.size, one.size)].mean(axis=1)
@@ -191,7 +192,7 @@ def _sampled_p(logs: Sequence[NDArray[Any]], permutations: int) -> float:
 
 
 def holm_correction(p_values: Sequence[float | None]) -> list[Significance | None]:
-    """Each p with Holm's (1979) correction over all that are there, which bounds the family-wise error."""
+    """Each p with Holm's (1979) correction over all p values, which bounds the family-wise error."""
     ranked = sorted((p, at) for at, p in enumerate(p_values) if p is not None)
     corrected: list[Significance | None] = [None] * len(p_values)
     highest = 0.0
@@ -201,7 +202,7 @@ def holm_correction(p_values: Sequence[float | None]) -> list[Significance | Non
     return corrected
 
 
-def judge(runs: tuple[int, int], ratio: MetricRatio | None, significance: Significance | None) -> VerdictKind:
+def verdict_kind(runs: tuple[int, int], ratio: MetricRatio | None, significance: Significance | None) -> VerdictKind:
     """The verdict on two sides with ``runs`` observations each.
 
     *faster* (or slower: the ratio says which) needs an interval without 1, an effect of 3 %, and a permutation test

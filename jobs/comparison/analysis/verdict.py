@@ -12,9 +12,9 @@ from jobs.comparison.analysis.statistics import (
     RUNS_FOR_A_VERDICT,
     SMALLEST_EFFECT,
     UNSTABLE_SPREAD,
-    judge,
     observed,
     relative_iqr,
+    verdict_kind,
 )
 from jobs.comparison.input.metrics import HEADLINE, Missing
 from jobs.comparison.schema import ExcludedRuns, Suspect, Unstable, Verdict
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     Sides = Mapping[FrameworkName, Sequence[RunSummary]]
 
 MAX_FAILURE_RATE_GAP: Final = 0.10
-"""If the faster side lost a share of its runs larger than the other's by more than this: inconclusive."""
+"""If the faster side's failure rate exceeds the other's by more than this, the verdict is inconclusive."""
 
 _CONFIDENCE: Final = f"{100 * CONFIDENCE:.0f} %"
 _EFFECT: Final = f"{100 * (SMALLEST_EFFECT - 1):.0f} %"
@@ -57,10 +57,10 @@ def decide_verdict(sides: Sides, ratio: MetricRatio | None, significance: Signif
     kind, faster, text = _judge_sides(sides, ratio, significance)
     remarks = {
         "unstable": [
-            f"{one.framework}'s runs spread over {100 * one.spread_ratio:.0f} % of their median" for one in unstable
+            f"{side.framework}'s runs spread over {100 * side.spread_ratio:.0f} % of their median" for side in unstable
         ],
-        "disturbed, by their own account": [_runs_text(one.framework, one.runs, one.cause) for one in suspect],
-        "not counted": [_runs_text(one.framework, one.runs, one.why) for one in excluded],
+        "disturbed, by their own account": [_runs_text(row.framework, row.runs, row.cause) for row in suspect],
+        "not counted": [_runs_text(row.framework, row.runs, row.why) for row in excluded],
     }
     return Verdict(
         kind=kind,
@@ -98,11 +98,11 @@ def _judge_sides(
         return "one_side_only", None, f"only {only} was run: there is nothing to compare it with"
     below, above = sides
     counts = {framework: len(observed(runs)) for framework, runs in sides.items()}
-    kind = judge((counts[below], counts[above]), ratio, significance)
+    kind = verdict_kind((counts[below], counts[above]), ratio, significance)
     text = _sentence(kind, ratio, counts, significance)
     faster = (above if ratio.ratio > 1 else below) if kind == "faster" and ratio is not None else None
     lost_ratio = {framework: 1 - counts[framework] / len(runs) for framework, runs in sides.items()}
-    # A side must not appear fast because its slow runs failed; equal sides are checked both ways.
+    # A side must not appear fast because its slow runs failed. Equivalent sides are checked both ways.
     for side, other in ((below, above), (above, below)):
         if (side == faster or kind == "equivalent") and lost_ratio[side] - lost_ratio[other] > MAX_FAILURE_RATE_GAP:
             lost = f"{len(sides[side]) - counts[side]} of {side}'s {len(sides[side])} runs"
@@ -142,7 +142,7 @@ def _sentence(
 
 
 def _why_inconclusive(ratio: float, low: float, high: float, significance: Significance | None) -> str:
-    # Each reason has its own remedy: more runs, or none if the effect is too small.
+    # Named, since more runs help against some reasons only.
     if low <= 1 <= high:
         return "the interval includes 1"
     if max(ratio, 1 / ratio) < SMALLEST_EFFECT:

@@ -1,4 +1,4 @@
-"""Finds the report files of a folder and reads them, on every core where there are many."""
+"""Finds the report files of a folder and reads them, in several processes if there are many."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ READ_SUFFIXES: Final = (".json", ".log")
 """Files with other suffixes are not read from folders."""
 
 _SIMILAR_SUFFIXES: Final = frozenset({"json", "jsonl", "ndjson", "log", "gz", "tgz", "tar", "zip", "bz2", "xz", "zst"})
-"""Parts of a file's name that resemble a report's or a log's, compressed or rotated."""
+"""Parts of file names of compressed or rotated reports and logs."""
 
 PARALLEL_THRESHOLD: Final = 1000
-"""Fewer files are read before other processes have started."""
+"""Minimum files for parallel reading; fewer take less time than starting the processes."""
 
 CHUNK: Final = 100
 """Files that a process reads before it sends their runs."""
@@ -36,9 +36,9 @@ MAX_WORKERS: Final = 8
 
 
 def report_files(folder: Path, collection: ReportCollection, leave_out: Iterable[Path]) -> Iterator[str]:
-    """The regular files below ``folder`` that are named like a report or a log, hidden ones excepted.
+    """The regular files below ``folder`` that are named like a report or a log, except hidden ones.
 
-    ``leave_out`` names files that are not yielded. What resembles a report and is not read is noted in ``collection``.
+    ``leave_out`` names files to exclude. Files that resemble reports but are not read are noted in ``collection``.
     """
     excluded = {_resolve_folder(path) for path in leave_out}
     excluded_names = {path.name for path in excluded}
@@ -64,7 +64,7 @@ def report_files(folder: Path, collection: ReportCollection, leave_out: Iterable
 
 
 def _resolve_folder(path: Path) -> Path:
-    """``path`` with its folder resolved, but not a link of its own."""
+    """``path`` with its folder resolved; if ``path`` itself is a link, it is not followed."""
     try:
         return path.parent.resolve() / path.name
     except (OSError, RuntimeError):
@@ -73,7 +73,7 @@ def _resolve_folder(path: Path) -> Path:
 
 
 def _is_readable(entry: os.DirEntry[str], collection: ReportCollection) -> bool:
-    """Whether ``entry`` is a regular file with the right suffix; ``collection`` notes other files like it."""
+    """Whether ``entry`` is a regular file with the right suffix; similar files are noted in ``collection``."""
     source = escape_control_chars(entry.path)
     mode = _mode(entry)
     if stat.S_ISDIR(mode):
@@ -90,7 +90,7 @@ def _is_readable(entry: os.DirEntry[str], collection: ReportCollection) -> bool:
 
 
 def _mode(entry: os.DirEntry[str]) -> int:
-    """The mode of a file, or of what a link points to; 0 where it cannot be read."""
+    """The mode of a file or a link's target; 0 if it cannot be read."""
     try:
         return entry.stat().st_mode
     except OSError:
@@ -124,7 +124,7 @@ def read_reports(paths: Sequence[str]) -> Iterator[RunSummary | InvalidReport]:
 
 
 def _cores() -> int:
-    """Cores this process may use; 1 where the system does not say, as macOS, where a fork is not safe either."""
+    """Cores this process may use; 1 on macOS, which does not report them and where a fork is not safe."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
 
 
@@ -139,9 +139,9 @@ def _read_chunk(paths: Sequence[str]) -> list[RunSummary | InvalidReport]:
 
 
 class _Worker:
-    """A process that reads chunks of files, a copy of this one: nothing has to be imported again.
+    """A process that reads chunks of files. It is forked, so that nothing is imported again.
 
-    A fork is safe here: no framework is loaded and no thread runs.
+    The fork is safe, since no framework is loaded and no thread runs.
     """
 
     def __init__(self, chunks: Sequence[Sequence[str]]) -> None:
@@ -155,7 +155,7 @@ class _Worker:
                 self._process.start()
 
     def receive(self) -> list[RunSummary | InvalidReport] | None:
-        """What the next chunk holds; ``None`` from a worker that did not start or was killed, for memory or by hand."""
+        """The next chunk's runs; ``None`` if the worker did not start or was killed."""
         if self._receiver is not None:
             with suppress(EOFError, OSError):
                 return self._receiver.recv()  # type: ignore[no-any-return]
@@ -170,7 +170,7 @@ class _Worker:
 
 
 def _send_chunks(chunks: Sequence[Sequence[str]], sender: Connection) -> None:
-    # Ctrl-C reaches this process, too; the one that reads from it stops it.
+    # Ctrl-C reaches this process as well; the parent process stops it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     for chunk in chunks:
         sender.send(_read_chunk(chunk))

@@ -1,4 +1,4 @@
-"""Reads the reports in files, folders and logs: each run once, and what could not be used is named."""
+"""Loads the reports in files, folders and logs: each run once, with a list of what was skipped."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ STANDARD_INPUT: Final = "-"
 
 @dataclass(frozen=True, kw_only=True)
 class Loaded:
-    """What was read, in an order that does not depend on the input's.
+    """The loaded runs, in an order that does not depend on the input's.
 
     ``copies`` counts reports read besides the one that is kept of each run and attempt; ``ignored`` says which files
     of folders were not read although their names resemble a report's.
@@ -43,8 +43,8 @@ def load(paths: Sequence[str], stdin: BinaryIO, *, leave_out: Iterable[Path] = (
 
     A folder is read recursively for ``*.json`` and ``*.log``, except hidden files and folders; what in it is no
     report is listed in :attr:`Loaded.skipped`, while a file given by name must be one. ``-`` is ``stdin``, read as a
-    log: any line with the report marker counts, whatever precedes the marker. ``leave_out`` names files that this
-    program writes, which are not read from folders.
+    log: any line with the report marker counts, with any text before it. ``leave_out`` names this program's output
+    files, which are not read from folders.
 
     Raises:
         BadInput: a path is missing, unreadable, no report or without any report, or two different reports have the
@@ -77,7 +77,7 @@ def _run_order(run: RunSummary) -> tuple[str, str, str, int, str, int]:
 def _no_report_text(path: str, skipped: Sequence[Skipped], collection: ReportCollection) -> str:
     text = f"{'standard input' if path == STANDARD_INPUT else repr(_shown(path))} holds no report"
     if skipped:
-        count = sum(one.count for one in skipped)
+        count = sum(item.count for item in skipped)
         text += f" ({count} skipped, the first: {skipped[0].source}: {skipped[0].reason})"
     ignored = collection.ignored_text()
     if ignored:

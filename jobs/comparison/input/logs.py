@@ -83,10 +83,10 @@ def _first_value(payload: bytes) -> bytes | None:
 
 
 def _marked(stream: BinaryIO, size: int) -> Iterator[tuple[int, int, bytes]]:
-    """What follows each marker in the first ``size`` bytes, up to the next marker or the line's end.
+    """Line number, offset and text after each marker in the first ``size`` bytes, up to the next marker or line end.
 
-    Each with its line's number and its own offset. What is longer than :data:`.parse.REPORT_LIMIT` is cut, but not
-    to that length. Of a line without a marker, however long, no more than two pieces are in memory.
+    Text longer than :data:`.parse.REPORT_LIMIT` is cut, though not to exactly that length. At most two pieces of a
+    line without a marker are in memory.
     """
     number, offset, text, remaining = 1, 0, b"", size
     while piece := stream.readline(min(REPORT_LIMIT, remaining)):

@@ -1,4 +1,4 @@
-"""The figures of a run that are compared, and why a run may lack one."""
+"""The metrics of a run that are compared, and why a run may lack one."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from jobs.comparison.text import number
+from jobs.report.null_reasons import reason_for
 from jobs.report.schema import Aggregate
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ COMPLETED: Final[frozenset[Status]] = frozenset({"completed"})
 TRAINED_TO_THE_END: Final[frozenset[Status]] = frozenset({"completed", "below_reference"})
 
 MAX_MAGNITUDE: Final = 1e30
-"""No speed, time, power or energy of a run is larger, or smaller than its inverse without being 0.
+"""The largest plausible speed, time, power or energy; its inverse is the smallest except 0.
 
 Other values are errors of the report. Without them no sum, ratio or axis leaves a float's range.
 """
@@ -40,11 +41,11 @@ BEFORE_TRAINING_SUMMARY: Final = Missing(
 
 @dataclass(frozen=True)
 class Metric:
-    """One figure of a run, which is at ``path`` of its report.
+    """One metric of a run, at ``path`` of its report.
 
     ``statuses`` are those of the runs that count: speed is compared over completed runs. An accuracy below the
-    reference counts as well, since leaving out bad results would favour a side.
-    ``as_ratio`` says whether the sides are compared by the ratio of their medians.
+    reference counts as well, since excluding bad results would bias the comparison.
+    ``as_ratio``: the sides are compared by the ratio of their medians.
     """
 
     name: MetricName
@@ -64,7 +65,7 @@ class Metric:
         return f"{100 * value:.2f}" if self.unit == "ratio" else number(value)
 
     def of(self, report: Report) -> float | Missing:
-        """The figure of one run, or why there is none."""
+        """The value in one run, or why there is none."""
         if self.path.startswith("training."):
             if report.earlier_attempts:
                 return RESUMED
@@ -80,24 +81,21 @@ class Metric:
             if value.quality != "ok":
                 return TOO_SHORT
             value = value.mean
-        return value if plausible(value) else Missing(f"it comes to {value:.4g}, which no run can have")
+        return value if plausible(value) else Missing(f"its value of {value:.4g} is not plausible")
 
     def counts(self, run: RunSummary) -> bool:
         return run.status in self.statuses
 
 
 def plausible(value: float) -> bool:
-    """Whether a run can have ``value`` as a figure or a time."""
+    """Whether a run can have ``value`` as a measurement."""
     return value == 0 or 1 / MAX_MAGNITUDE <= abs(value) <= MAX_MAGNITUDE
 
 
 def null_reason(report: Report, path: str) -> str:
-    """The report's reason for the null at ``path``: that of the path itself, or of the nearest one above it."""
-    while path:
-        if path in report.null_reasons:
-            return report.null_reasons[path]
-        path = path.removesuffix("[]") if path.endswith("[]") else path.rpartition(".")[0]
-    return "the report gives no reason"
+    """The report's reason for the null at ``path``."""
+    key = reason_for(path, report.null_reasons)
+    return "the report gives no reason" if key is None else report.null_reasons[key]
 
 
 HEADLINE: Final = Metric("steady_images_per_s", "steady training", "images/s", "results.steady_images_per_s")
@@ -113,7 +111,7 @@ METRICS: Final = (
         statuses=TRAINED_TO_THE_END,
         as_ratio=False,
     ),
-    # Over all train phases, as the job itself aggregated its readings: each phase alone may be too short.
+    # Over all train phases, as aggregated by the job: each phase alone may be too short.
     Metric("gpu_util_percent", "GPU utilization in training", "%", "training.gpu.util_percent", as_ratio=False),
     Metric("gpu_power_w", "GPU power in training", "W", "training.gpu.power_w"),
     Metric("gpu_energy_j", "GPU energy in training", "J", "training.gpu.energy_j"),

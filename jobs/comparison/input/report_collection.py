@@ -1,4 +1,4 @@
-"""The reports that a merge has read: each run once, and what could not be used, in bounded memory."""
+"""The reports that a merge has read, each run once, and the skipped inputs, in limited memory."""
 
 from __future__ import annotations
 
@@ -30,10 +30,7 @@ _PATH_LIMIT: Final = 100
 
 @dataclass(frozen=True, kw_only=True)
 class Skipped:
-    """Something that looked like a report and could not be used.
-
-    ``count`` lines of a log, with the numbers of the first ones in ``lines``; or one file, without lines.
-    """
+    """An input that could not be used: one file, or ``count`` lines of a log, the first of which are in ``lines``."""
 
     source: str
     reason: str
@@ -66,7 +63,7 @@ class ReportCollection:
         known = self.runs.get((run.run_id, run.attempt))
         if known is not None:
             _check_same_report(known, run)
-            run = min(known, run, key=lambda one: (not one.has_series, one.source))
+            run = min(known, run, key=lambda copy: (not copy.has_series, copy.source))
         self.runs[run.run_id, run.attempt] = share_values(run, self._shared)
 
     def skip(self, source: str, reason: str, *, line: int | None = None) -> None:
@@ -101,7 +98,7 @@ def _check_same_report(one: RunSummary, other: RunSummary) -> None:
         return
     left, right = (parse_json(run.read_json(), origin=run.source) for run in (one, other))
     if not (one.has_series and other.has_series):
-        # A log's line lacks the samples, and says why; everything else must be equal.
+        # A log's line has no samples, with a reason; everything else must be equal.
         for document in (left, right):
             document.pop("timeseries", None)
             document["null_reasons"].pop("timeseries", None)

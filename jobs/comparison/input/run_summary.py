@@ -1,4 +1,4 @@
-"""What the comparison keeps of one run: about a kilobyte of a report of tens of kilobytes."""
+"""The summary of one run for the comparison: about 1 kB of a report of tens of kB."""
 
 from __future__ import annotations
 
@@ -68,9 +68,9 @@ class RunSummary:
     """One attempt of one run.
 
     ``compared`` and ``environment`` are the values of :data:`.fields.FIELDS` and :data:`.fields.ENVIRONMENT`, in
-    their order; ``phases_s`` is the total time in each phase the run had; ``measured`` has every metric's value or
-    why there is none; ``gpu_uuids`` are those of the devices that were used; ``suspect_of`` are the causes for which
-    the report calls its own measurements suspect. ``source`` is the file or log as shown to people.
+    their order; ``phases_s`` is the total time by phase; ``measured`` has every metric's value or why there is none;
+    ``suspect_of`` are the causes for which the report calls its measurements suspect; ``source`` is the printable
+    name of the file or log.
     """
 
     run_id: str
@@ -92,7 +92,7 @@ class RunSummary:
     epochs: int
     """Epochs that were asked for."""
     packed_epochs: array[float]
-    """The values of :attr:`epoch_accuracies` one after the other, in a fifth of the memory."""
+    """The values of :attr:`epoch_accuracies`, packed to a fifth of the memory."""
     phases_s: dict[PhaseName, float]
     warnings: tuple[tuple[str, str], ...]
     suspect_of: tuple[str, ...]
@@ -110,7 +110,7 @@ class RunSummary:
 
     @property
     def has_training(self) -> bool:
-        """Whether the run trained: one of no epoch recorded a parity trace, and has no time to compare."""
+        """Whether the run trained; with 0 epochs it only recorded a parity trace."""
         return self.epochs > 0
 
     def load_report(self) -> Report:
@@ -154,10 +154,10 @@ SHARED_FIELDS: Final = (
 
 
 def share_values(run: RunSummary, known: dict[Hashable, Any]) -> RunSummary:
-    """``run`` with equal values replaced by those in ``known``, where new ones are added: each is in memory once."""
+    """``run`` with its values interned in ``known``, so that equal values are in memory once."""
 
     def shared(value: Any) -> Any:
-        # 1, 1.0 and True are equal and have the same hash, but are not shown alike.
+        # 1, 1.0 and True are equal and have the same hash, but print differently.
         key = (value, tuple(map(type, value))) if isinstance(value, tuple) else value
         return known.setdefault(key, value)
 
@@ -166,7 +166,7 @@ def share_values(run: RunSummary, known: dict[Hashable, Any]) -> RunSummary:
 
 
 def summarize(report: Report, *, source: str, location: ReportLocation) -> RunSummary:
-    """What is kept of ``report``; texts and lists without an end are cut."""
+    """The summary of ``report``; long texts and lists are cut."""
     config, environment = report.config, report.environment
     node = None if environment.kubernetes is None else environment.kubernetes.node
     return RunSummary(

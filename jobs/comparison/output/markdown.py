@@ -1,4 +1,4 @@
-"""The comparison as Markdown that reads well in a pull request."""
+"""The comparison as Markdown, for example for a pull request."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class _Escaped(str):
 
 
 def render_markdown(comparison: Comparison) -> str:
-    """``comparison`` as GitHub-flavoured Markdown; text from reports is shown as it is, never as markup."""
+    """``comparison`` as GitHub-flavoured Markdown; markup in text from reports is escaped."""
     return _template().render(comparison=comparison, max_rows=MAX_ROWS)
 
 

@@ -1,4 +1,4 @@
-"""The comparison's tables and lists as plain text. Markdown, the page and the terminal show the same cells."""
+"""The comparison's tables and lists as plain text, for Markdown, the page and the terminal."""
 
 from __future__ import annotations
 
@@ -16,24 +16,13 @@ from jobs.comparison.text import ABSENT, join_limited, number, pluralize
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from jobs.comparison.schema import (
-        EpochAccuracy,
-        FrameworkResults,
-        Gate,
-        GateMetric,
-        MetricName,
-        MetricRatio,
-        Node,
-        RunRow,
-        Section,
-        SideMetric,
-    )
+    from jobs.comparison import schema
     from jobs.comparison.schema_parity import ParityPair, ParityQuantity
 
 MAX_VALUES_IN_CELL: Final = 10
-"""Nodes or values named in one sentence or cell at most."""
+"""Maximum nodes or values named in one sentence or cell."""
 
-METRIC_BY_NAME: Final[dict[MetricName, Metric]] = {metric.name: metric for metric in METRICS}
+METRIC_BY_NAME: Final[dict[schema.MetricName, Metric]] = {metric.name: metric for metric in METRICS}
 
 _OUTLIER: Final = {"slow": "slow", "fast": "fast", "no_speed": "no run that counts", None: ""}
 _WHY_ALLOWED: Final = {
@@ -53,16 +42,16 @@ class Table:
     left_out: int = 0
 
 
-def frameworks(section: Section) -> list[str]:
+def frameworks(section: schema.Section) -> list[str]:
     return [side.framework for side in section.sides]
 
 
-def ratio_heading(section: Section) -> list[str]:
-    """``torch / tensorflow``, in a list that is empty where there is one side only."""
+def ratio_heading(section: schema.Section) -> list[str]:
+    """``torch / tensorflow``, in a list that is empty if there is only one side."""
     return [" / ".join(frameworks(section)[::-1])] if len(section.sides) == 2 else []
 
 
-def metric_table(section: Section) -> Table:
+def metric_table(section: schema.Section) -> Table:
     """The runs of each side by status, then a row for each metric that some side has.
 
     With two sides the last column has their ratio, or their difference. The headline metric always has its row; the
@@ -77,17 +66,17 @@ def metric_table(section: Section) -> Table:
     return Table(["median (IQR)", *sides, *ratio], [["runs", *runs, *("" for _ in ratio)], *rows])
 
 
-def unmeasured_labels(section: Section) -> list[str]:
+def unmeasured_labels(section: schema.Section) -> list[str]:
     """Labels of the metrics that no side has."""
     measured = {metric.name for side in section.sides for metric in side.metrics if metric.n}
     return [metric.label for metric in METRICS if metric.name not in measured]
 
 
-def metric_of(side: FrameworkResults, name: MetricName) -> SideMetric:
+def metric_of(side: schema.FrameworkResults, name: schema.MetricName) -> schema.SideMetric:
     return next(metric for metric in side.metrics if metric.name == name)
 
 
-def _metric_cells(metric: Metric, section: Section) -> list[str]:
+def _metric_cells(metric: Metric, section: schema.Section) -> list[str]:
     sides = [metric_of(side, metric.name) for side in section.sides]
     cells = [_median_cell(metric, side) for side in sides]
     if len(sides) == 2:
@@ -95,7 +84,7 @@ def _metric_cells(metric: Metric, section: Section) -> list[str]:
     return cells
 
 
-def _median_cell(metric: Metric, side: SideMetric) -> str:
+def _median_cell(metric: Metric, side: schema.SideMetric) -> str:
     if side.median is None:
         reasons = "; ".join(unmeasured.reason for unmeasured in side.unmeasured)
         return f"{ABSENT} ({reasons or 'no run that counts'})"
@@ -107,7 +96,7 @@ def range_cell(metric: Metric, low: float | None, high: float | None) -> str:
     return ABSENT if low is None or high is None else f"{metric.shown(low)}{_EN_DASH}{metric.shown(high)}"
 
 
-def _versus_cell(metric: Metric, section: Section, first: SideMetric, second: SideMetric) -> str:
+def _versus_cell(metric: Metric, section: schema.Section, first: schema.SideMetric, second: schema.SideMetric) -> str:
     if metric.unit != "ratio":
         return next((ratio_cell(ratio) for ratio in section.ratios if ratio.metric == metric.name), ABSENT)
     if first.median is None or second.median is None:
@@ -115,14 +104,14 @@ def _versus_cell(metric: Metric, section: Section, first: SideMetric, second: Si
     return f"{100 * (second.median - first.median):+.2f} points"
 
 
-def ratio_cell(ratio: MetricRatio) -> str:
+def ratio_cell(ratio: schema.MetricRatio) -> str:
     """The ratio, and its interval if there is one."""
     if ratio.low is None or ratio.high is None:
         return f"{ratio.ratio:.3f}"
     return f"{ratio.ratio:.3f} ({ratio.low:.3f}{_EN_DASH}{ratio.high:.3f})"
 
 
-def epoch_table(section: Section) -> Table:
+def epoch_table(section: schema.Section) -> Table:
     """A row for each epoch: each side's median test accuracy, with the range of several runs."""
     sides = [{accuracy.epoch: accuracy for accuracy in side.epochs} for side in section.sides]
     epochs = sorted({epoch for side in sides for epoch in side})
@@ -132,15 +121,15 @@ def epoch_table(section: Section) -> Table:
     return Table(["epoch", *frameworks(section)], rows)
 
 
-def accuracy_cell(accuracy: EpochAccuracy) -> str:
+def accuracy_cell(accuracy: schema.EpochAccuracy) -> str:
     cell = f"{100 * accuracy.median:.2f} %"
     if accuracy.n == 1:
         return cell
     return f"{cell}, n={accuracy.n} ({100 * accuracy.minimum:.2f}{_EN_DASH}{100 * accuracy.maximum:.2f})"
 
 
-def node_table(section: Section) -> Table:
-    """A row for each node that stands apart from the others of its side."""
+def node_table(section: schema.Section) -> Table:
+    """A row for each outlier among a side's nodes."""
     rows = [
         [
             side.framework,
@@ -157,12 +146,12 @@ def node_table(section: Section) -> Table:
     return Table(["framework", "node", "GPU", "median, images/s", "runs", "apart"], rows)
 
 
-def fleet_lines(section: Section) -> list[str]:
+def fleet_lines(section: schema.Section) -> list[str]:
     """A sentence for each side that ran on several nodes."""
     return [_fleet_line(side) for side in section.sides if side.nodes]
 
 
-def _fleet_line(side: FrameworkResults) -> str:
+def _fleet_line(side: schema.FrameworkResults) -> str:
     outliers = [_node_text(node) for node in side.nodes if node.outlier is not None]
     line = f"{side.framework} ran on {pluralize(len(side.nodes), 'node')}"
     if len(side.nodes) < NODES_FOR_OUTLIERS:
@@ -174,32 +163,32 @@ def _fleet_line(side: FrameworkResults) -> str:
     return line
 
 
-def _node_text(node: Node) -> str:
+def _node_text(node: schema.Node) -> str:
     name = " ".join(part for part in (node.node, ", ".join(node.gpu_uuids)) if part)
     speed = "" if node.median is None else f", {number(node.median)} images/s"
     return f"{name} ({_OUTLIER[node.outlier]}{speed})"
 
 
-def run_table(section: Section, limit: int) -> Table:
+def run_table(section: schema.Section, limit: int) -> Table:
     """The first ``limit`` runs: framework, seed, run, status with its reason, then every metric."""
     headings = ["framework", "seed", "run", "status", *(metric.heading for metric in METRICS)]
     return Table(headings, [_run_cells(row) for row in section.runs[:limit]], max(0, len(section.runs) - limit))
 
 
-def _run_cells(row: RunRow) -> list[str]:
+def _run_cells(row: schema.RunRow) -> list[str]:
     name = row.run_id if row.attempt == 1 else f"{row.run_id}, attempt {row.attempt}"
     status = row.status if row.status_reason is None else f"{row.status}: {row.status_reason}"
     return [row.framework, str(row.seed), name, status, *(value_cell(row, metric.name) for metric in METRICS)]
 
 
-def value_cell(row: RunRow, name: MetricName) -> str:
+def value_cell(row: schema.RunRow, name: schema.MetricName) -> str:
     """One run's value of a metric."""
     value = row.metrics[name]
     return ABSENT if value is None else METRIC_BY_NAME[name].shown(value)
 
 
-def difference_table(section: Section) -> Table:
-    """A row for each field that differs: each side's values, and why the runs are compared all the same."""
+def difference_table(section: schema.Section) -> Table:
+    """A row for each field that differs: each side's values, and why the difference is allowed."""
     sides = frameworks(section)
     rows = [
         [
@@ -212,13 +201,13 @@ def difference_table(section: Section) -> Table:
     return Table(["field", *sides, "why allowed"], rows)
 
 
-def equal_table(section: Section) -> Table:
+def equal_table(section: schema.Section) -> Table:
     """A row for each field that must be equal and has a value."""
     rows = [[field, show_value(value)] for field, value in section.held_equal.items() if value is not None]
     return Table(["field", "value"], rows)
 
 
-def unmeasured_table(section: Section) -> Table:
+def unmeasured_table(section: schema.Section) -> Table:
     """A row for each reason why runs of a side lack a metric."""
     runs = Counter(
         (METRIC_BY_NAME[name].label, row.framework, reason)
@@ -232,8 +221,8 @@ def unmeasured_table(section: Section) -> Table:
     return Table(["measurement", "framework", "runs", "reason"], rows)
 
 
-def gate_table(gate: Gate) -> Table:
-    """A row for each metric of each side: before, now, the change and what would be tolerated."""
+def gate_table(gate: schema.Gate) -> Table:
+    """A row for each metric of each side: before, now, the change and the tolerance."""
     rows = [
         [
             f"{side.recipe}, {side.protocol}, {side.framework}: {METRIC_BY_NAME[metric.name].heading}",
@@ -246,7 +235,7 @@ def gate_table(gate: Gate) -> Table:
     return Table(["metric", "before", "now", "change", "tolerated", "outcome"], rows)
 
 
-def _gate_cells(metric: GateMetric) -> list[str]:
+def _gate_cells(metric: schema.GateMetric) -> list[str]:
     shown = METRIC_BY_NAME[metric.name].shown
     medians = [
         ABSENT if value is None else f"{shown(value)}, n={count}"
@@ -283,7 +272,7 @@ def _parity_cells(pair: ParityPair) -> list[str]:
 
 
 def _rounding_cell(pair: ParityPair) -> str:
-    """The error that takes most of its bound, of either framework."""
+    """The rounding error that is largest relative to its bound, of either framework."""
     if not pair.rounding:
         return ABSENT
     check = max(pair.rounding, key=severity)

@@ -6,14 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from jobs.comparison.analysis import statistics
 from jobs.comparison.analysis.parity_verdict import unpaired_line
-from jobs.comparison.analysis.statistics import (
-    ALPHA,
-    FAMILYWISE_ALPHA,
-    RUNS_FOR_A_VERDICT,
-    SMALLEST_EFFECT,
-    UNSTABLE_SPREAD,
-)
 from jobs.comparison.analysis.verdict import MAX_FAILURE_RATE_GAP
 from jobs.comparison.output import tables
 from jobs.comparison.text import pluralize
@@ -31,7 +25,7 @@ def template_environment(
 ) -> Environment:
     """A strict environment; ``finalize`` gets the value of every expression.
 
-    ``paragraph_break`` and the filter ``emphasis`` are what the shared text needs of each format.
+    ``paragraph_break`` and the filter ``emphasis`` are the format's own, used by the shared text.
     """
     environment = Environment(
         loader=PackageLoader("jobs.comparison"),
@@ -45,11 +39,11 @@ def template_environment(
     environment.globals |= {
         "tables": tables,
         "paragraph_break": paragraph_break,
-        "effect_percent": 100 * (SMALLEST_EFFECT - 1),
-        "runs_for_a_verdict": RUNS_FOR_A_VERDICT,
-        "alpha": ALPHA,
-        "familywise_alpha": FAMILYWISE_ALPHA,
-        "unstable_spread": UNSTABLE_SPREAD,
+        "effect_percent": 100 * (statistics.SMALLEST_EFFECT - 1),
+        "runs_for_a_verdict": statistics.RUNS_FOR_A_VERDICT,
+        "alpha": statistics.ALPHA,
+        "familywise_alpha": statistics.FAMILYWISE_ALPHA,
+        "unstable_spread": statistics.UNSTABLE_SPREAD,
         "max_failure_rate_gap": MAX_FAILURE_RATE_GAP,
     }
     environment.filters |= {"pluralize": pluralize, "unpaired_line": unpaired_line, **filters}

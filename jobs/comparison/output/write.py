@@ -35,10 +35,10 @@ def output_files(folder: Path) -> tuple[Path, ...]:
 
 
 def check_outputs(folder: Path) -> None:
-    """Refuse a folder in which something else has the name of a file that :func:`write` makes.
+    """Check that :func:`write` can create or replace its files in ``folder``.
 
     Raises:
-        NotWritable: a folder, a device or a pipe has it. A link is replaced, and its target stays as it is.
+        NotWritable: a folder, a device or a pipe has the name of one. A link is replaced; its target is unchanged.
     """
     for path in output_files(folder):
         try:
@@ -89,7 +89,7 @@ def write(comparison: Comparison, markdown: str, html: str, folder: Path) -> tup
 def json_pieces(comparison: Comparison) -> Iterator[bytes]:
     """comparison.json in pieces: its lists with an item for each run are serialized item by item.
 
-    In ASCII, since text from reports must not reach a terminal that shows the file.
+    In ASCII, so that control characters from reports do not reach a terminal that shows the file.
     """
     lists: list[Sequence[BaseModel]] = []
     text = comparison.model_dump_json(indent=2, ensure_ascii=True, context=lists) + "\n"
@@ -139,7 +139,7 @@ def _exclusive(folder: Path) -> Iterator[None]:
     """Lock ``folder`` against other merges, and block signals that would stop this one."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        # Some network volumes have no locks; another error than BlockingIOError means that.
+        # An error other than BlockingIOError means that the volume has no locks, as some network volumes.
         with contextlib.suppress(OSError):
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,7 +1,7 @@
-"""The sampler as a process of its own: orders come in on standard input, readings leave on standard output.
+"""The sampler as a separate process: commands on standard input, readings on standard output, as lines of JSON.
 
-Both are lines of JSON. It ends when told to, or when standard input ends because the training process is gone. It
-waits for its loops for a bounded time, so that an NVML call that hangs cannot keep it.
+It ends on a ``stop`` message, or when standard input ends because the training process has ended. It waits for its
+loops for a limited time, so that a hanging NVML call does not block the end.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from jobs.telemetry.sampler.host import HostLoop
 from jobs.telemetry.sampler.loop import MessageWriter, stop_loops, write_line
 from jobs.telemetry.types import Options
 
-END_S: Final = 1.0
-"""Longer than any reading takes, shorter than the training process waits."""
+STOP_TIMEOUT_S: Final = 1.0
+"""More than any reading takes, less than the training process waits."""
 
 
 def main(options_text: str, process_id: str) -> None:
-    """Sample the process ``process_id`` until told to stop, and exit at once."""
-    # A signal that stops the job may reach its whole process group; its last readings are still wanted.
+    """Sample the process ``process_id`` until a ``stop`` message, then exit."""
+    # A signal that stops the job may reach its whole process group; the last readings must still be sent.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     startup_cpu_s = time.process_time()
@@ -37,9 +37,9 @@ def main(options_text: str, process_id: str) -> None:
             break
         for loop in loops:
             loop.inbox.put(message)
-    stop_loops(loops, END_S)
+    stop_loops(loops, STOP_TIMEOUT_S)
     writer.send("end", startup_cpu_s=startup_cpu_s, cpu_s=time.process_time() - startup_cpu_s)
-    # A thread that hangs in NVML must not hold up the end.
+    # Not sys.exit, which would wait for a thread that hangs in NVML.
     os._exit(0)
 
 

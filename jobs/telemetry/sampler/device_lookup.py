@@ -1,4 +1,4 @@
-"""Which NVML device is the job's: told by UUID or PCI bus id, never guessed when several are visible."""
+"""Finds the job's NVML device by UUID or PCI bus id; it is never guessed if several are visible."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def inventory() -> list[NvmlDevice]:
-    """Every visible GPU and MIG device and what is in use on it: which one the job will use is not known yet.
+    """Every visible GPU and MIG device and its current use; the job's own is not known yet.
 
     Raises:
         NvmlUnavailable: the GPUs cannot be listed.
@@ -38,15 +38,14 @@ def inventory() -> list[NvmlDevice]:
 
 
 def find(query: DeviceQuery) -> tuple[Any, str]:
-    """The handle of the framework's device, a MIG device's where it is one, and how it was found.
+    """The handle of the framework's device (a GPU or MIG device), and the method by which it was found.
 
-    The methods, in the order they are tried: ``uuid``; ``pci_bus_id``; ``visible_devices_uuid``, an entry of
-    ``CUDA_VISIBLE_DEVICES``; ``visible_devices_index``, which means a GPU only where ``CUDA_DEVICE_ORDER`` is
-    ``PCI_BUS_ID``, NVML's own order; ``only_gpu``. A MIG device found through its GPU adds ``+mig_uuid`` or
-    ``+only_mig_device``.
+    The methods in order: ``uuid``; ``pci_bus_id``; ``visible_devices_uuid``, an entry of ``CUDA_VISIBLE_DEVICES``;
+    ``visible_devices_index``, used only if ``CUDA_DEVICE_ORDER`` is ``PCI_BUS_ID``, NVML's own order; ``only_gpu``.
+    A MIG device found through its GPU adds ``+mig_uuid`` or ``+only_mig_device``.
 
     Raises:
-        NvmlUnavailable: it cannot be told which one it is; with several visible none is guessed.
+        NvmlUnavailable: several devices are possible.
     """
     errors = []
     for method, look_up in _lookups(query):
@@ -58,8 +57,13 @@ def find(query: DeviceQuery) -> tuple[Any, str]:
     gpus = nvml.visible_gpus()
     if len(gpus) == 1:
         return _mig_device_of(gpus[0], "only_gpu", query)
-    detail = "; ".join(errors) or "the framework names neither UUID nor PCI bus id"
-    raise NvmlUnavailable(LookupError(f"which of {len(gpus)} GPUs the job uses cannot be told ({detail})"))
+    detail = "; ".join(errors) or "the framework reports neither UUID nor PCI bus id"
+    raise NvmlUnavailable(
+        LookupError(
+            f"cannot determine which of {len(gpus)} GPUs the job uses ({detail}); "
+            "set CUDA_VISIBLE_DEVICES to one GPU's UUID"
+        )
+    )
 
 
 def _lookups(query: DeviceQuery) -> Iterator[tuple[str, Callable[[], Any]]]:
@@ -83,16 +87,16 @@ def _visible_entry(query: DeviceQuery) -> str:
 def _by_uuid(uuid: str) -> Any:
     handle = try_call(pynvml.nvmlDeviceGetHandleByUUID, uuid)
     if isinstance(handle, NvmlUnavailable):
-        # A framework prints a MIG device's UUID as it prints a GPU's.
-        of_mig = try_call(pynvml.nvmlDeviceGetHandleByUUID, f"MIG-{uuid.removeprefix('GPU-')}")
-        if isinstance(of_mig, NvmlUnavailable):
+        # Frameworks report a MIG device's UUID with the prefix GPU-.
+        mig_handle = try_call(pynvml.nvmlDeviceGetHandleByUUID, f"MIG-{uuid.removeprefix('GPU-')}")
+        if isinstance(mig_handle, NvmlUnavailable):
             raise handle
-        return of_mig
+        return mig_handle
     return handle
 
 
 def _by_uuid_prefix(entry: str) -> Any | None:
-    """The device whose UUID starts with ``entry``, which CUDA allows to be cut short; ``None`` unless it is unique."""
+    """The one device whose UUID starts with ``entry``, since CUDA accepts prefixes; ``None`` unless it is unique."""
     if entry.startswith("MIG-"):
         return call(pynvml.nvmlDeviceGetHandleByUUID, entry)
     matches = [gpu for gpu in nvml.visible_gpus() if nvml.uuid_of(gpu).startswith(entry)]
@@ -100,7 +104,7 @@ def _by_uuid_prefix(entry: str) -> Any | None:
 
 
 def _mig_device_of(handle: Any, method: str, query: DeviceQuery) -> tuple[Any, str]:
-    """The job's MIG device where ``handle`` is a GPU with MIG enabled; any other handle as it is."""
+    """The job's MIG device if ``handle`` is a GPU with MIG enabled; any other handle unchanged."""
     if nvml.is_mig_device(handle) or not nvml.is_mig_enabled(handle):
         return handle, method
     entry = _visible_entry(query)
@@ -111,7 +115,7 @@ def _mig_device_of(handle: Any, method: str, query: DeviceQuery) -> tuple[Any, s
         return devices[0], f"{method}+only_mig_device"
     raise NvmlUnavailable(
         LookupError(
-            f"which of the {len(devices)} MIG devices of {nvml.uuid_of(handle)} the job uses cannot be told; "
+            f"cannot determine which of the {len(devices)} MIG devices of {nvml.uuid_of(handle)} the job uses; "
             "set CUDA_VISIBLE_DEVICES to one MIG UUID"
         )
     )

@@ -1,4 +1,4 @@
-"""GPU Performance Monitoring (GPM), Hopper and later: how much of the GPU was in use, not only whether it was."""
+"""GPU Performance Monitoring (GPM), Hopper and later: how much of the GPU was in use."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ METRICS: Final = metrics_read_at("gpm")
 
 
 class GpmReader:
-    """Means over the time between two readings, on a GPU or on one MIG device of it."""
+    """Reads means over the time between two readings, of a GPU or a MIG device."""
 
     def __init__(self, handle: Any, interval_s: float, writer: MessageWriter) -> None:
         self._interval_s = interval_s

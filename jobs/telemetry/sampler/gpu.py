@@ -25,13 +25,13 @@ UINT32_RANGE: Final = 2.0**32
 XID: Final = "xid_errors"
 
 MAX_EVENTS: Final = 100
-"""A GPU that reports without end must not block the loop."""
+"""Events read at once; a GPU that reports without end must not block the loop."""
 
 ALL_INSTANCES: Final = 0xFFFF_FFFF
-"""An event's GPU instance where it is not about one MIG device (``nvmlEventData_t``)."""
+"""An event's GPU instance if it does not belong to one MIG device (``nvmlEventData_t``)."""
 
 CLOCK_TOLERANCE_S: Final = 30.0
-"""The buffer's newest sample is at most this far from its clock's now; two clocks differ by far more."""
+"""Maximum age of the buffer's newest sample. The clocks that it may use differ by far more."""
 
 NO_NEW_SAMPLES: Final = frozenset({pynvml.NVML_ERROR_NOT_FOUND, pynvml.NVML_ERROR_NO_DATA})
 
@@ -48,10 +48,10 @@ class GpuSampler:
         self._gpm = GpmReader(handle, options.gpm_s, writer)
         self._xids = XidReader(handle, writer)
         self._buffer = BufferReader(handle, writer)
-        self._counted_s = 0.0
+        self._counters_read_s = 0.0
 
     def read_due(self, rates: dict[str, Rate]) -> None:
-        """Make the readings that are due. Each has its own time: a slow call before it must not date it."""
+        """Make the readings that are due. Each gets its own time, since the call before it may have been slow."""
         for name, read in (("fast", self._fast.read), ("gpm", self._gpm.read), ("slow", self._read_slow)):
             now_s = time.monotonic()
             if rates[name].begin(now_s):
@@ -64,17 +64,17 @@ class GpuSampler:
         return self._slow.read()
 
     def read_counters(self) -> None:
-        """At the slow rate and at the ends of phases, so that each phase has its own count."""
+        """Read counters and events; called at the slow rate and at phase boundaries."""
         now_s = time.monotonic()
-        if now_s - self._counted_s >= MIN_MARK_INTERVAL_S:
-            self._counted_s = now_s
+        if now_s - self._counters_read_s >= MIN_MARK_INTERVAL_S:
+            self._counters_read_s = now_s
             self._writer.add_sample(now_s, self._counters.read())
             self._xids.read()
 
     def finish(self) -> int | None:
-        """Read the counters and events a last time; the number of other processes on the device, if known.
+        """Read counters and events a last time; return the number of other processes on the device, if known.
 
-        NVML gives the host's process ids, which mean nothing inside a container: one process is taken to be the job.
+        NVML gives the host's process ids, which a container does not know: one process is assumed to be the job.
         """
         self.read_counters()
         self._xids.read()
@@ -86,7 +86,7 @@ class GpuSampler:
 
 
 class PolledReader:
-    """Reads metrics together. One that fails affects no other; a source that is not offered is given up."""
+    """Reads metrics together. A failure affects no other metric; a source that is not offered is not read again."""
 
     def __init__(self, handle: Any, metrics: Iterable[Metric], writer: MessageWriter) -> None:
         self._handle = handle
@@ -120,7 +120,7 @@ class PolledReader:
         return values
 
     def _ask(self, sources: Iterable[NvmlSource]) -> dict[NvmlSource, Any]:
-        """By source its value, and whether it has only 32 bits, or an error; each function is called once."""
+        """By source: its value and whether that has only 32 bits, or an error. Each function is called once."""
         answers: dict[NvmlSource, Any] = {}
         fields = {int(getattr(pynvml, source.name)): source for source in sources if source.name.startswith("NVML_FI_")}
         if fields:
@@ -142,7 +142,7 @@ class PolledReader:
         return answers
 
     def _unwrap(self, name: str, raw: float) -> float:
-        """A 32-bit counter that goes on after 2**32. A fall from the lower half is a reset, and stays a fall."""
+        """Continue a 32-bit counter past 2**32. A fall from the lower half is a reset and is not changed."""
         if raw < self._last_raw.get(name, 0.0) and self._last_raw[name] > UINT32_RANGE / 2:
             self._wrapped[name] = self._wrapped.get(name, 0.0) + UINT32_RANGE
         self._last_raw[name] = raw
@@ -150,7 +150,7 @@ class PolledReader:
 
 
 class BufferReader:
-    """The driver's own buffer of utilization samples: without gaps, and finer than polling, where it works."""
+    """Reads the driver's buffer of utilization samples, which has no gaps and is finer than polling."""
 
     def __init__(self, handle: Any, writer: MessageWriter) -> None:
         self._handle = handle
@@ -158,9 +158,9 @@ class BufferReader:
         self._constants = {
             f"{m.name}.buffered": getattr(pynvml, f"NVML_{m.buffer}_SAMPLES") for m in GPU_METRICS if m.buffer
         }
-        self._last_stamp = dict.fromkeys(self._constants, 0)
+        self._last_timestamp = dict.fromkeys(self._constants, 0)
         self._spacing_s: dict[str, float] = {}
-        self._begun_s = time.monotonic()
+        self._started_s = time.monotonic()
 
     def read(self) -> None:
         """Pass on each new sample, on the monotonic clock."""
@@ -178,28 +178,28 @@ class BufferReader:
             self._writer.add_sample(at_s, {name: value})
 
     def _new_samples(self, name: str) -> list[tuple[float, str, float]]:
-        last = self._last_stamp[name]
+        last = self._last_timestamp[name]
         _, samples = call(pynvml.nvmlDeviceGetSamples, self._handle, self._constants[name], last)
-        fresh = sorted((s.timeStamp, s.sampleValue.uiVal) for s in samples if s.timeStamp > last)
-        if not fresh:
+        new = sorted((s.timeStamp, s.sampleValue.uiVal) for s in samples if s.timeStamp > last)
+        if not new:
             return []
-        stamps = [stamp for stamp, _ in fresh]
-        self._last_stamp[name] = stamps[-1]
+        stamps = [stamp for stamp, _ in new]
+        self._last_timestamp[name] = stamps[-1]
         offset_s = _clock_offset_s(stamps[-1] / 1e6)
         if offset_s is None:
-            self._writer.record_error(name, f"the buffer's clock is not known (it shows {stamps[-1]} µs)")
+            self._writer.record_error(name, f"the buffer's clock is not known (its newest time is {stamps[-1]} µs)")
             return []
         gaps = sorted(later - earlier for earlier, later in pairwise(stamps))
         if gaps and name not in self._spacing_s:
             self._spacing_s[name] = round(gaps[len(gaps) // 2] / 1e6, 4)
         self._writer.record_ok(name, "nvmlDeviceGetSamples", self._spacing_s.get(name))
-        rows = [(stamp / 1e6 + offset_s, name, float(value)) for stamp, value in fresh]
-        # Of what was buffered before the start, the last second bounds the time of the first new sample.
-        return [row for row in rows if row[0] >= self._begun_s - 1.0]
+        rows = [(stamp / 1e6 + offset_s, name, float(value)) for stamp, value in new]
+        # Samples of the last second before the start mark where the first new sample's time begins.
+        return [row for row in rows if row[0] >= self._started_s - 1.0]
 
 
 def _clock_offset_s(newest_s: float) -> float | None:
-    """What to add to the buffer's clock, of the day or since boot, to get the monotonic one; else ``None``."""
+    """Offset from the buffer's clock (wall clock or since boot) to the monotonic one; ``None`` if it is neither."""
     nows_s = [time.time(), time.monotonic()]
     if hasattr(time, "CLOCK_BOOTTIME"):
         nows_s.insert(1, time.clock_gettime(time.CLOCK_BOOTTIME))
@@ -207,14 +207,14 @@ def _clock_offset_s(newest_s: float) -> float | None:
 
 
 class XidReader:
-    """The critical errors (XID) that the driver reports of the GPU, or of one MIG device of it."""
+    """Reads critical errors (XID) of the GPU or of one MIG device."""
 
     def __init__(self, handle: Any, writer: MessageWriter) -> None:
         self._writer = writer
         self._events: Any = None
-        self._looked_s = time.monotonic()
+        self._last_read_s = time.monotonic()
         try:
-            # Events are registered for the whole GPU, and say which MIG device they are about.
+            # Events are registered for the whole GPU; each names its MIG device.
             gpu, self._instance = gpu_and_instance(handle)
             events = call(pynvml.nvmlEventSetCreate)
             call(pynvml.nvmlDeviceRegisterEvents, gpu, pynvml.nvmlEventTypeXidCriticalError, events)
@@ -226,7 +226,7 @@ class XidReader:
 
     def read(self) -> None:
         """Pass on the XID numbers since the last call, each with the time of that call; waits for none."""
-        since_s, self._looked_s = self._looked_s, time.monotonic()
+        since_s, self._last_read_s = self._last_read_s, time.monotonic()
         for _ in range(MAX_EVENTS if self._events is not None else 0):
             event = try_call(pynvml.nvmlEventSetWait_v2, self._events, 0)
             if isinstance(event, NvmlUnavailable):

@@ -1,4 +1,4 @@
-"""The GPU's loop: the only thread that calls NVML, so that a call that hangs holds up nothing else."""
+"""The GPU's loop: the only thread that calls NVML, so that a hanging call blocks nothing else."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from jobs.telemetry.types import DeviceQuery
 
 
 class GpuLoop(SamplerLoop):
-    """Opens NVML, finds the job's GPU once it is told which, and reads it until told to stop."""
+    """Opens NVML, finds the job's GPU on an ``attach`` message, and reads it until a ``stop`` message."""
 
     gpu: GpuSampler | None = None
 
@@ -43,7 +43,7 @@ class GpuLoop(SamplerLoop):
         self.finish()
 
     def _send_inventory(self, error: str | None) -> None:
-        """Before the framework has touched a GPU, while it is still being imported."""
+        """Send the devices and their use; called while the framework, which may use a GPU, is still being imported."""
         answer: dict[str, Any] = {"driver_version": None, "devices": [], "error": error}
         try:
             if error is None:
@@ -54,7 +54,7 @@ class GpuLoop(SamplerLoop):
         self._writer.send("inventory", **answer, at_s=time.monotonic())
 
     def attach(self, query: dict[str, Any] | None, nvml_error: str | None) -> None:
-        """Send what is known of the job's device, and start to read it; without a query only the driver's versions."""
+        """Send the job's device and start to read it; without a query send only the driver's versions."""
         answer: dict[str, Any] = {"facts": {}, "errors": {}, "error": nvml_error}
         handle = None
         try:
@@ -72,4 +72,4 @@ class GpuLoop(SamplerLoop):
 
     def finish(self) -> None:
         others = None if self.gpu is None else self.gpu.finish()
-        self._writer.send("gpu_end", rates=self.account(), other_process_count=others)
+        self._writer.send("gpu_end", rates=self.statistics(), other_process_count=others)

@@ -1,4 +1,4 @@
-"""CPU time and memory of the training process and its children, and how long its CPU quota held it back."""
+"""CPU time and memory of the training process and its children, and its throttling by the CPU quota."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from jobs.telemetry.types import Options
 
 PROC: Final = Path("/proc")
-CHILDREN_S: Final = 10.0
-"""How often children are looked for: it reads the parent of every process of the machine."""
+CHILDREN_INTERVAL_S: Final = 10.0
+"""How often children are listed, which reads the parent of every process of the machine."""
 
 
 class HostLoop(SamplerLoop):
@@ -34,7 +34,7 @@ class HostLoop(SamplerLoop):
             self._read_until_stopped(HostReader(self._process_id))
         except (psutil.Error, OSError) as error:
             self._writer.record_error("host", str(error))
-        self._writer.send("host_end", rates=self.account())
+        self._writer.send("host_end", rates=self.statistics())
 
     def _read_until_stopped(self, reader: HostReader) -> None:
         rate = self._rates["host"]
@@ -51,7 +51,7 @@ class HostLoop(SamplerLoop):
 
 
 class HostReader:
-    """Reads the process and its children together; children that have ended are left out."""
+    """Reads the process and its children together."""
 
     def __init__(self, process_id: int) -> None:
         """Raises psutil.NoSuchProcess where there is no such process."""
@@ -59,7 +59,7 @@ class HostReader:
         self._thread_stat = PROC / f"{process_id}/task/{process_id}/stat"
         self._cpu_stat = cpu_stat_file(process_id)
         self._children: list[psutil.Process] = []
-        self._listed_s = -CHILDREN_S
+        self._children_listed_s = -CHILDREN_INTERVAL_S
 
     def read(self) -> dict[str, float]:
         """Seconds of CPU used so far, by the process and by its main thread; resident bytes; seconds throttled.
@@ -68,11 +68,11 @@ class HostReader:
             psutil.Error: the process is gone or may not be read.
         """
         own = self._process.cpu_times()
-        # The parent's account has the children that have ended.
+        # children_user and children_system are those of children that have ended.
         cpu_s = own.user + own.system + own.children_user + own.children_system
         rss_bytes = self._process.memory_info().rss
-        if time.monotonic() - self._listed_s >= CHILDREN_S:
-            self._listed_s = time.monotonic()
+        if time.monotonic() - self._children_listed_s >= CHILDREN_INTERVAL_S:
+            self._children_listed_s = time.monotonic()
             self._children = [child for child in self._process.children(recursive=True) if child.pid != os.getpid()]
         for child in self._children:
             try:
@@ -81,7 +81,9 @@ class HostReader:
             except psutil.Error:
                 continue
             cpu_s += times.user + times.system
-        return {"cpu_s": cpu_s, "rss_bytes": float(rss_bytes)} | self._main_thread() | self._throttling()
+        values = {"cpu_s": cpu_s, "rss_bytes": float(rss_bytes)} | self._main_thread()
+        throttled = throttled_s(self._cpu_stat) if self._cpu_stat is not None else None
+        return values if throttled is None else values | {"cgroup_throttled_s": throttled}
 
     def _main_thread(self) -> dict[str, float]:
         """CPU seconds of the thread that feeds the GPU; Linux only."""
@@ -91,7 +93,3 @@ class HostReader:
         except OSError:
             return {}
         return {"main_thread_s": (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")}
-
-    def _throttling(self) -> dict[str, float]:
-        throttled = throttled_s(self._cpu_stat) if self._cpu_stat is not None else None
-        return {} if throttled is None else {"cgroup_throttled_s": throttled}

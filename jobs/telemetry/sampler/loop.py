@@ -1,4 +1,4 @@
-"""What both loops of the sampler are made of: rates with absolute deadlines, orders in between, messages out."""
+"""The base of the sampler's loops: sampling rates with absolute deadlines, an inbox, and a message writer."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ if TYPE_CHECKING:
 MIN_MARK_INTERVAL_S: Final = 0.02
 """Counters are read at most this often at phase boundaries."""
 
-LATE_S: Final = 0.010
-"""A reading is late from here on."""
+LATE_THRESHOLD_S: Final = 0.010
+"""A reading that starts later than this after its deadline counts as late."""
 
-FLUSH_S: Final = 0.5
-"""Readings are sent together this often, so that their reader rarely wakes up."""
+FLUSH_INTERVAL_S: Final = 0.5
+"""Readings are sent in batches this far apart, so that the receiving thread rarely wakes up."""
 
 
 def write_line(message: Message) -> None:
-    """Write ``message`` to standard output as a line of JSON; end the process where nobody reads it any more."""
+    """Write ``message`` to standard output as a line of JSON; end the process if its reader has closed it."""
     try:
         sys.stdout.write(json.dumps(message, separators=(",", ":"), allow_nan=False) + "\n")
         sys.stdout.flush()
@@ -55,11 +55,11 @@ class MessageWriter:
         with self._lock:
             if finite:
                 self._samples.append((at_s, finite))
-            if time.monotonic() - self._flushed_s >= FLUSH_S:
+            if time.monotonic() - self._flushed_s >= FLUSH_INTERVAL_S:
                 self._flush()
 
     def record_ok(self, name: str, source: str, window_s: float | None = None) -> None:
-        """The metric ``name`` was read. A new source ends the error of the source before it."""
+        """Record that the metric ``name`` was read. A new source clears the previous source's error."""
         status = self._status.get(name)
         if status is None or status[:2] != (source, window_s):
             self._set(name, MetricStatus(source, window_s))
@@ -88,7 +88,7 @@ class MessageWriter:
 
 
 class Rate:
-    """One kind of reading at fixed times. A late reading does not delay later ones; times that pass are missed."""
+    """Absolute deadlines of one kind of reading. A late reading does not delay later ones; skipped ones are counted."""
 
     def __init__(self, interval_s: float, deadline_s: float) -> None:
         self.interval_s = interval_s
@@ -110,7 +110,7 @@ class Rate:
         self.missed += skipped
         self.deadline_s += skipped * self.interval_s
 
-    def account(self) -> dict[str, Any]:
+    def statistics(self) -> dict[str, Any]:
         """Readings planned, taken, missed and late, and the 95th percentile of their lateness."""
         ordered = sorted(self.lateness_s)
         taken = len(ordered)
@@ -119,13 +119,13 @@ class Rate:
             "planned": taken + self.missed,
             "taken": taken,
             "missed": self.missed,
-            "late": sum(lateness_s > LATE_S for lateness_s in ordered),
+            "late": sum(lateness_s > LATE_THRESHOLD_S for lateness_s in ordered),
             "lateness_p95_ms": 1000 * ordered[min(taken - 1, int(0.95 * taken))] if taken else None,
         }
 
 
 class SamplerLoop(threading.Thread):
-    """A loop as a daemon thread: one that hangs in NVML does not keep its process."""
+    """A loop as a daemon thread, which does not keep the process alive if NVML hangs."""
 
     def __init__(self, options: Options, writer: MessageWriter) -> None:
         super().__init__(name="telemetry", daemon=True)
@@ -139,12 +139,12 @@ class SamplerLoop(threading.Thread):
     def run(self) -> None:
         try:
             self.sample()
-        except Exception as error:  # noqa: BLE001 - a fault of the sampler is reported, and training goes on
+        except Exception as error:  # noqa: BLE001 - an error of the sampler is reported, and training continues
             self._writer.send("failed", error=f"{type(error).__name__}: {error}")
         self.cpu_s = time.thread_time()
 
     def sample(self) -> None:
-        """Read until told to stop."""
+        """Read until a ``stop`` message."""
         raise NotImplementedError
 
     def start_rates(self, **intervals_s: float) -> None:
@@ -161,8 +161,8 @@ class SamplerLoop(threading.Thread):
         except queue.Empty:
             return {"kind": "due"}
 
-    def account(self) -> dict[str, dict[str, Any]]:
-        return {name: rate.account() for name, rate in self._rates.items()}
+    def statistics(self) -> dict[str, dict[str, Any]]:
+        return {name: rate.statistics() for name, rate in self._rates.items()}
 
 
 def stop_loops(loops: Sequence[SamplerLoop], timeout_s: float) -> bool:

@@ -1,4 +1,4 @@
-"""NVML through its binding: every error becomes :class:`NvmlUnavailable`, whose text says what to do."""
+"""Calls NVML: every error becomes :class:`NvmlUnavailable`, whose text says what to do."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NEXT_STEP: Final = {
     pynvml.NVML_ERROR_NO_PERMISSION: "this user may not read it",
     pynvml.NVML_ERROR_NOT_SUPPORTED: "this GPU does not offer it",
     pynvml.NVML_ERROR_FUNCTION_NOT_FOUND: "the driver is too old to offer it",
-    pynvml.NVML_ERROR_GPU_IS_LOST: "the GPU fell off the bus: drain the node and reset it",
+    pynvml.NVML_ERROR_GPU_IS_LOST: "the GPU is no longer on the PCI bus: drain the node and reset it",
     pynvml.NVML_ERROR_RESET_REQUIRED: "the GPU must be reset before it is used again",
     pynvml.NVML_ERROR_UNKNOWN: "in a container this often means its devices were taken away: restart the container",
 }
@@ -32,7 +32,7 @@ VALUE_MEMBERS: Final = ("dVal", "uiVal", "ulVal", "ullVal", "sllVal", "siVal", "
 
 
 class NvmlUnavailable(Exception):
-    """NVML as a whole, or one of its figures, is not available."""
+    """NVML or one of its values is not available."""
 
     def __init__(self, error: BaseException) -> None:
         self.code: int | None = getattr(error, "value", None)
@@ -41,7 +41,7 @@ class NvmlUnavailable(Exception):
 
     @property
     def is_permanent(self) -> bool:
-        """Whether the GPU or the driver does not offer the figure, so that asking again is pointless."""
+        """Whether the GPU or the driver does not offer the value, so that it is not read again."""
         return self.code in PERMANENT
 
 
@@ -49,7 +49,7 @@ def call(function: Callable[..., Any], *arguments: Any) -> Any:
     """Call the binding.
 
     Raises:
-        NvmlUnavailable: instead of whatever the binding raises.
+        NvmlUnavailable: the binding raised any exception.
     """
     try:
         return function(*arguments)
@@ -60,7 +60,7 @@ def call(function: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def try_call(function: Callable[..., Any], *arguments: Any) -> Any:
-    """As :func:`call`, but the error is returned."""
+    """As :func:`call`, but return the error."""
     try:
         return call(function, *arguments)
     except NvmlUnavailable as error:

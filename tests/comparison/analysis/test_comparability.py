@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from jobs.comparison.analysis.comparability import group
+from jobs.comparison.analysis.comparability import group_comparable
 from jobs.comparison.fields import ENVIRONMENT, FIELDS
 from jobs.errors import BadInput, NotComparable
 from tests.comparison.comparisons import as_run as run
@@ -31,7 +31,7 @@ def test_field_of_report_is_readable(field: Any, gpu: bool) -> None:  # noqa: FB
 
 
 def test_group_of_equal_runs_is_one() -> None:
-    (found,) = group(pair())
+    (found,) = group_comparable(pair())
     assert (found.recipe, found.protocol) == ("lenet", "matched")
     assert found.held_equal["config.batch_size"] == 64
     assert [(difference.field, difference.why) for difference in found.differences] == [
@@ -46,7 +46,7 @@ def test_group_by_recipe_and_protocol_separates_runs() -> None:
         for recipe in ("lenet", "basic-cnn")
         for protocol in ("matched", "published")
     ]
-    assert [(found.recipe, found.protocol) for found in group(runs)] == [
+    assert [(found.recipe, found.protocol) for found in group_comparable(runs)] == [
         ("basic-cnn", "matched"),
         ("basic-cnn", "published"),
         ("lenet", "matched"),
@@ -86,7 +86,7 @@ def test_group_with_differing_field_is_refused_or_allowed_by_name(
 ) -> None:
     runs = pair(torch={path: value})
     with pytest.raises(NotComparable) as refusal:
-        group(runs)
+        group_comparable(runs)
     message = str(refusal.value)
     assert f"{field}: " in message
     assert f"{shown} (tensorflow: tensorflow-lenet-matched-1.json)" in message
@@ -94,7 +94,7 @@ def test_group_with_differing_field_is_refused_or_allowed_by_name(
     assert f"--allow {field}" in message
     assert "\n" not in message
 
-    (found,) = group(runs, allow=[field])
+    (found,) = group_comparable(runs, allow=[field])
     assert (field, "allowed") in [(difference.field, difference.why) for difference in found.differences]
     assert field not in found.held_equal
 
@@ -103,13 +103,13 @@ def test_group_of_three_frameworks_is_refused_by_name() -> None:
     runs = pair()
     third: Any = "jax"
     with pytest.raises(NotComparable, match=r"lenet matched has runs of jax, tensorflow, torch, .* two of them"):
-        group([*runs, replace(runs[0], framework=third)])
+        group_comparable([*runs, replace(runs[0], framework=third)])
 
 
 def test_group_of_gpu_and_cpu_is_refused() -> None:
     runs = [run(make_report(framework="tensorflow", gpu=True)), run(make_report(framework="torch"))]
     with pytest.raises(NotComparable, match=r"config\.device: cpu .* ≠ gpu"):
-        group(runs)
+        group_comparable(runs)
 
 
 @pytest.mark.parametrize("name", ["model", "logical_cores", "quota_cores"])
@@ -117,15 +117,15 @@ def test_group_compares_cpu_only_for_runs_on_cpu(name: str) -> None:
     value: Any = "Other CPU" if name == "model" else 96
     changes = {f"environment.cpu.{name}": value}
     with pytest.raises(NotComparable, match=rf"environment\.cpu\.{name}"):
-        group(pair(gpu=False, torch=changes))
-    (found,) = group(pair(gpu=True, torch=changes))
+        group_comparable(pair(gpu=False, torch=changes))
+    (found,) = group_comparable(pair(gpu=True, torch=changes))
     assert (f"environment.cpu.{name}", "environment") in [(one.field, one.why) for one in found.differences]
 
 
 def test_group_with_several_differing_fields_names_all() -> None:
     runs = pair(torch={"config.batch_size": 128, "config.epochs": 9, "config.input": "streamed"})
     with pytest.raises(NotComparable) as refusal:
-        group(runs)
+        group_comparable(runs)
     message = str(refusal.value)
     assert "3 fields differ" in message
     assert [line.split(": ")[1] for line in message.split("\n  ")[1:]] == [
@@ -138,29 +138,29 @@ def test_group_with_several_differing_fields_names_all() -> None:
 def test_refusal_names_one_file_per_value_and_counts_the_rest() -> None:
     runs = [*pair(), *(run(make_report(seed=seed, gpu=True, changes={"config.epochs": 9})) for seed in (3, 4, 5))]
     with pytest.raises(NotComparable, match=r"9 \(torch: torch-lenet-matched-3\.json and 2 more\)"):
-        group(runs)
+        group_comparable(runs)
 
 
 def test_group_with_different_data_is_refused_and_cannot_be_allowed() -> None:
     other = {"config.dataset.sha256": "7b" * 32, "config.dataset.name": "synthetic"}
     runs = [run(make_report()), run(make_report(recipe="basic-cnn", changes=other))]
     with pytest.raises(NotComparable) as refusal:
-        group(runs)
+        group_comparable(runs)
     message = str(refusal.value)
     assert f"config.dataset.sha256: mnist {'5a' * 32} (torch: torch-lenet-matched-1.json)" in message
     assert f"synthetic {'7b' * 32} (torch: torch-basic-cnn-matched-1.json)" in message
     assert "\n" not in message
     with pytest.raises(BadInput, match="never compared"):
-        group(runs, allow=["config.dataset.sha256"])
+        group_comparable(runs, allow=["config.dataset.sha256"])
 
 
 def test_group_allowing_unknown_field_is_bad_input() -> None:
     with pytest.raises(BadInput, match=r"--allow 'batch': .*config\.batch_size"):
-        group(pair(), allow=["batch"])
+        group_comparable(pair(), allow=["batch"])
 
 
 def test_group_of_published_runs_lists_initializer_and_optimizer_as_framework_differences() -> None:
-    (found,) = group(pair(protocol="published"))
+    (found,) = group_comparable(pair(protocol="published"))
     listed = {difference.field: difference.values for difference in found.differences if difference.why == "framework"}
     assert listed["config.initializer"] == {"tensorflow": ["tensorflow's own"], "torch": ["torch's own"]}
     assert set(listed) == {
@@ -181,20 +181,20 @@ def test_group_of_published_runs_lists_initializer_and_optimizer_as_framework_di
 )
 def test_group_with_framework_field_differing_inside_a_side_is_refused(changed: dict[str, Any], message: str) -> None:
     with pytest.raises(NotComparable, match=message):
-        group([*pair(), run(make_report(seed=2, gpu=True, changes=changed))])
+        group_comparable([*pair(), run(make_report(seed=2, gpu=True, changes=changed))])
 
 
 def test_group_allows_thread_counts_to_differ_between_frameworks_only() -> None:
-    (found,) = group(pair(gpu=False, torch={"config.numerics.intra_op_threads": 8}))
+    (found,) = group_comparable(pair(gpu=False, torch={"config.numerics.intra_op_threads": 8}))
     assert ("config.numerics.intra_op_threads", "framework") in [(one.field, one.why) for one in found.differences]
     other = run(make_report(seed=2, changes={"config.numerics.intra_op_threads": 8}))
     with pytest.raises(NotComparable, match="intra_op_threads"):
-        group([*pair(gpu=False), other])
+        group_comparable([*pair(gpu=False), other])
 
 
 def test_group_with_failed_run_of_unknown_device_is_comparable() -> None:
     failed = make_report(seed=2, gpu=True, status="failed", changes={"devices": [], "environment.driver_version": None})
-    (found,) = group([*pair(), run(failed)])
+    (found,) = group_comparable([*pair(), run(failed)])
     assert len(found.runs) == 3
     assert found.held_equal["devices[].name"] == "Example GPU"
 
@@ -202,16 +202,18 @@ def test_group_with_failed_run_of_unknown_device_is_comparable() -> None:
 def test_group_with_failed_run_of_other_configuration_is_refused() -> None:
     failed = make_report(seed=2, gpu=True, status="failed", changes={"config.batch_size": 1})
     with pytest.raises(NotComparable, match="batch_size"):
-        group([*pair(), run(failed)])
+        group_comparable([*pair(), run(failed)])
 
 
 def test_group_with_unknown_power_limit_is_refused() -> None:
     with pytest.raises(NotComparable, match=r"devices\[\]\.power_limit_w: 700 .* ≠ unknown"):
-        group(pair(torch={"devices.0.power_limit_w": None}))
+        group_comparable(pair(torch={"devices.0.power_limit_w": None}))
 
 
 def test_group_with_differing_environment_lists_differences() -> None:
-    (found,) = group(pair(torch={"environment.python_version": "3.12.0", "environment.driver_version": "570.200"}))
+    (found,) = group_comparable(
+        pair(torch={"environment.python_version": "3.12.0", "environment.driver_version": "570.200"})
+    )
     listed = {
         difference.field: difference.values for difference in found.differences if difference.why == "environment"
     }
@@ -223,7 +225,7 @@ def test_group_with_differing_environment_lists_differences() -> None:
 
 def test_refusal_escapes_control_characters() -> None:
     with pytest.raises(NotComparable) as refusal:
-        group(pair(torch={"devices.0.name": "evil\x1b[2J\nerror: forged"}))
+        group_comparable(pair(torch={"devices.0.name": "evil\x1b[2J\nerror: forged"}))
     assert "\x1b" not in str(refusal.value)
     assert "\n" not in str(refusal.value)
 
@@ -231,4 +233,4 @@ def test_refusal_escapes_control_characters() -> None:
 def test_refusal_of_many_values_counts_the_rest() -> None:
     runs = [run(make_report(seed=seed, gpu=True, changes={"config.epochs": seed})) for seed in range(1, 40)]
     with pytest.raises(NotComparable, match=r"and 29 more; merge equal runs"):
-        group(runs)
+        group_comparable(runs)

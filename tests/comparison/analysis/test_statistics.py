@@ -15,11 +15,11 @@ from jobs.comparison.analysis.statistics import (
     SMALLEST_EFFECT,
     Significance,
     holm_correction,
-    judge,
     permutation_p,
     ratio_of_medians,
     relative_iqr,
     summarise,
+    verdict_kind,
 )
 from jobs.comparison.schema import MetricRatio
 
@@ -149,7 +149,7 @@ def test_ratio_of_extreme_values_is_finite_or_none(above: list[float], below: li
 def test_judge_by_runs_and_interval_gives_verdict(
     runs: tuple[int, int], comparison: MetricRatio | None, verdict: str
 ) -> None:
-    assert judge(runs, comparison, SURE) == verdict
+    assert verdict_kind(runs, comparison, SURE) == verdict
 
 
 @given(st.tuples(st.floats(0.5, 2), st.floats(0.5, 2), st.floats(0.5, 2)).map(sorted))
@@ -159,7 +159,9 @@ def test_judge_of_inverse_ratio_gives_same_verdict(bounds: list[float]) -> None:
     edges = (1.0, SMALLEST_EFFECT, 1 / SMALLEST_EFFECT)
     if any(math.isclose(bound, edge, rel_tol=1e-9) for bound in bounds for edge in edges):
         return
-    assert judge((5, 5), ratio(low, middle, high), SURE) == judge((5, 5), ratio(1 / high, 1 / middle, 1 / low), SURE)
+    assert verdict_kind((5, 5), ratio(low, middle, high), SURE) == verdict_kind(
+        (5, 5), ratio(1 / high, 1 / middle, 1 / low), SURE
+    )
 
 
 @pytest.mark.parametrize(
@@ -174,7 +176,7 @@ def test_judge_of_inverse_ratio_gives_same_verdict(bounds: list[float]) -> None:
 def test_judge_faster_needs_p_and_corrected_p_below_their_levels(
     significance: Significance | None, verdict: str
 ) -> None:
-    assert judge((5, 5), ratio(1.05, 1.1, 1.2), significance) == verdict
+    assert verdict_kind((5, 5), ratio(1.05, 1.1, 1.2), significance) == verdict
 
 
 def test_permutation_p_of_small_sides_matches_hand_calculation() -> None:

@@ -136,5 +136,5 @@ def test_make_report_explains_every_null(gpu: bool, status: str) -> None:  # noq
 )
 def test_metrics_implausible_figure_is_missing(value: float, counts: bool) -> None:  # noqa: FBT001
     speed = BY_NAME["steady_images_per_s"].of(make_report(changes={"results.steady_images_per_s": value}))
-    expected = Missing(f"it comes to {value:.4g}, which no run can have")
+    expected = Missing(f"its value of {value:.4g} is not plausible")
     assert speed == (value if counts else expected)

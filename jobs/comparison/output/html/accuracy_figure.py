@@ -1,4 +1,4 @@
-"""Test accuracy against what it cost: training time, and energy where it was measured."""
+"""Test accuracy against training time, and against energy if it was measured."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def accuracy_figure(section: Section) -> FigureBlock:
 
 
 def _run_points(section: Section, cost: MetricName) -> Points:
-    """A point for each run, at most :data:`MAX_MARKS` a side."""
+    """A point for each run, at most :data:`MAX_MARKS` per side."""
     points: Points = {}
     for row in section.runs:
         accuracy, spent = _reached(row), row.metrics[cost]

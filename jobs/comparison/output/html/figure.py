@@ -1,4 +1,4 @@
-"""What every figure of the page is made of."""
+"""The parts of every figure of the page."""
 
 from __future__ import annotations
 
@@ -14,16 +14,15 @@ if TYPE_CHECKING:
     from jobs.comparison.output.tables import Table
 
 DISPLAY_NAMES: Final[Mapping[FrameworkName, str]] = {"tensorflow": "TensorFlow", "torch": "PyTorch"}
-"""How the page names the frameworks."""
+"""The frameworks' names on the page."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FigureBlock:
-    """A figure with its words and its table. With nothing to draw, ``note`` says why and the rest is empty.
+    """A figure with its texts and its table. If there is nothing to draw, ``note`` says why and the rest is empty.
 
-    ``drawing`` is the content of the ``svg`` element, ``height`` pixels high. ``gutter`` keeps room for labels at its
-    left.
-    ``description`` is for screen readers. ``legend`` has (class in the style sheet, label), shown as marks or lines.
+    ``drawing`` is the content of the ``svg`` element, ``height`` pixels high; ``gutter`` reserves space for labels at
+    its left. ``description`` is for screen readers. ``legend`` has (CSS class, label), shown as marks or lines.
     """
 
     title: str

@@ -75,7 +75,7 @@ def _environment() -> Environment:
 
 
 def display_names(text: str) -> str:
-    """``text`` of this program with the frameworks' usual names."""
+    """``text`` with the frameworks' usual names."""
     for framework, name in DISPLAY_NAMES.items():
         text = re.sub(rf"\b{framework}\b", name, text)
     return text

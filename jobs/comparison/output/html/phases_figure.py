@@ -1,4 +1,4 @@
-"""Where the time of a run goes: its phases, stacked."""
+"""The time of a run by phase, as stacked bars."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from jobs.comparison.schema import Section
 
 _LABELS: Final[dict[PhaseName, str]] = {phase: phase.replace("_", " ") for phase in get_args(PhaseName)}
-"""In the order in which a run passes through the phases."""
+"""In the order of a run's phases."""
 
 _LANE: Final = 56
 

@@ -1,4 +1,4 @@
-"""The ratio of the two medians with its interval, and the band of ratios that count as equivalent."""
+"""The ratio of the two medians with its interval, and the band of equivalent ratios."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _LANE: Final = 44
 
 
 def ratio_figure(section: Section) -> FigureBlock:
-    """A lane for each metric whose medians have a ratio."""
+    """One row for each metric whose medians have a ratio."""
     title = "One against the other"
     ratios = section.ratios
     if not ratios:
@@ -62,11 +62,11 @@ def _lane(ratio: MetricRatio, scale: svg.Scale, *, top: float) -> Markup:
 
 
 def _scale(ratios: list[MetricRatio]) -> svg.Scale:
-    """Logarithmic, with both sides of 1, at least a quarter either way, and a little room."""
+    """A logarithmic scale around 1 that covers at least 0.78 to 1.28, with a small margin."""
     values = [value for ratio in ratios for value in (ratio.ratio, ratio.low, ratio.high) if value is not None]
     low, high = min(0.78, 0.94 * min(values)), max(1.28, 1.06 * max(values))
     ticks: list[float] = []
-    # 1 comes first; a tick too near to an earlier one is left out.
+    # Ticks nearest to 1 come first; a tick too close to an earlier one is dropped.
     for tick in sorted(_TICKS, key=lambda tick: abs(log10(tick))):
         far = all(abs(log10(tick / other)) >= log10(high / low) / _MAX_TICKS for other in ticks)
         if low <= tick <= high and far:

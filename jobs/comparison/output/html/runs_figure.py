@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from jobs.comparison.schema import Section, SideMetric
 
 MAX_MARKS: Final = 200
-"""Marks of one side in one panel; more would hide each other."""
+"""Maximum marks of one side in one panel; more would overlap."""
 
 _MAX_LARGE_MARKS: Final = 30
 _GOLDEN_RATIO: Final = 0.618033988749895
-"""Multiples of it, modulo 1, spread the marks of a lane evenly over its height."""
+"""Multiples of it, modulo 1, spread the marks of a row evenly over its height."""
 
 _TITLE, _LANE, _GAP = 22, 46, 22
 Sides = dict["FrameworkName", "SideMetric"]

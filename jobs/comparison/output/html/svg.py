@@ -1,4 +1,4 @@
-"""Parts of a figure, as SVG that fits any width of page.
+"""SVG elements of the figures, responsive to the page's width.
 
 Horizontal positions are percentages of the drawing's width. Heights, vertical positions and text sizes are CSS pixels.
 Colours come from the style sheet: a class sets ``color``, and every shape is drawn in ``currentColor``.
@@ -18,18 +18,18 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 AXIS_HEIGHT: Final = 24
-"""Pixels that :func:`x_axis` takes below its line."""
+"""Height of :func:`x_axis` below its line, in pixels."""
 
 AXIS_TITLE_HEIGHT: Final = 20
-"""Pixels more for its title."""
+"""Additional height for its title."""
 
 GUTTER: Final = 48
-"""Pixels at the left of a figure with ``gutter``, for the labels of :func:`grid`; the style sheet has the same."""
+"""Pixels at the left of a figure with ``gutter``, for the labels of :func:`grid`; also in the style sheet."""
 
 PANEL_TITLE_HEIGHT: Final = 26
 
 _EDGE: Final = 0.06
-"""A tick label this near to an edge of the drawing ends at its tick instead of being centred on it."""
+"""A tick label within this fraction of an edge is aligned to its tick instead of centred on it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,7 +130,7 @@ def polyline(points: Iterable[tuple[str, float]], *, height: float) -> Markup:
 
 
 def lane_heading(name: str, value: str, *, y: float) -> Markup:
-    """What a lane shows, at the left, and its value, at the right."""
+    """A row's name at the left and its value at the right."""
     return text(name, y=y, class_="halo") + text(value, x="100%", y=y, anchor="end", class_="halo strong")
 
 

@@ -1,6 +1,6 @@
-"""What the devices did over time: one run a side, from the moment its training began.
+"""Telemetry over time since training began, of one run per side.
 
-The samples are read again from the report, since reports of thousands of runs do not fit in memory.
+The samples are read again from the report, since the samples of thousands of runs do not fit in memory.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ GPU_COLUMNS: Final = {
 HOST_COLUMNS: Final = {"cpu_percent": "CPU, % of one core"}
 
 MAX_POINTS: Final = 400
-"""Points of one line; more samples than that are drawn as their means."""
+"""Maximum points of one line; of more samples, means are drawn."""
 
 TABLE_ROWS: Final = 16
 
@@ -46,9 +46,9 @@ _PANEL: Final = svg.PANEL_TITLE_HEIGHT + _PLOT + svg.AXIS_HEIGHT + 16
 
 @dataclass(frozen=True, kw_only=True)
 class Timeline:
-    """One run's samples; ``columns`` has (seconds since training began, value) by name, nulls and absurd ones left out.
+    """One run's samples; ``columns`` has (seconds since training began, value) by name, without nulls and errors.
 
-    ``trained_s`` is when the last training phase ended; ``no_gpu`` is why there are no GPU figures, if so.
+    ``trained_s`` is when the last training phase ended; ``no_gpu`` is the reason if there are no GPU samples.
     """
 
     framework: FrameworkName
@@ -59,7 +59,7 @@ class Timeline:
 
 
 def timelines(runs: Iterable[RunSummary]) -> dict[SectionKey, list[Timeline | Missing]]:
-    """For each section one timeline a side, of the run whose speed is the side's median, or why there is none."""
+    """For each section one timeline per side, of the run with the median speed, or why there is none."""
     sides: dict[SectionKey, dict[FrameworkName, list[RunSummary]]] = {}
     for run in runs:
         if run.has_training:
@@ -82,7 +82,7 @@ def _of_side(runs: Sequence[RunSummary]) -> Timeline | Missing:
 
 
 def _median_run(runs: Sequence[RunSummary]) -> RunSummary | None:
-    """The run with the median speed, of two the lower; the run id decides among equals."""
+    """The run with the median speed (of two, the lower); ties are ordered by run id."""
     measured = [
         (speed, run.run_id, run.attempt, run)
         for run in runs
@@ -100,7 +100,7 @@ def _timeline(report: Report) -> Timeline | Missing:
     begin_s = min(phase.start_s for phase in training)
     trained_s = max(phase.end_s for phase in training) - begin_s
     if not plausible(trained_s):
-        return Missing(reason=f"{framework}: training comes to {trained_s:.4g} s, which no run can have")
+        return Missing(reason=f"{framework}: a training time of {trained_s:.4g} s is not plausible")
     columns = {
         name: sorted(
             (t_s - begin_s, value)
@@ -194,7 +194,7 @@ def _training_values(run: Timeline, column: str) -> list[float]:
 
 
 def _top(runs: Sequence[Timeline], column: str) -> float:
-    """The scale's end. Only training sets it, so that one odd reading at the start does not flatten the rest."""
+    """The scale's upper end, from training only, so that an outlier at the start does not compress the rest."""
     return 1.08 * max((value for run in runs for value in _training_values(run, column)), default=0) or 1.0
 
 
@@ -204,7 +204,7 @@ def _mean(run: Timeline, column: str) -> str:
 
 
 def _rows(lines: Sequence[Sequence[tuple[float, float]]], scale: svg.Scale) -> list[list[str]]:
-    """Means over equal spans of time."""
+    """Means over equal intervals of time."""
     means = [binned(points, scale, bins=TABLE_ROWS) for points in lines]
     width_s = (scale.high - scale.low) / TABLE_ROWS
     return [
@@ -217,7 +217,7 @@ def _rows(lines: Sequence[Sequence[tuple[float, float]]], scale: svg.Scale) -> l
 
 
 def binned(points: Iterable[tuple[float, float]], scale: svg.Scale, *, bins: int) -> list[tuple[float, float] | None]:
-    """The middle and the mean value of each of ``bins`` equal spans of ``scale``, ``None`` where no sample fell."""
+    """The middle and the mean value of each of ``bins`` equal intervals of ``scale``; ``None`` without a sample."""
     width_s = (scale.high - scale.low) / bins
     inside: list[list[float]] = [[] for _ in range(bins)]
     for t_s, value in points:
