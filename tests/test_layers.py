@@ -116,7 +116,7 @@ def test_sampler_process_imports_no_large_package() -> None:
 
 def test_architecture_page_describes_every_room_and_no_other() -> None:
     page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
-    table = page.partition("| room |")[2].partition("\n\n")[0]
+    table = page.partition("| package |")[2].partition("\n\n")[0]
     described = {
         name for row in re.findall(r"^\| (`.+?) \|", table, re.MULTILINE) for name in re.findall(r"`(.+?)`", row)
     }
