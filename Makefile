@@ -161,8 +161,9 @@ format: .venv/.synced ## format the code and fix what can be fixed
 	.venv/bin/ruff format
 
 .PHONY: schema
-schema: .venv/.synced ## write the JSON Schemas of report and comparison
+schema: .venv/.synced ## write the JSON Schemas of report and comparison, and the list of the report's fields
 	.venv/bin/python -m jobs.report.publish
+	.venv/bin/python -m tests.report.test_null_reasons
 	.venv/bin/python -m jobs.comparison.publish
 
 .PHONY: bench-merge

@@ -148,7 +148,7 @@ def _why_inconclusive(ratio: float, low: float, high: float, significance: Signi
     if max(ratio, 1 / ratio) < SMALLEST_EFFECT:
         return f"the interval excludes 1, but the effect is under {_EFFECT}"
     if significance is not None and significance.p <= ALPHA:
-        return f"one of so many comparisons shows as much by chance: p over this table exceeds {FAMILYWISE_ALPHA:g}"
+        return f"in a table of this size, such a difference can be chance: the corrected p exceeds {FAMILYWISE_ALPHA:g}"
     return f"the interval excludes 1, but a difference this large can be chance: p exceeds {ALPHA:g}"
 
 

@@ -94,7 +94,7 @@ def test_verdict_with_large_p_is_inconclusive_with_reason() -> None:
     assert verdict.kind == "inconclusive"
     assert verdict.p_value is not None
     assert verdict.p_value > 0.01
-    assert "by chance: p exceeds 0.01" in verdict.text
+    assert "can be chance: p exceeds 0.01" in verdict.text
 
 
 def test_verdict_p_values_of_all_sections_are_corrected_together() -> None:
