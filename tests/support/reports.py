@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import numpy as np
 
 from jobs.report import SCHEMA_VERSION, Report
+from jobs.report.null_reasons import USUAL_REASONS
 from jobs.report.schema import GpuPhase, HostPhase, TrainingSummary
 from jobs.telemetry.aggregate import ReadingWindow, Series, aggregate
 from jobs.telemetry.validity import assess_validity
@@ -164,19 +165,7 @@ def _document(
         "timeseries": None,
         "warnings": [],
         "null_reasons": {
-            "environment.image": "not in a container",
-            "environment.kubernetes": "not in Kubernetes",
-            "environment.git_sha": "not a git checkout",
-            "environment.cpu.quota_cores": "unlimited",
-            "config.optimizer": "not a setting of this optimizer",
-            "config.numerics.thread_wait_policy": "not read back",
-            "results.time_to_accuracy_s": "the target was not reached",
-            "results.achieved_flop_per_s": "not computed",
-            "results.ceiling_flop_per_s": "not known",
-            "results.ceiling_share_ratio": "not known",
-            "phases[].epoch": "outside the epochs",
-            "parity": "not asked for",
-            "results.framework_memory_peak_bytes": "not counted",
+            **USUAL_REASONS,
             **dict.fromkeys(_HOST_REASONS, "not read in a phase this short"),
             "telemetry.sampler.planned": "not counted",
             "telemetry.sampler.late": "not counted",
