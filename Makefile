@@ -57,7 +57,7 @@ test: envs ## all tests except those of real MNIST and of the images
 # test-fast leaves out files that mostly start programs, draw pages or build manifests, and training in TensorFlow.
 NOT_FAST = tests/cli/test_closed_streams.py tests/comparison/input/test_hostile.py tests/comparison/output tests/docker \
 	tests/end_to_end tests/io/test_stdio.py tests/scripts/test_merge_reports.py tests/telemetry/test_device_lookup.py \
-	tests/telemetry/test_every_code.py tests/telemetry/test_monitor.py tests/test_workflow.py
+	tests/telemetry/test_every_code.py tests/telemetry/test_monitor.py tests/telemetry/test_validity.py tests/test_workflow.py
 FAST_ADAPTER = tests/adapter/test_trainer.py tests/mnist_torch/test_optimizer.py tests/mnist_torch/test_cpu_layers.py
 
 .PHONY: test-fast

@@ -68,6 +68,7 @@ def test_evaluation_counts_every_image(recipe: Recipe, spec: Spec, matched_train
     assert evaluation.loss == pytest.approx(reference.mean_loss(logits, labels), rel=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("protocol", ["matched", "published"])
 @pytest.mark.parametrize("input_path", ["resident", "streamed"])
 def test_train_epoch_takes_every_step_and_lowers_the_loss(
@@ -224,6 +225,7 @@ def test_train_epoch_every_execution_equals_eager_in_float32(
     assert loss == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.slow
 @RECIPES
 def test_gradient_average_before_the_first_step_is_zero_and_changes_nothing(
     recipe: Recipe, spec: Spec, matched_trainer: Make, digits: ImageDataset
