@@ -84,6 +84,17 @@ def test_rooms_import_in_one_direction() -> None:
     assert find_cycle(graph) is None
 
 
+def test_modules_have_no_import_cycle() -> None:
+    modules = {module_of(path).removesuffix(".__init__") for path in FILES}
+    graph = {
+        module_of(path).removesuffix(".__init__"): {
+            name if name in modules else name.rpartition(".")[0] for name in names if name.startswith("jobs.")
+        }
+        for path, names in IMPORTS.items()
+    }
+    assert find_cycle(graph) is None
+
+
 def test_find_cycle_with_a_cycle_returns_its_rooms() -> None:
     graph = {"a": {"b"}, "b": {"c"}, "c": {"b"}}
     assert find_cycle(graph) == ["b", "c", "b"]

@@ -141,7 +141,7 @@ def _side(framework: FrameworkName, runs: Sequence[RunSummary]) -> schema.Framew
 
 
 def _side_metric(metric: Metric, runs: Sequence[RunSummary]) -> schema.SideMetric:
-    measured = [(run.measured[metric.name], run) for run in runs if metric.counts(run)]
+    measured = [(run.measured[metric.name], run) for run in runs if metric.counts(run.status)]
     reasons = Counter(value.reason for value, _ in measured if isinstance(value, Missing))
     observed_in = [run for value, run in measured if not isinstance(value, Missing)]
     observed_in.sort(key=lambda run: (run.measured[metric.name], run.run_id, run.attempt))

@@ -47,7 +47,9 @@ def decide_verdict(sides: Sides, ratio: MetricRatio | None, significance: Signif
     suspect = [
         Suspect(framework=framework, cause=cause, runs=count)
         for framework, runs in sides.items()
-        for cause, count in _tally(cause for run in runs if HEADLINE.counts(run) for cause in set(run.suspect_of))
+        for cause, count in _tally(
+            cause for run in runs if HEADLINE.counts(run.status) for cause in set(run.suspect_of)
+        )
     ]
     unstable = [
         Unstable(framework=framework, spread_ratio=spread)
@@ -80,7 +82,7 @@ def _tally(reasons: Iterable[str | None]) -> list[tuple[str, int]]:
 
 
 def _why_excluded(run: RunSummary) -> str | None:
-    if not HEADLINE.counts(run):
+    if not HEADLINE.counts(run.status):
         return run.status
     return "completed without the measurement" if isinstance(run.measured[HEADLINE.name], Missing) else None
 

@@ -10,7 +10,6 @@ from jobs.report.null_reasons import reason_for
 from jobs.report.schema import Aggregate
 
 if TYPE_CHECKING:
-    from jobs.comparison.input.run_summary import RunSummary
     from jobs.comparison.schema import MetricName
     from jobs.report.schema import Report, Status
 
@@ -83,8 +82,9 @@ class Metric:
             value = value.mean
         return value if plausible(value) else Missing(f"its value of {value:.4g} is not plausible")
 
-    def counts(self, run: RunSummary) -> bool:
-        return run.status in self.statuses
+    def counts(self, status: Status) -> bool:
+        """Whether a run that ended with ``status`` counts for this metric."""
+        return status in self.statuses
 
 
 def plausible(value: float) -> bool:
