@@ -49,7 +49,7 @@ INTERRUPTED_RUNS = [
     for input_path in ("resident", "streamed")
     for left_after in (1, 4, STEPS)
     if TORTURE
-    or (left_after == 4 and (recipe is LENET or (protocol == "matched") == (input_path == "resident")))
+    or (left_after == 4 and (recipe is LENET or (protocol, input_path) == ("matched", "resident")))
     or (recipe is LENET and (protocol, input_path) == ("matched", "resident"))
 ]
 

@@ -237,7 +237,7 @@ def test_train_diverged_has_its_status_and_exit_code(run: Callable[..., Done], t
     assert "--learning-rate" in (report.status_reason or "")
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=once)])
 def test_train_signal_ends_with_a_report(
     number: signal.Signals, code: int, program: Program, folder: Path, tmp_path: Path
 ) -> None:
