@@ -86,13 +86,14 @@ test-mnist: mnist-at-hand envs ## the tests of real MNIST; MNIST_DATA_DIR is its
 # Chromium is the variable CHROMIUM, or one of these names, or is installed by apt-get.
 BROWSERS = chromium chromium-browser google-chrome google-chrome-stable
 
+# Tests of which make test runs a sample, or runs in one framework only.
+REPEATED = $(addprefix tests/adapter/test_,survival.py bad_environment.py train_command.py resume.py telemetry.py types.py)
+
 .PHONY: torture
 torture: envs ## the repetitions of docs/reliability.md: kills, signals, full disks; needs root and an hour
 	MNIST_JOBS_TORTURE=1 .venv/bin/python -m pytest tests/checkpoint $(PYTEST_ARGS)
-	MNIST_JOBS_TORTURE=1 .venv-tf/bin/python -m pytest tests/adapter/test_survival.py \
-		tests/adapter/test_train_command.py tests/adapter/test_resume.py $(PYTEST_ARGS)
-	MNIST_JOBS_TORTURE=1 .venv-torch/bin/python -m pytest tests/adapter/test_survival.py \
-		tests/adapter/test_train_command.py tests/adapter/test_resume.py $(PYTEST_ARGS)
+	MNIST_JOBS_TORTURE=1 .venv-tf/bin/python -m pytest $(REPEATED) $(PYTEST_ARGS)
+	MNIST_JOBS_TORTURE=1 .venv-torch/bin/python -m pytest $(REPEATED) $(PYTEST_ARGS)
 
 .PHONY: test-long
 test-long: .venv/.synced ## 100,000 damaged reports and 1,000 simulated comparisons; make test runs a sample

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.support.digits import small_digits, write_idx_folder
+from tests.support.programs import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -80,3 +83,18 @@ def matched_trainer(framework: Framework, digits: ImageDataset) -> Callable[[Run
         return trainer
 
     return make
+
+
+@pytest.fixture
+def run_process(folder: Path, tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run a command in ``tmp_path`` on the small data set."""
+
+    def run_command(command: list[str], **options: object) -> subprocess.CompletedProcess[str]:
+        environment = os.environ | {"PYTHONPATH": str(ROOT)}
+        return subprocess.run(  # type: ignore[call-overload,no-any-return]
+            [*command, "--dataset", str(folder)],
+            **({"cwd": tmp_path, "env": environment, "capture_output": True, "text": True} | options),
+            check=False,
+        )
+
+    return run_command

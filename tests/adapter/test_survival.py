@@ -1,29 +1,40 @@
-"""Killed, interrupted, out of space: what a run has reached is not lost, and what it reports is true."""
+"""Killed and resumed: what a run has reached is not lost, and what it reports is true."""
 
 from __future__ import annotations
 
 import os
 import pickle
 import random
-import shutil
 import signal
 import subprocess
 import threading
 import time
 import zipfile
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
 import pytest
 
 from jobs.exit_codes import ExitCode
-from jobs.report import from_line, read
+from jobs.report import from_line
 from jobs.weights_file import read_weights_file
-from tests.support.programs import ROOT, TORTURE, command_of, killed_command_of, once, rounds, wait_for
+from tests.support.programs import (
+    ROOT,
+    TORTURE,
+    command_of,
+    error_line,
+    killed_command_of,
+    needs_root,
+    once,
+    only_report,
+    reports_in,
+    rounds,
+    wait_for,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from jobs.cli.app import Program
     from jobs.report import Report
@@ -35,40 +46,6 @@ Run = subprocess.CompletedProcess[str]
 EPOCHS = 3
 STEPS = 11
 """Steps an epoch, of the small data set in batches of 64."""
-
-needs_root = pytest.mark.skipif(
-    os.geteuid() != 0 or shutil.which("unshare") is None, reason="needs root and unshare, for namespaces and mounts"
-)
-
-
-@pytest.fixture
-def run(folder: Path, tmp_path: Path) -> Callable[..., Run]:
-    """Run a command in ``tmp_path`` on the small data set."""
-
-    def run_command(command: list[str], **options: object) -> Run:
-        environment = os.environ | {"PYTHONPATH": str(ROOT)}
-        return subprocess.run(  # type: ignore[call-overload,no-any-return]
-            [*command, "--dataset", str(folder)],
-            **({"cwd": tmp_path, "env": environment, "capture_output": True, "text": True} | options),
-            check=False,
-        )
-
-    return run_command
-
-
-def _reports(folder: Path) -> list[Report]:
-    return [read(path) for path in sorted(folder.glob("*.json"))]
-
-
-def _only(folder: Path) -> Report:
-    (report,) = _reports(folder)
-    return report
-
-
-def _error_line(done: Run) -> str:
-    assert "Traceback" not in done.stderr
-    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-    return line
 
 
 def _history(report: Report) -> list[tuple[float | None, ...]]:
@@ -86,23 +63,23 @@ def _options(recipe: str, name: str) -> list[str]:
 # Its optimizer and its dropout have a state; lenet is killed in `make torture`.
 @pytest.mark.parametrize("recipe", ["lenet", "basic-cnn"] if TORTURE else ["basic-cnn"])
 def test_train_killed_at_any_step_resumes_to_the_same_bits(
-    recipe: str, program: Program, run: Callable[..., Run], tmp_path: Path
+    recipe: str, program: Program, run_process: Callable[..., Run], tmp_path: Path
 ) -> None:
-    whole = run(command_of(program, *_options(recipe, "whole")))
+    whole = run_process(command_of(program, *_options(recipe, "whole")))
     assert whole.returncode == ExitCode.DONE, whole.stderr
-    expected = _only(tmp_path / "whole/reports")
+    expected = only_report(tmp_path / "whole/reports")
     (weights,) = (tmp_path / "whole/weights").iterdir()
     expected_weights = read_weights_file(weights).weights
     draw = random.Random(f"{program.name} {recipe}")  # noqa: S311 - moments, not secrets
     for number in range(rounds(1, 20)):
         name, epoch, step = f"killed-{number}", draw.randint(1, EPOCHS), draw.randint(1, STEPS)
         options = _options(recipe, name)
-        killed = run(killed_command_of(program, epoch, step, *options))
+        killed = run_process(killed_command_of(program, epoch, step, *options))
         assert killed.returncode == -signal.SIGKILL, killed.stderr
         assert not list((tmp_path / name / "reports").iterdir())
-        done = run(command_of(program, *options))
+        done = run_process(command_of(program, *options))
         assert done.returncode == ExitCode.DONE, done.stderr
-        report = _only(tmp_path / name / "reports")
+        report = only_report(tmp_path / name / "reports")
         assert _history(report) == _history(expected), (epoch, step)
         (weights,) = (tmp_path / name / "weights").iterdir()
         for key, array in read_weights_file(weights).weights.items():
@@ -115,7 +92,7 @@ def test_train_killed_at_any_step_resumes_to_the_same_bits(
 
 
 def test_train_sigterm_leaves_a_checkpoint_to_resume_from(
-    program: Program, run: Callable[..., Run], folder: Path, tmp_path: Path
+    program: Program, run_process: Callable[..., Run], folder: Path, tmp_path: Path
 ) -> None:
     options = ["train", "--epochs", "40", "--telemetry", "off", "--checkpoint-dir", "checkpoints", "--device", "cpu"]
     command = command_of(program, *options, "--dataset", str(folder))
@@ -124,14 +101,14 @@ def test_train_sigterm_leaves_a_checkpoint_to_resume_from(
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=60)
     assert process.returncode == ExitCode.INTERRUPTED
-    first = _only(tmp_path / "reports")
+    first = only_report(tmp_path / "reports")
     assert (first.status, first.attempt) == ("interrupted", 1)
     assert first.phases[-1].name == "checkpoint"
 
-    done = run(command_of(program, *options))
+    done = run_process(command_of(program, *options))
     assert done.returncode == ExitCode.DONE, done.stderr
     assert "resuming from" in done.stderr
-    first, second = _reports(tmp_path / "reports")
+    first, second = reports_in(tmp_path / "reports")
     assert (second.run_id, second.attempt, second.status) == (first.run_id, 2, "completed")
     assert _history(second)[: len(first.results.epochs)] == _history(first)
     (earlier,) = second.earlier_attempts
@@ -140,10 +117,10 @@ def test_train_sigterm_leaves_a_checkpoint_to_resume_from(
     assert second.results.train_wall_s > sum(earlier.phases_s[name] for name in ("first_step", "train"))
     assert second.unexplained_nulls() == []
 
-    again = run(command_of(program, *options))
+    again = run_process(command_of(program, *options))
     assert again.returncode == ExitCode.DONE
     assert "is finished" in again.stderr
-    assert len(_reports(tmp_path / "reports")) == 2
+    assert len(reports_in(tmp_path / "reports")) == 2
     printed = from_line(again.stdout, origin="stdout")
     assert printed is not None
     assert printed.results == second.results
@@ -172,7 +149,7 @@ def test_train_sigterm_as_process_1_at_any_moment_ends_cleanly(
             process.communicate(timeout=60)
             slowest_s = max(slowest_s, time.monotonic() - asked_s)
         assert process.returncode == ExitCode.INTERRUPTED
-        report = _only(tmp_path / name / "reports")
+        report = only_report(tmp_path / name / "reports")
         assert report.status == "interrupted"
         assert report.unexplained_nulls() == []
     record_property("slowest_s", slowest_s)
@@ -200,7 +177,7 @@ def test_train_two_processes_on_one_checkpoint_folder_both_report(
     for process in both:
         _, stderr = process.communicate(timeout=300)
         assert process.returncode == ExitCode.DONE, stderr.decode()
-    reports = _reports(tmp_path / "reports")
+    reports = reports_in(tmp_path / "reports")
     assert 1 <= len(reports) <= 2
     # No two attempts have one number, so that a comparison can tell them apart.
     assert {report.attempt for report in reports} <= {2, 3}
@@ -211,20 +188,20 @@ def test_train_two_processes_on_one_checkpoint_folder_both_report(
 
 @once
 def test_train_finished_run_writes_lost_outputs_again(
-    program: Program, run: Callable[..., Run], tmp_path: Path
+    program: Program, run_process: Callable[..., Run], tmp_path: Path
 ) -> None:
     command = command_of(
         program,
         *("train", "--epochs", "1", "--telemetry", "off", "--checkpoint-dir", "checkpoints"),
         *("--export-dir", "weights", "--metrics-textfile", "m.prom"),
     )
-    assert run(command).returncode == ExitCode.DONE
+    assert run_process(command).returncode == ExitCode.DONE
     (weights,) = (tmp_path / "weights").iterdir()
     trained = read_weights_file(weights).weights
     kept = {path: path.read_bytes() for path in (tmp_path / "m.prom", *(tmp_path / "reports").iterdir())}
     for path in (weights, *kept):
         path.unlink()
-    again = run(command)
+    again = run_process(command)
     assert again.returncode == ExitCode.DONE, again.stderr
     assert {path: path.read_bytes() for path in kept} == kept
     for name, array in read_weights_file(weights).weights.items():
@@ -232,63 +209,40 @@ def test_train_finished_run_writes_lost_outputs_again(
     for path in (tmp_path / "checkpoints").glob("*.safetensors"):
         path.unlink()
     weights.unlink()
-    lost = run(command)
+    lost = run_process(command)
     assert lost.returncode == ExitCode.BAD_INPUT
-    assert "no checkpoint has its last weights" in _error_line(lost)
-
-
-@once
-@pytest.mark.parametrize("stream", ["stdout", "stderr"])
-def test_train_unwritable_log_still_completes(
-    stream: str, program: Program, run: Callable[..., Run], tmp_path: Path
-) -> None:
-    options = ["train", "--trials", "2", "--epochs", "1", "--telemetry", "off", "--metrics-textfile", "m.prom"]
-    with Path("/dev/full").open("w") as full:
-        streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | {stream: full}
-        done = run(command_of(program, *options), capture_output=False, **streams)
-    assert done.returncode == ExitCode.DONE, done.stderr
-    assert len(_reports(tmp_path / "reports")) == 2
-    assert (tmp_path / "m.prom").exists()
-
-
-@once
-def test_train_closed_stderr_pipe_still_completes(program: Program, folder: Path, tmp_path: Path) -> None:
-    command = command_of(program, "train", "--epochs", "2", "--telemetry", "off", "--dataset", str(folder))
-    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL) as process:
-        wait_for(process, b"on cpu")
-        assert process.stderr is not None
-        process.stderr.close()
-        assert process.wait(timeout=120) == ExitCode.DONE
-    assert _only(tmp_path / "reports").status == "completed"
+    assert "no checkpoint has its last weights" in error_line(lost)
 
 
 @once
 def test_trials_with_checkpoints_are_separate_and_run_once(
-    program: Program, run: Callable[..., Run], tmp_path: Path
+    program: Program, run_process: Callable[..., Run], tmp_path: Path
 ) -> None:
     options = ["train", "--trials", "2", "--seed", "5", "--epochs", "1", "--checkpoint-dir", "checkpoints"]
-    first = run(command_of(program, *options, "--telemetry", "off"))
+    first = run_process(command_of(program, *options, "--telemetry", "off"))
     assert first.returncode == ExitCode.DONE, first.stderr
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["seed-5", "seed-6"]
-    again = run(command_of(program, *options, "--telemetry", "off"))
+    again = run_process(command_of(program, *options, "--telemetry", "off"))
     assert again.returncode == ExitCode.DONE
     assert again.stderr.count("is finished") == 2
-    assert [report.config.seed for report in _reports(tmp_path / "reports")] == [5, 6]
+    assert [report.config.seed for report in reports_in(tmp_path / "reports")] == [5, 6]
 
 
 @once
-def test_resume_another_configuration_is_refused(program: Program, run: Callable[..., Run], tmp_path: Path) -> None:
+def test_resume_another_configuration_is_refused(
+    program: Program, run_process: Callable[..., Run], tmp_path: Path
+) -> None:
     options = ["--checkpoint-dir", "checkpoints", "--checkpoint-steps", "2", "--telemetry", "off"]
-    killed = run(killed_command_of(program, 2, 5, "train", "--epochs", "3", *options))
+    killed = run_process(killed_command_of(program, 2, 5, "train", "--epochs", "3", *options))
     assert killed.returncode == -signal.SIGKILL
     for changes, named in (
         (["--batch-size", "32"], "batch_size is 64 there and 32 here"),
         (["--seed", "9"], "seed is 1 there and 9 here"),
     ):
-        done = run(command_of(program, "train", "--epochs", "3", *options, *changes))
+        done = run_process(command_of(program, "train", "--epochs", "3", *options, *changes))
         assert done.returncode == ExitCode.BAD_INPUT
-        assert named in _error_line(done)
-    assert _reports(tmp_path / "reports") == []
+        assert named in error_line(done)
+    assert reports_in(tmp_path / "reports") == []
 
 
 class _Trap:
@@ -300,7 +254,7 @@ class _Trap:
 
 @once
 def test_resume_checkpoint_of_unknown_origin_is_refused_and_never_executed(
-    program: Program, run: Callable[..., Run], tmp_path: Path
+    program: Program, run_process: Callable[..., Run], tmp_path: Path
 ) -> None:
     checkpoints = tmp_path / "checkpoints"
     checkpoints.mkdir()
@@ -315,117 +269,30 @@ def test_resume_checkpoint_of_unknown_origin_is_refused_and_never_executed(
         )
         archive.writestr("archive/data.pkl", bomb)
     files = sorted(checkpoints.iterdir())
-    done = run(command_of(program, "train", "--epochs", "1", "--checkpoint-dir", "checkpoints", "--telemetry", "off"))
+    done = run_process(
+        command_of(program, "train", "--epochs", "1", "--checkpoint-dir", "checkpoints", "--telemetry", "off")
+    )
     assert done.returncode == ExitCode.DONE, done.stderr
     for path in files:
         assert f"{path.name}' is refused" in done.stderr
-        evaluated = run(command_of(program, "evaluate", str(path)))
+        evaluated = run_process(command_of(program, "evaluate", str(path)))
         assert evaluated.returncode == ExitCode.BAD_INPUT
-        assert path.name in _error_line(evaluated)
-    assert _only(tmp_path / "reports").attempt == 1
+        assert path.name in error_line(evaluated)
+    assert only_report(tmp_path / "reports").attempt == 1
     assert not list(tmp_path.rglob("executed"))
 
 
 @once
 def test_resume_damaged_checkpoint_is_named_and_the_previous_is_used(
-    program: Program, run: Callable[..., Run], tmp_path: Path
+    program: Program, run_process: Callable[..., Run], tmp_path: Path
 ) -> None:
     options = ["train", "--epochs", "2", "--checkpoint-dir", "checkpoints", "--checkpoint-steps", "2"]
-    assert run(killed_command_of(program, 2, 5, *options)).returncode == -signal.SIGKILL
+    assert run_process(killed_command_of(program, 2, 5, *options)).returncode == -signal.SIGKILL
     older, newest = sorted((tmp_path / "checkpoints").glob("*.safetensors"))
     content = bytearray(newest.read_bytes())
     content[len(content) // 2] ^= 1
     newest.write_bytes(content)
-    done = run(command_of(program, *options))
+    done = run_process(command_of(program, *options))
     assert done.returncode == ExitCode.DONE, done.stderr
     assert f"{newest.name}' is refused: its content does not have the hash" in done.stderr
     assert f"resuming from 'checkpoints/{older.name}'" in done.stderr
-
-
-def _in_a_namespace(prepare: str, command: list[str]) -> list[str]:
-    """``command`` after ``prepare`` in a mount namespace of its own, as root without the right to ignore modes."""
-    drop = "setpriv --bounding-set=-dac_override,-dac_read_search --inh-caps=-dac_override,-dac_read_search"
-    return ["unshare", "--mount", "sh", "-c", f'{prepare}; exec {drop} "$@"', "sh", *command]
-
-
-FULL = "mount -t tmpfs -o size=1m tmpfs place; head -c 2000000 /dev/zero > place/filling 2>/dev/null"
-PLACES = {
-    "full": (FULL, "No space left on device"),
-    "read-only": ("mount -t tmpfs -o ro tmpfs place", "Read-only file system"),
-    "forbidden": ("chmod 0 place", "Permission denied"),
-}
-
-
-OPTIONS = ("--report-dir", "--checkpoint-dir", "--export-dir", "--metrics-textfile")
-# Every pair in `make torture`; by default each option and each place once or twice, as each case starts a framework.
-BAD_PLACES = [
-    (place, option)
-    for p, place in enumerate(PLACES)
-    for o, option in enumerate(OPTIONS)
-    if TORTURE or (o - p) % len(PLACES) == 0
-]
-
-
-@once
-@needs_root
-@pytest.mark.parametrize(("place", "option"), BAD_PLACES)
-def test_train_unusable_output_path_is_one_line_and_an_exit_code(
-    place: str, option: str, program: Program, run: Callable[..., Run], tmp_path: Path
-) -> None:
-    (tmp_path / "place").mkdir()
-    prepare, reason = PLACES[place]
-    target = "place/m.prom" if option == "--metrics-textfile" else "place"
-    command = command_of(program, "train", "--epochs", "1", "--telemetry", "off", option, target)
-    done = run(_in_a_namespace(prepare, command))
-    (tmp_path / "place").chmod(0o755)
-    assert done.returncode == ExitCode.REPORT_NOT_WRITABLE, done.stderr
-    assert reason in _error_line(done)
-    assert option in _error_line(done)
-
-
-@once
-@needs_root
-def test_train_checkpoint_without_disk_space_still_completes(
-    program: Program, run: Callable[..., Run], tmp_path: Path
-) -> None:
-    (tmp_path / "place").mkdir()
-    command = command_of(program, "train", "--epochs", "2", "--telemetry", "off", "--checkpoint-dir", "place")
-    done = run(_in_a_namespace("mount -t tmpfs -o size=1m tmpfs place", command))
-    assert done.returncode == ExitCode.DONE, done.stderr
-    report = _only(tmp_path / "reports")
-    assert report.status == "completed"
-    assert "checkpoint_not_written" in [warning.code for warning in report.warnings]
-
-
-@needs_root
-def test_train_without_shared_memory_and_home_completes(
-    program: Program, run: Callable[..., Run], tmp_path: Path
-) -> None:
-    command = command_of(program, "train", "--epochs", "1", "--input", "streamed", "--execution", "eager")
-    bare = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
-    done = run(_in_a_namespace("umount -l /dev/shm", command), env=bare)
-    assert done.returncode == ExitCode.DONE, done.stderr
-    assert _only(tmp_path / "reports").status == "completed"
-
-
-def test_out_of_memory_host_names_batch_size_and_free_memory(program: Program, tmp_path: Path) -> None:
-    big = ["--recipe", "basic-cnn", "--execution", "eager", "--batch-size", "60000", "--dataset", "synthetic"]
-    # A limit on the address space, set when the framework is loaded, stands for a host that has no more.
-    program_text = (
-        "import resource, sys\n"
-        f"from jobs.{program.name.replace('-', '_')}.cli import PROGRAM\n"
-        "from jobs.cli.app import exit_code_of\n"
-        "PROGRAM.load_framework()\n"
-        "size = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
-        "resource.setrlimit(resource.RLIMIT_AS, (size + 2**30,) * 2)\n"
-        "sys.exit(exit_code_of(PROGRAM, sys.argv[1:]))\n"
-    )
-    command = [*command_of(program)[:2], program_text, "train", "--epochs", "1", "--telemetry", "off", *big]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == ExitCode.OUT_OF_MEMORY, done.stderr
-    line = _error_line(done)
-    assert "batch size 60000" in line
-    assert "free at the time" in line
-    report = _only(tmp_path / "reports")
-    assert report.status == "failed"
-    assert "batch size 60000" in (report.status_reason or "")

@@ -13,15 +13,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from jobs.exit_codes import ExitCode
-from jobs.report import LINE_MARKER, SCHEMA_VERSION, from_line, read
-from tests.support.programs import command_of, once, wait_for
+from jobs.report import LINE_MARKER, SCHEMA_VERSION, from_line
+from tests.support.programs import command_of, error_line, once, reports_in, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
     from jobs.cli.app import Program
-    from jobs.report import Report
 
 Done = subprocess.CompletedProcess[str]
 
@@ -43,16 +42,6 @@ def _command(program: Program, folder: Path, command: str, *arguments: str) -> l
     return command_of(program, command, *arguments, *data)
 
 
-def _reports(folder: Path) -> list[Report]:
-    return [read(path) for path in sorted(folder.glob("*.json"))]
-
-
-def _error_line(done: Done) -> str:
-    assert "Traceback" not in done.stderr
-    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-    return line
-
-
 @once
 def test_train_names_not_in_utf_8_completes(
     run: Callable[..., Done], folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -65,7 +54,7 @@ def test_train_names_not_in_utf_8_completes(
     done = run("train", "--epochs", "1", "--dataset", odd, *folders, "--metrics-textfile", odd + "/m.prom")
     assert done.returncode == ExitCode.DONE, done.stderr
     assert "\x1b" not in done.stderr
-    (report,) = _reports(tmp_path / odd / "r")
+    (report,) = reports_in(tmp_path / odd / "r")
     assert report.config.dataset.name == r"idx:caf\udce9\x1b[31m"
     assert report.environment.kubernetes is not None
     assert report.environment.kubernetes.node == r"caf\udce9\x1b[31m"
@@ -84,14 +73,14 @@ def test_train_closed_streams_completes(program: Program, folder: Path, tmp_path
     command = _command(program, folder, "train", "--epochs", "1")
     closing = ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *command]
     assert subprocess.run(closing, cwd=tmp_path, check=False).returncode == ExitCode.DONE
-    (report,) = _reports(tmp_path / "reports")
+    (report,) = reports_in(tmp_path / "reports")
     assert report.status == "completed"
 
 
 def test_train_report_is_complete(run: Callable[..., Done], tmp_path: Path, program: Program) -> None:
     done = run("train", "--epochs", "2", "--device", "cpu", "--seed", "7")
     assert done.returncode == ExitCode.DONE, done.stderr
-    (report,) = _reports(tmp_path / "reports")
+    (report,) = reports_in(tmp_path / "reports")
     assert report.status == "completed"
     assert report.unexplained_nulls() == []
     assert report.environment.framework.name == program.framework
@@ -121,7 +110,7 @@ def test_train_report_is_complete(run: Callable[..., Done], tmp_path: Path, prog
 def test_measure_peak_fills_the_ceiling_outside_every_phase(run: Callable[..., Done], tmp_path: Path) -> None:
     done = run("train", "--epochs", "1", "--device", "cpu", "--measure-peak")
     assert done.returncode == ExitCode.DONE, done.stderr
-    (report,) = _reports(tmp_path / "reports")
+    (report,) = reports_in(tmp_path / "reports")
     results = report.results
     assert report.unexplained_nulls() == []
     assert results.ceiling_flop_per_s is not None
@@ -137,7 +126,7 @@ def test_measure_peak_fills_the_ceiling_outside_every_phase(run: Callable[..., D
 def test_peak_on_a_cpu_by_default_is_null_with_a_reason(run: Callable[..., Done], tmp_path: Path) -> None:
     done = run("train", "--epochs", "1", "--device", "cpu")
     assert done.returncode == ExitCode.DONE, done.stderr
-    (report,) = _reports(tmp_path / "reports")
+    (report,) = reports_in(tmp_path / "reports")
     for field in ("ceiling_flop_per_s", "ceiling_share_ratio"):
         assert getattr(report.results, field) is None
         assert report.null_reasons[f"results.{field}"] == "not measured: use --measure-peak"
@@ -148,7 +137,7 @@ def test_train_standard_output_is_the_report_in_one_line(run: Callable[..., Done
     (line,) = done.stdout.splitlines()
     assert line.startswith(LINE_MARKER)
     report = from_line(line, origin="stdout")
-    (written,) = _reports(tmp_path / "reports")
+    (written,) = reports_in(tmp_path / "reports")
     assert report is not None
     assert report.run_id == written.run_id
     assert report.results == written.results
@@ -158,7 +147,7 @@ def test_train_standard_output_is_the_report_in_one_line(run: Callable[..., Done
 def test_trials_have_own_reports_and_consecutive_seeds(run: Callable[..., Done], tmp_path: Path) -> None:
     done = run("train", "--epochs", "1", "--trials", "3", "--seed", "5", "--report-dir", str(tmp_path / "trials"))
     assert done.returncode == 0, done.stderr
-    reports = _reports(tmp_path / "trials")
+    reports = reports_in(tmp_path / "trials")
     assert sorted(report.config.seed for report in reports) == [5, 6, 7]
     assert len({report.run_id for report in reports}) == 3
     for report in reports:
@@ -171,7 +160,7 @@ def test_train_published_protocol_uses_streamed_input_and_framework_defaults(
 ) -> None:
     done = run("train", "--protocol", "published", "--epochs", "1")
     assert done.returncode == 0, done.stderr
-    (report,) = _reports(tmp_path / "reports")
+    (report,) = reports_in(tmp_path / "reports")
     assert report.config.input == "streamed"
     assert report.config.optimizer.form.endswith("'s own")
     assert report.unexplained_nulls() == []
@@ -179,7 +168,7 @@ def test_train_published_protocol_uses_streamed_input_and_framework_defaults(
 
 def test_export_weights_evaluate_to_the_reported_accuracy(run: Callable[..., Done], tmp_path: Path) -> None:
     assert run("train", "--epochs", "1", "--export-dir", "weights").returncode == 0
-    (report,) = _reports(tmp_path / "reports")
+    (report,) = reports_in(tmp_path / "reports")
     assert report.phases[-1].name == "export"
     (weights,) = (tmp_path / "weights").iterdir()
     assert weights.name == f"{report.run_id}.safetensors"
@@ -193,7 +182,7 @@ def test_export_weights_evaluate_to_the_reported_accuracy(run: Callable[..., Don
 def test_parity_with_zero_epochs_trains_nothing(run: Callable[..., Done], tmp_path: Path) -> None:
     done = run("train", "--recipe", "basic-cnn", "--parity-steps", "3", "--epochs", "0", "--precision", "fp64")
     assert done.returncode == 0, done.stderr
-    (report,) = _reports(tmp_path / "reports")
+    (report,) = reports_in(tmp_path / "reports")
     assert report.parity is not None
     assert len(report.parity.steps) == 3
     assert len(report.parity.first_logits) == 64
@@ -214,7 +203,7 @@ def test_parity_too_few_steps_are_refused_before_training(run: Callable[..., Don
 def test_parity_report_names_the_traced_path(run: Callable[..., Done], tmp_path: Path) -> None:
     done = run("train", "--parity-steps", "8", "--epochs", "1", "--input", "streamed", "--execution", "eager")
     assert done.returncode == 0, done.stderr
-    (report,) = _reports(tmp_path / "reports")
+    (report,) = reports_in(tmp_path / "reports")
     assert report.parity is not None
     assert report.parity.path is not None
     assert report.parity.path.model_dump() == {
@@ -230,7 +219,7 @@ def test_parity_report_names_the_traced_path(run: Callable[..., Done], tmp_path:
 def test_train_diverged_has_its_status_and_exit_code(run: Callable[..., Done], tmp_path: Path) -> None:
     done = run("train", "--learning-rate", "1e6", "--epochs", "3")
     assert done.returncode == ExitCode.DIVERGED
-    (report,) = _reports(tmp_path / "reports")
+    (report,) = reports_in(tmp_path / "reports")
     assert report.status == "diverged"
     assert report.results.train_loss is None
     assert report.unexplained_nulls() == []
@@ -250,7 +239,7 @@ def test_train_signal_ends_with_a_report(
         took_s = time.monotonic() - asked
     assert process.returncode == code
     assert took_s < 30, "Kubernetes would have killed it"
-    (report,) = _reports(tmp_path / "reports")
+    (report,) = reports_in(tmp_path / "reports")
     assert report.status == "interrupted"
     assert len(report.results.epochs) >= 2
     assert report.unexplained_nulls() == []
@@ -259,14 +248,14 @@ def test_train_signal_ends_with_a_report(
 def test_train_missing_gpu_is_one_error_line(run: Callable[..., Done], tmp_path: Path) -> None:
     done = run("train", "--device", "gpu")
     assert done.returncode == ExitCode.NO_USABLE_GPU
-    assert "use --device cpu" in _error_line(done)
-    assert _reports(tmp_path / "reports") == []
+    assert "use --device cpu" in error_line(done)
+    assert reports_in(tmp_path / "reports") == []
 
 
 def test_train_unsupported_precision_is_one_error_line(run: Callable[..., Done]) -> None:
     done = run("train", "--device", "cpu", "--precision", "tf32")
     assert done.returncode == ExitCode.BAD_INPUT
-    assert "only NVIDIA GPUs have it" in _error_line(done)
+    assert "only NVIDIA GPUs have it" in error_line(done)
 
 
 @once
@@ -285,7 +274,7 @@ def test_train_damaged_data_folder_is_one_error_line(
         victim.unlink()
     done = run("train", "--dataset", str(copy))
     assert done.returncode == ExitCode.DATASET_REFUSED
-    assert "t10k-images-idx3-ubyte" in _error_line(done)
+    assert "t10k-images-idx3-ubyte" in error_line(done)
 
 
 @once

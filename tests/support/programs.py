@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import selectors
+import shutil
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,10 +12,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from jobs.report import read
+
 if TYPE_CHECKING:
     import subprocess
 
     from jobs.cli.app import Program
+    from jobs.report import Report
 
 KILLED = Path(__file__).with_name("killed.py")
 ROOT = Path(__file__).resolve().parents[2]
@@ -22,6 +26,10 @@ ROOT = Path(__file__).resolve().parents[2]
 TORTURE = "MNIST_JOBS_TORTURE" in os.environ
 """``make torture`` and ``make test-long``: what is tried many times is tried as often as the documentation says."""
 
+
+needs_root = pytest.mark.skipif(
+    os.geteuid() != 0 or shutil.which("unshare") is None, reason="needs root and unshare, for namespaces and mounts"
+)
 
 once = pytest.mark.skipif(
     find_spec("torch") is not None and not TORTURE,
@@ -59,3 +67,19 @@ def wait_for(process: subprocess.Popen[bytes], text: bytes) -> bytes:
             assert chunk, f"ended early: {seen[-500:]!r}"
             seen += chunk
     return seen
+
+
+def reports_in(folder: Path) -> list[Report]:
+    return [read(path) for path in sorted(folder.glob("*.json"))]
+
+
+def only_report(folder: Path) -> Report:
+    (report,) = reports_in(folder)
+    return report
+
+
+def error_line(done: subprocess.CompletedProcess[str]) -> str:
+    """The one line on standard error that names what failed."""
+    assert "Traceback" not in done.stderr
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    return line

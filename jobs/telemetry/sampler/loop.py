@@ -9,6 +9,7 @@ import queue
 import sys
 import threading
 import time
+from abc import ABC, abstractmethod
 from array import array
 from typing import TYPE_CHECKING, Any, Final
 
@@ -124,7 +125,7 @@ class Rate:
         }
 
 
-class SamplerLoop(threading.Thread):
+class SamplerLoop(threading.Thread, ABC):
     """A loop as a daemon thread, which does not keep the process alive if NVML hangs."""
 
     def __init__(self, options: Options, writer: MessageWriter) -> None:
@@ -143,9 +144,9 @@ class SamplerLoop(threading.Thread):
             self._writer.send("failed", error=f"{type(error).__name__}: {error}")
         self.cpu_s = time.thread_time()
 
+    @abstractmethod
     def sample(self) -> None:
         """Read until a ``stop`` message."""
-        raise NotImplementedError
 
     def start_rates(self, **intervals_s: float) -> None:
         now_s = time.monotonic()
