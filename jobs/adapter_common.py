@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from math import inf
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -44,11 +44,16 @@ def check_precision(spec: RunSpec, compute_capability: tuple[int, int] | None) -
 def evaluate_in_batches(
     images: NDArray[np.uint8],
     labels: NDArray[np.uint8],
-    batch_sums: Callable[[NDArray[np.uint8], NDArray[np.int64]], tuple[float, int]],
+    batch_sums: Callable[[NDArray[np.uint8], NDArray[np.int64]], tuple[Any, Any]],
     check: Callable[[], None] | None,
 ) -> Evaluation:
-    """Add up ``batch_sums``: the sum of a batch's losses, and its number of right answers."""
-    loss, correct, examples = 0.0, 0, 0
+    """Add up ``batch_sums``: the sum of a batch's losses, and its number of right answers.
+
+    Both may be scalars on the device: they are read once, at the end.
+    """
+    loss: Any = 0.0
+    correct: Any = 0
+    examples = 0
     for start in range(0, len(images), EVALUATION_BATCH):
         if check is not None:
             check()
@@ -57,7 +62,7 @@ def evaluate_in_batches(
         loss += batch_loss
         correct += batch_correct
         examples += len(target)
-    return Evaluation(loss=loss / examples, correct=correct, examples=examples)
+    return Evaluation(loss=float(loss) / examples, correct=int(correct), examples=examples)
 
 
 def peak_flop_per_s(multiply: Callable[[int], object], device: DeviceKind) -> float:

@@ -52,7 +52,7 @@ def exit_code_of(program: Program, arguments: Sequence[str]) -> int:
         result = command.main(args=list(arguments), prog_name=program.name, standalone_mode=False)
     except JobError as error:
         return _fail(str(error), error.exit_code)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, typer.Abort):
         return _fail("interrupted by SIGINT", ExitCode.INTERRUPTED_BY_KEYBOARD)
     except SystemExit as system_exit:
         if not isinstance(system_exit.__context__, BrokenPipeError):
@@ -69,15 +69,10 @@ def _fail_with(error: Exception, program: Program) -> int:
         return _fail(str(printing_error), printing_error.exit_code)
     # Typer contains a copy of click, so usage errors are recognised by a method, not by their class.
     format_message: Any = getattr(error, "format_message", None)
-    if type(error).__name__ == "NoArgsIsHelpError" and callable(format_message):
-        print(format_message(), file=sys.stderr)  # noqa: T201 - the help
-        return int(ExitCode.BAD_INPUT)
     if callable(format_message):
         command = getattr(getattr(error, "ctx", None), "command_path", program.name)
         message = " ".join(str(format_message()).split()).replace("Value error, ", "").rstrip(".")
         return _fail(f"{message}; see `{command} --help`" if message else "", ExitCode.BAD_INPUT)
-    if type(error).__name__ == "Abort":
-        return _fail("interrupted by SIGINT", ExitCode.INTERRUPTED_BY_KEYBOARD)
     if isinstance(error, MemoryError) or no_room_to_load(error):
         return _fail(
             f"out of memory ({type(error).__name__}: {' '.join(str(error).split())[:200]}); "

@@ -116,7 +116,6 @@ def build_app(program: Program) -> typer.Typer:
     app = typer.Typer(
         name=program.name,
         help=f"Train, evaluate and report digit classifiers with {program.title}.",
-        no_args_is_help=True,
         add_completion=False,
         pretty_exceptions_enable=False,
         rich_markup_mode=None,
@@ -124,13 +123,16 @@ def build_app(program: Program) -> typer.Typer:
 
     # The commands import what they need inside, so that help and usage errors are fast.
 
-    @app.callback()
+    @app.callback(invoke_without_command=True)
     def common(
-        version: Annotated[  # noqa: FBT002 - a flag
+        context: typer.Context,
+        version: Annotated[  # noqa: ARG001, FBT002 - a flag with a callback
             bool, typer.Option("--version", help="Print the version and exit.", callback=_show_version, is_eager=True)
         ] = False,
     ) -> None:
-        pass
+        if context.invoked_subcommand is None:
+            typer.echo(context.get_help(), err=True)
+            raise typer.Exit(ExitCode.BAD_INPUT)
 
     @app.command()
     def train(
@@ -166,7 +168,7 @@ def build_app(program: Program) -> typer.Typer:
             bool | None,
             typer.Option(
                 "--measure-peak/--no-measure-peak",
-                help="Measure the device's fastest matrix product first, in 1 to 2 s. [default: on a GPU only]",
+                help="Measure the device's fastest matrix product after training (1 to 2 s). [default: on a GPU only]",
             ),
         ] = None,
         report_dir: ReportDirOption = Path("reports"),

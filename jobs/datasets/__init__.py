@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jobs.datasets.dataset import ImageDataset
-from jobs.datasets.folder import is_folder, load_folder
+from jobs.datasets.folder import expand_user, is_folder, load_folder
 from jobs.datasets.mnist import load_mnist
 from jobs.datasets.synthetic import load_synthetic
-from jobs.errors import BadInput
+from jobs.errors import BadInput, DatasetRefused
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,8 +30,8 @@ def load(dataset: str, *, on_progress: Callable[[str], None] | None = None) -> I
     if dataset == "synthetic":
         return load_synthetic()
     try:
-        folder = Path(dataset).expanduser()
-    except RuntimeError:  # "~name", and there is no such user
+        folder = expand_user(dataset)
+    except DatasetRefused:
         folder = None
     if not dataset or folder is None or not is_folder(folder):
         raise BadInput(

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from jobs.datasets import idx
 from jobs.datasets.dataset import ImageDataset
 from jobs.datasets.idx import FILE_NAMES_TEXT, IDX_FILES, MNIST_SHA256, IdxFile, IdxFileSpec, printable_path
 from jobs.errors import DatasetRefused
 from jobs.io.stdio import escape_control_chars
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def load_folder(folder: Path, *, require_mnist: bool = False) -> ImageDataset:
@@ -29,6 +26,18 @@ def load_folder(folder: Path, *, require_mnist: bool = False) -> ImageDataset:
         raise _damaged_copy(not_mnist[0])
     name = f"idx:{escape_control_chars(folder.resolve().name)}" if not_mnist else "mnist"
     return ImageDataset.from_files(files, name=name, location=printable_path(folder))
+
+
+def expand_user(path: str) -> Path:
+    """``path`` with a leading ``~`` or ``~user`` replaced by that home folder.
+
+    Raises:
+        DatasetRefused: there is no such user.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise DatasetRefused(f"{path!r}: there is no such user; give the whole path") from error
 
 
 def is_folder(path: Path) -> bool:

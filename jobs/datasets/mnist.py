@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import platformdirs
 
 from jobs.datasets import idx
-from jobs.datasets.folder import find_files, is_folder, load_folder
+from jobs.datasets.folder import expand_user, find_files, is_folder, load_folder
 from jobs.datasets.idx import IDX_FILES, MNIST_SHA256, IdxFileSpec
 from jobs.errors import DatasetRefused
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from jobs.datasets.dataset import ImageDataset
 
@@ -34,11 +34,11 @@ def load_mnist(on_progress: Callable[[str], None] | None = None) -> ImageDataset
     data_dir = os.environ.get(DATA_DIR_VARIABLE)
     if data_dir:
         try:
-            return load_folder(Path(data_dir).expanduser(), require_mnist=True)
+            return load_folder(expand_user(data_dir), require_mnist=True)
         except DatasetRefused as error:
             raise DatasetRefused(f"{DATA_DIR_VARIABLE} is set, but {error}") from error
     cache_dir = os.environ.get(CACHE_DIR_VARIABLE)
-    cache = Path(cache_dir).expanduser() if cache_dir else platformdirs.user_cache_path("mnist-jobs") / "mnist"
+    cache = expand_user(cache_dir) if cache_dir else platformdirs.user_cache_path("mnist-jobs") / "mnist"
     try:
         return load_folder(cache, require_mnist=True)
     except DatasetRefused:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from jobs.datasets import ImageDataset
 
 # Each trainer makes functions of its own, which TensorFlow reports as retracing from the fifth trial on.
-tf.get_logger().setLevel("ERROR")
+tf.get_logger().addFilter(lambda record: "triggered tf.function retracing" not in record.getMessage())
 
 __all__ = (
     "create_trainer", "default_execution", "is_out_of_memory", "matmul_flop_per_s", "select_device", "versions",

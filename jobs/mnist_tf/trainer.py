@@ -49,9 +49,10 @@ class TensorFlowTrainer:
             self._loss_total = tf.Variable(tf.constant(0.0, tf.float64))
             if spec.input == "streamed":
                 self._compile_for_fit()
-            self._images = tf.constant(data.train_images)
-            # int64, since TensorFlow keeps int32 tensors in host memory also on a GPU.
-            self._labels = tf.constant(data.train_labels, dtype=tf.int64)
+            else:
+                self._images = tf.constant(data.train_images)
+                # int64, since TensorFlow keeps int32 tensors in host memory also on a GPU.
+                self._labels = tf.constant(data.train_labels, dtype=tf.int64)
             self._positions = tf.range(spec.batch_size, dtype=tf.int64)
         compiled, eager = spec.execution == "compiled", spec.execution == "eager"
         self._run_step = tf.function(self._masked_step, jit_compile=True) if compiled else self._masked_step
@@ -123,11 +124,11 @@ class TensorFlowTrainer:
         if order is None:
             seed = (shuffle_seed(self._spec.seed, epoch), 0)
             experimental: Any = tf.random.experimental  # type: ignore[attr-defined]
-            order = experimental.stateless_shuffle(tf.range(len(self._images)), seed).numpy()
+            order = experimental.stateless_shuffle(tf.range(len(self._data.train_images)), seed).numpy()
         return self._train_resident(order, on_step, done, stop_every)
 
     def _train_streamed(self, batches: Any, on_step: Callable[[int], None], done: int) -> float:
-        if done * self._spec.batch_size >= len(self._images):
+        if done * self._spec.batch_size >= len(self._data.train_images):
             # Keras refuses to fit nothing.
             return float(self._model.metrics[0].result())
         metrics = [variable.numpy() for variable in self._model.metrics_variables]

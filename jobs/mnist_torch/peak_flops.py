@@ -21,13 +21,6 @@ if TYPE_CHECKING:
 def matmul_flop_per_s(spec: RunSpec) -> float:
     """See :meth:`jobs.adapter.Framework.matmul_flop_per_s`."""
     set_precision(spec.precision)
-    peak = _matmul_flop_per_s(spec)
-    # Otherwise the allocator would keep the matrices' memory, and telemetry would count it as training's.
-    torch.cuda.empty_cache()
-    return peak
-
-
-def _matmul_flop_per_s(spec: RunSpec) -> float:
     dtype = torch.bfloat16 if spec.precision == "bf16" else variable_dtype(spec.precision)
     device, side = device_for(spec.device), MATRIX_SIDE[spec.device]
     # A separate generator, so that the measurement does not change training's random numbers.

@@ -47,10 +47,12 @@ def _optimizer_state(optimizer: torch.optim.Optimizer, weight: nn.Parameter) -> 
     """
     state = optimizer.state[weight]
     for key in OPTIMIZER_STATE_KEYS[type(optimizer)]:
-        if state.get(key) is None and key == "step":
+        if state.get(key) is not None:
+            continue
+        if key == "step":
             on_device = optimizer.param_groups[0]["capturable"]
             state[key] = torch.zeros((), dtype=torch.float32, device=weight.device if on_device else "cpu")
-        elif state.get(key) is None:
+        else:
             state[key] = torch.zeros_like(weight, memory_format=torch.preserve_format)
     return {key: state[key] for key in OPTIMIZER_STATE_KEYS[type(optimizer)]}
 

@@ -62,8 +62,9 @@ class TorchTrainer:
             from jobs.mnist_torch.input import Digits  # noqa: PLC0415 - takes seconds, only streamed runs need it
 
             self._digits = Digits(data, spec)
-        self._images = torch.tensor(data.train_images, device=self._device)
-        self._labels = torch.tensor(data.train_labels, device=self._device, dtype=torch.int64)
+        else:
+            self._images = torch.tensor(data.train_images, device=self._device)
+            self._labels = torch.tensor(data.train_labels, device=self._device, dtype=torch.int64)
 
     @property
     def parameter_count(self) -> int:
@@ -123,12 +124,12 @@ class TorchTrainer:
             self._train_streamed(self._digits.batches(order, done), on_step, done)
         else:
             self._train_resident(order, on_step, done)
-        return float(self._loss_total) / len(self._images)
+        return float(self._loss_total) / len(self._order)
 
     def _shuffle(self) -> Tensor:
         """The order in which a ``DataLoader`` with ``shuffle=True`` would take the examples."""
         if self._digits is None:
-            return torch.randperm(len(self._images))
+            return torch.randperm(len(self._order))
         # A DataLoader draws a seed for its workers before its sampler draws one for the order.
         torch.empty((), dtype=torch.int64).random_()
         return torch.tensor(list(RandomSampler(self._digits)))
@@ -203,10 +204,10 @@ class TorchTrainer:
     ) -> Evaluation:
         return evaluate_in_batches(images, labels, self._batch_sums, check)
 
-    def _batch_sums(self, images: NDArray[np.uint8], labels: NDArray[np.int64]) -> tuple[float, int]:
+    def _batch_sums(self, images: NDArray[np.uint8], labels: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
         logits, target = self._evaluation_logits(images), torch.tensor(labels, device=self._device)
         losses = functional.cross_entropy(logits, target, reduction="sum")
-        return float(losses), int((logits.argmax(dim=1) == target).sum())
+        return losses.double(), (logits.argmax(dim=1) == target).sum()
 
     def logits(self, images: NDArray[np.uint8]) -> NDArray[np.float64]:
         return self._evaluation_logits(images).to("cpu", torch.float64).numpy()

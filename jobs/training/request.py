@@ -52,7 +52,7 @@ NOT_IN_FINGERPRINT: Final = {
     "dataset": "the hash of its content is in the fingerprint; its folder may be moved",
     "trials": "each trial is a separate run with its own seed",
     "parity_steps": "a trace is recorded before training and changes nothing in it",
-    "measure_peak": "measured before training, and changes nothing in it",
+    "measure_peak": "measured after training, and changes nothing in it",
     "report_dir": "where files are written",
     "export_dir": "where files are written",
     "metrics_textfile": "where files are written",

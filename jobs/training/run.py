@@ -143,6 +143,7 @@ class _Run:
                 # The device may be the cause: do not wait for it again.
                 recorder.synchronize = None
             recorder.finish()
+            peak_flop_per_s, peak_reasons = self._measure_peak(end)
         finally:
             observation = self.monitor.stop(recorder.spans)
         report = assemble_report(
@@ -159,8 +160,8 @@ class _Run:
             facts=self.facts,
             parity=parity,
             memory_peak_bytes=memory_peak_bytes,
-            peak_flop_per_s=self.peak_flop_per_s,
-            null_reasons=null_reasons | self.peak_reasons,
+            peak_flop_per_s=peak_flop_per_s,
+            null_reasons=null_reasons | peak_reasons,
         )
         if self.store is not None and report.status not in UNFINISHED:
             self.store.finish(report)
@@ -186,7 +187,6 @@ class _Run:
         data = self.data = datasets.load(request.dataset)
         guard.check()
         spec = self.spec = resolve_spec(request, framework, device.kind)
-        self.peak_flop_per_s, self.peak_reasons = self._measure_peak()
         recorder.enter("build")
         versions = framework.versions()
         self.console.line(
@@ -198,19 +198,20 @@ class _Run:
             self.console.line("no GPU is usable here, so this runs on the CPU; --device gpu would refuse instead")
         self.store = self._create_store()
 
-    def _measure_peak(self) -> tuple[float | None, dict[str, str]]:
-        """The device's matrix-product peak, measured in no phase, or ``None``; and why, where memory was too small."""
+    def _measure_peak(self, end: TrainingEnd) -> tuple[float | None, dict[str, str]]:
+        """The device's matrix-product peak, measured after training and in no phase; or ``None``, and the reason."""
         wanted = self.request.measure_peak
         if not (self.spec.device == "gpu" if wanted is None else wanted):
             return None, {}
-        self.recorder.finish()
-        try:
-            return self.framework.matmul_flop_per_s(self.spec), {}
-        except Exception as error:
-            if not is_out_of_memory(error, self.framework):
-                raise
-            reason = "not measured: its matrices found too little memory"
-            return None, dict.fromkeys(("results.ceiling_flop_per_s", "results.ceiling_share_ratio"), reason)
+        reason = "the run did not complete"
+        if end.status == "completed":
+            try:
+                return self.framework.matmul_flop_per_s(self.spec), {}
+            except Exception as error:  # noqa: BLE001 - the run has trained, and is reported in any case
+                no_memory = is_out_of_memory(error, self.framework)
+                reason = "its matrices found too little memory" if no_memory else f"{type(error).__name__}: {error}"
+        fields = ("results.ceiling_flop_per_s", "results.ceiling_share_ratio")
+        return None, dict.fromkeys(fields, f"not measured: {reason}")
 
     def _create_store(self) -> CheckpointStore | None:
         request, folder = self.request, self.request.checkpoint_dir

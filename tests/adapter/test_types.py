@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.programs import ROOT, once
+from tests.support.programs import ROOT
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from jobs.cli.app import Program
 
 
-@once
 @pytest.mark.slow
 def test_mypy_adapter_that_breaks_the_protocol_is_found(program: Program, tmp_path: Path) -> None:
     package = f"jobs/{program.name.replace('-', '_')}"

@@ -189,3 +189,11 @@ def test_load_mnist_damaged_copy_in_the_cache_is_removed(small_mnist: Path, monk
     assert data.load("mnist").name == "mnist"
     assert not damaged.exists()
     assert not packed.exists()
+
+
+@pytest.mark.parametrize("variable", ["MNIST_DATA_DIR", "MNIST_CACHE_DIR"])
+def test_load_mnist_from_the_home_of_an_unknown_user_is_refused(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MNIST_DATA_DIR", raising=False)
+    monkeypatch.setenv(variable, "~nobody-has-this-name/mnist")
+    with pytest.raises(DatasetRefused, match="there is no such user"):
+        load("mnist")

@@ -139,6 +139,7 @@ def test_metrics_any_error_code_have_a_value_or_an_error(sent: list[dict[str, An
     for case in sent:
         (device,) = [message for message in case["early"] if message["kind"] == "device"]
         if device["error"] is not None:
+            assert device["error"].strip(), (case["function"], case["code"])
             continue
         rows = [values for message in case["early"] for _, values in message.get("samples", [])]
         read = {name for values in rows for name in values}
