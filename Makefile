@@ -89,11 +89,14 @@ BROWSERS = chromium chromium-browser google-chrome google-chrome-stable
 # Tests of which make test runs a sample, or runs in one framework only.
 REPEATED = $(addprefix tests/adapter/test_,survival.py bad_environment.py train_command.py resume.py telemetry.py types.py)
 
-.PHONY: torture
-torture: envs ## the repetitions of docs/reliability.md: kills, signals, full disks; needs root and an hour
+.PHONY: torture torture-core torture-tf torture-torch
+torture: torture-core torture-tf torture-torch ## the repetitions of docs/reliability.md: kills, signals, full disks; needs root and an hour
+
+torture-core: .venv/.synced
 	MNIST_JOBS_TORTURE=1 .venv/bin/python -m pytest tests/checkpoint $(PYTEST_ARGS)
-	MNIST_JOBS_TORTURE=1 .venv-tf/bin/python -m pytest $(REPEATED) $(PYTEST_ARGS)
-	MNIST_JOBS_TORTURE=1 .venv-torch/bin/python -m pytest $(REPEATED) $(PYTEST_ARGS)
+
+torture-tf torture-torch: torture-%: .venv-%/.synced
+	MNIST_JOBS_TORTURE=1 .venv-$*/bin/python -m pytest $(REPEATED) $(PYTEST_ARGS)
 
 .PHONY: test-long
 test-long: .venv/.synced ## 100,000 damaged reports and 1,000 simulated comparisons; make test runs a sample
