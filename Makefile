@@ -67,6 +67,7 @@ test-fast: .venv/.synced .venv-torch/.synced ## the inner loop: tests of the cor
 	env -u MNIST_DATA_DIR .venv-torch/bin/python -m pytest $(FAST_ADAPTER) -m 'not slow' $(IN_PARALLEL) $(PYTEST_ARGS)
 
 .PHONY: coverage
+# Programs that tests start are not counted.
 coverage: envs ## make test with the coverage of jobs/: a table, and pages in build/coverage/html
 	rm -rf build/coverage
 	$(MAKE) test PYTEST_ARGS="--cov --cov-append --cov-report= $(PYTEST_ARGS)"
