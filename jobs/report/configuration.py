@@ -129,20 +129,27 @@ class Numerics(Model):
     settings: dict[str, str] = Field(description="the framework's own switches, by its own names")
 
 
-class Config(Model):
-    recipe: str
+class RunSettings(Model):
+    """The settings of a run that reach training. ``train`` has an option for each."""
+
     protocol: TrainingProtocol
-    framework: FrameworkName
     seed: Count
     epochs: Count
     batch_size: Count
     learning_rate: Amount
-    dataset: Dataset
-    parameter_count: Count
     precision: Precision
     execution: Execution
     input: InputPath
     device: DeviceKind
+
+
+class Config(RunSettings):
+    """The settings, and what the job derived from them."""
+
+    recipe: str
+    framework: FrameworkName
+    dataset: Dataset
+    parameter_count: Count
     dropout: bool
     initializer: str
     optimizer: Optimizer

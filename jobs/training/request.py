@@ -2,50 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Final
 
 from jobs import __version__
 from jobs.adapter import RunSpec
 from jobs.errors import BadInput
 from jobs.io.atomic_file import check_writable
+from jobs.recipes import RECIPES
 from jobs.report.schema import MIN_ROUNDING_STATES
 from jobs.training.prometheus import check_textfile_writable
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from jobs.adapter import Framework, FrameworkVersions
     from jobs.checkpoint.metadata import RunFingerprint
-    from jobs.choices import DeviceChoice, DeviceKind, Execution, InputPath, Precision, TrainingProtocol
-    from jobs.recipes import Recipe
-    from jobs.telemetry.types import Options
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainRequest:
-    """The options of ``train``. ``None`` leaves a choice to the recipe, or to what is fastest on the device."""
-
-    recipe: Recipe
-    protocol: TrainingProtocol
-    epochs: int | None
-    batch_size: int | None
-    learning_rate: float | None
-    seed: int | None
-    dataset: str
-    device: DeviceChoice
-    precision: Precision
-    execution: Execution | None
-    input: InputPath | None
-    trials: int
-    parity_steps: int | None
-    measure_peak: bool | None
-    report_dir: Path
-    export_dir: Path | None
-    checkpoint_dir: Path | None
-    checkpoint_steps: int | None
-    telemetry: Options
-    metrics_textfile: Path | None
+    from jobs.choices import DeviceKind
+    from jobs.training.options import TrainRequest
 
 
 NOT_IN_FINGERPRINT: Final = {
@@ -58,7 +30,11 @@ NOT_IN_FINGERPRINT: Final = {
     "metrics_textfile": "where files are written",
     "checkpoint_dir": "where files are written",
     "checkpoint_steps": "how often files are written",
+    "compile_cache": "where files are written",
     "telemetry": "how the run is sampled",
+    "sample_ms": "how the run is sampled",
+    "gpm_ms": "how the run is sampled",
+    "slow_ms": "how the run is sampled",
 }
 """Fields of :class:`TrainRequest` that may differ when a run is resumed, with the reason. All others may not."""
 
@@ -97,13 +73,14 @@ def resolve_spec(request: TrainRequest, framework: Framework, device: DeviceKind
     """Resolve every default: a field of :class:`RunSpec` that the request leaves open is the recipe's."""
     # The blog post's loops use a data loader; the matched ones keep the data on the device.
     input_path = request.input or ("resident" if request.protocol == "matched" else "streamed")
-    values: dict[str, Any] = {field.name: getattr(request, field.name) for field in fields(RunSpec)} | {
+    recipe = RECIPES[request.recipe]
+    values: dict[str, Any] = {name: getattr(request, name) for name in RunSpec.model_fields} | {
+        "recipe": recipe,
         "input": input_path,
         "execution": request.execution or framework.default_execution(device, input_path),
         "device": device,
     }
-    open_fields = [name for name, value in values.items() if value is None]
-    return RunSpec(**values | {name: getattr(request.recipe, name) for name in open_fields})
+    return RunSpec(**{name: getattr(recipe, name) if value is None else value for name, value in values.items()})
 
 
 def run_fingerprint(
@@ -111,11 +88,10 @@ def run_fingerprint(
 ) -> RunFingerprint:
     """All settings that affect a run's results: resolved options, the recipe's content, the data and the versions.
 
-    It is made from all fields of the dataclasses, so that a new option is part of it unless
+    It is made from all fields of both, so that a new option is part of it unless
     :data:`NOT_IN_FINGERPRINT` names it.
     """
-    values = {field.name: getattr(request, field.name) for field in fields(request)}
-    values |= {field.name: getattr(spec, field.name) for field in fields(spec)}
+    values = vars(request) | vars(spec)
     settings = {name: value for name, value in values.items() if name not in {*NOT_IN_FINGERPRINT, "recipe"}}
     settings |= {f"recipe.{field.name}": getattr(spec.recipe, field.name) for field in fields(spec.recipe)}
     return _as_text(settings) | {
