@@ -193,10 +193,17 @@ def build_app(program: Program) -> typer.Typer:
         metrics_textfile: Annotated[
             Path | None, _path("FILE", "Also write the results here in Prometheus text format.")
         ] = None,
+        design: Annotated[
+            str | None,
+            typer.Option(
+                metavar="PLAN:BLOCK:POSITION", help="The run's place in an experiment of blocks, for the report."
+            ),
+        ] = None,
     ) -> None:
         """Train, evaluate after every epoch, and write one report per run."""
         from jobs.telemetry.types import Options  # noqa: PLC0415
         from jobs.training.console import Console  # noqa: PLC0415
+        from jobs.training.request import parse_design  # noqa: PLC0415
         from jobs.training.run import TrainRequest, run_trials  # noqa: PLC0415
 
         request = TrainRequest(
@@ -220,6 +227,7 @@ def build_app(program: Program) -> typer.Typer:
             checkpoint_steps=checkpoint_steps,
             telemetry=Options(mode=telemetry, fast_s=sample_ms / 1000, gpm_s=gpm_ms / 1000, slow_s=slow_ms / 1000),
             metrics_textfile=metrics_textfile,
+            design=None if design is None else parse_design(design),
         )
         if compile_cache is not None:
             program.use_compile_cache(compile_cache)

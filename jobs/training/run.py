@@ -162,6 +162,7 @@ class _Run:
             memory_peak_bytes=memory_peak_bytes,
             peak_flop_per_s=peak_flop_per_s,
             null_reasons=null_reasons | peak_reasons,
+            design=self.request.design,
         )
         if self.store is not None and report.status not in UNFINISHED:
             self.store.finish(report)

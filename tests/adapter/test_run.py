@@ -13,6 +13,7 @@ from jobs.errors import BadInput
 from jobs.exit_codes import ExitCode
 from jobs.recipes import LENET, Sgd
 from jobs.report import read
+from jobs.report.configuration import Design
 from jobs.telemetry.types import Options
 from jobs.training import loop
 from jobs.training.console import Console
@@ -51,6 +52,7 @@ def request_of(folder: Path, tmp_path: Path) -> Any:
             "checkpoint_steps": None,
             "telemetry": Options(mode="off"),
             "metrics_textfile": None,
+            "design": None,
         }
         return TrainRequest(**options | changes)
 
@@ -125,10 +127,13 @@ def test_train_after_an_error_reports_it_and_resumes(
         raise RuntimeError("out of\x1b luck")
 
     act_at(2, 3, fail)
+    designs = [Design(plan_id="plan-1", block=block, position=1) for block in (4, 5)]
     with pytest.raises(RuntimeError, match="luck"):
-        _run(request_of(epochs=2), program)
-    assert _run(request_of(epochs=2), program) == ExitCode.DONE
+        _run(request_of(epochs=2, design=designs[0]), program)
+    # Another place in the experiment does not make it another run.
+    assert _run(request_of(epochs=2, design=designs[1]), program) == ExitCode.DONE
     failed, second = _reports(tmp_path)
+    assert [failed.config.design, second.config.design] == designs
     assert (failed.status, failed.status_reason) == ("failed", r"RuntimeError: out of\x1b luck")
     assert len(failed.results.epochs) == 1
     assert (second.status, second.attempt, len(second.results.epochs)) == ("completed", 2, 2)
