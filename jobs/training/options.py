@@ -111,6 +111,10 @@ class TrainRequest:
     metrics_textfile: Annotated[
         Path | None, _path("FILE", "Also write the results here in Prometheus text format.")
     ] = None
+    design: Annotated[
+        str | None,
+        typer.Option(metavar="PLAN:BLOCK:POSITION", help="The run's place in an experiment of blocks, for the report."),
+    ] = None
 
     def telemetry_options(self) -> TelemetryOptions:
         intervals_s = {"fast_s": self.sample_ms / 1000, "gpm_s": self.gpm_ms / 1000, "slow_s": self.slow_ms / 1000}

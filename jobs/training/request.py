@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Final
 
@@ -10,6 +11,7 @@ from jobs.adapter import RunSpec
 from jobs.errors import BadInput
 from jobs.io.atomic_file import check_writable
 from jobs.recipes import RECIPES
+from jobs.report.configuration import Design
 from jobs.report.schema import MIN_ROUNDING_STATES
 from jobs.training.prometheus import check_textfile_writable
 
@@ -35,8 +37,24 @@ NOT_IN_FINGERPRINT: Final = {
     "sample_ms": "how the run is sampled",
     "gpm_ms": "how the run is sampled",
     "slow_ms": "how the run is sampled",
+    "design": "where the run stands in an experiment, which changes nothing in it",
 }
 """Fields of :class:`TrainRequest` that may differ when a run is resumed, with the reason. All others may not."""
+
+
+def parse_design(text: str) -> Design:
+    """The place in an experiment that ``PLAN:BLOCK:POSITION`` names.
+
+    Raises:
+        BadInput: it names none; the message has the form that is needed.
+    """
+    found = re.fullmatch(r"([A-Za-z0-9][A-Za-z0-9._-]{0,127}):([0-9]{1,9}):([01])", text)
+    if found is None:
+        raise BadInput(
+            f"--design {text[:200]!r} is not PLAN:BLOCK:POSITION, as in plan-1:0:1; PLAN is 1 to 128 letters, digits, "
+            "'.', '_' and '-', BLOCK a number from 0, POSITION 0 for the block's first run or 1 for its second"
+        )
+    return Design(plan_id=found[1], block=int(found[2]), position=int(found[3]))
 
 
 def check_request(request: TrainRequest) -> None:
@@ -58,6 +76,10 @@ def check_request(request: TrainRequest) -> None:
             f"--parity-steps {steps}: {request.precision} is judged from at least {MIN_ROUNDING_STATES} steps; give "
             "more, or --precision fp64"
         )
+    if request.design is not None:
+        parse_design(request.design)
+        if request.trials > 1:
+            raise BadInput(f"--trials {request.trials}: --design is the place of one run; give one of the two")
     for folder, kind, option in (
         (request.report_dir, "report", "--report-dir"),
         (request.checkpoint_dir, "checkpoint", "--checkpoint-dir"),

@@ -24,7 +24,7 @@ from jobs.training.loop import LoopContext, TrainingEnd, train
 from jobs.training.parity_trace import record_parity
 from jobs.training.publish import publish
 from jobs.training.report_builder import assemble_report
-from jobs.training.request import check_request, resolve_spec, run_fingerprint
+from jobs.training.request import check_request, parse_design, resolve_spec, run_fingerprint
 from jobs.training.seeding import initial_weights
 from jobs.training.signals import Interrupted, InterruptGuard
 from jobs.weights_file import weights_path, write_weights_file
@@ -163,6 +163,7 @@ class _Run:
             memory_peak_bytes=memory_peak_bytes,
             peak_flop_per_s=peak_flop_per_s,
             null_reasons=null_reasons | peak_reasons,
+            design=parse_design(self.request.design) if self.request.design else None,
         )
         if self.store is not None and report.status not in UNFINISHED:
             self.store.finish(report)

@@ -13,6 +13,7 @@ from jobs.errors import BadInput
 from jobs.exit_codes import ExitCode
 from jobs.recipes import LENET, RECIPES, Sgd
 from jobs.report import read
+from jobs.report.configuration import Design
 from jobs.training import loop
 from jobs.training.console import Console
 from jobs.training.options import TrainRequest
@@ -111,9 +112,12 @@ def test_train_after_an_error_reports_it_and_resumes(
 
     act_at(2, 3, fail)
     with pytest.raises(RuntimeError, match="luck"):
-        _run(request_of(epochs=2), program)
-    assert _run(request_of(epochs=2), program) == ExitCode.DONE
+        _run(request_of(epochs=2, design="plan-1:4:1"), program)
+    # Another place in the experiment does not make it another run.
+    assert _run(request_of(epochs=2, design="plan-1:5:1"), program) == ExitCode.DONE
     failed, second = _reports(tmp_path)
+    places = [Design(plan_id="plan-1", block=block, position=1) for block in (4, 5)]
+    assert [failed.config.design, second.config.design] == places
     assert (failed.status, failed.status_reason) == ("failed", r"RuntimeError: out of\x1b luck")
     assert len(failed.results.epochs) == 1
     assert (second.status, second.attempt, len(second.results.epochs)) == ("completed", 2, 2)

@@ -11,11 +11,12 @@ import pytest
 
 from jobs.adapter import FrameworkVersions, RunSpec
 from jobs.checkpoint.metadata import RunFingerprint, differences
+from jobs.errors import BadInput
 from jobs.recipes import LENET, Adam, Recipe, Relu, Scaling, Sgd
-from jobs.report.configuration import Config
+from jobs.report.configuration import Config, Design
 from jobs.training import request as request_module
 from jobs.training.options import TrainRequest
-from jobs.training.request import NOT_IN_FINGERPRINT, resolve_spec, run_fingerprint
+from jobs.training.request import NOT_IN_FINGERPRINT, check_request, parse_design, resolve_spec, run_fingerprint
 
 REQUEST = TrainRequest()
 VERSIONS = FrameworkVersions(name="torch", version="2.15.0", cuda_runtime=None, cudnn=None)
@@ -137,6 +138,27 @@ def test_excluded_fields_are_options_and_have_a_reason() -> None:
 def test_every_resolved_setting_is_an_option_and_is_reported() -> None:
     assert RunSpec.model_fields.keys() <= OPTIONS.keys()
     assert RunSpec.model_fields.keys() <= Config.model_fields.keys()
+
+
+def test_parse_design_of_a_place_gives_its_parts() -> None:
+    assert parse_design("plan-1:12:1") == Design(plan_id="plan-1", block=12, position=1)
+    assert parse_design("d.2026_x:0:0") == Design(plan_id="d.2026_x", block=0, position=0)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "plan", "plan:1", "plan:1:2", "plan:-1:0", "plan:1:0:0", "plan:1:x:0", "plan:٣:0", "plan: 1:0", "../p:1:0",
+     ":1:0", "p" * 129 + ":1:0", "plan:1:0\n", "plan:9999999999:0"],
+)  # fmt: skip
+def test_parse_design_of_anything_else_is_refused(text: str) -> None:
+    with pytest.raises(BadInput) as refused:
+        parse_design(text)
+    assert f"--design {text!r} is not PLAN:BLOCK:POSITION" in str(refused.value)
+
+
+def test_check_request_design_of_several_trials_is_refused() -> None:
+    with pytest.raises(BadInput, match="--trials 5: --design is the place of one run"):
+        check_request(replace(REQUEST, design="plan:1:0", trials=5))
 
 
 def test_resolve_spec_takes_the_recipe_values_where_nothing_is_given() -> None:
