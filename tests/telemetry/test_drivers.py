@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
+import pynvml
 import pytest
 
+from jobs.telemetry.sampler import nvml
 from jobs.telemetry.validity import SLOWDOWN_CAUSES
+from tests.support.fake_nvml import SOURCE
+from tests.support.programs import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -61,6 +66,44 @@ def test_throttling_any_driver_is_seen(driver: str, cause: str, answers: dict[Ca
     assert seen["validity"]["causes"] == ["gpu_throttled"]
     assert seen["validity"]["not_checked"] == []
     assert seen["capabilities"][f"throttle_s.{cause}"]["source"].startswith(source)
+
+
+def test_docs_table_of_drivers_is_that_of_the_stand_in() -> None:
+    rows = re.findall(r'\{"[\d.]+", "([\d.]+)", "([\d.]+)", (\d+), (\d+)\}', SOURCE.read_text())
+    assert len(rows) == len(DRIVERS)
+    text = (ROOT / "docs" / "telemetry.md").read_text(encoding="utf-8")
+    for driver, library, slowdowns, smoothing in rows:
+        first, power = int(slowdowns), int(smoothing)
+        counted = f"{first} to {first + 2}" if first else "none: polled"
+        assert f"| {driver} | {library} | {counted} | {power} to {power + 17} |" in text
+
+
+@pytest.mark.parametrize(
+    ("version", "expected"),
+    [
+        ("12.550.163.01", None),
+        ("12.575.51.03", 252),
+        ("13.580.65", 252),
+        # No header and no binding says which ids these have.
+        ("13.580.76.05", None),
+        ("13.580.105.08", 270),
+        ("13.610.43.02", 270),
+        ("13", None),
+        ("unknown", None),
+    ],
+)
+def test_field_id_any_version_is_known_or_refused(
+    version: str, expected: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pynvml, "nvmlSystemGetNVMLVersion", lambda: version)
+    answer = nvml.try_call(nvml.field_id, nvml.SLOWDOWN_FIELDS[1])
+    if expected is None:
+        assert isinstance(answer, nvml.NvmlUnavailable)
+        assert answer.is_permanent
+    else:
+        assert answer == expected
+    # All others have the ids of the binding.
+    assert nvml.field_id("NVML_FI_DEV_POWER_INSTANT") == pynvml.NVML_FI_DEV_POWER_INSTANT
 
 
 def test_throttling_neither_counted_nor_polled_is_named(answers: dict[Case, dict[str, Any]]) -> None:
