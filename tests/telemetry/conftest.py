@@ -132,7 +132,7 @@ from jobs.telemetry.types import Options
 
 def observe(case):
     clock, uuid = Clock(), {"uuid": "GPU-fake-0"}
-    options = Options(mode="thread", fast_s=0.01, gpm_s=1.0, slow_s=0.1)
+    options = Options(mode="thread", fast_s=0.01, gpm_s=0.2, slow_s=0.1)
     watch = monitor.watch(clock=clock, options=options, gpu_untouched=case.get("untouched", False))
     watch._store.has_inventory.wait(5)
     facts = watch.attach(FrameworkDevice(kind="gpu", index=0, name="Fake", **case.get("device", uuid)))

@@ -40,6 +40,11 @@ SCRIPTS: dict[Case, dict[str, Any]] = {
     ("a field is missing in the binding", ""): {
         "without": ["NVML_FI_DEV_TOTAL_ENERGY_CONSUMPTION", "NVML_FI_DEV_ECC_DBE_VOL_TOTAL"],
     },
+    ("other constants are missing in the binding", ""): {
+        "until": "tensor_util_percent",
+        "rows": 2,
+        "without": ["NVML_GPM_METRIC_SM_UTIL", "NVML_GPU_UTILIZATION_SAMPLES"],
+    },
     ("another field was answered", ""): {"script": {"FIELD_OTHER": "83"}},
     ("no version", ""): {"script": {"FAIL": "nvmlSystemGetNVMLVersion:13:0"}},
     ("no state", ""): {
@@ -128,6 +133,12 @@ def test_metric_name_missing_in_the_binding_leaves_the_others(answers: dict[Case
     seen = answers["a field is missing in the binding", ""]
     assert "ECC_DBE_VOL_TOTAL" in seen["capabilities"]["ecc_uncorrected_errors"]["error"]
     assert seen["capabilities"]["ecc_corrected_errors"]["supported"]
+
+    seen = answers["other constants are missing in the binding", ""]
+    assert "SM_UTIL" in seen["capabilities"]["sm_util_percent"]["error"]
+    assert seen["capabilities"]["tensor_util_percent"]["supported"]
+    assert seen["gpu"]["tensor_util_percent"]["mean"] == 2
+    assert seen["capabilities"]["memory_util_percent"]["supported"]
 
 
 def test_field_other_than_asked_for_is_not_used(answers: dict[Case, dict[str, Any]]) -> None:

@@ -195,9 +195,7 @@ class BufferReader:
     def __init__(self, handle: Any, writer: MessageWriter) -> None:
         self._handle = handle
         self._writer = writer
-        self._constants = {
-            f"{m.name}.buffered": getattr(pynvml, f"NVML_{m.buffer}_SAMPLES") for m in GPU_METRICS if m.buffer
-        }
+        self._constants = {f"{m.name}.buffered": f"NVML_{m.buffer}_SAMPLES" for m in GPU_METRICS if m.buffer}
         self._last_timestamp = dict.fromkeys(self._constants, 0)
         self._spacing_s: dict[str, float] = {}
         self._started_s = time.monotonic()
@@ -219,7 +217,8 @@ class BufferReader:
 
     def _new_samples(self, name: str) -> list[tuple[float, str, float]]:
         last = self._last_timestamp[name]
-        _, samples = call(pynvml.nvmlDeviceGetSamples, self._handle, self._constants[name], last)
+        kind = call(getattr, pynvml, self._constants[name])
+        _, samples = call(pynvml.nvmlDeviceGetSamples, self._handle, kind, last)
         new = sorted((s.timeStamp, s.sampleValue.uiVal) for s in samples if s.timeStamp > last)
         if not new:
             return []
