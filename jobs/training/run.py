@@ -185,6 +185,8 @@ class _Run:
         untouched_until_s = time.monotonic()
         device = self.device = framework.select_device(request.device)
         self.facts = self.monitor.attach(device, untouched_until_s=untouched_until_s)
+        if self.monitor.watch_error is not None:
+            self.console.line(f"error: {self.monitor.watch_error}")
         recorder.enter("dataset")
         data = self.data = datasets.load(request.dataset)
         guard.check()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from jobs.telemetry.metrics import GPU_METRICS
+from jobs.telemetry.metrics import GPU_METRICS, POLLED_THROTTLING
 from tests.support.fake_nvml import SOURCE
 
 if TYPE_CHECKING:
@@ -47,7 +47,8 @@ def in_mid_run(sent, rule):
     loop.attach(wanted, None)
     for turn in range(4):
         loop.gpu.read_due(loop._rates)
-        loop.gpu._counted_s = 0.0
+        assert loop.gpu._counters_read_s > 0  # so that counters are read in every round
+        loop.gpu._counters_read_s = 0.0
         os.environ["FAKE_NVML_FAIL"] = rule if turn else ""
     loop.finish()
     os.environ["FAKE_NVML_FAIL"] = ""
@@ -81,7 +82,8 @@ EXPECTED: dict[str, set[float]] = {
     "pcie_tx_bytes_per_s": {8 * 2**20},
     "pcie_rx_bytes_per_s": {4 * 2**20},
     **{metric.name: {1000 * 1e-9} for metric in GPU_METRICS if metric.name.startswith("throttle_s.")},
-    "throttle_s.thermal": {0},
+    **{key: {0} for key in ("throttle_s.thermal", "throttle_s.sw_thermal")},
+    **{metric.name: {0} for metric in POLLED_THROTTLING},
     "ecc_corrected_errors": {0},
     "ecc_uncorrected_errors": {0},
     "row_remaps_corrected": {0},
