@@ -21,7 +21,7 @@ CONFIDENCE: Final = 0.90
 MIN_BLOCKS: Final = 8
 """With fewer, a two-sided sign-flip test cannot reach p = 0.01: its smallest p is 2 / 2^n."""
 
-_CLEAR_EFFECT: Final = 2.0
+CLEAR_EFFECT: Final = 2.0
 """Mean magnitude over the magnitudes' spread from which on the mean is taken for an effect, not for noise.
 Without an effect it is 1.3 for normal noise."""
 
@@ -34,7 +34,7 @@ def half_width(log_ratios: Sequence[float]) -> float:
     """
     magnitudes = [abs(value) for value in log_ratios]
     mean, spread = fmean(magnitudes), stdev(magnitudes)
-    scale = spread if mean >= _CLEAR_EFFECT * spread else math.sqrt(fmean([value * value for value in magnitudes]))
+    scale = spread if mean >= CLEAR_EFFECT * spread else math.sqrt(fmean([value * value for value in magnitudes]))
     return _t_quantile(len(magnitudes) - 1) * scale / math.sqrt(len(magnitudes))
 
 
