@@ -134,7 +134,8 @@ def _read_chunk(paths: Sequence[str]) -> list[RunSummary | InvalidReport]:
         try:
             runs.append(read_report(path))
         except InvalidReport as error:
-            runs.append(error)
+            # Without its traceback, which would keep the file's content.
+            runs.append(InvalidReport(str(error)))
     return runs
 
 

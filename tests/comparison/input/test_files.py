@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
+import tracemalloc
 from io import BytesIO
 from typing import TYPE_CHECKING
 
@@ -121,3 +123,23 @@ def test_read_reports_unknown_number_of_cores_reads_alone(
     monkeypatch.delattr(os, "sched_getaffinity")
     monkeypatch.setattr("os.fork", lambda: pytest.fail("a process was started"))
     assert load_folder(folder) == expected
+
+
+def test_read_chunk_of_bad_files_keeps_none_of_their_content(tmp_path: Path) -> None:
+    size = 1_000_000
+    texts = {"json": "[1," + " " * size, "report": f'{{"run_id": "{"x" * size}"}}'}
+    paths = [tmp_path / f"{name}-{number}.json" for name in texts for number in range(5)]
+    for path in paths:
+        path.write_text(texts[path.name.partition("-")[0]])
+    # As the program does: objects in a cycle stay.
+    gc.disable()
+    tracemalloc.start()
+    try:
+        runs = files._read_chunk([str(path) for path in paths])
+        kept_bytes, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+        gc.enable()
+    assert len(runs) == len(paths)
+    assert all("is no report of a job" in str(run) for run in runs)
+    assert kept_bytes < size
