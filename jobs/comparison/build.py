@@ -47,7 +47,8 @@ def build(loaded: Loaded, *, allow: Iterable[str] = (), baseline: Loaded | None 
     """
     allowed = sorted(set(allow))
     groups = group_comparable(loaded.runs, allow=allowed)
-    tests = statistics.holm_correction([_p_value(_sides(group)) for group in groups])
+    sides = [_sides(group) for group in groups]
+    tests = statistics.holm_correction(list(map(_p_value, sides)))
     parity, unpaired = paired_traces(loaded.runs)
     return schema.Comparison(
         comparison_id=_comparison_id(loaded, baseline, allowed),
@@ -59,7 +60,7 @@ def build(loaded: Loaded, *, allow: Iterable[str] = (), baseline: Loaded | None 
         gate=None
         if baseline is None
         else gate(last_attempts(loaded.runs), last_attempts(baseline.runs), allow=allowed),
-        sections=[_section(group, test, parity) for group, test in zip(groups, tests, strict=True)],
+        sections=[_section(*row, parity) for row in zip(groups, sides, tests, strict=True)],
         parity=parity,
         unpaired_traces=unpaired,
         skipped=[
@@ -96,9 +97,11 @@ def _p_value(sides: Mapping[FrameworkName, Sequence[RunSummary]]) -> float | Non
 
 
 def _section(
-    group: Group, significance: statistics.Significance | None, parity: Sequence[ParityPair]
+    group: Group,
+    sides: Mapping[FrameworkName, Sequence[RunSummary]],
+    significance: statistics.Significance | None,
+    parity: Sequence[ParityPair],
 ) -> schema.Section:
-    sides = _sides(group)
     ratios = _ratios(sides)
     rows = LazyList(len(group.runs), lambda index: _row(group.runs[index]))
     headline = next((ratio for ratio in ratios if ratio.metric == METRICS[0].name), None)
@@ -143,9 +146,10 @@ def _side(framework: FrameworkName, runs: Sequence[RunSummary]) -> schema.Framew
 def _side_metric(metric: Metric, runs: Sequence[RunSummary]) -> schema.SideMetric:
     measured = [(run.measured[metric.name], run) for run in runs if metric.counts(run.status)]
     reasons = Counter(value.reason for value, _ in measured if isinstance(value, Missing))
-    observed_in = [run for value, run in measured if not isinstance(value, Missing)]
-    observed_in.sort(key=lambda run: (run.measured[metric.name], run.run_id, run.attempt))
-    summary = statistics.summarise(statistics.observed(runs, metric))
+    observed = [(value, run.run_id, run.attempt, run) for value, run in measured if not isinstance(value, Missing)]
+    observed.sort(key=lambda entry: entry[:3])
+    observed_in = [run for *_, run in observed]
+    summary = statistics.summarise([value for value, *_ in observed])
     return schema.SideMetric(
         name=metric.name,
         unit=metric.unit,

@@ -14,7 +14,7 @@ from jobs.comparison.analysis.comparability import DATA_FIELD
 from jobs.comparison.analysis.statistics import RUNS_FOR_A_VERDICT, SMALLEST_EFFECT, median, observed
 from jobs.comparison.analysis.verdict import MAX_FAILURE_RATE_GAP
 from jobs.comparison.fields import FIELDS
-from jobs.comparison.input.metrics import COMPLETED, HEADLINE, METRICS, Metric
+from jobs.comparison.input.metrics import COMPLETED, HEADLINE, METRIC_BY_NAME, METRICS, Metric
 from jobs.comparison.schema import Gate, GateMetric, GateSide
 from jobs.comparison.text import pluralize
 
@@ -166,7 +166,7 @@ def _outcome(metrics: Sequence[GateMetric], lost: str | None) -> tuple[GateOutco
 
 
 def _clause(gated: GateMetric) -> str:
-    metric = next(metric for metric in METRICS if metric.name == gated.name)
+    metric = METRIC_BY_NAME[gated.name]
     if gated.change is None or gated.tolerated is None or gated.median_now is None or gated.median_before is None:
         return f"{metric.label} not measured"
     unit, change_unit = ("%", "points") if gated.unit == "ratio" else (gated.unit, "%")
