@@ -47,8 +47,7 @@ def build(loaded: Loaded, *, allow: Iterable[str] = (), baseline: Loaded | None 
     """
     allowed = sorted(set(allow))
     groups = group_comparable(loaded.runs, allow=allowed)
-    sides = [_sides(group) for group in groups]
-    tests = statistics.holm_correction(list(map(_p_value, sides)))
+    tests = statistics.holm_correction([_p_value(_sides(group)) for group in groups])
     parity, unpaired = paired_traces(loaded.runs)
     return schema.Comparison(
         comparison_id=_comparison_id(loaded, baseline, allowed),
@@ -60,7 +59,7 @@ def build(loaded: Loaded, *, allow: Iterable[str] = (), baseline: Loaded | None 
         gate=None
         if baseline is None
         else gate(last_attempts(loaded.runs), last_attempts(baseline.runs), allow=allowed),
-        sections=[_section(*row, parity) for row in zip(groups, sides, tests, strict=True)],
+        sections=[_section(group, test, parity) for group, test in zip(groups, tests, strict=True)],
         parity=parity,
         unpaired_traces=unpaired,
         skipped=[
@@ -97,11 +96,9 @@ def _p_value(sides: Mapping[FrameworkName, Sequence[RunSummary]]) -> float | Non
 
 
 def _section(
-    group: Group,
-    sides: Mapping[FrameworkName, Sequence[RunSummary]],
-    significance: statistics.Significance | None,
-    parity: Sequence[ParityPair],
+    group: Group, significance: statistics.Significance | None, parity: Sequence[ParityPair]
 ) -> schema.Section:
+    sides = _sides(group)
     ratios = _ratios(sides)
     rows = LazyList(len(group.runs), lambda index: _row(group.runs[index]))
     headline = next((ratio for ratio in ratios if ratio.metric == METRICS[0].name), None)
