@@ -13,7 +13,7 @@ from jobs.comparison.schema_base import OnePerRun, Part
 from jobs.comparison.schema_parity import ParityPair, SectionParity, UnpairedTrace
 from jobs.report.schema import PhaseName, Status
 
-SCHEMA_VERSION: Final = "1.2"
+SCHEMA_VERSION: Final = "1.3"
 """Major.minor: a minor adds fields, a major changes the meaning of one."""
 
 MetricName = Literal[
@@ -226,23 +226,34 @@ class EnvironmentChange(Part):
 class GateMetric(Part):
     """One metric now against the baseline.
 
-    ``change`` and ``tolerated`` are shares of the baseline's median, or differences where ``unit`` is ``ratio``;
-    both are ``null`` where there is too little to compare.
+    ``change`` and ``tolerated`` are shares of the baseline's median, or differences where ``unit`` is ``ratio``.
+    ``tolerated`` is the size of the tolerated change in the direction of ``change``. A change for the worse of size
+    ``visible`` would have been found with a probability of 0.9. ``p_value`` is the one-sided p of a change for the
+    worse before Holm's correction, 1 for a change too small to count. All are ``null`` where there is too little to
+    compare. Where runs are of several sessions, the medians are over the sessions' medians. ``unseen``: more than
+    15 % would have to be tolerated.
     """
 
     name: MetricName
     unit: str
     n_before: int
     n_now: int
+    sessions_before: int
+    sessions_now: int
     median_before: float | None
     median_now: float | None
     change: float | None = None
     tolerated: float | None = None
-    outcome: Literal["worse", "better", "within", "not_measured"] = "not_measured"
+    visible: float | None = None
+    p_value: float | None = None
+    outcome: Literal["worse", "better", "within", "unseen", "not_measured"] = "not_measured"
 
 
 class GateSide(Part):
-    """One framework's runs of a recipe and protocol, now against the baseline."""
+    """One framework's runs of a recipe and protocol, now against the baseline.
+
+    ``suspect_before`` and ``suspect_now`` count completed runs that are left out, as their reports call them suspect.
+    """
 
     recipe: str
     protocol: Literal["matched", "published"]
@@ -251,12 +262,17 @@ class GateSide(Part):
     text: str
     runs_before: int
     runs_now: int
+    suspect_before: int
+    suspect_now: int
     metrics: list[GateMetric]
     changes: list[EnvironmentChange]
 
 
 class Gate(Part):
-    """Now against the baseline; the outcome is the worst of the sides', ``triage`` says where to look first."""
+    """Now against the baseline; the outcome is the worst of the sides', ``triage`` says where to look first.
+
+    ``false_alarms_ratio`` is the highest rate at which unchanged runs are called a regression, by any metric.
+    """
 
     outcome: GateOutcome
     false_alarms_ratio: float
@@ -267,7 +283,7 @@ class Gate(Part):
 class Comparison(Part):
     """A whole comparison; ``comparison_id`` is the same in every file that one merge wrote."""
 
-    schema_version: Literal["1.2"] = SCHEMA_VERSION
+    schema_version: Literal["1.3"] = SCHEMA_VERSION
     comparison_id: str
     package_version: str
     data: Data

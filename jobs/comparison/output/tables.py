@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from jobs.comparison.analysis.fleet import NODES_FOR_OUTLIERS
 from jobs.comparison.analysis.parity import OUTCOME, QUANTITY
+from jobs.comparison.analysis.regression import tolerated_text
 from jobs.comparison.analysis.rounding import severity
 from jobs.comparison.fields import show_value
 from jobs.comparison.input.metrics import HEADLINE, METRIC_BY_NAME, METRICS, Metric
@@ -231,7 +232,7 @@ def gate_table(gate: schema.Gate, names: Mapping[FrameworkName, str]) -> Table:
         for side in gate.sides
         for metric in side.metrics
     ]
-    return Table(["metric", "before", "now", "change", "tolerated", "outcome"], rows)
+    return Table(["metric", "before", "now", "change", "tolerated", "seen in 9 of 10 if worse by", "outcome"], rows)
 
 
 def _gate_cells(metric: schema.GateMetric) -> list[str]:
@@ -242,8 +243,9 @@ def _gate_cells(metric: schema.GateMetric) -> list[str]:
     ]
     unit = "points" if metric.unit == "ratio" else "%"
     change = ABSENT if metric.change is None else f"{100 * metric.change:+.2f} {unit}"
-    tolerated = ABSENT if metric.tolerated is None else f"{100 * metric.tolerated:.2f} {unit}"
-    return [*medians, change, tolerated]
+    tolerated = ABSENT if metric.tolerated is None else f"{tolerated_text(metric)} {unit}"
+    visible = ABSENT if metric.visible is None else f"{100 * metric.visible:.1f} {unit}"
+    return [*medians, change, tolerated, visible]
 
 
 def parity_table(pairs: Sequence[ParityPair], limit: int) -> Table:

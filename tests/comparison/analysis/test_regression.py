@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from jobs.comparison.analysis.regression import ACCURACY_FLOOR, GATE_ALPHA, gate
+from jobs.comparison.analysis.gate_metrics import ACCURACY_FLOOR, GATE_ALPHA
+from jobs.comparison.analysis.regression import gate
 from tests.comparison.comparisons import as_run, parity_report
 from tests.support.reports import make_report
 
