@@ -22,7 +22,7 @@ MetricName = Literal[
 Why = Literal["framework", "allowed", "environment"]
 VerdictKind = Literal["faster", "equivalent", "inconclusive", "too_few_runs", "single_observation", "one_side_only"]
 GateOutcome = Literal["regression", "incomparable", "improvement", "unchanged"]
-OutlierKind = Literal["slow", "fast", "no_speed"]
+OutlierKind = Literal["slow", "to_confirm", "no_speed"]
 
 
 class Data(Part):
@@ -81,7 +81,8 @@ class EpochAccuracy(Part):
 class Node(Part):
     """One node and its GPU: median steady training speed over the ``n`` of its runs that count.
 
-    ``score`` is the modified z-score among the side's nodes, ``null`` with fewer than five nodes.
+    ``score`` is the distance of its first pass from the median of the side's nodes, in robust standard deviations;
+    ``null`` with fewer than five nodes. ``to_confirm``: slow in the first pass. ``slow``: in the second pass as well.
     """
 
     node: str | None
@@ -93,8 +94,19 @@ class Node(Part):
     outlier: OutlierKind | None
 
 
+class SecondPass(Part):
+    """Nodes to run again before they are called slow, ordinary nodes to run beside them, and the command."""
+
+    again: list[str]
+    beside: list[str]
+    command: str
+
+
 class FrameworkResults(Part):
-    """One framework's runs in a section; ``nodes`` is empty where fewer than two nodes or GPUs are named."""
+    """One framework's runs in a section; ``nodes`` is empty where fewer than two nodes or GPUs are named.
+
+    ``second_pass`` is ``null`` where no node is to be confirmed.
+    """
 
     framework: FrameworkName
     framework_versions: list[str]
@@ -102,6 +114,7 @@ class FrameworkResults(Part):
     metrics: list[SideMetric]
     epochs: list[EpochAccuracy]
     nodes: list[Node]
+    second_pass: SecondPass | None
 
 
 class MetricRatio(Part):

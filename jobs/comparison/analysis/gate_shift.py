@@ -1,23 +1,24 @@
 """How far a metric moved since the baseline, and how far chance alone moves it.
 
 Runs of one day share its conditions: heat, neighbours, clocks. Where runs are of several sessions, a session's median
-is one observation. Where the baseline has too few sessions to show how much they differ, a difference is assumed.
+is one observation. A few sessions do not show how much sessions differ, so a difference is assumed as well.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from math import log, sqrt
-from typing import TYPE_CHECKING, Final, NamedTuple
-
-import numpy as np
+from dataclasses import dataclass
+from functools import cached_property
+from math import inf, log, sqrt
+from statistics import median, stdev
+from typing import TYPE_CHECKING, Final
 
 from jobs.comparison.analysis.robust import Shift, kept, median_variance, robust_scale
 from jobs.comparison.analysis.statistics import RUNS_FOR_A_VERDICT
 from jobs.comparison.input.metrics import Missing
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
     from datetime import datetime
 
     from jobs.comparison.analysis.sessions import Sessions
@@ -25,11 +26,15 @@ if TYPE_CHECKING:
     from jobs.comparison.input.run_summary import RunSummary
 
 ASSUMED_DRIFT: Final = 0.03
-"""Standard deviation between sessions, as a share, assumed where fewer than five show it."""
+"""Standard deviation between sessions that is assumed, as a share."""
+
+ASSUMED_DEGREES: Final = 20
+"""Degrees of freedom with which the assumption counts beside the baseline's own sessions."""
 
 
-class Measured(NamedTuple):
-    """One side of a metric, now or before: its values by session, as the metric has them."""
+@dataclass(frozen=True)
+class Measured:
+    """One side of a metric, now or before: its values by session, smallest first, as the metric has them."""
 
     sessions: list[list[float]]
 
@@ -37,14 +42,14 @@ class Measured(NamedTuple):
     def n(self) -> int:
         return sum(map(len, self.sessions))
 
-    @property
+    @cached_property
     def medians(self) -> list[float]:
-        return [float(np.quantile(values, 0.5)) for values in self.sessions]
+        return [median(values) for values in self.sessions]
 
     @property
     def median(self) -> float | None:
         """The median over the sessions' medians."""
-        return float(np.quantile(self.medians, 0.5)) if self.sessions else None
+        return median(self.medians) if self.sessions else None
 
 
 def counts(run: RunSummary, metric: Metric) -> bool:
@@ -73,7 +78,7 @@ def shift(old: Measured, new: Measured, *, as_ratio: bool, same_session: bool) -
         return None
     if same_session:
         before, now = _flat(old, as_ratio=as_ratio), _flat(new, as_ratio=as_ratio)
-        change = float(np.quantile(now, 0.5) - np.quantile(before, 0.5))
+        change = median(now) - median(before)
         error = robust_scale(before) * sqrt(1 / len(before) + 1 / len(now))
         return Shift(change, error, sizes=(len(before), len(now)))
     return _between_sessions(old, new)
@@ -84,39 +89,42 @@ def _flat(side: Measured, *, as_ratio: bool) -> list[float]:
 
 
 def _between_sessions(old: Measured, new: Measured) -> Shift:
+    """The shift of logarithms, with the session as the unit.
+
+    The variance between sessions is that of the baseline, moderated by the assumed one, which counts as
+    :data:`ASSUMED_DEGREES` further degrees of freedom (Smyth 2004, the moderated t).
+    """
     before, now = ([log(value) for value in side.medians] for side in (old, new))
-    change = float(np.quantile(now, 0.5) - np.quantile(before, 0.5))
-    within, degrees = _noise_within(old)
-    sizes = len(before), len(now)
-    if len(before) >= RUNS_FOR_A_VERDICT:
-        # A session now may have fewer runs than those of the baseline, and its median then more noise.
-        more = max(0.0, _median_noise(new) - _median_noise(old)) * within**2 * median_variance(len(now))
-        error = sqrt(robust_scale(before) ** 2 * (1 / sizes[0] + 1 / sizes[1]) + more)
-        return Shift(change, error, sizes=sizes)
-    observed = float(np.std(before, ddof=1)) if len(before) > 1 else 0.0
-    drift = max(ASSUMED_DRIFT, observed) ** 2 * (median_variance(sizes[0]) + median_variance(sizes[1]))
-    noise = within**2 * sum(_median_noise(side) * median_variance(n) for side, n in zip((old, new), sizes, strict=True))
-    # Welch and Satterthwaite: the drift is assumed, the noise within sessions is estimated.
-    return Shift(change, sqrt(drift + noise), degrees=(drift + noise) ** 2 * degrees / noise**2 if noise else np.inf)
+    within = _noise_within(old)
+    variance, degrees = ASSUMED_DRIFT**2 + _median_noise(old) * within**2, inf
+    if len(before) > 1:
+        observed, own = _spread(before)
+        degrees = ASSUMED_DEGREES + own
+        variance = (ASSUMED_DEGREES * variance + own * observed**2) / degrees
+    # A session now may have fewer runs than those of the baseline, and its median then more noise.
+    more = max(0.0, _median_noise(new) - _median_noise(old)) * within**2 * median_variance(len(now))
+    error = sqrt(variance * (median_variance(len(before)) + median_variance(len(now))) + more)
+    return Shift(median(now) - median(before), error, degrees=degrees)
+
+
+def _spread(values: Sequence[float]) -> tuple[float, int]:
+    """Standard deviation and its degrees of freedom, robust where there are values enough."""
+    if len(values) < RUNS_FOR_A_VERDICT:
+        return stdev(values), len(values) - 1
+    return robust_scale(values), kept(len(values)) - 1
 
 
 def _median_noise(side: Measured) -> float:
     """The variance of a session's median by the noise of its runs, in units of one run's, as a mean over sessions."""
-    return float(np.mean([median_variance(len(values)) for values in side.sessions]))
+    return sum(median_variance(len(values)) for values in side.sessions) / len(side.sessions)
 
 
-def _noise_within(side: Measured) -> tuple[float, float]:
-    """The runs' standard deviation within sessions, in logarithms, and its degrees of freedom."""
-    residuals = [
-        log(value) - log(middle)
-        for values, middle in zip(side.sessions, side.medians, strict=True)
-        if len(values) > 1
-        for value in values
-    ]
-    lost = sum(len(values) > 1 for values in side.sessions)
-    if len(residuals) < RUNS_FOR_A_VERDICT or kept(len(residuals)) - lost < 1:
+def _noise_within(side: Measured) -> float:
+    """The runs' standard deviation within sessions, in logarithms."""
+    several = [(values, middle) for values, middle in zip(side.sessions, side.medians, strict=True) if len(values) > 1]
+    residuals = [log(value) - log(middle) for values, middle in several for value in values]
+    if len(residuals) - len(several) < RUNS_FOR_A_VERDICT - 1:
         # Too few runs within sessions. The spread of all runs is larger, since it includes the drift.
-        return robust_scale(_flat(side, as_ratio=True)), kept(side.n) - 1
+        return robust_scale(_flat(side, as_ratio=True))
     # A session's own median takes one degree of freedom.
-    inflation = sqrt(len(residuals) / (len(residuals) - lost))
-    return inflation * robust_scale(residuals), kept(len(residuals)) - lost
+    return sqrt(len(residuals) / (len(residuals) - len(several))) * robust_scale(residuals)

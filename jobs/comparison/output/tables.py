@@ -24,7 +24,12 @@ if TYPE_CHECKING:
 MAX_VALUES_IN_CELL: Final = 10
 """Maximum nodes or values named in one sentence or cell."""
 
-_OUTLIER: Final = {"slow": "slow", "fast": "fast", "no_speed": "no run that counts", None: ""}
+_OUTLIER: Final = {
+    "slow": "slow in both passes",
+    "to_confirm": "slow, to be confirmed",
+    "no_speed": "no run that counts",
+    None: "",
+}
 _WHY_ALLOWED: Final = {
     "framework": "each framework's own",
     "allowed": "allowed with --allow",
@@ -160,6 +165,12 @@ def _fleet_line(side: schema.FrameworkResults) -> str:
         line += ", none of which stands apart"
     if outliers:
         line += f"; apart from the others: {join_limited(outliers, MAX_VALUES_IN_CELL)}"
+    if side.second_pass is not None:
+        again, beside = (
+            join_limited(names, MAX_VALUES_IN_CELL) for names in (side.second_pass.again, side.second_pass.beside)
+        )
+        line += f"; before any is called slow, run {again} again beside {beside}, and merge all reports: "
+        line += side.second_pass.command
     return line
 
 
