@@ -50,11 +50,10 @@ CASES: Final = (
     GateCase(name="3 days", days=3),
     GateCase(name="5 days", days=5),
     GateCase(name="10 days", days=10),
-    GateCase(name="10 days, one run a day", days=10, runs=1, runs_now=1),
-    GateCase(name="20 days, 3 runs now", days=20, runs_now=3),
     GateCase(name="20 days, 5 days now", days=20, days_now=5),
     GateCase(name="20 days, heavy-tailed noise (t3)", days=20, heavy_tails=True),
     GateCase(name="20 days, two disturbed baseline runs", days=20, disturbed=2),
+    GateCase(name="6 % between days, 10 days", days=10, drift=0.06),
     GateCase(name="now beside the baseline, 10 runs", days=1, runs=10, days_now=0),
     GateCase(name="now beside the baseline, one disturbed baseline run", days=1, runs=10, days_now=0, disturbed=1),
 )

@@ -12,7 +12,7 @@ from shlex import quote
 from statistics import median
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from jobs.comparison.analysis.robust import robust_scale, standardised_minimum
+from jobs.comparison.analysis.fleet_limit import node_scale, slowest_limit
 from jobs.comparison.analysis.statistics import RUNS_FOR_A_VERDICT, SMALLEST_EFFECT, observed
 from jobs.comparison.schema import Node, SecondPass
 
@@ -23,17 +23,17 @@ if TYPE_CHECKING:
     from jobs.comparison.input.run_summary import RunSummary
     from jobs.comparison.schema import OutlierKind
 
-SUSPICIOUS_SCORE: Final = 3.0
+SUSPICIOUS_SCORE: Final = 2.75
 """Robust standard deviations below the median from which a node is run again."""
 
 NODES_FOR_OUTLIERS: Final = RUNS_FOR_A_VERDICT
 """With fewer nodes no node is suspicious."""
 
-FALSE_NAMES_RATIO: Final = 0.01
-"""How often, in a fleet of equal nodes with normal spread, the slowest of all is beyond the second pass's limit."""
-
 AGAIN: Final = 3
-"""Nodes that are run again at once, others beside them, and runs that each then needs."""
+"""Nodes that are run again at once, and others beside them."""
+
+RUNS_AGAIN: Final = 5
+"""Runs that each node needs in the second pass."""
 
 Key = tuple[str | None, tuple[str, ...]]
 
@@ -86,12 +86,12 @@ def _judge(runs_of: Mapping[Key, Sequence[RunSummary]]) -> tuple[dict[Key, float
     first = passes.first
     if len(first) < NODES_FOR_OUTLIERS:
         return {}, {}
-    middle, scale = median(first.values()), robust_scale(list(first.values()))
+    middle, scale = median(first.values()), node_scale(list(first.values()))
     scores = {key: (speed - middle) / scale if scale > 0 else 0.0 for key, speed in first.items()}
     floor = log(SMALLEST_EFFECT)
     suspicious = {key for key, speed in first.items() if middle - speed > max(floor, SUSPICIOUS_SCORE * scale)}
     controls = [speed for key, speed in passes.second.items() if key not in suspicious]
-    limit = max(floor, standardised_minimum(len(first), FALSE_NAMES_RATIO) * scale)
+    limit = max(floor, slowest_limit(list(first.values())) * scale)
     outliers: dict[Key, OutlierKind] = {}
     for key in suspicious:
         if key not in passes.second or len(controls) < AGAIN:
@@ -110,7 +110,7 @@ def _passes(runs_of: Mapping[Key, Sequence[RunSummary]]) -> _Passes:
     everyone = max(speeds[0][0] for speeds in speeds_of.values())
     first = {key: _middle([speed for start, speed in speeds if start <= everyone]) for key, speeds in speeds_of.items()}
     later = {key: [speed for start, speed in speeds if start > everyone] for key, speeds in speeds_of.items()}
-    return _Passes(first, {key: _middle(speeds) for key, speeds in later.items() if len(speeds) >= AGAIN})
+    return _Passes(first, {key: _middle(speeds) for key, speeds in later.items() if len(speeds) >= RUNS_AGAIN})
 
 
 def _speeds(runs: Sequence[RunSummary]) -> list[tuple[datetime, float]]:
@@ -134,6 +134,6 @@ def _command(again: Sequence[Node], beside: Sequence[Node]) -> str:
         return f"kubectl label nodes {label} mnist-jobs/again=yes && kubectl apply -k k8s/overlays/fleet-again"
     gpus = " ".join(quote(",".join(node.gpu_uuids)) for node in (*again, *beside))
     return (
-        f"for gpu in $(for i in $(seq {AGAIN}); do echo {gpus}; done); "
+        f"for gpu in $(for i in $(seq {RUNS_AGAIN}); do echo {gpus}; done); "
         "do CUDA_VISIBLE_DEVICES=$gpu mnist-torch train --device gpu; done"
     )

@@ -34,7 +34,7 @@ def robust_scale(values: Sequence[float]) -> float:
     It is unbiased for normal values. Needs three values or more.
     """
     array = np.asarray(values, float)
-    return float(_trimmed_deviation(array[None, :])[0] / _bias(min(array.size, _MAX_SIMULATED)))
+    return float(trimmed_deviation(array[None, :])[0] / _bias(min(array.size, _MAX_SIMULATED)))
 
 
 def median_variance(n: int) -> float:
@@ -76,45 +76,24 @@ class Shift:
         return float(reference[min(reference.size - 1, int((1 - 2 * level) * reference.size))]) * self.error
 
 
-def _trimmed_deviation(rows: NDArray[Any]) -> NDArray[Any]:
+def trimmed_deviation(rows: NDArray[Any], trimmed_ratio: float = TRIMMED_RATIO) -> NDArray[Any]:
     """The standard deviation of each row without the values furthest from its median."""
-    n = rows.shape[1]
+    count = kept(rows.shape[1], trimmed_ratio)
     distances = np.abs(rows - np.median(rows, axis=1, keepdims=True))
-    kept = np.argpartition(distances, n - _trimmed(n) - 1, axis=1)[:, : n - _trimmed(n)]
-    return np.asarray(np.take_along_axis(rows, kept, axis=1).std(axis=1, ddof=1))
+    inside = np.argpartition(distances, count - 1, axis=1)[:, :count]
+    return np.asarray(np.take_along_axis(rows, inside, axis=1).std(axis=1, ddof=1))
 
 
-def _trimmed(n: int) -> int:
-    return max(1, int(TRIMMED_RATIO * n))
-
-
-def kept(n: int) -> int:
-    """How many of ``n`` values :func:`robust_scale` uses."""
-    return n - _trimmed(n)
+def kept(n: int, trimmed_ratio: float = TRIMMED_RATIO) -> int:
+    """How many of ``n`` values are not trimmed."""
+    return n - max(1, int(trimmed_ratio * n))
 
 
 @lru_cache(maxsize=64)
 def _normal(n: int) -> tuple[NDArray[Any], NDArray[Any]]:
     """Median and trimmed deviation of each simulated sample of ``n`` normal values."""
     rows = np.random.default_rng([_SEED, n]).standard_normal((_SAMPLES, n))
-    return np.median(rows, axis=1), _trimmed_deviation(rows)
-
-
-def standardised_minimum(n: int, level: float) -> float:
-    """How far the smallest of ``n`` normal values is below their median, in robust scales, with probability ``level``.
-
-    Simulated up to :data:`_MAX_SIMULATED`. Beyond, the scale is nearly exact, and the formula of independent values
-    is corrected by the ratio of the two at that size.
-    """
-    at = min(n, _MAX_SIMULATED)
-    limit = float(np.quantile(_minima(at), 1 - level))
-    return limit * float(stats.norm.isf(level / n) / stats.norm.isf(level / at))
-
-
-@lru_cache(maxsize=64)
-def _minima(n: int) -> NDArray[Any]:
-    rows = np.random.default_rng([_SEED, n, 2]).standard_normal((_SAMPLES, n))
-    return np.asarray((np.median(rows, axis=1) - rows.min(axis=1)) / (_trimmed_deviation(rows) / _bias(n)))
+    return np.median(rows, axis=1), trimmed_deviation(rows)
 
 
 @lru_cache(maxsize=64)
