@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from gate_fleet_rates import fleet_rates, gate_rates
+from gate_fleet_rates import gate_and_fleet_rates
 from measurement import ROOT, add_output_option, circumstances, write_results
 
 SPEEDS = (1.0, 0.9, 1.1)
@@ -31,11 +31,7 @@ def main() -> int:
         }
         print(row, file=sys.stderr, flush=True)
         results.append(row)
-    found = {
-        "merges": arguments.merges,
-        "gate": gate_rates(arguments.seeds[:1], arguments.merges),
-        "fleet": fleet_rates(arguments.seeds[:1], arguments.merges),
-    }
+    found = {"gate_and_fleet": gate_and_fleet_rates(arguments.seeds[0], arguments.merges)}
     content = {"comparisons": COMPARISONS, "runs": RUNS, "noise_ratio": NOISE, "seeds": arguments.seeds}
     write_results(arguments.output, {**content, "results": results, **found}, measured=measured)
     return 0

@@ -74,7 +74,7 @@ def fleets(case: FleetCase, *, seed: int, count: int) -> Counter[str]:
     ``asked`` those in which a second pass was asked for.
     """
     random = np.random.default_rng(seed)
-    counted: Counter[str] = Counter()
+    counted = Counter({"asked": 0, "found": 0, "named": 0})
     for _ in range(count):
         named, asked = _fleet(case, random)
         counted["asked"] += asked
