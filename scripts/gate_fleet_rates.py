@@ -33,7 +33,8 @@ def _gate_row(task: tuple[Any, float, int, int]) -> dict[str, Any]:
     from tests.support.simulated_gates import gates  # noqa: PLC0415
 
     case, speed, seed, merges = task
-    return {"case": case.name, "speed": speed, **gates(case, speed=speed, seed=seed, count=merges)}
+    outcomes = {"regression": 0, "incomparable": 0, "improvement": 0, "unchanged": 0}
+    return {"case": case.name, "speed": speed, **outcomes, **gates(case, speed=speed, seed=seed, count=merges)}
 
 
 def _fleet_row(task: tuple[Any, int, int]) -> dict[str, Any]:

@@ -58,6 +58,7 @@ def test_gate_on_speed_counts_change_beyond_floor(factor: float, outcome: str) -
     assert gate(runs(scaled(factor)), runs()).outcome == outcome
 
 
+VARIED = (10_000.0, 10_600.0, 9_500.0, 10_300.0, 9_800.0, 10_100.0, 9_700.0, 10_200.0)
 NOISY = (10_000.0, 12_000.0, 8_000.0, 11_000.0, 9_000.0, 10_500.0)
 
 
@@ -73,8 +74,7 @@ def test_gate_on_noisy_baseline_is_refused_with_what_it_cannot_see() -> None:
 
 
 def test_gate_states_limits_in_the_direction_of_the_change() -> None:
-    noisy = (10_000.0, 10_600.0, 9_500.0, 10_300.0, 9_800.0, 10_100.0, 9_700.0, 10_200.0)
-    slower, faster = (only(gate(runs(tuple(f * s for s in noisy)), runs(noisy))).metrics[:2] for f in (0.99, 1.01))
+    slower, faster = (only(gate(runs(tuple(f * s for s in VARIED)), runs(VARIED))).metrics[:2] for f in (0.99, 1.01))
     # In logarithms both limits are equal: a speed that may fall by 9 % may rise by 10 %.
     for down, up in ((slower[0], faster[0]), (faster[1], slower[1])):
         assert down.tolerated is not None
@@ -82,7 +82,7 @@ def test_gate_states_limits_in_the_direction_of_the_change() -> None:
         assert (1 - down.tolerated) * (1 + up.tolerated) == pytest.approx(1)
         assert down.change is not None
         assert down.change < 0
-    text = only(gate(runs(tuple(0.99 * s for s in noisy)), runs(noisy))).text
+    text = only(gate(runs(tuple(0.99 * s for s in VARIED)), runs(VARIED))).text
     assert f"-1.00 %, tolerated -{100 * (slower[0].tolerated or 0):.2f};" in text
     assert f"would have seen -{100 * (slower[0].visible or 0):.1f} % with 9 of 10 certainty" in text
 
@@ -124,8 +124,8 @@ def test_gate_on_another_day_tolerates_what_days_differ() -> None:
 
 def test_gate_of_many_sides_is_held_by_one_level() -> None:
     """Holm: what is one change of three here is one of six there, so more of it is tolerated."""
-    alone = gate(runs(scaled(0.99)), runs())
-    both = gate([*runs(scaled(0.99)), *runs(framework="tensorflow")], [*runs(), *runs(framework="tensorflow")])
+    alone = gate(runs(VARIED), runs(VARIED))
+    both = gate([*runs(VARIED), *runs(framework="tensorflow")], [*runs(VARIED), *runs(framework="tensorflow")])
     visible = [found.sides[-1].metrics[0].visible for found in (alone, both)]
     assert None not in visible
     assert visible[0] < visible[1]  # type: ignore[operator]
