@@ -29,11 +29,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true", help="change nothing; code 1 where a page is not up to date")
     arguments = parser.parse_args()
-    stale = [page for page in PAGES if render_page(text := page.read_text(encoding="utf-8")) != text]
-    for page in stale:
-        print(f"{page.relative_to(ROOT)}: {'not up to date; run make figures' if arguments.check else 'written'}")
-        if not arguments.check:
-            page.write_text(render_page(page.read_text(encoding="utf-8")), encoding="utf-8")
+    stale = False
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        rendered = render_page(text)
+        if rendered != text:
+            stale = True
+            print(f"{page.relative_to(ROOT)}: {'not up to date; run make figures' if arguments.check else 'written'}")
+            if not arguments.check:
+                page.write_text(rendered, encoding="utf-8")
     return 1 if arguments.check and stale else 0
 
 

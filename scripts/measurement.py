@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy import stats
 
+from jobs.training.environment import cpu_model
+
 if TYPE_CHECKING:
     import argparse
 
@@ -67,7 +69,7 @@ def circumstances() -> dict[str, Any]:
     return {
         "commit": commit or None,
         "date_utc": datetime.now(UTC).date().isoformat(),
-        "cpu_model": _cpu_model(),
+        "cpu_model": cpu_model(),
         "cpu_threads": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "cpu_instructions": _instructions(),
         "system": platform.system(),
@@ -91,19 +93,11 @@ def write_results(path: Path, content: dict[str, Any], *, measured: dict[str, An
     print(f"\nfigures: {path}", file=sys.stderr)
 
 
-def _cpu_model() -> str | None:
-    return next((value for name, value in _cpu_lines() if name == "model name"), platform.processor() or None)
-
-
 def _instructions() -> str | None:
     """The widest vector instructions, as ``/proc/cpuinfo`` names them."""
-    flags = next((value.split() for name, value in _cpu_lines() if name == "flags"), [])
-    return next((name for name in ("avx512f", "avx2", "avx") if name in flags), None)
-
-
-def _cpu_lines() -> list[tuple[str, str]]:
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
-        return []
-    return [(name.strip(), value.strip()) for name, _, value in (line.partition(":") for line in lines)]
+        return None
+    flags = next((line.partition(":")[2].split() for line in lines if line.startswith("flags")), [])
+    return next((name for name in ("avx512f", "avx2", "avx") if name in flags), None)

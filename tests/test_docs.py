@@ -17,7 +17,7 @@ from jobs.checkpoint import codec
 from jobs.cli.app import exit_code_of
 from jobs.comparison import fields
 from jobs.comparison import text as comparison_text
-from jobs.comparison.analysis import fleet, regression, statistics, verdict
+from jobs.comparison.analysis import fleet, fleet_limit, gate_metrics, gate_shift, robust, statistics, verdict
 from jobs.comparison.input import files, logs, metrics, parse, run_summary
 from jobs.comparison.output import markdown
 from jobs.comparison.output.html import page as html_page
@@ -236,9 +236,14 @@ def test_comparison_page_has_the_numbers_of_the_code() -> None:
         f"at most {statistics.FAMILYWISE_ALPHA:g} after Holm",
         f"over {100 * statistics.UNSTABLE_SPREAD:.0f} % of its median",
         f"{100 * verdict.MAX_FAILURE_RATE_GAP:.0f} points",
-        f"{100 * regression.GATE_ALPHA:.1f} %",
-        f"{100 * regression.ACCURACY_FLOOR:.1f} points",
-        f"beyond {fleet.OUTLIER_SCORE:g}",
+        f"at most {100 * gate_metrics.GATE_ALPHA:.0f} % of gates",
+        f"beyond {100 * gate_metrics.TOLERANCE_CAP:.0f} %",
+        f"a spread of {100 * gate_shift.ASSUMED_DRIFT:.0f} % between days",
+        f"furthest {100 * robust.TRIMMED_RATIO:.0f} %",
+        f"{100 * gate_metrics.ACCURACY_FLOOR:.1f} points",
+        f"more than {fleet.SUSPICIOUS_SCORE:g} robust standard deviations",
+        f"fewer than {fleet_limit.NODES_TO_SEE_TAILS} nodes",
+        f"{IN_WORDS[fleet.RUNS_AGAIN]} times each",
         f"at most {parse.REPORT_LIMIT // 1024**2} MiB",
         f"at most {logs.LOG_LIMIT // 1024**3} GiB",
         "more than 200 levels",
@@ -248,7 +253,7 @@ def test_comparison_page_has_the_numbers_of_the_code() -> None:
         f"at most {statistics._MAX_EXACT:,} permutations",
         f"p comes from {statistics.RESAMPLES:,} seeded random permutations",
         f"With more than {statistics._MAX_RUNS_PERMUTED} runs on a side",
-        f"{regression.RATIO_FLOOR:.0%}".replace("%", " %") + ", and for accuracy",
+        f"{gate_metrics.RATIO_FLOOR:.0%}".replace("%", " %") + ", and for accuracy",
         f"It needs {verdict_runs} runs per side",
         f"fewer than {verdict_runs} completed runs",
         f"The baseline needs {verdict_runs} completed runs",

@@ -11,7 +11,7 @@ from jobs import __version__
 from jobs.comparison import schema
 from jobs.comparison.analysis import statistics
 from jobs.comparison.analysis.comparability import group_comparable
-from jobs.comparison.analysis.fleet import by_node
+from jobs.comparison.analysis.fleet import by_node, second_pass
 from jobs.comparison.analysis.parity_verdict import paired_traces, section_parity
 from jobs.comparison.analysis.regression import gate
 from jobs.comparison.analysis.verdict import decide_verdict
@@ -130,22 +130,25 @@ def _ratios(sides: Mapping[FrameworkName, Sequence[RunSummary]]) -> list[schema.
 
 
 def _side(framework: FrameworkName, runs: Sequence[RunSummary]) -> schema.FrameworkResults:
+    nodes = by_node(runs)
     return schema.FrameworkResults(
         framework=framework,
         framework_versions=sorted({run.framework_version for run in runs}),
         runs_by_status=dict(sorted(Counter(run.status for run in runs).items())),
         metrics=[_side_metric(metric, runs) for metric in METRICS],
         epochs=_epochs(runs),
-        nodes=by_node(runs),
+        nodes=nodes,
+        second_pass=second_pass(nodes),
     )
 
 
 def _side_metric(metric: Metric, runs: Sequence[RunSummary]) -> schema.SideMetric:
     measured = [(run.measured[metric.name], run) for run in runs if metric.counts(run.status)]
     reasons = Counter(value.reason for value, _ in measured if isinstance(value, Missing))
-    observed_in = [run for value, run in measured if not isinstance(value, Missing)]
-    observed_in.sort(key=lambda run: (run.measured[metric.name], run.run_id, run.attempt))
-    summary = statistics.summarise(statistics.observed(runs, metric))
+    observed = [(value, run.run_id, run.attempt, run) for value, run in measured if not isinstance(value, Missing)]
+    observed.sort(key=lambda entry: entry[:3])
+    observed_in = [run for *_, run in observed]
+    summary = statistics.summarise([value for value, *_ in observed])
     return schema.SideMetric(
         name=metric.name,
         unit=metric.unit,

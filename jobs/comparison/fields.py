@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 Value = str | int | float | bool | None
 
 _ALWAYS: Final = frozenset({"matched", "published"})
+_QUOTA: Final = "environment.cpu.quota_cores"
 _PUBLISHED: Final = frozenset({"published"})
 
 
@@ -65,6 +66,15 @@ def _power_limits(report: Report) -> Value:
     return ", ".join("unknown" if limit is None else f"{limit:g}" for limit in limits) or None
 
 
+def _quota(report: Report) -> Value:
+    quota = report.environment.cpu.quota_cores
+    return "unlimited" if quota is None else quota
+
+
+def _quota_on_cpu(report: Report) -> Value:
+    return _quota(report) if report.config.device == "cpu" else None
+
+
 def _settings(report: Report) -> Value:
     settings = report.config.numerics.settings
     return ", ".join(f"{name}={value}" for name, value in sorted(settings.items())) or None
@@ -102,12 +112,12 @@ FIELDS: Final = (
     Field(path="environment.driver_version", read=_driver_major),
     _on_cpu("environment.cpu.model"),
     _on_cpu("environment.cpu.logical_cores"),
-    _on_cpu("environment.cpu.quota_cores"),
+    Field(path=_QUOTA, read=_quota_on_cpu),
 )
 """What must be equal in comparable runs, except what each framework chooses."""
 
 ENVIRONMENT: Final = tuple(
-    _at(path)
+    Field(path=path, read=_quota) if path == _QUOTA else _at(path)
     for path in (
         "environment.driver_version",
         "environment.cuda_driver_version",
@@ -121,7 +131,7 @@ ENVIRONMENT: Final = tuple(
         "environment.kubernetes.node",
         "environment.cpu.model",
         "environment.cpu.logical_cores",
-        "environment.cpu.quota_cores",
+        _QUOTA,
         "environment.memory_total_bytes",
         "environment.os",
     )

@@ -13,7 +13,7 @@ from jobs.comparison.schema_base import OnePerRun, Part
 from jobs.comparison.schema_parity import ParityPair, SectionParity, UnpairedTrace
 from jobs.report.schema import PhaseName, Status
 
-SCHEMA_VERSION: Final = "1.2"
+SCHEMA_VERSION: Final = "1.3"
 """Major.minor: a minor adds fields, a major changes the meaning of one."""
 
 MetricName = Literal[
@@ -22,7 +22,7 @@ MetricName = Literal[
 Why = Literal["framework", "allowed", "environment"]
 VerdictKind = Literal["faster", "equivalent", "inconclusive", "too_few_runs", "single_observation", "one_side_only"]
 GateOutcome = Literal["regression", "incomparable", "improvement", "unchanged"]
-OutlierKind = Literal["slow", "fast", "no_speed"]
+OutlierKind = Literal["slow", "to_confirm", "no_speed"]
 
 
 class Data(Part):
@@ -81,7 +81,8 @@ class EpochAccuracy(Part):
 class Node(Part):
     """One node and its GPU: median steady training speed over the ``n`` of its runs that count.
 
-    ``score`` is the modified z-score among the side's nodes, ``null`` with fewer than five nodes.
+    ``score`` is the distance of its first pass from the median of the side's nodes, in robust standard deviations;
+    ``null`` with fewer than five nodes. ``to_confirm``: slow in the first pass. ``slow``: in the second pass as well.
     """
 
     node: str | None
@@ -93,8 +94,19 @@ class Node(Part):
     outlier: OutlierKind | None
 
 
+class SecondPass(Part):
+    """Nodes to run again before they are called slow, ordinary nodes to run beside them, and the command."""
+
+    again: list[str]
+    beside: list[str]
+    command: str
+
+
 class FrameworkResults(Part):
-    """One framework's runs in a section; ``nodes`` is empty where fewer than two nodes or GPUs are named."""
+    """One framework's runs in a section; ``nodes`` is empty where fewer than two nodes or GPUs are named.
+
+    ``second_pass`` is ``null`` where no node is to be confirmed.
+    """
 
     framework: FrameworkName
     framework_versions: list[str]
@@ -102,6 +114,7 @@ class FrameworkResults(Part):
     metrics: list[SideMetric]
     epochs: list[EpochAccuracy]
     nodes: list[Node]
+    second_pass: SecondPass | None
 
 
 class MetricRatio(Part):
@@ -226,23 +239,34 @@ class EnvironmentChange(Part):
 class GateMetric(Part):
     """One metric now against the baseline.
 
-    ``change`` and ``tolerated`` are shares of the baseline's median, or differences where ``unit`` is ``ratio``;
-    both are ``null`` where there is too little to compare.
+    ``change`` and ``tolerated`` are shares of the baseline's median, or differences where ``unit`` is ``ratio``.
+    ``tolerated`` is the size of the tolerated change in the direction of ``change``. A change for the worse of size
+    ``visible`` would have been found with a probability of 0.9. ``p_value`` is the one-sided p of a change for the
+    worse before Holm's correction, 1 for a change too small to count. All are ``null`` where there is too little to
+    compare. Where runs are of several sessions, the medians are over the sessions' medians. ``unseen``: more than
+    15 % would have to be tolerated.
     """
 
     name: MetricName
     unit: str
     n_before: int
     n_now: int
+    sessions_before: int
+    sessions_now: int
     median_before: float | None
     median_now: float | None
     change: float | None = None
     tolerated: float | None = None
-    outcome: Literal["worse", "better", "within", "not_measured"] = "not_measured"
+    visible: float | None = None
+    p_value: float | None = None
+    outcome: Literal["worse", "better", "within", "unseen", "not_measured"] = "not_measured"
 
 
 class GateSide(Part):
-    """One framework's runs of a recipe and protocol, now against the baseline."""
+    """One framework's runs of a recipe and protocol, now against the baseline.
+
+    ``suspect_before`` and ``suspect_now`` count completed runs that are left out, as their reports call them suspect.
+    """
 
     recipe: str
     protocol: Literal["matched", "published"]
@@ -251,12 +275,17 @@ class GateSide(Part):
     text: str
     runs_before: int
     runs_now: int
+    suspect_before: int
+    suspect_now: int
     metrics: list[GateMetric]
     changes: list[EnvironmentChange]
 
 
 class Gate(Part):
-    """Now against the baseline; the outcome is the worst of the sides', ``triage`` says where to look first."""
+    """Now against the baseline; the outcome is the worst of the sides', ``triage`` says where to look first.
+
+    ``false_alarms_ratio`` is the highest rate at which unchanged runs are called a regression, by any metric.
+    """
 
     outcome: GateOutcome
     false_alarms_ratio: float
@@ -267,7 +296,7 @@ class Gate(Part):
 class Comparison(Part):
     """A whole comparison; ``comparison_id`` is the same in every file that one merge wrote."""
 
-    schema_version: Literal["1.2"] = SCHEMA_VERSION
+    schema_version: Literal["1.3"] = SCHEMA_VERSION
     comparison_id: str
     package_version: str
     data: Data

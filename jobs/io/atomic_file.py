@@ -131,10 +131,8 @@ def _create_locked(folder: Path, stem: str) -> tuple[Path, int]:
 
 
 def _write(descriptor: int, content: bytes | Iterable[bytes]) -> None:
-    for piece in [content] if isinstance(content, bytes) else content:
-        rest = memoryview(piece)
-        while rest:
-            rest = rest[os.write(descriptor, rest) :]
+    with os.fdopen(descriptor, "wb", closefd=False) as stream:
+        stream.writelines([content] if isinstance(content, bytes) else content)
     # Volumes without modes, as of CIFS or of object storage, refuse it; there the mode is the mount's.
     with contextlib.suppress(OSError):
         os.fchmod(descriptor, MODE)

@@ -58,7 +58,7 @@ def read_environment(
         image=image if image.ref or image.digest else None,
         git_sha=value_of("MNIST_JOBS_GIT_SHA") or _git_sha(Path(__file__).parents[2]),
         kubernetes=kubernetes if in_kubernetes else None,
-        cpu=Cpu(model=_cpu_model(), logical_cores=psutil.cpu_count(), quota_cores=cpu_quota_cores()),
+        cpu=Cpu(model=cpu_model(), logical_cores=psutil.cpu_count(), quota_cores=cpu_quota_cores()),
         memory_total_bytes=psutil.virtual_memory().total,
         os=platform.platform(),
     )
@@ -69,7 +69,8 @@ def read_environment(
     }
 
 
-def _cpu_model() -> str | None:
+def cpu_model() -> str | None:
+    """The processor's name as the operating system gives it."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:

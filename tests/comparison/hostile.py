@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from jobs.comparison.build import build
 from jobs.comparison.input.load import Loaded, load
-from jobs.comparison.output.csv import runs_csv
+from jobs.comparison.output.csv import csv_lines
 from jobs.comparison.output.markdown import render_markdown
 from jobs.errors import JobError
 from jobs.report import LINE_MARKER
@@ -127,7 +127,7 @@ def merge(loaded: Loaded) -> Comparison | None:
 def look_at(comparison: Comparison) -> None:
     assert_harmless(render_markdown(comparison))
     assert_harmless(re.sub(r"\x1b\[[0-9;]*m", "", terminal(comparison)))
-    text = runs_csv(comparison)
+    text = "".join(csv_lines(comparison))
     assert_harmless(text)
     for row in csv.reader(io.StringIO(text)):
         for cell in row:

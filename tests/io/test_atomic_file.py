@@ -8,6 +8,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import psutil
 import pytest
 
 from jobs.errors import NotWritable
@@ -53,6 +54,14 @@ def test_pending_file_not_named_is_removed(volume: Path) -> None:
     with pytest.raises(ZeroDivisionError), pending_file(b"it", volume, "it"):
         raise ZeroDivisionError
     assert list(volume.iterdir()) == []
+
+
+def test_pending_file_of_many_small_pieces_is_written_in_few_calls(volume: Path) -> None:
+    before = psutil.Process().io_counters().write_count
+    with pending_file((b"%05d\n" % number for number in range(10_000)), volume, "it") as part:
+        part.link(volume / "it")
+    assert psutil.Process().io_counters().write_count - before < 100
+    assert (volume / "it").read_bytes() == b"".join(b"%05d\n" % number for number in range(10_000))
 
 
 def test_pending_file_of_a_killed_writer_is_removed_by_the_next(tmp_path: Path) -> None:

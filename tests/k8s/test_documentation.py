@@ -51,8 +51,8 @@ def test_documented_logs_commands_show_all_lines() -> None:
 
 def test_overlays_are_all_documented() -> None:
     table = PAGE.partition("| overlay |")[2].partition("\n\n")[0]
-    assert re.findall(r"^\| `([a-z]+)` \|", table, re.MULTILINE) != []
-    assert sorted(re.findall(r"^\| `([a-z]+)` \|", table, re.MULTILINE)) == OVERLAYS
+    assert re.findall(r"^\| `([a-z-]+)` \|", table, re.MULTILINE) != []
+    assert sorted(re.findall(r"^\| `([a-z-]+)` \|", table, re.MULTILINE)) == OVERLAYS
 
 
 def test_documented_exit_codes_match_the_failure_policy() -> None:

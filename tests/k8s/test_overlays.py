@@ -21,10 +21,10 @@ def gpus(job: Job) -> dict[str, str]:
 
 
 def test_overlays_are_the_documented_ones() -> None:
-    assert OVERLAYS == ["cpu", "dra", "duel", "fleet", "kueue", "merge", "mig", "rwx", "trials"]
+    assert OVERLAYS == ["cpu", "dra", "duel", "fleet", "fleet-again", "kueue", "merge", "mig", "rwx", "trials"]
 
 
-@pytest.mark.parametrize("name", [name for name in SETS if name not in {"duel", "fleet", "merge"}])
+@pytest.mark.parametrize("name", [name for name in SETS if name not in {"duel", "fleet", "fleet-again", "merge"}])
 def test_jobs_of_both_frameworks_differ_in_names_only(name: str) -> None:
     tf, torch = (json.dumps(job(name, program).document, sort_keys=True) for program in BOTH)
     assert tf.replace("mnist-tf", "mnist-torch").replace("reports-tf", "reports-torch") == torch

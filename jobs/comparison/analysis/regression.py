@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from math import expm1, log, pi, sqrt
+from itertools import islice
 from typing import TYPE_CHECKING, Final
-
-import numpy as np
-from scipy import stats
 
 from jobs.comparison.analysis.attribution import UPGRADE_FIELDS, attribute, changes, known_values
 from jobs.comparison.analysis.comparability import DATA_FIELD
-from jobs.comparison.analysis.statistics import RUNS_FOR_A_VERDICT, SMALLEST_EFFECT, median, observed
+from jobs.comparison.analysis.gate_metrics import DIRECTION, GATE_ALPHA, candidates, judge
+from jobs.comparison.analysis.gate_shift import counts
+from jobs.comparison.analysis.sessions import Sessions
+from jobs.comparison.analysis.statistics import RUNS_FOR_A_VERDICT
 from jobs.comparison.analysis.verdict import MAX_FAILURE_RATE_GAP
 from jobs.comparison.fields import FIELDS
-from jobs.comparison.input.metrics import COMPLETED, HEADLINE, METRICS, Metric
-from jobs.comparison.schema import Gate, GateMetric, GateSide
-from jobs.comparison.text import pluralize
+from jobs.comparison.input.metrics import COMPLETED, HEADLINE, METRIC_BY_NAME
+from jobs.comparison.schema import Gate, GateSide
+from jobs.comparison.text import join_limited, pluralize
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -24,27 +24,12 @@ if TYPE_CHECKING:
 
     from jobs.choices import FrameworkName
     from jobs.comparison.input.run_summary import RunSummary
-    from jobs.comparison.schema import GateOutcome
+    from jobs.comparison.schema import GateMetric, GateOutcome
 
     Key = tuple[str, Literal["matched", "published"], FrameworkName]
 
-GATE_ALPHA: Final = 0.005
-"""False alarm rate of one metric: how often unchanged runs are worse than the tolerance."""
-
-RATIO_FLOOR: Final = SMALLEST_EFFECT - 1
-"""The smallest change of a speed or a time that counts, as a share."""
-
-ACCURACY_FLOOR: Final = 0.002
-"""The smallest change of an accuracy that counts: 20 of MNIST's 10,000 test images."""
-
-_DIRECTION: Final = {"steady_images_per_s": 1, "train_wall_s": -1, "test_accuracy_ratio": 1}
-"""The gated metrics: 1 if more is better, -1 if less is."""
-
-_MAX_EXPONENT: Final = 700.0
-"""About the largest power of e that is a float."""
-
-_MEDIAN_ERROR: Final = sqrt(pi / 2)
-"""The standard error of a median over that of a mean, in normal noise."""
+MAX_CAUSES: Final = 3
+"""Causes named of suspect runs."""
 
 
 def gate(now: Sequence[RunSummary], before: Sequence[RunSummary], *, allow: Iterable[str] = ()) -> Gate:
@@ -54,7 +39,15 @@ def gate(now: Sequence[RunSummary], before: Sequence[RunSummary], *, allow: Iter
     """
     allowed = (frozenset(allow) | UPGRADE_FIELDS) - {DATA_FIELD}
     old, new = _by_side(before), _by_side(now)
-    sides = [_side(key, new.get(key, []), old.get(key, []), allowed) for key in sorted({*old, *new})]
+    sessions = Sessions((*now, *before))
+    keys = sorted({*old, *new})
+    refusals = {key: _refusal(new.get(key, []), old.get(key, []), allowed) for key in keys}
+    found = {key: [] if refusals[key] else candidates(new[key], old[key], sessions) for key in keys}
+    judged = iter(judge([candidate for key in keys for candidate in found[key]]))
+    sides = [
+        _side(key, new.get(key, []), old.get(key, []), refusals[key], list(islice(judged, len(found[key]))))
+        for key in keys
+    ]
     order: tuple[GateOutcome, ...] = ("regression", "incomparable", "improvement")
     outcome: GateOutcome = next((worst for worst in order if worst in {side.outcome for side in sides}), "unchanged")
     return Gate(outcome=outcome, false_alarms_ratio=GATE_ALPHA, sides=sides, triage=_triage(sides))
@@ -68,11 +61,14 @@ def _by_side(runs: Iterable[RunSummary]) -> dict[Key, list[RunSummary]]:
     return sides
 
 
-def _side(key: Key, now: Sequence[RunSummary], before: Sequence[RunSummary], allowed: frozenset[str]) -> GateSide:
-    refusal = _refusal(now, before, allowed)
+def _side(
+    key: Key, now: Sequence[RunSummary], before: Sequence[RunSummary], refusal: str | None, metrics: list[GateMetric]
+) -> GateSide:
     changed = changes(before, now)
-    metrics = [] if refusal else [_metric(metric, now, before) for metric in METRICS if metric.name in _DIRECTION]
     outcome, text = ("incomparable", f"incomparable: {refusal}") if refusal else _outcome(metrics, _lost(now, before))
+    suspect_before, suspect_now = (sum(_is_suspect(run) for run in runs) for runs in (before, now))
+    if suspect_before or suspect_now:
+        text += f"; left out as suspect: {suspect_before} of the runs before, {suspect_now} now"
     return GateSide(
         recipe=key[0],
         protocol=key[1],
@@ -81,9 +77,15 @@ def _side(key: Key, now: Sequence[RunSummary], before: Sequence[RunSummary], all
         text=text if refusal else f"{text}; {attribute(changed)}",
         runs_before=len(before),
         runs_now=len(now),
+        suspect_before=suspect_before,
+        suspect_now=suspect_now,
         metrics=metrics,
         changes=changed,
     )
+
+
+def _is_suspect(run: RunSummary) -> bool:
+    return HEADLINE.counts(run.status) and not counts(run, HEADLINE)
 
 
 def _refusal(now: Sequence[RunSummary], before: Sequence[RunSummary], allowed: frozenset[str]) -> str | None:
@@ -92,9 +94,16 @@ def _refusal(now: Sequence[RunSummary], before: Sequence[RunSummary], allowed: f
         return "the baseline has no such runs; add them to it"
     if not now:
         return "the baseline has such runs, and there are none now; run them, or leave them out of the baseline"
-    measured = sum(run.status in COMPLETED for run in before)
+    measured = sum(counts(run, HEADLINE) for run in before)
     if measured < RUNS_FOR_A_VERDICT:
-        return f"the baseline has {pluralize(measured, 'completed run')}, its variance needs {RUNS_FOR_A_VERDICT}"
+        which = " that counts" if measured == 1 else " that count"
+        which = which if any(map(_is_suspect, before)) else ""
+        return (
+            f"the baseline has {pluralize(measured, 'completed run')}{which}, its variance needs {RUNS_FOR_A_VERDICT}"
+        )
+    causes = sorted({cause for run in now if _is_suspect(run) for cause in run.suspect_of})
+    if causes and not any(counts(run, HEADLINE) for run in now) and _lost(now, before) is None:
+        return f"every completed run now is suspect ({join_limited(causes, MAX_CAUSES)}); run them again"
     differing = list(_differing(now, before, allowed))
     return f"these differ: {', '.join(differing)}" if differing else None
 
@@ -108,45 +117,6 @@ def _differing(now: Sequence[RunSummary], before: Sequence[RunSummary], allowed:
             yield f"{name} ({', '.join(known_values(old))} → {', '.join(known_values(new))})"
 
 
-def _metric(metric: Metric, now: Sequence[RunSummary], before: Sequence[RunSummary]) -> GateMetric:
-    old, new = observed(before, metric), observed(now, metric)
-    old_median, new_median = median(old), median(new)
-    result = GateMetric(
-        name=metric.name,
-        unit=metric.unit,
-        n_before=len(old),
-        n_now=len(new),
-        median_before=old_median,
-        median_now=new_median,
-    )
-    as_ratio = metric.unit != "ratio"
-    too_few = len(old) < RUNS_FOR_A_VERDICT or not new
-    if too_few or old_median is None or new_median is None or (as_ratio and min(old[0], new[0]) <= 0):
-        return result
-    if as_ratio:
-        change = log(new_median) - log(old_median)
-        tolerated = max(_tolerance([log(value) for value in old], len(new)), log(1 + RATIO_FLOOR))
-    else:
-        change = new_median - old_median
-        tolerated = max(_tolerance(old, len(new)), ACCURACY_FLOOR)
-    gain = change * _DIRECTION[metric.name]
-    outcome = "within" if abs(gain) <= tolerated else "better" if gain > 0 else "worse"
-    if as_ratio:
-        change, tolerated = (expm1(min(value, _MAX_EXPONENT)) for value in (change, tolerated))
-    return result.model_copy(update={"change": change, "tolerated": tolerated, "outcome": outcome})
-
-
-def _tolerance(old: Sequence[float], n_now: int) -> float:
-    """Tolerated distance of the median of ``n_now`` runs from the baseline's: a one-sided prediction bound.
-
-    Student's t quantile times the standard error of the difference of two medians (Hahn and Meeker 1991, Statistical
-    Intervals).
-    """
-    n = len(old)
-    quantile = float(stats.t.ppf(1 - GATE_ALPHA, n - 1))
-    return quantile * float(np.std(old, ddof=1)) * _MEDIAN_ERROR * sqrt(1 / n + 1 / n_now)
-
-
 def _lost(now: Sequence[RunSummary], before: Sequence[RunSummary]) -> str | None:
     lost, lost_before = (sum(run.status not in COMPLETED for run in runs) for runs in (now, before))
     if lost / len(now) - lost_before / len(before) <= MAX_FAILURE_RATE_GAP:
@@ -155,26 +125,66 @@ def _lost(now: Sequence[RunSummary], before: Sequence[RunSummary]) -> str | None
 
 
 def _outcome(metrics: Sequence[GateMetric], lost: str | None) -> tuple[GateOutcome, str]:
-    outcomes = ("worse", "better", "within")
-    worse, better, within = ([_clause(metric) for metric in metrics if metric.outcome == name] for name in outcomes)
+    by_outcome: dict[str, list[GateMetric]] = defaultdict(list)
+    for metric in metrics:
+        by_outcome[metric.outcome].append(metric)
+    worse, better = ([_clause(metric) for metric in by_outcome[name]] for name in ("worse", "better"))
     if lost or worse:
         text = f"regression: {', '.join([*([lost] if lost else []), *worse])}"
         return "regression", f"{text}; better all the same: {', '.join(better)}" if better else text
+    if by_outcome["unseen"]:
+        return "incomparable", _blind(by_outcome["unseen"][0])
     if better:
         return "improvement", f"improvement: {', '.join(better)}"
-    return "unchanged", f"unchanged: {', '.join(within[:1]) or 'nothing was measured on both sides'}"
+    if not by_outcome["within"]:
+        return "unchanged", "unchanged: nothing was measured on both sides"
+    first = by_outcome["within"][0]
+    seen = "" if first.visible is None else f"; would have seen {_signed(first, first.visible)} with 9 of 10 certainty"
+    return "unchanged", f"unchanged: {_clause(first)}{seen}"
+
+
+def _blind(gated: GateMetric) -> str:
+    least = "" if gated.tolerated is None else f"{100 * gated.tolerated:.0f} {_change_unit(gated)}"
+    advice = (
+        f"add runs to the baseline, best of {RUNS_FOR_A_VERDICT} days or more, or repeat its runs beside the new ones"
+    )
+    return f"incomparable: this baseline cannot see less than {least} in {_clause(gated)}; {advice}"
 
 
 def _clause(gated: GateMetric) -> str:
-    metric = next(metric for metric in METRICS if metric.name == gated.name)
+    metric = METRIC_BY_NAME[gated.name]
     if gated.change is None or gated.tolerated is None or gated.median_now is None or gated.median_before is None:
         return f"{metric.label} not measured"
-    unit, change_unit = ("%", "points") if gated.unit == "ratio" else (gated.unit, "%")
+    unit = "%" if gated.unit == "ratio" else gated.unit
     return (
         f"{metric.label} {metric.shown(gated.median_before)} → {metric.shown(gated.median_now)} {unit} "
-        f"({100 * gated.change:+.2f} {change_unit}, tolerated {100 * gated.tolerated:.2f}; "
-        f"{gated.n_now} against {pluralize(gated.n_before, 'run')})"
+        f"({100 * gated.change:+.2f} {_change_unit(gated)}, tolerated {tolerated_text(gated)}; "
+        f"{gated.n_now} against {pluralize(gated.n_before, 'run')}{_sessions_clause(gated)})"
     )
+
+
+def tolerated_text(gated: GateMetric) -> str:
+    """The tolerance with the sign of the change."""
+    assert gated.tolerated is not None
+    assert gated.change is not None
+    sign = "-" if gated.change < 0 or (gated.change == 0 and DIRECTION[gated.name] > 0) else "+"
+    return f"{sign}{100 * gated.tolerated:.2f}"
+
+
+def _signed(gated: GateMetric, size: float) -> str:
+    """A change for the worse."""
+    return f"{'-' if DIRECTION[gated.name] > 0 else '+'}{100 * size:.1f} {_change_unit(gated)}"
+
+
+def _change_unit(gated: GateMetric) -> str:
+    return "points" if gated.unit == "ratio" else "%"
+
+
+def _sessions_clause(gated: GateMetric) -> str:
+    now, before = gated.sessions_now, gated.sessions_before
+    if not METRIC_BY_NAME[gated.name].as_ratio or max(now, before) <= 1:
+        return ""
+    return f", {now} against {pluralize(before, 'session')}"
 
 
 def _triage(sides: Sequence[GateSide]) -> list[str]:

@@ -6,12 +6,14 @@ import multiprocessing
 import os
 import signal
 import stat
+import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from jobs.comparison.input.parse import InvalidReport, parse, read_file
 from jobs.comparison.input.run_summary import ReportLocation, RunSummary, summarize
+from jobs.io.cpus import usable_cpus
 from jobs.io.stdio import escape_control_chars
 
 if TYPE_CHECKING:
@@ -57,7 +59,13 @@ def report_files(folder: Path, collection: ReportCollection, leave_out: Iterable
                 continue
             if entry.name in excluded_names and _resolve_folder(Path(entry.path)) in excluded:
                 continue
-            if entry.is_dir(follow_symlinks=False):
+            try:
+                is_folder = entry.is_dir(follow_symlinks=False)
+            except OSError as error:
+                # On volumes that do not list types, a folder without search permission.
+                collection.skip(escape_control_chars(entry.path), f"cannot be read ({error.strerror or error})")
+                continue
+            if is_folder:
                 pending.append(entry.path)
             elif _is_readable(entry, collection):
                 yield entry.path
@@ -111,10 +119,14 @@ def read_report(path: str) -> RunSummary:
 def read_reports(paths: Sequence[str]) -> Iterator[RunSummary | InvalidReport]:
     """The run in each of ``paths`` in their order, or why it has none; many are read by several processes."""
     chunks = [paths[start : start + CHUNK] for start in range(0, len(paths), CHUNK)]
-    count = min(_cores(), MAX_WORKERS) if len(paths) >= PARALLEL_THRESHOLD else 0
+    # On macOS a fork is not safe.
+    parallel = len(paths) >= PARALLEL_THRESHOLD and sys.platform != "darwin"
+    count = min(usable_cpus(), MAX_WORKERS) if parallel else 0
     # Worker i reads every chunk whose number is i modulo count.
-    workers = [_Worker(chunks[first::count]) for first in range(count)] if count > 1 else []
+    workers: list[_Worker] = []
     try:
+        for first in range(count) if count > 1 else ():
+            workers.append(_Worker(chunks[first::count], workers))
         for number, chunk in enumerate(chunks):
             runs = workers[number % count].receive() if workers else None
             yield from _read_chunk(chunk) if runs is None else runs
@@ -123,18 +135,14 @@ def read_reports(paths: Sequence[str]) -> Iterator[RunSummary | InvalidReport]:
             worker.stop()
 
 
-def _cores() -> int:
-    """Cores this process may use; 1 on macOS, which does not report them and where a fork is not safe."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
-
-
 def _read_chunk(paths: Sequence[str]) -> list[RunSummary | InvalidReport]:
     runs: list[RunSummary | InvalidReport] = []
     for path in paths:
         try:
             runs.append(read_report(path))
         except InvalidReport as error:
-            runs.append(error)
+            # Without its traceback, which would keep the file's content.
+            runs.append(InvalidReport(str(error)))
     return runs
 
 
@@ -144,33 +152,41 @@ class _Worker:
     The fork is safe, since no framework is loaded and no thread runs.
     """
 
-    def __init__(self, chunks: Sequence[Sequence[str]]) -> None:
-        self._receiver: Connection | None = None
+    def __init__(self, chunks: Sequence[Sequence[str]], earlier: Sequence[_Worker]) -> None:
+        self.receiver: Connection | None = None
         with suppress(OSError):
             # OSError: no more processes or file descriptors. This process then reads the chunks itself.
             context = multiprocessing.get_context("fork")
-            self._receiver, sender = context.Pipe(duplex=False)
+            self.receiver, sender = context.Pipe(duplex=False)
+            inherited = [worker.receiver for worker in (*earlier, self) if worker.receiver is not None]
             with sender:
-                self._process = context.Process(target=_send_chunks, args=(chunks, sender), daemon=True)
+                self._process = context.Process(target=_send_chunks, args=(chunks, sender, inherited), daemon=True)
                 self._process.start()
 
     def receive(self) -> list[RunSummary | InvalidReport] | None:
         """The next chunk's runs; ``None`` if the worker did not start or was killed."""
-        if self._receiver is not None:
+        if self.receiver is not None:
             with suppress(EOFError, OSError):
-                return self._receiver.recv()  # type: ignore[no-any-return]
+                return self.receiver.recv()  # type: ignore[no-any-return]
         return None
 
     def stop(self) -> None:
-        if self._receiver is not None:
+        if self.receiver is not None:
             if self._process.pid is not None:
                 self._process.kill()
                 self._process.join()
-            self._receiver.close()
+            self.receiver.close()
 
 
-def _send_chunks(chunks: Sequence[Sequence[str]], sender: Connection) -> None:
+def _send_chunks(chunks: Sequence[Sequence[str]], sender: Connection, inherited: Sequence[Connection]) -> None:
+    """Send the runs of each chunk, until the parent process ends.
+
+    While any process holds a pipe's receiving end, sending into the pipe waits instead of failing.
+    """
+    for receiver in inherited:
+        receiver.close()
     # Ctrl-C reaches this process as well; the parent process stops it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    for chunk in chunks:
-        sender.send(_read_chunk(chunk))
+    with suppress(BrokenPipeError):
+        for chunk in chunks:
+            sender.send(_read_chunk(chunk))

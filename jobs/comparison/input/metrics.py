@@ -10,6 +10,8 @@ from jobs.report.null_reasons import reason_for
 from jobs.report.schema import Aggregate
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from jobs.comparison.schema import MetricName
     from jobs.report.schema import Report, Status
 
@@ -116,3 +118,5 @@ METRICS: Final = (
     Metric("gpu_power_w", "GPU power in training", "W", "training.gpu.power_w"),
     Metric("gpu_energy_j", "GPU energy in training", "J", "training.gpu.energy_j"),
 )
+
+METRIC_BY_NAME: Final[Mapping[MetricName, Metric]] = {metric.name: metric for metric in METRICS}

@@ -28,16 +28,11 @@ COLUMNS: Final = (
 )
 
 
-def runs_csv(comparison: Comparison) -> str:
+def csv_lines(comparison: Comparison) -> Iterator[str]:
     """One line of headings, then a line for each run, in comparison.json's order; a missing value is an empty cell.
 
     Text from reports is on one line and is no formula to a spreadsheet; numbers are as in comparison.json.
     """
-    return "".join(csv_lines(comparison))
-
-
-def csv_lines(comparison: Comparison) -> Iterator[str]:
-    """The lines of :func:`runs_csv`, one at a time."""
     line = io.StringIO()
     writer = csv.writer(line, lineterminator="\n")
     writer.writerow(COLUMNS)

@@ -48,4 +48,7 @@ def _escape(value: object) -> str:
 def _table(table: Table) -> _Escaped:
     lines = [f"| {' | '.join(map(markdown, cells))} |" for cells in (table.headings, *table.rows[:MAX_ROWS])]
     lines.insert(1, f"|{' --- |' * len(table.headings)}")
+    count = len(table.rows) + table.left_out
+    if count > MAX_ROWS:
+        lines += ["", f"The first {MAX_ROWS} of {count:,} rows; comparison.json has them all."]
     return _Escaped("\n".join(lines))

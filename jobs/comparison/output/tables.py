@@ -8,23 +8,28 @@ from typing import TYPE_CHECKING, Final
 
 from jobs.comparison.analysis.fleet import NODES_FOR_OUTLIERS
 from jobs.comparison.analysis.parity import OUTCOME, QUANTITY
+from jobs.comparison.analysis.regression import tolerated_text
 from jobs.comparison.analysis.rounding import severity
 from jobs.comparison.fields import show_value
-from jobs.comparison.input.metrics import HEADLINE, METRICS, Metric
+from jobs.comparison.input.metrics import HEADLINE, METRIC_BY_NAME, METRICS, Metric
 from jobs.comparison.text import ABSENT, join_limited, number, pluralize
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
+    from jobs.choices import FrameworkName
     from jobs.comparison import schema
     from jobs.comparison.schema_parity import ParityPair, ParityQuantity
 
 MAX_VALUES_IN_CELL: Final = 10
 """Maximum nodes or values named in one sentence or cell."""
 
-METRIC_BY_NAME: Final[dict[schema.MetricName, Metric]] = {metric.name: metric for metric in METRICS}
-
-_OUTLIER: Final = {"slow": "slow", "fast": "fast", "no_speed": "no run that counts", None: ""}
+_OUTLIER: Final = {
+    "slow": "slow in both passes",
+    "to_confirm": "slow, to be confirmed",
+    "no_speed": "no run that counts",
+    None: "",
+}
 _WHY_ALLOWED: Final = {
     "framework": "each framework's own",
     "allowed": "allowed with --allow",
@@ -160,6 +165,12 @@ def _fleet_line(side: schema.FrameworkResults) -> str:
         line += ", none of which stands apart"
     if outliers:
         line += f"; apart from the others: {join_limited(outliers, MAX_VALUES_IN_CELL)}"
+    if side.second_pass is not None:
+        again, beside = (
+            join_limited(names, MAX_VALUES_IN_CELL) for names in (side.second_pass.again, side.second_pass.beside)
+        )
+        line += f"; before any is called slow, run {again} again beside {beside}, and merge all reports: "
+        line += side.second_pass.command
     return line
 
 
@@ -178,12 +189,12 @@ def run_table(section: schema.Section, limit: int) -> Table:
 def _run_cells(row: schema.RunRow) -> list[str]:
     name = row.run_id if row.attempt == 1 else f"{row.run_id}, attempt {row.attempt}"
     status = row.status if row.status_reason is None else f"{row.status}: {row.status_reason}"
-    return [row.framework, str(row.seed), name, status, *(value_cell(row, metric.name) for metric in METRICS)]
+    values = [(metric.name, row.metrics[metric.name]) for metric in METRICS]
+    return [row.framework, str(row.seed), name, status, *(value_cell(name, value) for name, value in values)]
 
 
-def value_cell(row: schema.RunRow, name: schema.MetricName) -> str:
+def value_cell(name: schema.MetricName, value: float | None) -> str:
     """One run's value of a metric."""
-    value = row.metrics[name]
     return ABSENT if value is None else METRIC_BY_NAME[name].shown(value)
 
 
@@ -221,18 +232,18 @@ def unmeasured_table(section: schema.Section) -> Table:
     return Table(["measurement", "framework", "runs", "reason"], rows)
 
 
-def gate_table(gate: schema.Gate) -> Table:
-    """A row for each metric of each side: before, now, the change and the tolerance."""
+def gate_table(gate: schema.Gate, names: Mapping[FrameworkName, str]) -> Table:
+    """A row for each metric of each side: before, now, the change and the tolerance; ``names`` are the frameworks'."""
     rows = [
         [
-            f"{side.recipe}, {side.protocol}, {side.framework}: {METRIC_BY_NAME[metric.name].heading}",
+            f"{side.recipe}, {side.protocol}, {names[side.framework]}: {METRIC_BY_NAME[metric.name].heading}",
             *_gate_cells(metric),
             metric.outcome.replace("_", " "),
         ]
         for side in gate.sides
         for metric in side.metrics
     ]
-    return Table(["metric", "before", "now", "change", "tolerated", "outcome"], rows)
+    return Table(["metric", "before", "now", "change", "tolerated", "seen in 9 of 10 if worse by", "outcome"], rows)
 
 
 def _gate_cells(metric: schema.GateMetric) -> list[str]:
@@ -243,8 +254,9 @@ def _gate_cells(metric: schema.GateMetric) -> list[str]:
     ]
     unit = "points" if metric.unit == "ratio" else "%"
     change = ABSENT if metric.change is None else f"{100 * metric.change:+.2f} {unit}"
-    tolerated = ABSENT if metric.tolerated is None else f"{100 * metric.tolerated:.2f} {unit}"
-    return [*medians, change, tolerated]
+    tolerated = ABSENT if metric.tolerated is None else f"{tolerated_text(metric)} {unit}"
+    visible = ABSENT if metric.visible is None else f"{100 * metric.visible:.1f} {unit}"
+    return [*medians, change, tolerated, visible]
 
 
 def parity_table(pairs: Sequence[ParityPair], limit: int) -> Table:

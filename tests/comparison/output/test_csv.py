@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.comparison.output.csv import COLUMNS, runs_csv
+from jobs.comparison.output.csv import COLUMNS, csv_lines
 from jobs.comparison.text import csv_cell
 from tests.comparison.comparisons import TF_SPEEDS, compare, side
 from tests.support.reports import make_report
@@ -15,7 +15,7 @@ from tests.support.reports import make_report
 
 def test_csv_has_a_row_for_each_run_with_exact_numbers() -> None:
     failed = make_report(framework="tensorflow", seed=9, status="failed", images_per_s=None)
-    rows = list(csv.DictReader(io.StringIO(runs_csv(compare(*side("tensorflow", TF_SPEEDS), failed)))))
+    rows = list(csv.DictReader(csv_lines(compare(*side("tensorflow", TF_SPEEDS), failed))))
     assert [row["seed"] for row in rows] == ["1", "2", "3", "4", "5", "9"]
     assert [float(row["steady_images_per_s"]) for row in rows[:5]] == list(TF_SPEEDS)
     assert (rows[5]["steady_images_per_s"], rows[5]["status_reason"]) == ("", "the run is failed")
@@ -65,7 +65,7 @@ def test_csv_cell_split_at_another_separator_has_no_formula(parts: list[str]) ->
 def test_csv_cell_of_a_thousand_devices_fits_a_spreadsheet() -> None:
     device = make_report(gpu=True).devices[0].model_dump()
     devices = [{**device, "uuid": f"GPU-{index:04}-{'x' * 580}"} for index in range(1000)]
-    text = runs_csv(compare(make_report(gpu=True, changes={"devices": devices})))
+    text = "".join(csv_lines(compare(make_report(gpu=True, changes={"devices": devices}))))
     (row,) = csv.DictReader(io.StringIO(text))
     assert len(row["gpu_uuids"]) < EXCEL_LIMIT
     assert row["gpu_uuids"].endswith("characters)")

@@ -3,7 +3,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 from jobs.comparison.output.markdown import render_markdown
-from tests.comparison.comparisons import TF_SPEEDS, TORCH_SPEEDS, compare, side, terminal
+from tests.comparison.comparisons import TF_SPEEDS, TORCH_SPEEDS, compare, parity_report, side, terminal
 from tests.support.reports import make_report
 
 HOSTILE = (
@@ -79,4 +79,19 @@ def test_markdown_of_many_runs_is_cut_and_says_where_the_rest_is() -> None:
     reports = [make_report(seed=seed) for seed in range(1, 82)]
     markdown = render_markdown(compare(*reports))
     assert markdown.count("torch-lenet-matched-") == 50
-    assert "31 more are in comparison.json and runs.csv." in markdown
+    assert "\nThe first 50 of 81 rows; comparison.json has them all.\n" in markdown
+
+
+def test_markdown_of_any_long_table_or_list_says_that_it_is_cut() -> None:
+    reports = [
+        make_report(
+            epochs=60,
+            changes={"warnings": [{"code": f"code-{number}", "message": "m"} for number in range(70)]},
+        ),
+        *(parity_report("torch", seed=seed, changes={"run_id": f"trace-{seed}"}) for seed in range(1, 53)),
+    ]
+    markdown = render_markdown(compare(*reports))
+    by_epoch = markdown.partition("### Test accuracy by epoch")[2].partition("###")[0]
+    assert "\nThe first 50 of 60 rows; comparison.json has them all.\n" in by_epoch
+    assert "- and 20 more, all in comparison.json\n" in markdown.partition("### Warnings of the runs")[2]
+    assert "- and 2 more, all in comparison.json\n" in markdown.partition("## Parity")[2]

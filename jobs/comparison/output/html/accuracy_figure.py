@@ -4,38 +4,42 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from jobs.comparison.input.metrics import TRAINED_TO_THE_END
 from jobs.comparison.output.html import svg
+from jobs.comparison.output.html.drawn_runs import COSTS
 from jobs.comparison.output.html.figure import DISPLAY_NAMES, FigureBlock, framework_legend, subsample
 from jobs.comparison.output.html.runs_figure import MAX_MARKS
 from jobs.comparison.output.tables import Table, accuracy_cell, value_cell
 from jobs.comparison.text import ABSENT, number, pluralize
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from markupsafe import Markup
 
     from jobs.choices import FrameworkName
-    from jobs.comparison.schema import MetricName, RunRow, Section
+    from jobs.comparison.output.html.drawn_runs import DrawnRuns
+    from jobs.comparison.schema import Section
 
 Points = dict["FrameworkName", list[tuple[float, float]]]
 """(cost, accuracy in percent) by framework."""
 
-_COSTS: Final[tuple[tuple[MetricName, str, str], ...]] = (
-    ("train_wall_s", "Test accuracy (%) against training time", "training time, s"),
-    ("gpu_energy_j", "Test accuracy (%) against GPU energy", "energy, J"),
-)
+_PANELS: Final = {
+    "train_wall_s": ("Test accuracy (%) against training time", "training time, s"),
+    "gpu_energy_j": ("Test accuracy (%) against GPU energy", "energy, J"),
+}
 _PLOT: Final = 200
 _PANEL: Final = svg.PANEL_TITLE_HEIGHT + _PLOT + svg.AXIS_HEIGHT + svg.AXIS_TITLE_HEIGHT + 24
 
 
-def accuracy_figure(section: Section) -> FigureBlock:
-    """Accuracy by epoch and of every run, against time and energy."""
+def accuracy_figure(section: Section, runs: Mapping[FrameworkName, DrawnRuns], *, max_rows: int) -> FigureBlock:
+    """Accuracy by epoch and of every run, against time and energy; its table has ``max_rows`` rows."""
     title = "Accuracy against time and energy"
     panels: list[Markup] = []
-    for cost, panel_title, x_title in _COSTS:
-        runs, epochs = _run_points(section, cost), _epoch_points(section) if cost == "train_wall_s" else {}
-        if runs:
-            plot = _plot(runs, epochs, x_title)
+    for index, cost in enumerate(COSTS):
+        points, epochs = _run_points(runs, index), _epoch_points(section) if cost == "train_wall_s" else {}
+        if points:
+            panel_title, x_title = _PANELS[cost]
+            plot = _plot(points, epochs, x_title)
             panels.append(svg.panel(panel_title, plot, y=_PANEL * len(panels)))
     if not panels:
         return FigureBlock(title=title, note="No run has both an accuracy and a training time.")
@@ -58,21 +62,19 @@ def accuracy_figure(section: Section) -> FigureBlock:
         description="; ".join(reached) or "one mark a run",
         height=_PANEL * len(panels),
         gutter=True,
-        note=None if len(panels) == len(_COSTS) else f"No energy is shown: {_why_no_energy(section)}.",
-        table=Table(
-            ["framework", "median or run", "training time, s", "GPU energy, J", "test accuracy, %"], _rows(section)
-        ),
+        note=None if len(panels) == len(COSTS) else f"No energy is shown: {_why_no_energy(runs)}.",
+        table=_table(section, runs, max_rows),
     )
 
 
-def _run_points(section: Section, cost: MetricName) -> Points:
+def _run_points(runs: Mapping[FrameworkName, DrawnRuns], cost: int) -> Points:
     """A point for each run, at most :data:`MAX_MARKS` per side."""
     points: Points = {}
-    for row in section.runs:
-        accuracy, spent = _reached(row), row.metrics[cost]
-        if accuracy is not None and spent is not None:
-            points.setdefault(row.framework, []).append((spent, 100 * accuracy))
-    return {framework: [side[index] for index in subsample(len(side), MAX_MARKS)] for framework, side in points.items()}
+    for framework, side in runs.items():
+        ended = [(spent, 100 * run.accuracy) for run in side.ended if (spent := run.costs[cost]) is not None]
+        if ended:
+            points[framework] = [ended[index] for index in subsample(len(ended), MAX_MARKS)]
+    return points
 
 
 def _epoch_points(section: Section) -> Points:
@@ -84,13 +86,8 @@ def _epoch_points(section: Section) -> Points:
     }
 
 
-def _reached(row: RunRow) -> float | None:
-    """The test accuracy of a run that trained to its end."""
-    return row.metrics["test_accuracy_ratio"] if row.status in TRAINED_TO_THE_END else None
-
-
-def _why_no_energy(section: Section) -> str:
-    return min((row.missing["gpu_energy_j"] for row in section.runs if "gpu_energy_j" in row.missing), default=ABSENT)
+def _why_no_energy(runs: Mapping[FrameworkName, DrawnRuns]) -> str:
+    return min((reason for side in runs.values() for reason in side.why_no_energy), default=ABSENT)
 
 
 def _plot(runs: Points, epochs: Points, x_title: str) -> Markup:
@@ -108,16 +105,20 @@ def _plot(runs: Points, epochs: Points, x_title: str) -> Markup:
     return parts + svg.x_axis(x_scale, y=_PLOT, title=x_title)
 
 
-def _rows(section: Section) -> list[list[str]]:
+def _table(section: Section, runs: Mapping[FrameworkName, DrawnRuns], max_rows: int) -> Table:
     """Each side's medians by epoch, then its runs."""
     rows: list[list[str]] = []
+    left_out = 0
     for side in section.sides:
         name = DISPLAY_NAMES[side.framework]
         for epoch in side.epochs:
             median = f"median of {pluralize(epoch.n, 'run')}, epoch {epoch.epoch}"
             rows.append([name, median, number(epoch.train_s), ABSENT, accuracy_cell(epoch)])
-        for row in section.runs:
-            if row.framework == side.framework and _reached(row) is not None:
-                costs = [value_cell(row, cost) for cost, _, _ in _COSTS]
-                rows.append([name, row.run_id, *costs, value_cell(row, "test_accuracy_ratio")])
-    return rows
+        ended = runs[side.framework].ended
+        shown = ended[: max(0, max_rows - len(rows))]
+        left_out += len(ended) - len(shown)
+        for run in shown:
+            costs = [value_cell(cost, value) for cost, value in zip(COSTS, run.costs, strict=True)]
+            rows.append([name, run.run_id, *costs, value_cell("test_accuracy_ratio", run.accuracy)])
+    headings = ["framework", "median or run", "training time, s", "GPU energy, J", "test accuracy, %"]
+    return Table(headings, rows, left_out)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 from markupsafe import Markup, escape
 
 from jobs.comparison.output.html.accuracy_figure import accuracy_figure
+from jobs.comparison.output.html.drawn_runs import drawn_runs
 from jobs.comparison.output.html.figure import DISPLAY_NAMES
 from jobs.comparison.output.html.phases_figure import phases_figure
 from jobs.comparison.output.html.ratio_figure import ratio_figure
@@ -25,8 +26,9 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
     from jobs.comparison.input.metrics import Missing
+    from jobs.comparison.output.html.figure import FigureBlock
     from jobs.comparison.output.html.timelines import SectionKey, Timeline
-    from jobs.comparison.schema import Comparison
+    from jobs.comparison.schema import Comparison, Section
 
 MAX_ROWS: Final = 200
 """Rows of one table or list; comparison.json has every run."""
@@ -43,19 +45,24 @@ def render_html(comparison: Comparison, timelines: Mapping[SectionKey, Sequence[
     return template.render(
         comparison=comparison,
         figures=[
-            [
-                ratio_figure(section),
-                runs_figure(section),
-                phases_figure(section),
-                timeline_figure(timelines.get((section.recipe, section.protocol), ())),
-                accuracy_figure(section),
-            ]
-            for section in comparison.sections
+            _figures(section, timelines.get((section.recipe, section.protocol), ())) for section in comparison.sections
         ],
+        names=DISPLAY_NAMES,
         style=Markup(style),  # noqa: S704 - a file of this package
         policy=f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'",
         max_rows=MAX_ROWS,
     )
+
+
+def _figures(section: Section, section_timelines: Sequence[Timeline | Missing]) -> list[FigureBlock]:
+    runs = drawn_runs(section)
+    return [
+        ratio_figure(section),
+        runs_figure(section),
+        phases_figure(runs),
+        timeline_figure(section_timelines),
+        accuracy_figure(section, runs, max_rows=MAX_ROWS),
+    ]
 
 
 @cache

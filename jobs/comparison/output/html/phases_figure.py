@@ -12,10 +12,12 @@ from jobs.comparison.text import ABSENT, number, pluralize
 from jobs.report.schema import PhaseName
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from markupsafe import Markup
 
     from jobs.choices import FrameworkName
-    from jobs.comparison.schema import Section
+    from jobs.comparison.output.html.drawn_runs import DrawnRuns
 
 _LABELS: Final[dict[PhaseName, str]] = {phase: phase.replace("_", " ") for phase in get_args(PhaseName)}
 """In the order of a run's phases."""
@@ -23,23 +25,21 @@ _LABELS: Final[dict[PhaseName, str]] = {phase: phase.replace("_", " ") for phase
 _LANE: Final = 56
 
 
-def phases_figure(section: Section) -> FigureBlock:
+def phases_figure(runs: Mapping[FrameworkName, DrawnRuns]) -> FigureBlock:
     """The median time of completed runs in each phase, side by side."""
     title = "Where the time goes"
     stacks: dict[FrameworkName, dict[PhaseName, float]] = {}
     counts: list[str] = []
-    for side in section.sides:
-        completed = [
-            row.phases_s for row in section.runs if row.framework == side.framework and row.status == "completed"
-        ]
+    for framework, side in runs.items():
+        completed = side.completed_phases_s
         stack = {
             phase: median(times.get(phase, 0.0) for times in completed)
             for phase in _LABELS
             if any(phase in times for times in completed)
         }
         if stack:
-            stacks[side.framework] = stack
-            counts.append(pluralize(len(completed), f"{DISPLAY_NAMES[side.framework]} run"))
+            stacks[framework] = stack
+            counts.append(pluralize(len(completed), f"{DISPLAY_NAMES[framework]} run"))
     if not stacks:
         return FigureBlock(title=title, note="No completed run has phases.")
     present = [phase for phase in _LABELS if any(phase in stack for stack in stacks.values())]

@@ -6,9 +6,10 @@ from math import log10
 from typing import TYPE_CHECKING, Final
 
 from jobs.comparison.analysis.statistics import SMALLEST_EFFECT
+from jobs.comparison.input.metrics import METRIC_BY_NAME
 from jobs.comparison.output.html import svg
 from jobs.comparison.output.html.figure import DISPLAY_NAMES, FigureBlock
-from jobs.comparison.output.tables import METRIC_BY_NAME, Table, ratio_cell
+from jobs.comparison.output.tables import Table, ratio_cell
 
 if TYPE_CHECKING:
     from markupsafe import Markup

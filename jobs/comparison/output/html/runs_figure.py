@@ -62,12 +62,7 @@ def runs_figure(section: Section) -> FigureBlock:
 
 
 def _panel(metric: Metric, sides: Sides, *, top: float) -> Markup:
-    values = [
-        value
-        for side in sides.values()
-        for value in (side.q1, side.q3, *(observation.value for observation in side.observations))
-        if value is not None
-    ]
+    values = [value for side in sides.values() for value in (side.minimum, side.maximum) if value is not None]
     factor = 100.0 if metric.unit == "ratio" else 1.0
     scale = svg.linear_scale([factor * value for value in values], margin=0.06)
     parts = svg.text(metric.heading, y=top + 12, class_="strong")

@@ -32,6 +32,10 @@ _EDGE: Final = 0.06
 """A tick label within this fraction of an edge is aligned to its tick instead of centred on it."""
 
 
+_POINT: Final = 1e-6
+"""Values whose span is at most this share of them are one point to a scale, so that labels stay short."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Scale:
     """Maps values to positions; ``ticks`` are the values that an axis names."""
@@ -59,7 +63,8 @@ class Scale:
         """Each tick with its label; all have the same number of decimals unless they are very large or small."""
         step = self.ticks[1] - self.ticks[0] if len(self.ticks) > 1 else 1.0
         if self.logarithmic or step < 1e-4 or max(map(abs, self.ticks)) >= 1e9:
-            return [(tick, f"{tick:.4g}") for tick in self.ticks]
+            labels = ([f"{tick:.{digits}g}" for tick in self.ticks] for digits in range(4, 18))
+            return list(zip(self.ticks, next(row for row in labels if len({*row}) == len(row)), strict=True))
         decimals = len(f"{step:.6f}".rstrip("0").partition(".")[2])
         return [(tick, f"{tick:,.{decimals}f}") for tick in self.ticks]
 
@@ -68,7 +73,7 @@ def linear_scale(values: Iterable[float], *, margin: float = 0.0, max_steps: int
     """A linear scale over ``values`` with ``margin`` times their span free at both ends; ticks at round numbers."""
     values = list(values)
     low, high = min(values), max(values)
-    is_point = high - low <= 1e-9 * max(abs(low), abs(high))
+    is_point = high - low <= _POINT * max(abs(low), abs(high))
     room = (0.05 * abs(high) or 1.0) if is_point else margin * (high - low)
     low, high = low - room, high + room
     smallest_step = (high - low) / max_steps

@@ -8,14 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from jobs.comparison.output.html.page import MAX_ROWS
-from tests.comparison.comparisons import parity_report
+from jobs.comparison import build as build_module
+from jobs.comparison.output.html.page import MAX_ROWS, render_html
+from tests.comparison.comparisons import loaded_from, parity_report
 from tests.comparison.output.html.pages import HOSTILE, SERIES, Element, matrix, page_of, read_page
 from tests.support.reports import make_report
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from jobs.comparison.input.run_summary import RunSummary
+    from jobs.comparison.schema import RunRow
 
 
 @pytest.fixture(scope="module")
@@ -275,3 +279,27 @@ def test_timeline_with_an_outlier_at_the_start_keeps_its_scale(tmp_path: Path) -
     ticks = [text.text for text in drawings(figure)[0].all("text")]
     assert "60" in ticks
     assert not any("," in tick and tick[0].isdigit() for tick in ticks)
+
+
+def test_gate_table_shows_the_frameworks_usual_names(tmp_path: Path) -> None:
+    page = read_page(page_of(tmp_path, *matrix(gpu=True), baseline=matrix(gpu=True)))
+    gate = next(part for part in page.all("section") if "gate" in str(part.attributes["class"]))
+    names = {row.one("th").text.split(", ")[2].partition(":")[0] for row in gate.one("tbody").all("tr")}
+    assert names == {"TensorFlow", "PyTorch"}
+    assert "lenet, matched, torch" not in gate.text
+
+
+def test_page_of_many_runs_makes_each_row_at_most_three_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once for the figures, once for the table of runs, and once for what is missing."""
+    made: Counter[str] = Counter()
+    real = build_module._row
+
+    def count(run: RunSummary) -> RunRow:
+        made[run.run_id] += 1
+        return real(run)
+
+    monkeypatch.setattr(build_module, "MAX_ROWS_KEPT", 0)
+    monkeypatch.setattr(build_module, "_row", count)
+    render_html(build_module.build(loaded_from(*matrix(gpu=True))), {})
+    assert len(made) == 10
+    assert max(made.values()) <= 3
