@@ -22,6 +22,7 @@ RunFingerprint = dict[str, str]
 
 MIN_S, MAX_S = 1e-12, 1e9
 """The smallest and largest plausible time, except 0."""
+MAX_ATTEMPT = 10**9
 MAX_DIFFERENCES = 8
 """Differences named in an error message."""
 
@@ -34,6 +35,21 @@ def _check_seconds(seconds: float) -> float:
 
 
 Seconds = Annotated[float, AfterValidator(_check_seconds)]
+
+
+def _check_attempts(attempts: list[EarlierAttempt]) -> list[EarlierAttempt]:
+    numbers = [attempt.attempt for attempt in attempts]
+    if numbers != sorted({*numbers}):
+        raise ValueError(f"the attempts are {numbers[:MAX_DIFFERENCES]}, and should rise")
+    if numbers[-1] > MAX_ATTEMPT:
+        raise ValueError(f"its last attempt is not plausible: the largest number is {MAX_ATTEMPT}")
+    for attempt in attempts:
+        for seconds in attempt.phases_s.values():
+            _check_seconds(seconds)
+    return attempts
+
+
+Attempts = Annotated[list[EarlierAttempt], Field(min_length=1), AfterValidator(_check_attempts)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,7 +166,17 @@ class CheckpointMetadata(BaseModel):
     fingerprint: RunFingerprint
     run_id: RunId
     progress: TrainingProgress
-    attempts: list[EarlierAttempt] = Field(min_length=1, description="the one that wrote this checkpoint last")
+    attempts: Attempts = Field(description="the one that wrote this checkpoint last")
+
+    def check(self, extent: Extent) -> None:
+        """Check that a run of ``extent`` can be resumed from it.
+
+        Raises:
+            ValueError: it cannot; the message names the impossible value.
+        """
+        self.progress.check(extent)
+        if self.attempts[-1].attempt == MAX_ATTEMPT:
+            raise ValueError(f"attempt {MAX_ATTEMPT} wrote it, and no later one is possible")
 
 
 class FinishedRun(BaseModel):

@@ -9,7 +9,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Final
 
 from jobs.checkpoint.codec import Checkpoint, CorruptCheckpoint, decode, encode
-from jobs.checkpoint.metadata import CheckpointMetadata, FinishedRun, TrainingProgress, differences
+from jobs.checkpoint.metadata import MAX_ATTEMPT, CheckpointMetadata, FinishedRun, TrainingProgress, differences
 from jobs.errors import BadInput
 from jobs.io.atomic_file import write_file
 from jobs.report.schema import EarlierAttempt
@@ -70,6 +70,9 @@ class CheckpointStore:
             except (OSError, ValueError) as error:
                 self._reject(path, " ".join(str(error).split())[:200])
                 continue
+            if finished.report.attempt > MAX_ATTEMPT:
+                self._reject(path, f"its attempt is not plausible: the largest number is {MAX_ATTEMPT}")
+                continue
             self._require_equal(path, finished.fingerprint)
             if finished.report.status not in UNFINISHED:
                 return finished.report
@@ -93,7 +96,7 @@ class CheckpointStore:
             self._require_equal(path, checkpoint.metadata.fingerprint)
             progress = checkpoint.metadata.progress
             try:
-                progress.check(self._extent)
+                checkpoint.metadata.check(self._extent)
                 trainer.load_state(checkpoint.arrays)
             except ValueError as error:
                 self._reject(path, str(error))

@@ -134,6 +134,12 @@ def _changed(**progress: Any) -> bytes:
     return _forged(json.dumps(metadata))
 
 
+def _with_attempts(*changes: dict[str, Any]) -> bytes:
+    metadata = json.loads(make_metadata().model_dump_json())
+    metadata["attempts"] = [metadata["attempts"][0] | change for change in changes]
+    return _forged(json.dumps(metadata))
+
+
 def _with_epoch(**changes: Any) -> bytes:
     epoch = json.loads(make_epoch(1).model_dump_json())
     return _changed(epochs=[epoch | changes])
@@ -156,6 +162,13 @@ def _with_epoch(**changes: Any) -> bytes:
         (_changed(earlier_wall_s=1e300), "is not plausible"),
         (_changed(steady_s=1e-300), "is not plausible"),
         (_changed(step=-1), "cannot be read"),
+        (_with_attempts(), "cannot be read"),
+        (_with_attempts({}, {}), r"the attempts are \[1, 1\]"),
+        (_with_attempts({"attempt": 2}, {"attempt": 1}), r"the attempts are \[2, 1\]"),
+        (_with_attempts({"attempt": 10**9 + 1}), "the largest number is 1000000000"),
+        (_with_attempts({"attempt": 10**30}), "the largest number is 1000000000"),
+        (_with_attempts({"phases_s": {"train": 1e300}}), "is not plausible"),
+        (_with_attempts({"phases_s": {"train": 1e-300}}), "is not plausible"),
     ],
 )
 def test_decode_of_what_is_no_checkpoint_is_refused_with_its_reason(content: bytes, reason: str, path: Path) -> None:

@@ -290,6 +290,24 @@ def test_finished_report_of_a_run_that_may_go_on_is_none(run: _Run, status: str)
     assert run.store.finished_report() is None
 
 
+def test_finished_report_of_an_impossible_attempt_is_none_and_names_it(run: _Run) -> None:
+    run.store.finish(make_report().model_copy(update={"attempt": 10**300}))
+    assert run.store.finished_report() is None
+    (line,) = run.logged
+    assert ".finished' is refused: its attempt is not plausible" in line
+
+
+def test_resume_of_the_last_possible_attempt_names_it_and_takes_the_one_before(run: _Run, tmp_path: Path) -> None:
+    run.save(1, 1, 1.0)
+    last = _Run(tmp_path)
+    last.store.register_attempt(make_attempt(10**9))
+    last.save(1, 2, 2.0)
+    again = _Run(tmp_path)
+    assert again.resume()[1] == 1.0
+    (line,) = again.logged
+    assert "attempt 1000000000 wrote it, and no later one is possible" in line
+
+
 @pytest.mark.parametrize("text", ["{", "[]", "\x00" * 8, '{"fingerprint": {}, "report": {}}'])
 def test_finished_report_of_a_damaged_file_is_none_and_names_it(run: _Run, tmp_path: Path, text: str) -> None:
     run.store.finish(make_report())
