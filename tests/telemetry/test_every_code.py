@@ -47,7 +47,8 @@ def in_mid_run(sent, rule):
     loop.attach(wanted, None)
     for turn in range(4):
         loop.gpu.read_due(loop._rates)
-        loop.gpu._counted_s = 0.0
+        assert loop.gpu._counters_read_s > 0  # so that counters are read in every round
+        loop.gpu._counters_read_s = 0.0
         os.environ["FAKE_NVML_FAIL"] = rule if turn else ""
     loop.finish()
     os.environ["FAKE_NVML_FAIL"] = ""
