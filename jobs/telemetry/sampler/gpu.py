@@ -104,7 +104,8 @@ class PolledReader:
             next_source = []
             for metric in pending:
                 sources = self._sources[metric]
-                source, answer = sources[0], answers[sources[0]]
+                source = sources[0]
+                answer = answers.get(source, NvmlUnavailable(LookupError("no answer")))
                 if isinstance(answer, NvmlUnavailable):
                     self._writer.record_error(metric.name, str(answer))
                     if answer.is_permanent:
@@ -121,24 +122,28 @@ class PolledReader:
 
     def _ask(self, sources: Iterable[NvmlSource]) -> dict[NvmlSource, Any]:
         """By source: its value and whether that has only 32 bits, or an error. Each function is called once."""
-        answers: dict[NvmlSource, Any] = {}
-        fields = {int(getattr(pynvml, source.name)): source for source in sources if source.name.startswith("NVML_FI_")}
-        if fields:
-            entries = try_call(pynvml.nvmlDeviceGetFieldValues, self._handle, list(fields))
-            if isinstance(entries, NvmlUnavailable):
-                answers = dict.fromkeys(fields.values(), entries)
-            else:
-                answers = {fields[entry.fieldId]: try_call(field_value, entry) for entry in entries}
+        by_field, by_function = partition(sources, lambda source: source.name.startswith("NVML_FI_"))
+        answers = self._ask_fields(by_field)
         results: dict[tuple[str, ...], Any] = {}
-        for source in (source for source in sources if source not in answers):
+        for source in by_function:
             names = (source.function or source.name, *filter(None, [source.argument]))
             if names not in results:
-                function, *constants = (getattr(pynvml, name) for name in names)
-                results[names] = try_call(function, self._handle, *constants)
+                results[names] = try_call(_call_by_name, self._handle, *names)
             result = results[names]
-            if not isinstance(result, NvmlUnavailable):
-                result = float(getattr(result, source.member) if source.member else result), False
-            answers[source] = result
+            answers[source] = result if isinstance(result, NvmlUnavailable) else try_call(_number, result, source.member)
+        return answers
+
+    def _ask_fields(self, sources: Iterable[NvmlSource]) -> dict[NvmlSource, Any]:
+        """As :meth:`_ask`, of field values, which one call reads; a source that the driver left out is left out."""
+        ids = {source: try_call(getattr, pynvml, source.name) for source in sources}
+        answers = {source: field_id for source, field_id in ids.items() if isinstance(field_id, NvmlUnavailable)}
+        fields = {field_id: source for source, field_id in ids.items() if source not in answers}
+        if fields:
+            entries = try_call(_call_by_name, self._handle, "nvmlDeviceGetFieldValues", list(fields))
+            if isinstance(entries, NvmlUnavailable):
+                return answers | dict.fromkeys(fields.values(), entries)
+            known = [entry for entry in entries if entry.fieldId in fields]
+            answers |= {fields[entry.fieldId]: try_call(field_value, entry) for entry in known}
         return answers
 
     def _unwrap(self, name: str, raw: float) -> float:
