@@ -67,6 +67,7 @@ test-fast: .venv/.synced .venv-torch/.synced ## the inner loop: tests of the cor
 	env -u MNIST_DATA_DIR .venv-torch/bin/python -m pytest $(FAST_ADAPTER) -m 'not slow' $(IN_PARALLEL) $(PYTEST_ARGS)
 
 .PHONY: coverage
+# Programs that tests start are not counted.
 coverage: envs ## make test with the coverage of jobs/: a table, and pages in build/coverage/html
 	rm -rf build/coverage
 	$(MAKE) test PYTEST_ARGS="--cov --cov-append --cov-report= $(PYTEST_ARGS)"
@@ -89,11 +90,14 @@ BROWSERS = chromium chromium-browser google-chrome google-chrome-stable
 # Tests of which make test runs a sample, or runs in one framework only.
 REPEATED = $(addprefix tests/adapter/test_,survival.py bad_environment.py train_command.py resume.py telemetry.py types.py)
 
-.PHONY: torture
-torture: envs ## the repetitions of docs/reliability.md: kills, signals, full disks; needs root and an hour
+.PHONY: torture torture-core torture-tf torture-torch
+torture: torture-core torture-tf torture-torch ## the repetitions of docs/reliability.md: kills, signals, full disks; needs root and an hour
+
+torture-core: .venv/.synced
 	MNIST_JOBS_TORTURE=1 .venv/bin/python -m pytest tests/checkpoint $(PYTEST_ARGS)
-	MNIST_JOBS_TORTURE=1 .venv-tf/bin/python -m pytest $(REPEATED) $(PYTEST_ARGS)
-	MNIST_JOBS_TORTURE=1 .venv-torch/bin/python -m pytest $(REPEATED) $(PYTEST_ARGS)
+
+torture-tf torture-torch: torture-%: .venv-%/.synced
+	MNIST_JOBS_TORTURE=1 .venv-$*/bin/python -m pytest $(REPEATED) $(PYTEST_ARGS)
 
 .PHONY: test-long
 test-long: .venv/.synced ## 100,000 damaged reports and 1,000 simulated comparisons; make test runs a sample

@@ -54,6 +54,16 @@ def test_ci_runs_the_make_targets_of_people() -> None:
     assert expected <= {run.removeprefix("make ") for run in _runs("ci.yml")}
 
 
+def test_nightly_runs_every_test_that_make_test_samples() -> None:
+    (job,) = _workflow(ROOT / ".github/workflows/nightly.yml")["jobs"].values()
+    commands = "".join(_make(target, "--dry-run").stdout for target in job["strategy"]["matrix"]["target"])
+    named = [ROOT / path for path in re.findall(r"tests/[\w./]+", commands)]
+    sampled = re.compile(r"^from tests\.support\.programs import [^#]*?\b(TORTURE|once|rounds)\b", re.MULTILINE)
+    files = [path for path in (ROOT / "tests").rglob("test_*.py") if sampled.search(path.read_text("utf-8"))]
+    assert len(files) > 5
+    assert [path for path in files if not {path, *path.parents} & set(named)] == []
+
+
 def test_ci_runs_what_the_local_script_runs() -> None:
     lines = (ROOT / ".ci" / "run").read_text("utf-8").splitlines()
     ours = [line.strip() for line in lines if line.strip().startswith("make ")]
@@ -141,7 +151,8 @@ def test_release_attests_every_image_before_it_is_announced() -> None:
     assert set(jobs["images"]["outputs"]) == set(jobs["attest"]["strategy"]["matrix"]["image"]) == published
     actions = {step["uses"].partition("@")[0] for step in jobs["attest"]["steps"] if "uses" in step}
     assert {"actions/attest-build-provenance", "actions/attest-sbom"} <= actions
-    assert (jobs["attest"]["needs"], jobs["release"]["needs"]) == ("images", "attest")
+    assert [jobs[name]["needs"] for name in ("images", "attest", "release")] == ["test", "images", "attest"]
+    assert {"make check", "make test"} <= {step.get("run") for step in jobs["test"]["steps"]}
 
 
 @pytest.fixture

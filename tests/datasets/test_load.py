@@ -196,4 +196,4 @@ def test_load_mnist_from_the_home_of_an_unknown_user_is_refused(variable: str, m
     monkeypatch.delenv("MNIST_DATA_DIR", raising=False)
     monkeypatch.setenv(variable, "~nobody-has-this-name/mnist")
     with pytest.raises(DatasetRefused, match="there is no such user"):
-        load("mnist")
+        data.load("mnist")
