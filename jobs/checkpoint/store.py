@@ -205,14 +205,19 @@ class CheckpointStore:
         return [path for _, path in named]
 
     def _files(self) -> list[Path]:
-        """All regular files, since reading a pipe could wait for ever."""
+        """All regular files. Others are never read, since a pipe could wait for ever; one with our name is named."""
         try:
-            return sorted(path for path in self._folder.iterdir() if path.is_file())
+            paths = sorted(self._folder.iterdir())
+            files = [path for path in paths if path.is_file()]
         except OSError as error:
             raise BadInput(
                 f"checkpoint folder {str(self._folder)!r} cannot be read ({error.strerror or error}); "
                 "fix its owner or mode, or choose another with --checkpoint-dir"
             ) from error
+        for path in sorted({*paths} - {*files}):
+            if path not in self._rejected and (NAME.fullmatch(path.name) or path.name.endswith(FINISHED_SUFFIX)):
+                self._reject(path, "it is not a regular file")
+        return files
 
     def _reject(self, path: Path, reason: str) -> None:
         self._rejected.add(path)

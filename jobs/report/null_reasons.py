@@ -69,7 +69,7 @@ GIVEN_BY_TELEMETRY: Final = (
 """Parts whose reasons depend on driver, device and sampler. Telemetry gives a reason for each null in them."""
 
 
-def reason_for(path: str, reasons: Mapping[str, str]) -> str | None:
+def nearest_key(path: str, reasons: Mapping[str, str]) -> str | None:
     """The key in ``reasons`` nearest to ``path``: itself or a parent."""
     return next((key for key in path_and_parents(path) if key in reasons), None)
 

@@ -110,8 +110,11 @@ class Sampler:
     """A sampler that reads nothing, for ``--telemetry off``; base class of the other two."""
 
     mode: Mode = "off"
-    crashed = False
-    """Whether a signal ended it, as after a crash inside NVML: then NVML must not be called in this process."""
+
+    @property
+    def crashed(self) -> bool:
+        """Whether a signal ended it, as after a crash inside NVML: then NVML must not be called in this process."""
+        return False
 
     def send(self, message: Message) -> None:
         """Send a message; never waits, and never fails."""
@@ -155,7 +158,7 @@ class ProcessSampler(Sampler):
             raise OSError(str(error)) from error
 
     @property
-    def crashed(self) -> bool:  # type: ignore[override]
+    def crashed(self) -> bool:
         with contextlib.suppress(subprocess.TimeoutExpired):
             return self._process.wait(0.2) < 0
         return False

@@ -114,11 +114,24 @@ def test_a_folder_that_cannot_be_read_is_one_line(tmp_path: Path) -> None:
             look()
 
 
-def test_a_pipe_in_the_folder_is_not_read(run: _Run, tmp_path: Path) -> None:
+def test_a_pipe_or_folder_with_our_name_is_not_read_but_named(run: _Run, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "run-1.finished")
     os.mkfifo(tmp_path / "run-1-e000001-s000001.safetensors")
+    (tmp_path / "run-1-e000001-s000002.safetensors").mkdir()
+    (tmp_path / "run-1-e000001-s000003.safetensors").symlink_to("gone")
+    (tmp_path / "another").mkdir()
     assert run.store.finished_report() is None
     assert run.resume() == (None, 0.0)
+    # Each is named once, although the folder is looked through several times.
+    assert run.logged == [
+        f"checkpoint '{tmp_path / name}' is refused: it is not a regular file"
+        for name in (
+            "run-1-e000001-s000001.safetensors",
+            "run-1-e000001-s000002.safetensors",
+            "run-1-e000001-s000003.safetensors",
+            "run-1.finished",
+        )
+    ]
 
 
 def test_save_before_the_first_step_writes_nothing(run: _Run, tmp_path: Path) -> None:
