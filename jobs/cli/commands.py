@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from jobs.adapter import Framework
+    from jobs.choices import FrameworkName
 
     RecipeName = str
 else:
@@ -34,7 +35,7 @@ class Program:
     """The differences between the two console scripts."""
 
     name: Literal["mnist-tf", "mnist-torch"]
-    framework: str
+    framework: FrameworkName
     title: str
     extra: str
     load: Callable[[], Framework]
@@ -223,7 +224,7 @@ def build_app(program: Program) -> typer.Typer:
         )
         if compile_cache is not None:
             program.use_compile_cache(compile_cache)
-        raise typer.Exit(run_trials(request, program.load_framework, Console()))
+        raise typer.Exit(run_trials(request, program.framework, program.load_framework, Console()))
 
     @app.command()
     def evaluate(

@@ -13,13 +13,13 @@ from jobs.comparison.schema_base import OnePerRun, Part
 from jobs.comparison.schema_parity import ParityPair, SectionParity, UnpairedTrace
 from jobs.report.schema import PhaseName, Status
 
-SCHEMA_VERSION: Final = "1.2"
+SCHEMA_VERSION: Final = "1.3"
 """Major.minor: a minor adds fields, a major changes the meaning of one."""
 
 MetricName = Literal[
     "steady_images_per_s", "train_wall_s", "test_accuracy_ratio", "gpu_util_percent", "gpu_power_w", "gpu_energy_j"
 ]
-Why = Literal["framework", "allowed", "environment"]
+Why = Literal["framework", "allowed", "environment", "seeds"]
 VerdictKind = Literal["faster", "equivalent", "inconclusive", "too_few_runs", "single_observation", "one_side_only"]
 GateOutcome = Literal["regression", "incomparable", "improvement", "unchanged"]
 OutlierKind = Literal["slow", "fast", "no_speed"]
@@ -174,10 +174,13 @@ class RunWarnings(Part):
 
 
 class RunRow(Part):
-    """One attempt of one run; ``phases_s`` are its total times by phase, ``missing`` says why a metric is ``null``."""
+    """One attempt of one run; ``phases_s`` are its total times by phase, ``missing`` says why a metric is ``null``.
+
+    A run that died before its report is ``failed``, and ``framework_version`` is ``null``.
+    """
 
     framework: FrameworkName
-    framework_version: str
+    framework_version: str | None
     seed: int
     run_id: str
     attempt: int
@@ -267,7 +270,7 @@ class Gate(Part):
 class Comparison(Part):
     """A whole comparison; ``comparison_id`` is the same in every file that one merge wrote."""
 
-    schema_version: Literal["1.2"] = SCHEMA_VERSION
+    schema_version: Literal["1.3"] = SCHEMA_VERSION
     comparison_id: str
     package_version: str
     data: Data

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 # Parts of the report that are defined in the modules beside this one and used by others.
 __all__ = ["MIN_ROUNDING_STATES", "Dataset", "Numerics", "Parity", "RoundingState"]
 
-SCHEMA_VERSION: Final = "1.2"
+SCHEMA_VERSION: Final = "1.3"
 """Major.minor: a minor adds fields, a major changes the meaning of one."""
 
 SCHEMA_MAJOR: Final = int(SCHEMA_VERSION.split(".")[0])
@@ -53,6 +53,9 @@ def _readable_version(version: str) -> str:
             "use the release that wrote it"
         )
     return version
+
+
+SchemaVersion = Annotated[str, AfterValidator(_readable_version)]
 
 
 class EpochResult(Model):
@@ -236,7 +239,7 @@ class RunWarning(Model):
 class Report(Model):
     """One run, whole."""
 
-    schema_version: Annotated[str, AfterValidator(_readable_version)]
+    schema_version: SchemaVersion
     run_id: RunId
     attempt: Number
     status: Status

@@ -93,6 +93,12 @@ def check_request(request: TrainRequest) -> None:
         check_textfile_writable(request.metrics_textfile)
 
 
+def checkpoint_folder(request: TrainRequest, seed: int) -> Path | None:
+    """The folder of one run's checkpoints. Trials are runs of their own, each with its own folder."""
+    folder = request.checkpoint_dir
+    return folder if folder is None or request.trials == 1 else folder / f"seed-{seed}"
+
+
 def resolve_spec(request: TrainRequest, framework: Framework, device: DeviceKind) -> RunSpec:
     """Resolve every default: a field of :class:`RunSpec` that the request leaves open is the recipe's."""
     # The blog post's loops use a data loader; the matched ones keep the data on the device.
