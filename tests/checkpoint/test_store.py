@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from jobs.checkpoint.metadata import Attempt, Extent, TrainingProgress
-from jobs.checkpoint.store import CheckpointStore
+from jobs.checkpoint.store import CheckpointStore, next_attempt
 from jobs.errors import BadInput
 from jobs.phases import PhaseRecorder
 from tests.checkpoint.test_codec import make_epoch
@@ -101,6 +101,19 @@ def test_register_attempt_gives_each_attempt_its_own_number(run: _Run, tmp_path:
     # Two that resume the same checkpoint, and one after an attempt that left none.
     assert [_Run(tmp_path).store.register_attempt(make_attempt(2)).number for _ in range(3)] == [2, 3, 4]
     assert _Run(tmp_path).store.register_attempt(make_attempt(1, "run-2")).number == 1
+
+
+def test_next_attempt_is_told_by_names_alone(run: _Run, tmp_path: Path) -> None:
+    assert next_attempt(None) is None
+    assert next_attempt(tmp_path / "absent") is None
+    # An attempt that left no checkpoint is not gone on from.
+    assert next_attempt(tmp_path) is None
+    run.save(1, 5, 1.0)
+    assert next_attempt(tmp_path) == ("run-1", 2)
+    _Run(tmp_path).store.register_attempt(make_attempt(2))
+    (tmp_path / "run-1.attempt-x").touch()
+    (tmp_path / "run-2.attempt-9").touch()
+    assert next_attempt(tmp_path) == ("run-1", 3)
 
 
 def test_register_attempt_in_a_folder_that_has_gone_ends_no_run(tmp_path: Path) -> None:

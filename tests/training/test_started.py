@@ -123,9 +123,7 @@ def _record(folder: Path, checkpoint_dir: Path | None = None) -> StartedRecord:
     vars(request).update(recipe=LENET, protocol="matched", epochs=None, trials=1, report_dir=folder)
     request.checkpoint_dir = checkpoint_dir
     started_at = datetime(2026, 1, 2, tzinfo=UTC)
-    return StartedRecord(
-        cast("TrainRequest", request), "torch", seed=1, started_at=started_at, console=Console()
-    )
+    return StartedRecord(cast("TrainRequest", request), "torch", seed=1, started_at=started_at, console=Console())
 
 
 def test_record_of_a_run_that_will_be_resumed_has_its_id_and_next_attempt(tmp_path: Path) -> None:

@@ -156,7 +156,10 @@ def test_started_records_alone_are_refused_with_their_number(tmp_path: Path) -> 
         ("{", "not valid JSON"),
         ("[]", "is no started record"),
         (make_started().model_dump_json().replace('"attempt":1', '"attempt":"1"'), "attempt: Input should be"),
-        (make_started().model_dump_json().replace(f'"{SCHEMA_VERSION}"', '"2.0"'), "schema version '2.0' cannot be read"),
+        (
+            make_started().model_dump_json().replace(f'"{SCHEMA_VERSION}"', '"2.0"'),
+            "schema version '2.0' cannot be read",
+        ),
         (make_started().model_dump_json().replace('"died"', '"../died"'), "run_id"),
         (make_report().model_dump_json(), "is no started record"),
     ],
