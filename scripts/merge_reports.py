@@ -146,10 +146,12 @@ def _warn(loaded: Loaded) -> None:
         _print_error(
             f"note: {pluralize(loaded.copies, 'report')} found again, by run id and attempt; each run counts once"
         )
-    for run in [run for run in loaded.runs if not run.has_report][:WARNINGS_SHOWN]:
-        _print_error(
-            f"warning: {run.source}: {run.run_id} has no report and counts as {run.status}: {run.status_reason}"
-        )
+    died = [run for run in loaded.runs if not run.has_report]
+    for run in died[:WARNINGS_SHOWN]:
+        reason = f"it has no report and counts as {run.status}: {run.status_reason}"
+        _print_error(f"warning: {run.run_id} ({run.source}): {reason}")
+    if len(died) > WARNINGS_SHOWN:
+        _print_error(f"warning: {len(died) - WARNINGS_SHOWN} more runs without a report; runs.csv lists all")
 
 
 def _print_error(text: str) -> None:
