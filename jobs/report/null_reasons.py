@@ -33,6 +33,7 @@ USUAL_REASONS: Final = {
     "config.numerics.intra_op_threads": "the framework does not say",
     "config.numerics.inter_op_threads": "the framework does not say",
     "config.numerics.thread_wait_policy": "the framework's idle threads sleep",
+    "config.design": "not a run of a planned experiment (--design)",
     "results.test_accuracy_ratio": "no epoch was finished",
     "results.test_loss": "not finite",
     "results.train_loss": "not finite",

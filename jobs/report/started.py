@@ -8,7 +8,7 @@ from typing import Any, Final, Literal, Self
 from pydantic import Field
 
 from jobs.choices import FrameworkName, TrainingProtocol
-from jobs.report.configuration import Count, Instant, Kubernetes, Model, Number, RunId
+from jobs.report.configuration import Count, Design, Instant, Kubernetes, Model, Number, RunId
 from jobs.report.schema import SchemaVersion
 
 STARTED_SUFFIX: Final = ".started"
@@ -25,6 +25,7 @@ class StartedConfig(Model):
     framework: FrameworkName
     seed: Count
     epochs: Count
+    design: Design | None = None
 
 
 class StartedRun(Model):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from jobs.checkpoint.metadata import Attempt, TrainingProgress, extent_of
@@ -11,6 +11,7 @@ from jobs.checkpoint.store import UNFINISHED
 from jobs.errors import BadInput
 from jobs.exit_codes import ExitCode
 from jobs.phases import Clock, PhaseRecorder
+from jobs.recipes import RECIPES
 from jobs.telemetry import monitor
 from jobs.training.environment import read_environment
 from jobs.training.failure import failure_reason
@@ -18,7 +19,7 @@ from jobs.training.loop import LoopContext, TrainingEnd, train
 from jobs.training.peak import measure_peak
 from jobs.training.publish import publish
 from jobs.training.report_builder import assemble_report
-from jobs.training.request import TrainRequest, check_request
+from jobs.training.request import check_request, parse_design
 from jobs.training.setup import set_up
 from jobs.training.signals import Interrupted, InterruptGuard
 from jobs.training.started import started_record
@@ -31,10 +32,9 @@ if TYPE_CHECKING:
     from jobs.choices import FrameworkName
     from jobs.report import Report
     from jobs.training.console import Console
+    from jobs.training.options import TrainRequest
     from jobs.training.setup import RunSetup
     from jobs.training.started import StartedRecord
-
-__all__ = ["TrainRequest", "run_trials"]
 
 EXIT_CODE_OF_STATUS = {
     "completed": ExitCode.DONE,
@@ -57,12 +57,14 @@ def run_trials(
         JobError: nothing could be trained, or a report could not be written.
     """
     check_request(request)
-    first_seed = request.recipe.seed if request.seed is None else request.seed
+    first_seed = RECIPES[request.recipe].seed if request.seed is None else request.seed
     exit_code = int(ExitCode.DONE)
     with InterruptGuard() as guard:
         for trial in range(request.trials):
             clock = Clock.since_process_start() if trial == 0 else Clock()
-            seed, started_at = first_seed + trial, datetime.now(UTC)
+            seed = first_seed + trial
+            # The zero of the phases, which is when the process started.
+            started_at = datetime.now(UTC) - timedelta(seconds=clock())
             try:
                 with started_record(request, framework, seed=seed, started_at=started_at, console=console) as started:
                     seeded = replace(request, seed=seed)
@@ -98,7 +100,7 @@ class _Run:
         self.guard = guard
         self.started = started
         # Memory that an earlier run of this process still holds on the GPU is not another's.
-        self.monitor = monitor.watch(clock=clock, options=request.telemetry, gpu_untouched=first)
+        self.monitor = monitor.watch(clock=clock, options=request.telemetry_options(), gpu_untouched=first)
         self.recorder = PhaseRecorder(clock, on_boundary=self.monitor.mark)
 
     def execute(self) -> int:
@@ -167,6 +169,7 @@ class _Run:
             memory_peak_bytes=memory_peak_bytes,
             peak_flop_per_s=peak_flop_per_s,
             null_reasons=null_reasons | peak_reasons,
+            design=parse_design(self.request.design) if self.request.design else None,
         )
         if setup.store is not None and report.status not in UNFINISHED:
             setup.store.finish(report)

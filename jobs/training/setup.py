@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from jobs.telemetry.monitor import RunMonitor
     from jobs.telemetry.types import DeviceFacts
     from jobs.training.console import Console
-    from jobs.training.request import TrainRequest
+    from jobs.training.options import TrainRequest
     from jobs.training.signals import InterruptGuard
 
 

@@ -12,11 +12,12 @@ from jobs.checkpoint.store import next_attempt
 from jobs.errors import BadInput, FrameworkMissing
 from jobs.io.atomic_file import write_file
 from jobs.io.stdio import escape_control_chars, flush_stdio
+from jobs.recipes import RECIPES
 from jobs.report import SCHEMA_VERSION
 from jobs.report.started import StartedConfig, StartedRun
 from jobs.training.environment import read_kubernetes
 from jobs.training.failure import failure_reason
-from jobs.training.request import checkpoint_folder
+from jobs.training.request import checkpoint_folder, parse_design
 from jobs.training.signals import Interrupted
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
     from jobs.choices import FrameworkName
     from jobs.training.console import Console
-    from jobs.training.request import TrainRequest
+    from jobs.training.options import TrainRequest
 
 _RUN_ID_PREFIX: Final[dict[FrameworkName, str]] = {"tensorflow": "tf", "torch": "torch"}
 
@@ -53,11 +54,12 @@ class StartedRecord:
             status_reason=None,
             started_at_utc=started_at,
             config=StartedConfig(
-                recipe=request.recipe.name,
+                recipe=request.recipe,
                 protocol=request.protocol,
                 framework=framework,
                 seed=seed,
-                epochs=request.recipe.epochs if request.epochs is None else request.epochs,
+                epochs=RECIPES[request.recipe].epochs if request.epochs is None else request.epochs,
+                design=parse_design(request.design) if request.design else None,
             ),
             kubernetes=read_kubernetes(os.environ),
         )
@@ -125,4 +127,4 @@ def started_record(
 
 def _new_run_id(request: TrainRequest, framework: FrameworkName, seed: int, started_at: datetime) -> str:
     stamp, prefix = started_at.strftime("%Y%m%dT%H%M%SZ"), _RUN_ID_PREFIX[framework]
-    return f"{stamp}-{prefix}-{request.recipe.name}-{request.protocol}-s{seed}-{secrets.token_hex(3)}"
+    return f"{stamp}-{prefix}-{request.recipe}-{request.protocol}-s{seed}-{secrets.token_hex(3)}"

@@ -22,7 +22,7 @@ from tests.support.programs import ROOT
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from jobs.training.request import TrainRequest
+    from jobs.training.options import TrainRequest
 
 
 def train(folder: Path, load: str, *options: str, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -60,7 +60,7 @@ def test_run_killed_while_it_starts_leaves_a_started_record(tmp_path: Path) -> N
     record = record_in(tmp_path)
     assert (record.status, record.status_reason, record.attempt) == ("started", None, 1)
     assert record.config.model_dump() == {
-        "recipe": "lenet", "protocol": "matched", "framework": "torch", "seed": 7, "epochs": 2,
+        "recipe": "lenet", "protocol": "matched", "framework": "torch", "seed": 7, "epochs": 2, "design": None,
     }  # fmt: skip
     assert record.kubernetes is not None
     assert (record.kubernetes.node, record.kubernetes.index) == (r"node\udce9", 3)
@@ -120,7 +120,7 @@ def test_options_that_are_refused_at_once_leave_nothing(tmp_path: Path) -> None:
 
 def _record(folder: Path, checkpoint_dir: Path | None = None) -> StartedRecord:
     request: Any = type("Request", (), {})()
-    vars(request).update(recipe=LENET, protocol="matched", epochs=None, trials=1, report_dir=folder)
+    vars(request).update(recipe=LENET.name, design=None, protocol="matched", epochs=None, trials=1, report_dir=folder)
     request.checkpoint_dir = checkpoint_dir
     started_at = datetime(2026, 1, 2, tzinfo=UTC)
     return StartedRecord(cast("TrainRequest", request), "torch", seed=1, started_at=started_at, console=Console())
