@@ -32,7 +32,7 @@ def examine(
     load_framework: Callable[[], Framework], *, device: DeviceChoice, dataset: str, report_dir: Path
 ) -> Iterator[Finding]:
     """Run all checks; a failure does not end the others."""
-    yield _nvml()
+    yield from _nvml()
     selected = yield from _framework(load_framework, device)
     if selected is not None:
         yield from _metrics(selected)
@@ -40,12 +40,18 @@ def examine(
     yield _checked("report folder", lambda: _report_dir_text(report_dir))
 
 
-def _nvml() -> Finding:
+def _nvml() -> Iterator[Finding]:
     status = monitor.probe()
     if not status.available:
-        return Finding("note", "NVML", f"{status.error}; GPU figures will be null in the report")
-    names = ", ".join(f"{device.name} ({device.uuid})" for device in status.devices) or "no device"
-    return Finding("ok", "NVML", f"driver {status.driver_version}: {names}")
+        yield Finding("note", "NVML", f"{status.error}; GPU figures will be null in the report")
+        return
+    healthy = [device for device in status.devices if device.error is None]
+    names = ", ".join(f"{device.name} ({device.uuid})" for device in healthy) or "no device"
+    yield Finding("ok", "NVML", f"driver {status.driver_version}: {names}")
+    for device in status.devices:
+        if device.error is not None:
+            known = " ".join(filter(None, [device.name, device.uuid])) or f"one of {len(status.devices)} GPUs"
+            yield Finding("note", "NVML", f"{known} cannot be read: {device.error}")
 
 
 def _framework(

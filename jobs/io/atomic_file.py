@@ -135,7 +135,9 @@ def _write(descriptor: int, content: bytes | Iterable[bytes]) -> None:
         rest = memoryview(piece)
         while rest:
             rest = rest[os.write(descriptor, rest) :]
-    os.fchmod(descriptor, MODE)
+    # Volumes without modes, as of CIFS or of object storage, refuse it; there the mode is the mount's.
+    with contextlib.suppress(OSError):
+        os.fchmod(descriptor, MODE)
     os.fsync(descriptor)
 
 

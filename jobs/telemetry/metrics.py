@@ -24,6 +24,7 @@ class NvmlSource(NamedTuple):
     ``name`` is the source's name in the report, and the binding's function unless ``function`` is given. ``argument``
     names the constant that the function takes after the handle, or GPM's metric. ``member`` is the result's field.
     ``factor`` converts to the metric's unit. ``window_s`` is the averaging time of one reading, if it is an average.
+    With ``mask`` the value is 1 if the result has any of these bits, else 0.
     """
 
     name: str
@@ -32,6 +33,7 @@ class NvmlSource(NamedTuple):
     member: str = ""
     factor: float = 1.0
     window_s: float | None = None
+    mask: int = 0
 
 
 class Metric(NamedTuple):
@@ -99,6 +101,31 @@ _ENERGY: Final = (
     NvmlSource("NVML_FI_DEV_TOTAL_ENERGY_CONSUMPTION", factor=1e-3),
     NvmlSource("nvmlDeviceGetTotalEnergyConsumption", factor=1e-3),
 )
+
+_EVENT_REASONS: Final = ("nvmlDeviceGetCurrentClocksEventReasons", "nvmlDeviceGetCurrentClocksThrottleReasons")
+
+
+def polled_name(metric: Metric) -> str:
+    """The name of a counter's polled state."""
+    return f"{metric.name}.polled"
+
+
+def _polled(cause: str, mask: int) -> Metric:
+    sources = tuple(NvmlSource(name, mask=mask) for name in _EVENT_REASONS)
+    return Metric(f"throttle_s.{cause}.polled", "", "mean", "fast", sources)
+
+
+POLLED_THROTTLING: Final = (
+    _polled("power_cap", 0x04),
+    _polled("sync_boost", 0x10),
+    _polled("sw_thermal", 0x20),
+    _polled("hw_thermal", 0x40),
+    _polled("hw_power_brake", 0x80),
+)
+"""Whether a cause lowers the clocks now, by the bits of ``nvmlClocksEventReason…`` and ``nvmlClocksThrottleReason…``.
+
+Their share of the time replaces a counter of nanoseconds that the driver lacks, or that stands still.
+"""
 
 GPU_METRICS: Final = (
     Metric("util_percent", "%", "mean", "fast", (_UTIL,), buffer="GPU_UTILIZATION", prometheus="gpu_utilization_ratio"),

@@ -48,6 +48,8 @@ class RunMonitor:
         self._gpu_untouched = gpu_untouched
         self._off_reason = "telemetry is off (--telemetry off)"
         self._no_device_reason = "the run ended before a device was chosen"
+        self.watch_error: str | None = None
+        """Why the GPU that the user named is not watched."""
         self._observation: Observation | None = None
         self._sampler = self._start()
 
@@ -57,7 +59,7 @@ class RunMonitor:
                 return ProcessSampler(self._options, self._store)
             except OSError as error:
                 self.warn("telemetry_in_thread", f"no process for the sampler could be started ({error})")
-        return Sampler() if self._options.mode == "off" else self._start_threads()
+        return self._without_sampler() if self._options.mode == "off" else self._start_threads()
 
     def _start_threads(self) -> Sampler:
         try:
@@ -66,7 +68,12 @@ class RunMonitor:
             # A limit on processes also counts threads.
             self._off_reason = f"no sampler could be started ({error})"
             self.warn("telemetry_failed", self._off_reason)
-            return Sampler()
+            return self._without_sampler()
+
+    def _without_sampler(self) -> Sampler:
+        # No message will come, so nothing must wait for one.
+        self._store.close()
+        return Sampler()
 
     def warn(self, code: str, message: str) -> None:
         """Add a warning to the report; those in ``validity.SUSPECT_CODES`` make the run suspect."""
@@ -80,17 +87,25 @@ class RunMonitor:
         self._untouched_until_s = time.monotonic() if untouched_until_s is None else untouched_until_s
         self._on_gpu = device.kind == "gpu"
         self._query = _query(device)
-        if self._query is not None and not self._on_gpu:
-            self.warn("watched_gpu_not_used", f"the job ran on the CPU; {self._query.uuid} was watched, not used")
         self._request_device()
         ended_at_once = self._store.ended.is_set() and self._store.device is None
-        if self._sampler.mode == "process" and ended_at_once and not self._sampler.crashed:
+        if self._sampler.mode == "process" and ended_at_once and not self._sampler.has_crashed():
             self.warn("telemetry_in_thread", f"the sampler's process ended at once ({self._failure()})")
             self._sampler.stop(0.0)
             self._store = SampleStore()
             self._sampler = self._start_threads()
             self._request_device()
-        return self._device_facts()
+        facts = self._device_facts()
+        if self._query is not None and self._query.is_named_by_user:
+            self._warn_about_watched_gpu(self._query.uuid, facts.null_reasons.get("devices[]"))
+        return facts
+
+    def _warn_about_watched_gpu(self, uuid: str | None, error: str | None) -> None:
+        if error is None:
+            self.warn("watched_gpu_not_used", f"the job ran on the CPU; {uuid} was watched, not used")
+        else:
+            self.watch_error = f"{WATCH_GPU_VARIABLE} names {uuid!r}, which cannot be watched: {error}"
+            self.warn("watched_gpu_not_found", self.watch_error)
 
     def _request_device(self) -> None:
         if self._sampler.mode != "off":
@@ -106,15 +121,17 @@ class RunMonitor:
                 self._no_device_reason = f"the sampler failed: {self._failure()}"
             else:
                 self._no_device_reason = f"NVML did not answer within {START_TIMEOUT_S:.0f} s"
-        error = self._no_device_reason if answer is None else answer["error"]
-        if answer is None or error is not None:
-            paths = ("environment.driver_version", "environment.cuda_driver_version", "devices[]")
-            return DeviceFacts(null_reasons=dict.fromkeys(paths, error))
+        if answer is None:
+            answer = {"facts": {}, "errors": {}, "error": self._no_device_reason}
+        facts, errors, error = answer["facts"], answer["errors"], answer["error"]
+        if error is not None:
+            unread = {"driver_version", "cuda_driver_version"} - facts.keys() - errors.keys()
+            errors = errors | dict.fromkeys(unread, error)
         reasons = {
             f"{'environment' if name.endswith('driver_version') else 'devices[]'}.{name}": text
-            for name, text in answer["errors"].items()
+            for name, text in errors.items()
         }
-        return DeviceFacts(**answer["facts"], null_reasons=reasons)
+        return DeviceFacts(**facts, null_reasons=reasons if error is None else reasons | {"devices[]": error})
 
     def _failure(self) -> str:
         return next(iter(self._store.failures), "it gave no reason")
@@ -177,7 +194,7 @@ class RunMonitor:
                 gpu=metrics.gpu(train, "training.gpu", reasons),
                 host=metrics.host(train, "training.host", reasons),
             )
-            warnings += training_warnings(training)
+            warnings += training_warnings(training, is_power_limit_lowered=self._is_power_limit_lowered())
         if self._on_gpu:
             others = None if self._store.gpu_end is None else self._store.gpu_end["other_process_count"]
             warnings += other_work_warnings(self._usage_before_run(), others)
@@ -197,13 +214,19 @@ class RunMonitor:
             warnings=tuple(warnings),
         )
 
+    def _is_power_limit_lowered(self) -> bool:
+        """Whether the limit in force is below the one that the board boots with; ``False`` if one is not known."""
+        answer = self._store.device or {"facts": {}, "default_power_limit_w": None}
+        limit_w, default_w = answer["facts"].get("power_limit_w"), answer["default_power_limit_w"]
+        return bool(limit_w and default_w) and limit_w < 0.99 * default_w
+
     def _usage_before_run(self) -> NvmlDevice | None:
         """The use of the job's device before the job used it; ``None`` if not known."""
         inventory, answer = self._store.inventory, self._store.device
         if answer is None or not self._gpu_untouched or inventory["at_s"] > self._untouched_until_s:
             return None
         uuid = answer["facts"].get("mig_uuid") or answer["facts"].get("uuid")
-        return next((device for device in self._devices() if device.uuid == uuid), None)
+        return next((device for device in self._devices() if device.uuid == uuid), None) if uuid else None
 
     def _devices(self) -> list[NvmlDevice]:
         return [NvmlDevice(*device) for device in self._store.inventory["devices"]]
@@ -234,13 +257,14 @@ class RunMonitor:
             # GPM needs two readings. The wait ends early if the sampler ends.
             self._store.ended.wait(seconds)
         observation = self.stop([])
+        no_answer = self._off_reason if self._sampler.mode == "off" else "NVML did not answer"
         driver, error = self._store.inventory["driver_version"], self._store.inventory["error"]
         return NvmlStatus(
             available=driver is not None,
             driver_version=driver,
             # Without the MIG devices.
-            devices=tuple(device for device in self._devices() if not device.uuid.startswith("MIG-")),
-            error=None if driver is not None else error or "NVML did not answer",
+            devices=tuple(device for device in self._devices() if not (device.uuid or "").startswith("MIG-")),
+            error=None if driver is not None else error or no_answer,
             capabilities=observation.telemetry.capabilities if is_watched else {},
         )
 
@@ -254,7 +278,7 @@ def _query(device: FrameworkDevice) -> DeviceQuery | None:
     """The query for the GPU to sample; ``None`` if there is none."""
     uuid, pci_bus_id = device.uuid, device.pci_bus_id
     if device.kind == "cpu":
-        uuid, pci_bus_id = os.environ.get(WATCH_GPU_VARIABLE) or None, None
+        uuid, pci_bus_id = os.environ.get(WATCH_GPU_VARIABLE, "").strip() or None, None
         if uuid is None:
             return None
     return DeviceQuery(
@@ -263,4 +287,5 @@ def _query(device: FrameworkDevice) -> DeviceQuery | None:
         index=device.index,
         visible_devices=os.environ.get("CUDA_VISIBLE_DEVICES"),
         device_order=os.environ.get("CUDA_DEVICE_ORDER"),
+        is_named_by_user=device.kind == "cpu",
     )

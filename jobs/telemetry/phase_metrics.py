@@ -16,7 +16,7 @@ from jobs.telemetry.aggregate import (
     max_in,
     rate_of,
 )
-from jobs.telemetry.metrics import GPU_METRICS, HOST_METRICS
+from jobs.telemetry.metrics import GPU_METRICS, HOST_METRICS, polled_name
 from jobs.telemetry.types import MetricStatus
 
 if TYPE_CHECKING:
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 MAX_READINGS: Final = 1_000_000
 """Of a longer run the time series keeps every second, third… reading; statistics use all readings."""
+
+MAX_ENERGY_RATIO: Final = 2.0
+"""Between the counter's energy and power times time, beyond which a counter is not believed."""
 
 
 class MetricReadings(NamedTuple):
@@ -71,6 +74,8 @@ class PhaseMetrics:
         window_s = status.window_s or 0.0
         max_gap_s = max(window_s, 3 * interval_s)
         window = ReadingWindow(max_gap_s, window_s, since_previous=metric.read_at == "gpm")
+        if status.source is None:
+            status = status._replace(source=self._status(polled_name(metric)).source)
         return MetricReadings(polled, window, status.source)
 
     def _series(self, name: str) -> Series:
@@ -120,7 +125,17 @@ class PhaseMetrics:
                 value = max_in(series, intervals)
             case "delta":
                 value = counter_delta(series, intervals, max_gap_s=2 * self._options.slow_s)
+                if not value:
+                    value = self._polled_s(metric, intervals, value)
         return round(value) if value is not None and metric.unit in {"", "B"} else value
+
+    def _polled_s(self, metric: Metric, intervals: Sequence[Interval], counted_s: float | None) -> float | None:
+        """Seconds of throttling by its polled state, if that was read for most of the time; else ``counted_s``."""
+        polled = self._series(polled_name(metric))
+        share = aggregate(polled, intervals, ReadingWindow(3 * self._options.fast_s)) if len(polled.times) else None
+        if share is None or share.coverage_ratio < MIN_COVERAGE_RATIO:
+            return counted_s
+        return share.mean * sum(end_s - start_s for start_s, end_s in intervals)
 
     def _events(self, series: Series, intervals: Sequence[Interval]) -> list[int]:
         """Events that may lie in an interval: each occurred at some time since the previous reading."""
@@ -150,6 +165,9 @@ class PhaseMetrics:
         # If the counter was reset, energy stays unknown.
         if counted_j is None and from_power_j is not None and not len(self._readings["energy_j"].series.times):
             counted_j, source = from_power_j, "power x time"
+        elif counted_j is not None and (error := _energy_error(counted_j, power, from_power_j)) is not None:
+            counted_j, source = None, None
+            reasons[f"{path}.energy_j"] = reasons[f"{path}.energy_source"] = error
         return {"energy_j": counted_j, "energy_source": source, "energy_from_power_j": from_power_j}
 
     def capabilities(self, reasons: dict[str, str]) -> dict[str, schema.Capability]:
@@ -157,7 +175,7 @@ class PhaseMetrics:
         capabilities: dict[str, schema.Capability] = {}
         for name in (metric.name for metric in GPU_METRICS):
             status, (_, window, source) = self._status(name), self._readings[name]
-            supported = self._no_gpu is None and status.source is not None
+            supported = self._no_gpu is None and source is not None
             missing = status.error or self._no_gpu or "no reading was taken"
             capabilities[name] = schema.Capability(
                 supported=supported,
@@ -197,6 +215,17 @@ def to_time_series(columns: Mapping[Metric, Series]) -> schema.TimeSeries | None
         values=[[_finite(column.get(at_s)) for at_s in times] for column in cells.values()],
         stride=stride,
     )
+
+
+def _energy_error(counted_j: float, power: schema.Aggregate | None, from_power_j: float | None) -> str | None:
+    """Why the counter's energy cannot be true; ``None`` if it can."""
+    if counted_j == 0:
+        return "the energy counter stood still, though a GPU always draws power"
+    if power is None or power.quality != "ok" or not from_power_j:
+        return None
+    if 1 / MAX_ENERGY_RATIO <= counted_j / from_power_j <= MAX_ENERGY_RATIO:
+        return None
+    return f"the energy counter says {counted_j:.3g} J, power times time {from_power_j:.3g} J: one of them is wrong"
 
 
 def _length_s(series: Series) -> float:

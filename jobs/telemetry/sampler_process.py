@@ -16,8 +16,6 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from jobs.telemetry.aggregate import Series
-from jobs.telemetry.sampler.gpu_loop import GpuLoop
-from jobs.telemetry.sampler.host import HostLoop
 from jobs.telemetry.sampler.loop import MessageWriter, stop_loops
 from jobs.telemetry.types import LiveReading, MetricStatus
 
@@ -30,7 +28,7 @@ PROGRAM: Final = """
 import sys
 packages = [at for at, path in enumerate(sys.path) if path.endswith(("site-packages", "dist-packages"))]
 sys.path.insert(min(packages, default=len(sys.path)), sys.argv[1])
-from jobs.telemetry.sampler.__main__ import main
+from jobs.telemetry.sampler.program import main
 main(*sys.argv[2:])
 """
 
@@ -112,13 +110,12 @@ class Sampler:
 
     mode: TelemetryMode = "off"
 
-    @property
-    def crashed(self) -> bool:
-        """Whether a signal ended it, as after a crash inside NVML: then NVML must not be called in this process."""
-        return False
-
     def send(self, message: Message) -> None:
         """Send a message; never waits, and never fails."""
+
+    def has_crashed(self) -> bool:
+        """Whether a signal ended it, as after a crash inside NVML: then NVML must not be called in this process."""
+        return False
 
     def stop(self, timeout_s: float) -> None:
         """Stop, and wait for its last messages, but no longer than ``timeout_s``."""
@@ -158,8 +155,7 @@ class ProcessSampler(Sampler):
             self._close()
             raise OSError(str(error)) from error
 
-    @property
-    def crashed(self) -> bool:
+    def has_crashed(self) -> bool:
         with contextlib.suppress(subprocess.TimeoutExpired):
             return self._process.wait(0.2) < 0
         return False
@@ -214,6 +210,10 @@ class ThreadSampler(Sampler):
         Raises:
             RuntimeError: no thread can be started here.
         """
+        # The job's own process loads NVML's binding only if it must read by itself.
+        from jobs.telemetry.sampler.gpu_loop import GpuLoop  # noqa: PLC0415
+        from jobs.telemetry.sampler.host import HostLoop  # noqa: PLC0415
+
         writer = MessageWriter(store.handle)
         self._store = store
         self._loops = [HostLoop(options, os.getpid(), writer), GpuLoop(options, writer)]

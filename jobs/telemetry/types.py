@@ -35,6 +35,8 @@ class DeviceQuery:
     index: int
     visible_devices: str | None
     device_order: str | None
+    is_named_by_user: bool = False
+    """Whether ``uuid`` is the user's, who means that GPU and no other, and not the framework's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,13 +65,14 @@ class MetricStatus(NamedTuple):
 
 
 class NvmlDevice(NamedTuple):
-    """A GPU or MIG device and its use at the start; ``None`` if that could not be read."""
+    """A GPU or MIG device and its use at the start; ``None`` if that could not be read, and ``error`` says why."""
 
-    uuid: str
-    name: str
-    memory_used_bytes: float | None
-    util_percent: float | None
-    processes: int | None
+    uuid: str | None = None
+    name: str | None = None
+    memory_used_bytes: float | None = None
+    util_percent: float | None = None
+    processes: int | None = None
+    error: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

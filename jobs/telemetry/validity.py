@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from jobs.report.schema import RunWarning, TrainingSummary, Validity
+from jobs.telemetry.aggregate import MIN_COVERAGE_RATIO
 
 if TYPE_CHECKING:
     from jobs.report.schema import GpuPhase, HostPhase
@@ -12,6 +13,11 @@ if TYPE_CHECKING:
 
 THROTTLED_RATIO: Final = 0.05
 ENERGY_TOLERANCE_RATIO: Final = 0.1
+POWER_CAP: Final = "power_cap"
+SLOWDOWN_CAUSES: Final = ("sw_thermal", "hw_thermal", "hw_power_brake")
+"""A run on a GPU whose slowdowns by one of these are not known is not ``ok``."""
+MIN_GAP_S: Final = 0.5
+"""A shorter time without a reading is no sign of a lost GPU."""
 OTHERS_MEMORY_BYTES: Final = 256 * 2**20
 """More than a driver, a display or a monitoring agent uses on a GPU."""
 OTHERS_UTIL_PERCENT: Final = 5.0
@@ -24,7 +30,9 @@ SUSPECT_CODES: Final = frozenset(
 )
 """Warnings after which a run's speed does not represent the machine."""
 
-INCOMPLETE_CODES: Final = frozenset({"telemetry_failed", "telemetry_died", "telemetry_hangs", "resumed"})
+INCOMPLETE_CODES: Final = frozenset(
+    {"telemetry_failed", "telemetry_died", "telemetry_hangs", "resumed", "gpu_not_read"}
+)
 """Warnings after which a part of the run was not sampled."""
 
 
@@ -35,8 +43,10 @@ def assess_validity(*, on_gpu: bool, training: TrainingSummary | None, warnings:
     """
     codes = {warning.code for warning in warnings}
     gpu = None if training is None else training.gpu
+    throttling = (gpu.throttle_s if gpu is not None else None) or {}
     checked = {
-        "throttling": gpu is not None and gpu.throttle_s is not None,
+        "throttling": bool(throttling),
+        **{f"throttling by {cause}": not throttling or cause in throttling for cause in SLOWDOWN_CAUSES},
         "memory errors": gpu is not None and gpu.ecc_uncorrected_errors is not None,
         "XID errors": gpu is not None and gpu.xid_errors is not None,
     }
@@ -44,16 +54,22 @@ def assess_validity(*, on_gpu: bool, training: TrainingSummary | None, warnings:
     causes = sorted(codes & SUSPECT_CODES)
     if causes:
         return Validity(status="suspect", causes=causes, not_checked=not_checked)
-    is_unchecked = "throttling" in not_checked or (on_gpu and bool(codes & INCOMPLETE_CODES))
+    is_unchecked = any(name.startswith("throttling") for name in not_checked)
+    is_unchecked |= on_gpu and bool(codes & INCOMPLETE_CODES)
     return Validity(status="unchecked" if is_unchecked else "ok", causes=[], not_checked=not_checked)
 
 
-def training_warnings(training: TrainingSummary) -> list[RunWarning]:
-    """Warnings from the metrics of steady training."""
+def training_warnings(training: TrainingSummary, *, is_power_limit_lowered: bool = False) -> list[RunWarning]:
+    """Warnings from the metrics of steady training.
+
+    A GPU that holds its own power limit works as it was built: a T4 does so in every run. The run is suspect only if
+    the limit was lowered.
+    """
     gpu, host, duration_s = training.gpu, training.host, training.duration_s
     warnings: dict[str, str] = {}
     if gpu is not None:
-        warnings |= _gpu_warnings(gpu, duration_s) | _energy_warning(gpu)
+        warnings |= _throttle_warnings(gpu, duration_s, is_power_limit_lowered=is_power_limit_lowered)
+        warnings |= _gap_warning(gpu, duration_s) | _error_warnings(gpu) | _energy_warning(gpu)
     if host is not None:
         warnings |= _host_warnings(host, gpu, duration_s)
     return _to_warnings(warnings)
@@ -63,14 +79,35 @@ def _to_warnings(texts: dict[str, str]) -> list[RunWarning]:
     return [RunWarning(code=code, message=text) for code, text in texts.items()]
 
 
-def _gpu_warnings(gpu: GpuPhase, duration_s: float) -> dict[str, str]:
+def _throttle_warnings(gpu: GpuPhase, duration_s: float, *, is_power_limit_lowered: bool) -> dict[str, str]:
+    shares = {cause: seconds / duration_s for cause, seconds in (gpu.throttle_s or {}).items() if duration_s > 0}
     warnings = {}
-    if gpu.throttle_s and duration_s > 0:
-        # Causes may overlap, so their sum may exceed the time at lowered clocks; the longest one does not.
-        cause, seconds = max(gpu.throttle_s.items(), key=lambda item: item[1])
-        if seconds > THROTTLED_RATIO * duration_s:
-            share = 100 * seconds / duration_s
-            warnings["gpu_throttled"] = f"the GPU ran at lowered clocks for {share:.0f} % of training ({cause})"
+    capped = shares.pop(POWER_CAP, 0.0)
+    if capped > THROTTLED_RATIO and not is_power_limit_lowered:
+        text = f"the GPU held its power limit for {100 * capped:.0f} % of training, which is normal under load"
+        warnings["gpu_at_power_limit"] = text
+    elif capped:
+        shares[f"{POWER_CAP}, at a power limit below the board's default"] = capped
+    # Causes may overlap, so their sum may exceed the time at lowered clocks; the longest one does not.
+    cause, share = max(shares.items(), key=lambda item: item[1], default=("", 0.0))
+    if share > THROTTLED_RATIO:
+        warnings["gpu_throttled"] = f"the GPU ran at lowered clocks for {100 * share:.0f} % of training ({cause})"
+    return warnings
+
+
+def _gap_warning(gpu: GpuPhase, duration_s: float) -> dict[str, str]:
+    """A GPU that gave no reading for a large part of training, as one that was lost."""
+    # An average over a window would cover a part of the gap. Without any of these, other checks say that they lack.
+    instants = (gpu.power_w, gpu.sm_clock_hz, gpu.memory_clock_hz)
+    coverage = max((metric.coverage_ratio for metric in instants if metric is not None), default=1.0)
+    gap_s = (1 - coverage) * duration_s
+    if coverage >= MIN_COVERAGE_RATIO or gap_s < MIN_GAP_S:
+        return {}
+    return {"gpu_not_read": f"the GPU gave no reading for {100 * (1 - coverage):.0f} % of training"}
+
+
+def _error_warnings(gpu: GpuPhase) -> dict[str, str]:
+    warnings = {}
     corrected, uncorrected = gpu.ecc_corrected_errors or 0, gpu.ecc_uncorrected_errors or 0
     if corrected or uncorrected:
         errors = f"{corrected} corrected and {uncorrected} uncorrected"

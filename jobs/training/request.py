@@ -16,6 +16,8 @@ from jobs.report.schema import MIN_ROUNDING_STATES
 from jobs.training.prometheus import check_textfile_writable
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from jobs.adapter import Framework, FrameworkVersions
     from jobs.checkpoint.metadata import RunFingerprint
     from jobs.choices import DeviceKind

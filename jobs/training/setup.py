@@ -102,6 +102,8 @@ def set_up(
     untouched_until_s = time.monotonic()
     device = framework.select_device(request.device)
     facts = monitor.attach(device, untouched_until_s=untouched_until_s)
+    if monitor.watch_error is not None:
+        console.line(f"error: {monitor.watch_error}")
     recorder.enter("dataset")
     data = datasets.load(request.dataset)
     guard.check()

@@ -27,16 +27,39 @@ def test_merge_counts_a_killed_run_as_failed_and_its_resumed_one_once(
     job: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
 ) -> None:
     data = write_idx_folder(tmp_path / "data", small_digits())
-    options = ["train", "--dataset", data, "--epochs", "2", "--telemetry", "off", "--report-dir", tmp_path / "reports"]
+    options: list[str | Path] = [
+        "train",
+        "--dataset",
+        data,
+        "--epochs",
+        "2",
+        "--telemetry",
+        "off",
+        "--report-dir",
+        tmp_path / "reports",
+    ]
 
     def killed(step: int, *more: str | Path) -> None:
-        command = [SCRIPTS["torch"].with_name("python"), KILLED, "jobs.mnist_torch.cli", "1", str(step), *options]
+        command: list[str | Path] = [
+            SCRIPTS["torch"].with_name("python"),
+            KILLED,
+            "jobs.mnist_torch.cli",
+            "1",
+            str(step),
+            *options,
+        ]
         environment = os.environ | {"PYTHONPATH": str(ROOT)}
         done = subprocess.run([*command, *more], env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == -signal.SIGKILL, done.stderr
 
     def merged(*more: str) -> tuple[dict[str, int], str]:
-        command = [sys.executable, ROOT / "scripts/merge_reports.py", tmp_path / "reports", "-o", tmp_path / "out"]
+        command: list[str | Path] = [
+            sys.executable,
+            ROOT / "scripts/merge_reports.py",
+            tmp_path / "reports",
+            "-o",
+            tmp_path / "out",
+        ]
         done = subprocess.run(
             [*command, *more], env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False
         )
@@ -46,7 +69,14 @@ def test_merge_counts_a_killed_run_as_failed_and_its_resumed_one_once(
 
     killed(3, "--seed", "5")
     (record,) = started_in(tmp_path / "reports")
-    checkpoints = ["--seed", "6", "--checkpoint-dir", tmp_path / "checkpoints", "--checkpoint-steps", "2"]
+    checkpoints: list[str | Path] = [
+        "--seed",
+        "6",
+        "--checkpoint-dir",
+        tmp_path / "checkpoints",
+        "--checkpoint-steps",
+        "2",
+    ]
     killed(5, *checkpoints)
     resumed = job("torch", *options, *checkpoints)
     assert resumed.returncode == ExitCode.DONE, resumed.stderr

@@ -12,7 +12,7 @@ import pytest
 
 from jobs.errors import NotWritable
 from jobs.exit_codes import ExitCode
-from jobs.io.atomic_file import check_writable, pending_file, sync_folder
+from jobs.io.atomic_file import check_writable, pending_file, sync_folder, write_file
 from tests.support.programs import ROOT
 
 
@@ -115,6 +115,19 @@ def test_pending_file_concurrent_writers_do_not_disturb_each_other(volume: Path)
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(write, range(4)))
     assert {path.name: path.read_bytes() for path in volume.iterdir()} == {f"it-{n}": b"%d" % n for n in range(4)}
+
+
+@pytest.mark.parametrize("number", [errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.ENOSYS])
+def test_write_file_on_a_volume_that_refuses_modes_is_complete(
+    number: int, volume: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fchmod", refuse)
+    write_file(b"content", volume / "it")
+    assert [file.name for file in volume.iterdir()] == ["it"]
+    assert (volume / "it").read_bytes() == b"content"
 
 
 def test_pending_file_closes_its_descriptors(volume: Path) -> None:

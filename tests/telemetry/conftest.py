@@ -119,3 +119,64 @@ def watched(fake_nvml: Path) -> Callable[..., dict[str, Any]]:
         return answer
 
     return watch
+
+
+# Many cases in one process: the library reads the environment at every call, and os.environ writes it through.
+PROGRAM_OF_CASES = """
+import json, os, sys, threading
+import pynvml
+from jobs.adapter import FrameworkDevice
+from jobs.phases import Clock, Span
+from jobs.telemetry import monitor
+from jobs.telemetry.types import Options
+
+def observe(case):
+    clock, uuid = Clock(), {"uuid": "GPU-fake-0"}
+    options = Options(mode="thread", fast_s=0.01, gpm_s=0.2, slow_s=0.1)
+    watch = monitor.watch(clock=clock, options=options, gpu_untouched=case.get("untouched", False))
+    watch._store.has_inventory.wait(5)
+    facts = watch.attach(FrameworkDevice(kind="gpu", index=0, name="Fake", **case.get("device", uuid)))
+    watch.mark()
+    start_s = clock()
+    until, rows, longest_s = case.get("until", "sm_clock_hz"), case.get("rows", 20), 20 if facts.uuid else 0
+    while len(watch._store.series(until).times) < rows and clock() < start_s + longest_s:
+        threading.Event().wait(0.01)
+        watch._sampler._loops[1]._writer.send("flush")
+    end_s = clock()
+    watch.mark()
+    observation = watch.stop([Span(name="train", epoch=1, start_s=start_s, end_s=end_s)])
+    return {
+        "facts": vars(facts), "seconds": end_s - start_s, "reasons": observation.null_reasons,
+        "gpu": observation.gpu[0] and observation.gpu[0].model_dump(), "validity": observation.validity.model_dump(),
+        "warnings": {w.code: w.message for w in observation.warnings},
+        "capabilities": {name: one.model_dump() for name, one in observation.telemetry.capabilities.items()},
+    }
+
+answers = []
+for case in json.loads(sys.argv[1]):
+    script = {f"FAKE_NVML_{name}": value for name, value in case.get("script", {}).items()}
+    variables = script | case.get("variables", {})
+    os.environ.update(variables)
+    removed = {name: vars(pynvml).pop(name) for name in case.get("without", [])}
+    answers.append(observe(case))
+    vars(pynvml).update(removed)
+    for name in variables:
+        del os.environ[name]
+print(json.dumps(answers), flush=True)
+"""
+
+
+@pytest.fixture(scope="session")
+def observed(fake_nvml: Path) -> Callable[..., dict[Any, dict[str, Any]]]:
+    """RunMonitor in threads, for cases by key: ``script`` sets up the stand-in, ``without`` names of the binding."""
+
+    def observe(cases: dict[Any, dict[str, Any]]) -> dict[Any, dict[str, Any]]:
+        hidden = {"CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER"}
+        environment = {key: value for key, value in os.environ.items() if key not in hidden}
+        environment["LD_LIBRARY_PATH"] = str(fake_nvml)
+        command = [sys.executable, "-c", PROGRAM_OF_CASES, json.dumps(list(cases.values()))]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=300)
+        assert done.returncode == 0, done.stderr
+        return dict(zip(cases, json.loads(done.stdout), strict=True))
+
+    return observe

@@ -53,6 +53,10 @@ def test_find_two_gpus_without_identifier_reads_none(variables: dict[str, str], 
     seen = watched(gpus="2", device=NAMELESS, variables=variables, longest_s=0.1)
     assert seen["gpu"] is None
     assert "which of 2 GPUs" in seen["reasons"]["phases[].gpu"]
+    # Only the choice of the GPU failed.
+    assert seen["facts"]["driver_version"] == "999.12.3"
+    assert seen["facts"]["cuda_driver_version"] == "13.2"
+    assert seen["facts"]["null_reasons"].keys() == {"devices[]"}
     assert not seen["telemetry"]["available"]
     assert seen["validity"]["status"] == "unchecked"
 
@@ -102,6 +106,38 @@ def test_find_forbidden_gpu_leaves_the_others(watched: Watched) -> None:
     assert seen["facts"]["mapping_method"] == "only_gpu"
     assert seen["facts"]["uuid"] == "GPU-fake-0"
     assert "gpu_busy_before_start" in seen["warnings"]
+
+
+LOST = {"GPUS": "2", "LOST": "1", "BUSY": "1"}
+BESIDE_A_LOST_GPU: dict[str, dict[str, Any]] = {
+    "uuid": {"device": {"uuid": "GPU-fake-0"}},
+    "pci_bus_id": {"device": {"pci_bus_id": "0000:00:00.0"}},
+    "visible_devices_uuid": {"device": {}, "variables": {"CUDA_VISIBLE_DEVICES": "GPU-fake-0"}},
+    "none": {"device": {}},
+}
+
+
+@pytest.fixture(scope="module")
+def beside_a_lost_gpu(observed: Callable[..., dict[str, dict[str, Any]]]) -> dict[str, dict[str, Any]]:
+    common = {"script": LOST, "untouched": True}
+    return observed({name: common | case for name, case in BESIDE_A_LOST_GPU.items()})
+
+
+@pytest.mark.parametrize("method", ["uuid", "pci_bus_id", "visible_devices_uuid"])
+def test_find_lost_neighbour_leaves_the_others(method: str, beside_a_lost_gpu: dict[str, dict[str, Any]]) -> None:
+    seen = beside_a_lost_gpu[method]
+    assert seen["facts"]["mapping_method"] == method
+    assert seen["facts"]["uuid"] == "GPU-fake-0"
+    assert seen["gpu"]["power_w"]["mean"] == 100
+    # What was in use before is known, too.
+    assert "gpu_busy_before_start" in seen["warnings"]
+
+
+def test_find_lost_neighbour_without_identifier_reads_none(beside_a_lost_gpu: dict[str, dict[str, Any]]) -> None:
+    """The lost one may be the job's."""
+    seen = beside_a_lost_gpu["none"]
+    assert seen["gpu"] is None
+    assert "which of 2 GPUs" in seen["reasons"]["phases[].gpu"]
 
 
 def test_find_two_mig_devices_without_uuid_reads_none(watched: Watched) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from jobs.telemetry.metrics import GPU_METRICS
+from jobs.telemetry.metrics import GPU_METRICS, POLLED_THROTTLING
 from tests.support.fake_nvml import SOURCE
 
 if TYPE_CHECKING:
@@ -82,7 +82,8 @@ EXPECTED: dict[str, set[float]] = {
     "pcie_tx_bytes_per_s": {8 * 2**20},
     "pcie_rx_bytes_per_s": {4 * 2**20},
     **{metric.name: {1000 * 1e-9} for metric in GPU_METRICS if metric.name.startswith("throttle_s.")},
-    "throttle_s.thermal": {0},
+    **{key: {0} for key in ("throttle_s.thermal", "throttle_s.sw_thermal")},
+    **{metric.name: {0} for metric in POLLED_THROTTLING},
     "ecc_corrected_errors": {0},
     "ecc_uncorrected_errors": {0},
     "row_remaps_corrected": {0},

@@ -7,7 +7,7 @@ from typing import Any
 import pynvml
 
 from jobs.report.schema import GpuPhase, HostPhase, TrainingSummary
-from jobs.telemetry.metrics import GPU_METRICS, HOST_METRICS, Metric
+from jobs.telemetry.metrics import GPU_METRICS, HOST_METRICS, POLLED_THROTTLING, Metric
 from jobs.training.prometheus import to_prometheus
 from tests.support.reports import make_report
 
@@ -18,7 +18,7 @@ def _fields(metrics: tuple[Metric, ...]) -> set[str]:
 
 def test_metrics_nvml_names_are_in_the_binding() -> None:
     names = {f"NVML_{metric.buffer}_SAMPLES" for metric in GPU_METRICS if metric.buffer}
-    for source in (source for metric in GPU_METRICS for source in metric.sources):
+    for source in (source for metric in (*GPU_METRICS, *POLLED_THROTTLING) for source in metric.sources):
         names |= {source.argument} if source.name == "GPM" else {source.function or source.name, source.argument}
     missing = {name for name in names - {""} if not hasattr(pynvml, name)}
     assert missing == set()

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import threading
+import time
 from typing import TYPE_CHECKING, Any
 
+import psutil
 import pynvml
 import pytest
 
+from jobs.adapter import FrameworkDevice
 from jobs.phases import Clock, Span
 from jobs.telemetry import monitor
 from jobs.telemetry.types import Options
@@ -28,6 +35,9 @@ GPM = {
     "pcie_tx_bytes_per_s": 8 * 2**20,
     "pcie_rx_bytes_per_s": 4 * 2**20,
 }
+
+
+THROTTLING_POLLED = ("power_cap", "sync_boost", "sw_thermal", "hw_thermal", "hw_power_brake")
 
 
 def _fail(function: str, code: int, after: int = 0) -> str:
@@ -139,7 +149,9 @@ def test_observation_driver_of_2020_uses_older_sources(old_nvml: Path, watched: 
     assert gpu["energy_j"] == pytest.approx(100 * seen["seconds"], rel=0.05)
     assert gpu["temperature_c"]["mean"] == 50
     assert gpu["memory_used_peak_bytes"] == 2**30
-    for name in ("memory_reserved_bytes", "throttle_s", "sm_util_percent", "xid_errors", "ecc_corrected_errors"):
+    # Throttling is polled.
+    assert gpu["throttle_s"] == dict.fromkeys(THROTTLING_POLLED, 0)
+    for name in ("memory_reserved_bytes", "sm_util_percent", "xid_errors", "ecc_corrected_errors"):
         assert gpu[name] is None
         assert "the driver is too old" in seen["reasons"][f"phases[].gpu.{name}"]
 
@@ -151,7 +163,7 @@ def test_energy_without_counter_is_power_times_time(watched: Watched) -> None:
     assert gpu["power_w"]["mean"] == 100
     assert gpu["energy_source"] == "power x time"
     assert gpu["energy_j"] == pytest.approx(100 * seen["seconds"], rel=0.01)
-    for name in ("util_percent", "sm_clock_hz", "memory_used_peak_bytes", "throttle_s", "pcie_tx_bytes"):
+    for name in ("util_percent", "sm_clock_hz", "memory_used_peak_bytes", "pcie_tx_bytes"):
         assert gpu[name] is None
         assert "this GPU does not offer it" in seen["reasons"][f"phases[].gpu.{name}"]
 
@@ -177,11 +189,24 @@ def test_observation_cpu_job_with_watched_gpu_warns(watched: Watched) -> None:
     assert "not used" in seen["warnings"]["watched_gpu_not_used"]
 
 
+def test_observation_watched_gpu_with_typo_is_an_error(watched: Watched) -> None:
+    """The only GPU is not the one that the user named."""
+    device = {"kind": "cpu", "index": 0, "name": "cpu"}
+    variables = {"MNIST_JOBS_WATCH_GPU": "GPU-fake-O", "CUDA_VISIBLE_DEVICES": "GPU-fake-0"}
+    seen = watched(device=device, variables=variables, until="rss_bytes", rows=5)
+    assert seen["gpu"] is None
+    assert seen["warnings"].keys() == {"watched_gpu_not_found"}
+    assert "MNIST_JOBS_WATCH_GPU names 'GPU-fake-O'" in seen["warnings"]["watched_gpu_not_found"]
+    assert seen["facts"]["driver_version"] == "999.12.3"
+
+
 def test_observation_mode_off_reads_nothing(watched: Watched) -> None:
     seen = watched(mode="off", longest_s=0)
     assert seen["gpu"] is None
     assert seen["host"] is None
-    assert "--telemetry off" in seen["reasons"]["phases[].gpu"]
+    reasons = seen["reasons"] | seen["facts"]["null_reasons"]
+    for path in ("phases[].gpu", "phases[].host", "telemetry.sampler.cpu_s", "devices[]", "environment.driver_version"):
+        assert "--telemetry off" in reasons[path]
     assert seen["telemetry"]["sampler"]["mode"] == "off"
     assert seen["validity"]["status"] == "unchecked"
     assert seen["warnings"] == {}
@@ -272,6 +297,46 @@ def test_nvml_hanging_start_times_out(watched: Watched) -> None:
     assert "did not answer within 5 s" in stuck["reasons"]["phases[].gpu"]
     assert "did not answer within 5 s" in stuck["facts"]["null_reasons"]["environment.driver_version"]
     assert stuck["host"]["rss_peak_bytes"] > 0
+
+
+def test_sampler_killed_job_with_a_forked_child_ends(fake_nvml: Path) -> None:
+    """The child has a copy of the pipe to the sampler, which so never ends."""
+    program = (
+        "import os, signal, time\n"
+        "from jobs.telemetry import monitor\n"
+        "watch = monitor.watch(clock=time.monotonic)\n"
+        "watch._store.has_inventory.wait(60)\n"
+        "child = os.fork()\n"
+        "if child == 0: signal.pause()\n"
+        "print(watch._sampler._process.pid, child, flush=True)\n"
+        "signal.pause()\n"
+    )
+    environment = os.environ | {"LD_LIBRARY_PATH": str(fake_nvml)}
+    with subprocess.Popen([sys.executable, "-c", program], env=environment, stdout=subprocess.PIPE) as job:
+        assert job.stdout is not None
+        sampler, child = (psutil.Process(int(number)) for number in job.stdout.readline().split())
+        try:
+            job.kill()
+            job.wait()
+            assert child.is_running()
+            sampler.wait(timeout=30)
+        finally:
+            child.kill()
+
+
+def test_probe_without_process_or_thread_does_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "")
+    # No system has so much memory for the stack of a thread.
+    before = threading.stack_size(2**46)
+    try:
+        begun_s = time.monotonic()
+        status = monitor.probe(FrameworkDevice(kind="gpu", index=0, name="Fake", uuid="GPU-fake-0"), seconds=60)
+        took_s = time.monotonic() - begun_s
+    finally:
+        threading.stack_size(before)
+    assert took_s < monitor.START_TIMEOUT_S
+    assert not status.available
+    assert "no sampler could be started" in str(status.error)
 
 
 def test_nvml_crash_ends_only_the_sampler(watched: Watched) -> None:

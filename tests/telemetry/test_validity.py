@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from jobs.report.schema import Aggregate, GpuPhase, HostPhase, RunWarning, TrainingSummary
-from jobs.telemetry.validity import assess_validity, training_warnings
+from jobs.telemetry.validity import SLOWDOWN_CAUSES, assess_validity, training_warnings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 @pytest.mark.parametrize(
     ("script", "code", "words"),
     [
-        ({"throttle": "0.2"}, "gpu_throttled", "% of training (thermal)"),
+        ({"throttle": "0.2"}, "gpu_throttled", "thermal)"),
         ({"ecc": "50"}, "gpu_ecc_errors", "corrected"),
         ({"xid": "79"}, "gpu_xid_errors", "XID 79"),
         ({"processes": "3"}, "gpu_other_processes", "3 other compute processes"),
@@ -40,10 +40,69 @@ def test_validity_busy_gpu_before_start_is_suspect(watched: Watched) -> None:
     assert "40 %" in seen["warnings"]["gpu_busy_before_start"]
 
 
+CASES: dict[str, dict[str, Any]] = {
+    "own power limit": {"script": {"THROTTLE": "1", "CAUSE": "power_cap"}},
+    "lowered power limit": {"script": {"THROTTLE": "1", "CAUSE": "power_cap", "DEFAULT_LIMIT": "800"}},
+    "lost": {"script": {"GONE": "0.3:1.1"}, "rows": 60},
+    "own process": {"script": {"OWN": "4711"}},
+    "another process": {"script": {"OWN": "4711", "PROCESSES": "1"}},
+}
+
+
+@pytest.fixture(scope="module")
+def answers(observed: Callable[..., dict[str, dict[str, Any]]]) -> dict[str, dict[str, Any]]:
+    return observed(CASES)
+
+
+def test_validity_own_power_limit_is_ok(answers: dict[str, dict[str, Any]]) -> None:
+    """A T4 holds its limit of 70 W in every run."""
+    seen = answers["own power limit"]
+    assert seen["gpu"]["throttle_s"]["power_cap"] == pytest.approx(seen["seconds"], rel=0.1)
+    assert seen["validity"] == {"status": "ok", "causes": [], "not_checked": []}
+    assert "normal under load" in seen["warnings"]["gpu_at_power_limit"]
+
+
+def test_validity_lowered_power_limit_is_suspect(answers: dict[str, dict[str, Any]]) -> None:
+    seen = answers["lowered power limit"]
+    assert seen["validity"]["causes"] == ["gpu_throttled"]
+    assert "a power limit below the board's default" in seen["warnings"]["gpu_throttled"]
+
+
+def test_validity_gpu_lost_for_a_part_of_training_is_unchecked(answers: dict[str, dict[str, Any]]) -> None:
+    seen = answers["lost"]
+    # The counters were read at both ends.
+    assert seen["gpu"]["throttle_s"] is not None
+    assert seen["gpu"]["power_w"]["coverage_ratio"] < 0.7
+    assert "% of training" in seen["warnings"]["gpu_not_read"]
+    assert seen["validity"]["status"] == "unchecked"
+
+
+@pytest.mark.parametrize(("case", "warnings"), [("own process", set()), ("another process", {"gpu_other_processes"})])
+def test_validity_own_process_under_a_foreign_number_is_not_another(
+    case: str, warnings: set[str], answers: dict[str, dict[str, Any]]
+) -> None:
+    """NVML gives the host's process ids. A container with a PID namespace knows its process by another number."""
+    seen = answers[case]
+    assert seen["warnings"].keys() == warnings
+    assert all(text.startswith("1 other compute process used") for text in seen["warnings"].values())
+
+
+@pytest.mark.parametrize("cause", SLOWDOWN_CAUSES)
+def test_judge_one_unknown_slowdown_is_unchecked_and_named(cause: str) -> None:
+    known = {name: 0.0 for name in SLOWDOWN_CAUSES if name != cause}
+    training = _pooled(throttle_s=known, ecc_uncorrected_errors=0, xid_errors=[])
+    judged = assess_validity(on_gpu=True, training=training, warnings=[])
+    assert judged.status == "unchecked"
+    assert judged.not_checked == [f"throttling by {cause}"]
+
+
 def test_validity_little_throttling_is_ok(watched: Watched) -> None:
     seen = watched(rows=80, throttle="0.03", processes="0")
     assert seen["validity"]["status"] == "ok"
     assert seen["gpu"]["throttle_s"]["thermal"] == pytest.approx(0.03 * seen["seconds"], rel=0.1)
+
+
+NOT_THROTTLED = dict.fromkeys(SLOWDOWN_CAUSES, 0.0)
 
 
 def _mean(value: float, quality: str = "ok") -> Aggregate:
@@ -91,7 +150,7 @@ def test_warnings_cpu_quota_throttling_over_limit() -> None:
 
 def test_judge_unread_gpu_is_unchecked() -> None:
     hint = [RunWarning(code="telemetry_in_thread", message="")]
-    read = _pooled(throttle_s={"thermal": 0.0}, ecc_uncorrected_errors=0, xid_errors=[])
+    read = _pooled(throttle_s=NOT_THROTTLED, ecc_uncorrected_errors=0, xid_errors=[])
     assert assess_validity(on_gpu=True, training=None, warnings=hint).status == "unchecked"
     assert assess_validity(on_gpu=True, training=_pooled(), warnings=hint).status == "unchecked"
     assert assess_validity(on_gpu=True, training=read, warnings=hint).model_dump() == {
@@ -107,6 +166,6 @@ def test_judge_unread_gpu_is_unchecked() -> None:
 
 
 def test_judge_unread_memory_errors_are_listed() -> None:
-    found = assess_validity(on_gpu=True, training=_pooled(throttle_s={"thermal": 0.0}), warnings=[])
+    found = assess_validity(on_gpu=True, training=_pooled(throttle_s=NOT_THROTTLED), warnings=[])
     assert found.status == "ok"
     assert found.not_checked == ["memory errors", "XID errors"]

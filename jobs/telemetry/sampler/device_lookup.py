@@ -22,19 +22,32 @@ if TYPE_CHECKING:
 def inventory() -> list[NvmlDevice]:
     """Every visible GPU and MIG device and its current use; the job's own is not known yet.
 
+    A device that fails is in the list with its error, and takes nothing from the others.
+
     Raises:
         NvmlUnavailable: the GPUs cannot be listed.
     """
     devices = []
     for gpu in nvml.visible_gpus():
+        if isinstance(gpu, NvmlUnavailable):
+            devices.append(NvmlDevice(error=str(gpu)))
+            continue
         mig = try_call(nvml.mig_devices, gpu) if nvml.is_mig_enabled(gpu) else []
-        for handle in (gpu, *([] if isinstance(mig, NvmlUnavailable) else mig)):
-            uuid, name = try_call(nvml.uuid_of, handle), try_call(pynvml.nvmlDeviceGetName, handle)
-            if isinstance(uuid, str) and isinstance(name, str):
-                used = PolledReader(handle, metrics_read_at("fast"), MessageWriter(lambda _: None)).read()
-                memory, util = used.get("memory_used_bytes"), used.get("util_percent")
-                devices.append(NvmlDevice(uuid, name, memory, util, nvml.process_count(handle)))
+        devices += [_device(handle) for handle in (gpu, *([] if isinstance(mig, NvmlUnavailable) else mig))]
     return devices
+
+
+def _device(handle: Any) -> NvmlDevice:
+    uuid, name = try_call(nvml.uuid_of, handle), try_call(pynvml.nvmlDeviceGetName, handle)
+    used = PolledReader(handle, metrics_read_at("fast"), MessageWriter(lambda _: None)).read()
+    return NvmlDevice(
+        uuid=None if isinstance(uuid, NvmlUnavailable) else str(uuid),
+        name=None if isinstance(name, NvmlUnavailable) else str(name),
+        memory_used_bytes=used.get("memory_used_bytes"),
+        util_percent=used.get("util_percent"),
+        processes=nvml.process_count(handle),
+        error=next((str(answer) for answer in (uuid, name) if isinstance(answer, NvmlUnavailable)), None),
+    )
 
 
 def find(query: DeviceQuery) -> tuple[Any, str]:
@@ -42,11 +55,14 @@ def find(query: DeviceQuery) -> tuple[Any, str]:
 
     The methods in order: ``uuid``; ``pci_bus_id``; ``visible_devices_uuid``, an entry of ``CUDA_VISIBLE_DEVICES``;
     ``visible_devices_index``, used only if ``CUDA_DEVICE_ORDER`` is ``PCI_BUS_ID``, NVML's own order; ``only_gpu``.
-    A MIG device found through its GPU adds ``+mig_uuid`` or ``+only_mig_device``.
+    A MIG device found through its GPU adds ``+mig_uuid`` or ``+only_mig_device``. A query of the user's own names the
+    device by UUID alone.
 
     Raises:
-        NvmlUnavailable: several devices are possible.
+        NvmlUnavailable: several devices are possible, or none has the UUID that the user named.
     """
+    if query.is_named_by_user:
+        return _by_uuid(str(query.uuid)), "uuid"
     errors = []
     for method, look_up in _lookups(query):
         handle = try_call(look_up)
@@ -54,8 +70,9 @@ def find(query: DeviceQuery) -> tuple[Any, str]:
             errors.append(f"by {method}: {handle}")
         elif handle is not None:
             return _mig_device_of(handle, method, query)
+    # A GPU that fails may be the job's.
     gpus = nvml.visible_gpus()
-    if len(gpus) == 1:
+    if len(gpus) == 1 and not isinstance(gpus[0], NvmlUnavailable):
         return _mig_device_of(gpus[0], "only_gpu", query)
     detail = "; ".join(errors) or "the framework reports neither UUID nor PCI bus id"
     raise NvmlUnavailable(
@@ -85,21 +102,29 @@ def _visible_entry(query: DeviceQuery) -> str:
 
 
 def _by_uuid(uuid: str) -> Any:
-    handle = try_call(pynvml.nvmlDeviceGetHandleByUUID, uuid)
-    if isinstance(handle, NvmlUnavailable):
-        # Frameworks report a MIG device's UUID with the prefix GPU-.
-        mig_handle = try_call(pynvml.nvmlDeviceGetHandleByUUID, f"MIG-{uuid.removeprefix('GPU-')}")
-        if isinstance(mig_handle, NvmlUnavailable):
-            raise handle
-        return mig_handle
-    return handle
+    # Frameworks report a MIG device's UUID with the prefix GPU-.
+    names = (uuid, f"MIG-{uuid.removeprefix('GPU-')}")
+    answers = [try_call(pynvml.nvmlDeviceGetHandleByUUID, name) for name in names]
+    # The call fails if any GPU has fallen off the bus (nvml.h), so the healthy ones are compared one by one.
+    answers += [handle for handle in _healthy_devices() if try_call(nvml.uuid_of, handle) in names]
+    found = [answer for answer in answers if not isinstance(answer, NvmlUnavailable)]
+    if not found:
+        raise answers[0]
+    return found[0]
+
+
+def _healthy_devices() -> Iterator[Any]:
+    for gpu in nvml.healthy_gpus():
+        yield gpu
+        mig = try_call(nvml.mig_devices, gpu) if nvml.is_mig_enabled(gpu) else []
+        yield from [] if isinstance(mig, NvmlUnavailable) else mig
 
 
 def _by_uuid_prefix(entry: str) -> Any | None:
     """The one device whose UUID starts with ``entry``, since CUDA accepts prefixes; ``None`` unless it is unique."""
     if entry.startswith("MIG-"):
-        return call(pynvml.nvmlDeviceGetHandleByUUID, entry)
-    matches = [gpu for gpu in nvml.visible_gpus() if nvml.uuid_of(gpu).startswith(entry)]
+        return _by_uuid(entry)
+    matches = [gpu for gpu in nvml.healthy_gpus() if str(try_call(nvml.uuid_of, gpu)).startswith(entry)]
     return matches[0] if len(matches) == 1 else None
 
 
@@ -109,7 +134,7 @@ def _mig_device_of(handle: Any, method: str, query: DeviceQuery) -> tuple[Any, s
         return handle, method
     entry = _visible_entry(query)
     if entry.startswith("MIG-"):
-        return call(pynvml.nvmlDeviceGetHandleByUUID, entry), f"{method}+mig_uuid"
+        return _by_uuid(entry), f"{method}+mig_uuid"
     devices = list(nvml.mig_devices(handle))
     if len(devices) == 1:
         return devices[0], f"{method}+only_mig_device"
@@ -121,9 +146,13 @@ def _mig_device_of(handle: Any, method: str, query: DeviceQuery) -> tuple[Any, s
     )
 
 
+def describe_driver() -> tuple[dict[str, Any], dict[str, str]]:
+    """The driver's versions, and the error of each that could not be read."""
+    return _read({"driver_version": nvml.driver_version, "cuda_driver_version": nvml.cuda_driver_version})
+
+
 def describe(handle: Any, method: str) -> tuple[dict[str, Any], dict[str, str]]:
-    """The fields of :class:`~jobs.telemetry.types.DeviceFacts`, and the error of each that could not be read."""
-    facts: dict[str, Any] = {"mapping_method": method}
+    """The device's fields of :class:`~jobs.telemetry.types.DeviceFacts`, and the error of each that was not read."""
     errors: dict[str, str] = {}
     gpu, mig_device = handle, None
     try:
@@ -133,8 +162,6 @@ def describe(handle: Any, method: str) -> tuple[dict[str, Any], dict[str, str]]:
     except NvmlUnavailable as error:
         errors["mig_uuid"] = errors["uuid"] = str(error)
     readers: dict[str, Callable[[], Any]] = {
-        "driver_version": nvml.driver_version,
-        "cuda_driver_version": nvml.cuda_driver_version,
         "uuid": lambda: nvml.uuid_of(gpu),
         "pci_bus_id": lambda: str(call(pynvml.nvmlDeviceGetPciInfo, gpu).busId),
         "name": lambda: str(call(pynvml.nvmlDeviceGetName, handle)),
@@ -144,6 +171,18 @@ def describe(handle: Any, method: str) -> tuple[dict[str, Any], dict[str, str]]:
     }
     if mig_device is not None:
         readers["mig_uuid"] = lambda: nvml.uuid_of(mig_device)
+    facts, failed = _read(readers)
+    return facts | {"mapping_method": method}, errors | failed
+
+
+def default_power_limit_w(handle: Any) -> float | None:
+    """The limit that the board boots with; ``None`` if it is not known."""
+    milliwatts = try_call(lambda: pynvml.nvmlDeviceGetPowerManagementDefaultLimit(nvml.gpu_and_instance(handle)[0]))
+    return None if isinstance(milliwatts, NvmlUnavailable) else milliwatts / 1000
+
+
+def _read(readers: dict[str, Callable[[], Any]]) -> tuple[dict[str, Any], dict[str, str]]:
+    facts, errors = {}, {}
     for name, read in readers.items():
         answer = try_call(read)
         if isinstance(answer, NvmlUnavailable):

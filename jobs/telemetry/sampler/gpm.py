@@ -70,13 +70,17 @@ class GpmReader:
     def _values_between(self, earlier: Any, later: Any) -> dict[str, float]:
         request = pynvml.c_nvmlGpmMetricsGet_t()
         request.version = pynvml.NVML_GPM_METRICS_GET_VERSION
-        request.numMetrics = len(METRICS)
         request.sample1, request.sample2 = earlier, later
-        for index, metric in enumerate(METRICS):
-            request.metrics[index].metricId = getattr(pynvml, metric.sources[0].argument)
+        numbers = {metric: try_call(getattr, pynvml, metric.sources[0].argument) for metric in METRICS}
+        known = [metric for metric, number in numbers.items() if not isinstance(number, NvmlUnavailable)]
+        for metric in numbers.keys() - known:
+            self._writer.record_error(metric.name, str(numbers[metric]))
+        request.numMetrics = len(known)
+        for index, metric in enumerate(known):
+            request.metrics[index].metricId = numbers[metric]
         call(pynvml.nvmlGpmMetricsGet, request)
         values = {}
-        for metric, answer in zip(METRICS, request.metrics, strict=False):
+        for metric, answer in zip(known, request.metrics, strict=False):
             (source,) = metric.sources
             if answer.nvmlReturn != pynvml.NVML_SUCCESS:
                 self._writer.record_error(metric.name, str(NvmlUnavailable(pynvml.NVMLError(answer.nvmlReturn))))

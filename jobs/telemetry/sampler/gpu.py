@@ -8,10 +8,18 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pynvml
 
-from jobs.telemetry.metrics import GPU_METRICS, metrics_read_at
+from jobs.telemetry.metrics import GPU_METRICS, POLLED_THROTTLING, metrics_read_at
 from jobs.telemetry.sampler.gpm import GpmReader
 from jobs.telemetry.sampler.loop import MIN_MARK_INTERVAL_S
-from jobs.telemetry.sampler.nvml import NvmlUnavailable, call, field_value, gpu_and_instance, process_count, try_call
+from jobs.telemetry.sampler.nvml import (
+    NvmlUnavailable,
+    call,
+    field_id,
+    field_value,
+    gpu_and_instance,
+    process_count,
+    try_call,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -33,6 +41,8 @@ ALL_INSTANCES: Final = 0xFFFF_FFFF
 CLOCK_TOLERANCE_S: Final = 30.0
 """Maximum age of the buffer's newest sample. The clocks that it may use differ by far more."""
 
+NO_ANSWER: Final = NvmlUnavailable(LookupError("NVML did not answer for this field"))
+
 NO_NEW_SAMPLES: Final = frozenset({pynvml.NVML_ERROR_NOT_FOUND, pynvml.NVML_ERROR_NO_DATA})
 
 
@@ -42,8 +52,9 @@ class GpuSampler:
     def __init__(self, handle: Any, options: Options, writer: MessageWriter) -> None:
         self._handle = handle
         self._writer = writer
-        self._fast, self._slow, self._counters = (
-            PolledReader(handle, metrics_read_at(when), writer) for when in ("fast", "slow", "boundary")
+        self._fast = PolledReader(handle, (*metrics_read_at("fast"), *POLLED_THROTTLING), writer)
+        self._slow, self._counters = (
+            PolledReader(handle, metrics_read_at(when), writer) for when in ("slow", "boundary")
         )
         self._gpm = GpmReader(handle, options.gpm_s, writer)
         self._xids = XidReader(handle, writer)
@@ -92,6 +103,7 @@ class PolledReader:
         self._handle = handle
         self._writer = writer
         self._sources = {metric: list(metric.sources) for metric in metrics}
+        self._field_ids: dict[str, int] = {}
         self._last_raw: dict[str, float] = {}
         self._wrapped: dict[str, float] = {}
 
@@ -104,8 +116,7 @@ class PolledReader:
             next_source = []
             for metric in pending:
                 sources = self._sources[metric]
-                source = sources[0]
-                answer = answers.get(source, NvmlUnavailable(LookupError("no answer")))
+                source, answer = sources[0], answers[sources[0]]
                 if isinstance(answer, NvmlUnavailable):
                     self._writer.record_error(metric.name, str(answer))
                     if answer.is_permanent:
@@ -122,29 +133,40 @@ class PolledReader:
 
     def _ask(self, sources: Iterable[NvmlSource]) -> dict[NvmlSource, Any]:
         """By source: its value and whether that has only 32 bits, or an error. Each function is called once."""
-        by_field, by_function = partition(sources, lambda source: source.name.startswith("NVML_FI_"))
-        answers = self._ask_fields(by_field)
+        answers: dict[NvmlSource, Any] = {}
         results: dict[tuple[str, ...], Any] = {}
-        for source in by_function:
+        fields: dict[int, NvmlSource] = {}
+        for source in sources:
+            if source.name.startswith("NVML_FI_"):
+                answers[source] = self._field_id(source.name)
+                if isinstance(answers[source], int):
+                    fields[answers[source]] = source
+                continue
             names = (source.function or source.name, *filter(None, [source.argument]))
             if names not in results:
                 results[names] = try_call(_call_by_name, self._handle, *names)
-            result = results[names]
-            answers[source] = result if isinstance(result, NvmlUnavailable) else try_call(_number, result, source.member)
-        return answers
+            answers[source] = try_call(_number, results[names], source)
+        return answers | self._ask_fields(fields)
 
-    def _ask_fields(self, sources: Iterable[NvmlSource]) -> dict[NvmlSource, Any]:
-        """As :meth:`_ask`, of field values, which one call reads; a source that the driver left out is left out."""
-        ids = {source: try_call(getattr, pynvml, source.name) for source in sources}
-        answers = {source: field_id for source, field_id in ids.items() if isinstance(field_id, NvmlUnavailable)}
-        fields = {field_id: source for source, field_id in ids.items() if source not in answers}
-        if fields:
-            entries = try_call(_call_by_name, self._handle, "nvmlDeviceGetFieldValues", list(fields))
-            if isinstance(entries, NvmlUnavailable):
-                return answers | dict.fromkeys(fields.values(), entries)
-            known = [entry for entry in entries if entry.fieldId in fields]
-            answers |= {fields[entry.fieldId]: try_call(field_value, entry) for entry in known}
-        return answers
+    def _field_id(self, name: str) -> int | NvmlUnavailable:
+        if name not in self._field_ids:
+            answer = try_call(field_id, name)
+            if isinstance(answer, NvmlUnavailable):
+                return answer
+            self._field_ids[name] = answer
+        return self._field_ids[name]
+
+    def _ask_fields(self, fields: dict[int, NvmlSource]) -> dict[NvmlSource, Any]:
+        """As :meth:`_ask`, of field values, which one call reads."""
+        if not fields:
+            return {}
+        entries = try_call(pynvml.nvmlDeviceGetFieldValues, self._handle, list(fields))
+        if isinstance(entries, NvmlUnavailable):
+            return dict.fromkeys(fields.values(), entries)
+        answers: dict[NvmlSource, Any] = dict.fromkeys(fields.values(), NO_ANSWER)
+        # An entry of an id that was not asked for is not used.
+        known = [entry for entry in entries if entry.fieldId in fields]
+        return answers | {fields[entry.fieldId]: try_call(field_value, entry) for entry in known}
 
     def _unwrap(self, name: str, raw: float) -> float:
         """Continue a 32-bit counter past 2**32. A fall from the lower half is a reset and is not changed."""
@@ -154,15 +176,26 @@ class PolledReader:
         return raw + self._wrapped.get(name, 0.0)
 
 
+def _call_by_name(handle: Any, function: str, *constants: str) -> Any:
+    """Call a function of the binding; names are looked up here, so that a missing one is an error of this reading."""
+    return getattr(pynvml, function)(handle, *(getattr(pynvml, name) for name in constants))
+
+
+def _number(result: Any, source: NvmlSource) -> tuple[float, bool]:
+    """The source's number in a function's result, and that it has 64 bits; raises the result if it is an error."""
+    if isinstance(result, NvmlUnavailable):
+        raise result
+    value = getattr(result, source.member) if source.member else result
+    return float(bool(value & source.mask) if source.mask else value), False
+
+
 class BufferReader:
     """Reads the driver's buffer of utilization samples, which has no gaps and is finer than polling."""
 
     def __init__(self, handle: Any, writer: MessageWriter) -> None:
         self._handle = handle
         self._writer = writer
-        self._constants = {
-            f"{m.name}.buffered": getattr(pynvml, f"NVML_{m.buffer}_SAMPLES") for m in GPU_METRICS if m.buffer
-        }
+        self._constants = {f"{m.name}.buffered": f"NVML_{m.buffer}_SAMPLES" for m in GPU_METRICS if m.buffer}
         self._last_timestamp = dict.fromkeys(self._constants, 0)
         self._spacing_s: dict[str, float] = {}
         self._started_s = time.monotonic()
@@ -184,7 +217,8 @@ class BufferReader:
 
     def _new_samples(self, name: str) -> list[tuple[float, str, float]]:
         last = self._last_timestamp[name]
-        _, samples = call(pynvml.nvmlDeviceGetSamples, self._handle, self._constants[name], last)
+        kind = call(getattr, pynvml, self._constants[name])
+        _, samples = call(pynvml.nvmlDeviceGetSamples, self._handle, kind, last)
         new = sorted((s.timeStamp, s.sampleValue.uiVal) for s in samples if s.timeStamp > last)
         if not new:
             return []

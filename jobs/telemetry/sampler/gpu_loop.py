@@ -7,10 +7,16 @@ from typing import Any
 
 import pynvml
 
-from jobs.telemetry.sampler.device_lookup import describe, find, inventory
+from jobs.telemetry.sampler.device_lookup import (
+    default_power_limit_w,
+    describe,
+    describe_driver,
+    find,
+    inventory,
+)
 from jobs.telemetry.sampler.gpu import GpuSampler
 from jobs.telemetry.sampler.loop import SamplerLoop
-from jobs.telemetry.sampler.nvml import NvmlUnavailable, cuda_driver_version, driver_version, try_call
+from jobs.telemetry.sampler.nvml import NvmlUnavailable, driver_version, try_call
 from jobs.telemetry.types import DeviceQuery
 
 
@@ -54,17 +60,20 @@ class GpuLoop(SamplerLoop):
         self._writer.send("inventory", **answer, at_s=time.monotonic())
 
     def attach(self, query: dict[str, Any] | None, nvml_error: str | None) -> None:
-        """Send the job's device and start to read it; without a query send only the driver's versions."""
-        answer: dict[str, Any] = {"facts": {}, "errors": {}, "error": nvml_error}
+        """Send the driver's versions and the job's device, and start to read it; without a query only the versions."""
+        answer: dict[str, Any] = {"facts": {}, "errors": {}, "error": nvml_error, "default_power_limit_w": None}
         handle = None
-        try:
-            if nvml_error is None and query is None:
-                answer["facts"] = {"driver_version": driver_version(), "cuda_driver_version": cuda_driver_version()}
-            elif nvml_error is None and query is not None:
+        if nvml_error is None:
+            answer["facts"], answer["errors"] = describe_driver()
+        if nvml_error is None and query is not None:
+            try:
                 handle, method = find(DeviceQuery(**query))
-                answer["facts"], answer["errors"] = describe(handle, method)
-        except NvmlUnavailable as error:
-            answer["error"] = str(error)
+                facts, errors = describe(handle, method)
+                answer["facts"] |= facts
+                answer["errors"] |= errors
+                answer["default_power_limit_w"] = default_power_limit_w(handle)
+            except NvmlUnavailable as error:
+                answer["error"] = str(error)
         self._writer.send("device", **answer)
         if handle is not None:
             self.gpu = GpuSampler(handle, self._options, self._writer)

@@ -34,15 +34,12 @@ VALUE_MEMBERS: Final = ("dVal", "uiVal", "ulVal", "ullVal", "sllVal", "siVal", "
 class NvmlUnavailable(Exception):
     """NVML or one of its values is not available."""
 
-    def __init__(self, error: BaseException) -> None:
+    def __init__(self, error: BaseException, *, is_permanent: bool = False) -> None:
         self.code: int | None = getattr(error, "value", None)
+        self.is_permanent = is_permanent or self.code in PERMANENT
+        """Whether the GPU or the driver does not offer the value, so that it is not read again."""
         step = NEXT_STEP.get(self.code)
         super().__init__(f"{error}: {step}" if step else str(error))
-
-    @property
-    def is_permanent(self) -> bool:
-        """Whether the GPU or the driver does not offer the value, so that it is not read again."""
-        return self.code in PERMANENT
 
 
 def call(function: Callable[..., Any], *arguments: Any) -> Any:
@@ -65,6 +62,37 @@ def try_call(function: Callable[..., Any], *arguments: Any) -> Any:
         return call(function, *arguments)
     except NvmlUnavailable as error:
         return error
+
+
+SLOWDOWN_FIELDS: Final = tuple(
+    f"NVML_FI_DEV_CLOCKS_EVENT_REASON_{cause}_SLOWDOWN" for cause in ("SW_THERM", "HW_THERM", "HW_POWER_BRAKE")
+)
+"""Counters whose field ids NVIDIA changed; the binding has those of its own release only."""
+
+
+def field_id(name: str) -> int:
+    """The field id of ``name`` in the library that is loaded.
+
+    nvml.h of CUDA 12.9 and 13.0.39 gives :data:`SLOWDOWN_FIELDS` the ids 251 to 253. That of 13.0.87 and later gives
+    them 269 to 271, and 251 to power smoothing, as 12.8 had it. nvidia-ml-py changed them from release 13.580.65 to
+    13.580.82. So the ids of the drivers between these two are not known.
+
+    Raises:
+        NvmlUnavailable: neither the binding nor, for :data:`SLOWDOWN_FIELDS`, this driver has the field.
+    """
+    if name not in SLOWDOWN_FIELDS:
+        return int(call(getattr, pynvml, name))
+    text = str(call(pynvml.nvmlSystemGetNVMLVersion))
+    # As 13.580.65.06: the API's version, then the driver's.
+    numbers = tuple(int(part) for part in text.split(".")[1:3] if part.isdecimal())
+    if (575,) <= numbers < (580, 66):
+        first = 251
+    elif numbers >= (580, 82):
+        first = 269
+    else:
+        error = LookupError(f"it is not known how NVML {text} counts this cause")
+        raise NvmlUnavailable(error, is_permanent=True)
+    return first + SLOWDOWN_FIELDS.index(name)
 
 
 def field_value(field: Any) -> tuple[float, bool]:
@@ -99,16 +127,16 @@ def uuid_of(handle: Any) -> str:
 def visible_gpus() -> list[Any]:
     """Handles of the GPUs that this process may use, in NVML's order, which is by PCI bus id.
 
-    NVML also counts GPUs that a cgroup keeps from the process; they are left out.
+    In place of a GPU that fails, as one that has fallen off the bus, is its error. NVML also counts GPUs that a cgroup
+    keeps from the process; they are left out.
     """
-    handles = []
-    for index in range(call(pynvml.nvmlDeviceGetCount)):
-        handle = try_call(pynvml.nvmlDeviceGetHandleByIndex, index)
-        if not isinstance(handle, NvmlUnavailable):
-            handles.append(handle)
-        elif handle.code != pynvml.NVML_ERROR_NO_PERMISSION:
-            raise handle
-    return handles
+    answers = [try_call(pynvml.nvmlDeviceGetHandleByIndex, index) for index in range(call(pynvml.nvmlDeviceGetCount))]
+    return [answer for answer in answers if getattr(answer, "code", None) != pynvml.NVML_ERROR_NO_PERMISSION]
+
+
+def healthy_gpus() -> list[Any]:
+    """As :func:`visible_gpus`, without those that fail."""
+    return [gpu for gpu in visible_gpus() if not isinstance(gpu, NvmlUnavailable)]
 
 
 def is_mig_enabled(gpu: Any) -> bool:

@@ -11,18 +11,37 @@
  *   FAKE_NVML_HANG=function:n          function never returns from its n-th call on
  *   FAKE_NVML_CRASH=function:n         function kills the process at its n-th call
  *   FAKE_NVML_FIELD_FAIL=field:code    that field value holds an error; several by ','
+ *   FAKE_NVML_FIELD_OTHER=field        the answer for that field value names another field
  *   FAKE_NVML_RAMP=origin:rate         utilization is rate * (CLOCK_MONOTONIC - origin), power ten times that
  *   FAKE_NVML_FORBIDDEN=i              GPU i is counted but may not be used, as under a cgroup
+ *   FAKE_NVML_LOST=i                   GPU i has fallen off the bus
+ *   FAKE_NVML_GONE=from:to             the job's GPU is lost between these seconds after telemetry attached to it
+ *   FAKE_NVML_DRIVER=570|575|580|580.82|590   the driver's generation, see below (one after all of these)
  *   FAKE_NVML_MIG=k                    GPU 0 has k MIG devices
  *   FAKE_NVML_GPM=0                    no GPM, as before Hopper
  *   FAKE_NVML_SAMPLES=epoch|boot|odd|empty   the driver's buffer: its clock, or a probe that finds no rows (no buffer)
  *   FAKE_NVML_ENERGY32=mJ              energy is a 32-bit count that starts there
- *   FAKE_NVML_THROTTLE=share           share of time throttled thermally
+ *   FAKE_NVML_ENERGY=still|back:s      energy does not move; falls to 0 s seconds after telemetry attached
+ *   FAKE_NVML_DEFAULT_LIMIT=W          the board's default power limit (700, as the one in force)
+ *   FAKE_NVML_THROTTLE=share           share of time throttled
+ *   FAKE_NVML_CAUSE=name               by power_cap, hw_thermal, hw_power_brake or sync_boost (sw_thermal)
  *   FAKE_NVML_ECC=rate                 corrected memory errors a second
  *   FAKE_NVML_XID=number               one XID event, of the GPU or of FAKE_NVML_XID_INSTANCE=k alone
  *   FAKE_NVML_PROCESSES=n              compute processes on every GPU
+ *   FAKE_NVML_OWN=pid                  one more as soon as the job uses it: the job's own, by this number
  *   FAKE_NVML_BUSY=1                   busy and full before the job, too
  * Built with -DOLD_DRIVER it lacks the functions that came after driver 450.
+ *
+ * Field ids by generation follow nvml.h of NVIDIA's toolkits (packages nvidia-nvml-dev-cu12 and nvidia-nvml-dev) and
+ * the constants of nvidia-ml-py:
+ *   570     nvml.h 12.8.90:  NVML_FI_PWR_SMOOTHING_ENABLED 251, NVML_FI_MAX 269; no slowdown counters
+ *   575     nvml.h 12.9.79:  NVML_FI_DEV_CLOCKS_EVENT_REASON_SW_THERM_SLOWDOWN 251, HW_THERM_SLOWDOWN 252,
+ *                            HW_POWER_BRAKE_SLOWDOWN 253; NVML_FI_PWR_SMOOTHING_ENABLED 256, NVML_FI_MAX 274
+ *   580     nvml.h 13.0.39, nvidia-ml-py 13.580.65: as 575
+ *   580.82  nvml.h 13.0.87, nvidia-ml-py 13.580.82: NVML_FI_PWR_SMOOTHING_ENABLED 251, …SW_THERM_SLOWDOWN 269,
+ *                            …HW_THERM_SLOWDOWN 270, …HW_POWER_BRAKE_SLOWDOWN 271, NVML_FI_MAX 274
+ *   590     nvml.h 13.1.115: as 580.82, NVML_FI_MAX 289
+ * Power smoothing answers 1 in all its 18 fields, as it would on a Blackwell GPU that has it.
  */
 #include <math.h>
 #include <stdio.h>
@@ -34,17 +53,20 @@
 typedef int ret_t;
 typedef struct { int index, instance; } gpu_t; /* instance -1: the GPU itself */
 
-enum { OK = 0, INVALID = 2, NOT_SUPPORTED = 3, NO_PERMISSION = 4, NOT_FOUND = 6, INSUFFICIENT_SIZE = 7, TIMEOUT = 10 };
+enum { OK = 0, INVALID = 2, NOT_SUPPORTED = 3, NO_PERMISSION = 4, NOT_FOUND = 6, INSUFFICIENT_SIZE = 7, TIMEOUT = 10,
+       GPU_IS_LOST = 15 };
 
 static gpu_t gpus[8] = {{0, -1}, {1, -1}, {2, -1}, {3, -1}, {4, -1}, {5, -1}, {6, -1}, {7, -1}};
 static gpu_t mig_devices[7] = {{0, 0}, {0, 1}, {0, 2}, {0, 3}, {0, 4}, {0, 5}, {0, 6}};
 static int in_use[8];
+static double attached; /* when telemetry attached */
 
 static double number(const char *name, double otherwise) {
     const char *text = getenv(name);
     return text ? atof(text) : otherwise;
 }
 static int count_gpus(void) { return (int)number("FAKE_NVML_GPUS", 1); }
+static int lost_gpu(void) { return (int)number("FAKE_NVML_LOST", -1); }
 static int busy(const gpu_t *gpu) { return in_use[gpu->index] || getenv("FAKE_NVML_BUSY"); }
 
 static double clock_s(clockid_t clock) {
@@ -86,6 +108,11 @@ static ret_t scripted(const char *function, int *calls) {
         rule = strchr(rule, ',');
         if (rule) rule++;
     }
+    double from, to;
+    const char *gone = getenv("FAKE_NVML_GONE");
+    if (gone && attached > 0 && sscanf(gone, "%lf:%lf", &from, &to) == 2 && now() > attached + from && now() < attached + to
+        && (strncmp(function, "nvmlDeviceGet", 13) == 0 || strncmp(function, "nvmlGpm", 7) == 0))
+        return GPU_IS_LOST;
     return OK;
 }
 
@@ -106,7 +133,32 @@ const char *nvmlErrorString(ret_t code) {
     snprintf(text, sizeof text, "fake error %d", code);
     return text;
 }
-ret_t nvmlSystemGetDriverVersion(char *text, unsigned length) { SCRIPTED snprintf(text, length, "999.12.3"); return OK; }
+
+/* Driver generations */
+typedef struct {
+    const char *key, *driver, *nvml;
+    unsigned slowdowns, smoothing; /* the first field id of each; 0: none */
+} generation_t;
+static const generation_t generations[] = {
+    {"", "999.12.3", "13.999.12.3", 269, 251},
+    {"570", "570.124.06", "12.570.124.06", 0, 251},
+    {"575", "575.57.08", "12.575.57.08", 251, 256},
+    {"580", "580.65.06", "13.580.65.06", 251, 256},
+    {"580.82", "580.82.07", "13.580.82.07", 269, 251},
+    {"590", "590.48.01", "13.590.48.01", 269, 251},
+};
+static const generation_t *generation(void) {
+    const char *key = getenv("FAKE_NVML_DRIVER");
+    for (unsigned i = 0; key && i < sizeof generations / sizeof *generations; i++)
+        if (strcmp(generations[i].key, key) == 0) return &generations[i];
+    return &generations[0];
+}
+ret_t nvmlSystemGetDriverVersion(char *text, unsigned length) {
+    SCRIPTED snprintf(text, length, "%s", generation()->driver); return OK;
+}
+ret_t nvmlSystemGetNVMLVersion(char *text, unsigned length) {
+    SCRIPTED snprintf(text, length, "%s", generation()->nvml); return OK;
+}
 ret_t nvmlSystemGetCudaDriverVersion_v2(int *version) { SCRIPTED *version = 13020; return OK; }
 ret_t nvmlSystemGetCudaDriverVersion(int *version) { SCRIPTED *version = 13020; return OK; }
 
@@ -116,12 +168,15 @@ ret_t nvmlDeviceGetHandleByIndex_v2(unsigned index, gpu_t **gpu) {
     SCRIPTED
     if ((int)index >= count_gpus()) return INVALID;
     if ((int)index == (int)number("FAKE_NVML_FORBIDDEN", -1)) return NO_PERMISSION;
+    if ((int)index == lost_gpu()) return GPU_IS_LOST;
     *gpu = &gpus[index];
     return OK;
 }
 ret_t nvmlDeviceGetHandleByUUID(const char *uuid, gpu_t **gpu) {
     SCRIPTED
     int index = -1, instance = -1;
+    /* "if any GPU has fallen off the bus or is otherwise inaccessible" (nvml.h) */
+    if (lost_gpu() >= 0) return GPU_IS_LOST;
     if (sscanf(uuid, "MIG-fake-%d-%d", &index, &instance) == 2) {
         if (index != 0 || instance >= (int)number("FAKE_NVML_MIG", 0)) return NOT_FOUND;
         *gpu = &mig_devices[instance];
@@ -135,6 +190,7 @@ ret_t nvmlDeviceGetHandleByPciBusId_v2(const char *id, gpu_t **gpu) {
     SCRIPTED
     int domain, bus;
     if (sscanf(id, "%x:%x:", &domain, &bus) != 2 || bus >= count_gpus()) return NOT_FOUND;
+    if (bus == lost_gpu()) return GPU_IS_LOST;
     *gpu = &gpus[bus];
     return OK;
 }
@@ -167,8 +223,12 @@ ret_t nvmlDeviceGetCudaComputeCapability(gpu_t *gpu, int *major, int *minor) {
 ret_t nvmlDeviceGetEnforcedPowerLimit(gpu_t *gpu, unsigned *milliwatts) {
     SCRIPTED
     in_use[gpu->index] = 1;
+    attached = now();
     *milliwatts = 700000;
     return OK;
+}
+ret_t nvmlDeviceGetPowerManagementDefaultLimit(gpu_t *gpu, unsigned *milliwatts) {
+    (void)gpu; SCRIPTED *milliwatts = (unsigned)(1000 * number("FAKE_NVML_DEFAULT_LIMIT", 700)); return OK;
 }
 
 /* Gauges */
@@ -190,7 +250,11 @@ ret_t nvmlDeviceGetPowerUsage(gpu_t *gpu, unsigned *milliwatts) {
     return OK;
 }
 static unsigned long long millijoules(const gpu_t *gpu) {
-    double start = number("FAKE_NVML_ENERGY32", 5000000);
+    double start = number("FAKE_NVML_ENERGY32", 5000000), back_s;
+    const char *fault = getenv("FAKE_NVML_ENERGY");
+    if (fault && strcmp(fault, "still") == 0) return (unsigned long long)start;
+    if (fault && sscanf(fault, "back:%lf", &back_s) == 1 && attached > 0 && now() > attached + back_s)
+        return (unsigned long long)((now() - attached - back_s) * 1000 * (100 + gpu->index));
     return (unsigned long long)(start + since_start() * 1000 * (100 + gpu->index));
 }
 ret_t nvmlDeviceGetTotalEnergyConsumption(gpu_t *gpu, unsigned long long *energy) {
@@ -215,7 +279,33 @@ ret_t nvmlDeviceGetMemoryInfo(gpu_t *gpu, memory_t *memory) {
     return OK;
 }
 
+/* Throttling, in turns of 70 ms */
+static int throttled_by(const char *cause) {
+    const char *name = getenv("FAKE_NVML_CAUSE");
+    return strcmp(cause, name ? name : "sw_thermal") == 0;
+}
+static ret_t reasons_now(const gpu_t *gpu, unsigned long long *reasons) {
+    WHOLE_GPU_ONLY(gpu)
+    *reasons = busy(gpu) ? 0 : 1; /* idle */
+    if (fmod(since_start(), 0.07) >= 0.07 * number("FAKE_NVML_THROTTLE", 0)) return OK;
+    if (throttled_by("power_cap")) *reasons |= 0x4;
+    if (throttled_by("sync_boost")) *reasons |= 0x10;
+    if (throttled_by("sw_thermal")) *reasons |= 0x20;
+    if (throttled_by("hw_thermal")) *reasons |= 0x40 | 0x8;
+    if (throttled_by("hw_power_brake")) *reasons |= 0x80 | 0x8;
+    return OK;
+}
+ret_t nvmlDeviceGetCurrentClocksThrottleReasons(gpu_t *gpu, unsigned long long *reasons) {
+    SCRIPTED return reasons_now(gpu, reasons);
+}
+
 #ifndef OLD_DRIVER
+static unsigned long long throttled_ns(const char *cause) {
+    return throttled_by(cause) ? (unsigned long long)(since_start() * 1e9 * number("FAKE_NVML_THROTTLE", 0)) : 1000;
+}
+ret_t nvmlDeviceGetCurrentClocksEventReasons(gpu_t *gpu, unsigned long long *reasons) {
+    SCRIPTED return reasons_now(gpu, reasons);
+}
 typedef struct { unsigned version; unsigned long long total, reserved, free, used; } memory_v2_t;
 ret_t nvmlDeviceGetMemoryInfo_v2(gpu_t *gpu, memory_v2_t *memory) {
     SCRIPTED
@@ -275,6 +365,8 @@ static int field_code(unsigned field) {
 ret_t nvmlDeviceGetFieldValues(gpu_t *gpu, int count, field_t *fields) {
     SCRIPTED
     WHOLE_GPU_ONLY(gpu)
+    static const char *slowdown_causes[] = {"sw_thermal", "hw_thermal", "hw_power_brake"};
+    unsigned slowdowns = generation()->slowdowns;
     unsigned long long ns = (unsigned long long)(since_start() * 1e9);
     for (int i = 0; i < count; i++) {
         field_t *f = &fields[i];
@@ -283,8 +375,10 @@ ret_t nvmlDeviceGetFieldValues(gpu_t *gpu, int count, field_t *fields) {
         switch (f->field) {
         case 3: f->value.ull = (unsigned long long)(since_start() * number("FAKE_NVML_ECC", 0)); break;
         case 4: case 142: case 143: f->value.ull = 0; break;
-        case 74: case 76: case 77: case 79: case 269: case 270: case 271: f->value.ull = 1000; break;
-        case 75: f->value.ull = (unsigned long long)(ns * number("FAKE_NVML_THROTTLE", 0)); break;
+        case 74: f->value.ull = throttled_ns("power_cap"); break;
+        case 75: f->value.ull = throttled_ns("sw_thermal"); break;
+        case 76: f->value.ull = throttled_ns("sync_boost"); break;
+        case 77: case 79: f->value.ull = 1000; break;
         case 83:
             f->value.ull = millijoules(gpu);
             if (getenv("FAKE_NVML_ENERGY32")) {
@@ -295,8 +389,12 @@ ret_t nvmlDeviceGetFieldValues(gpu_t *gpu, int count, field_t *fields) {
         case 186: f->type = TYPE_UINT; f->value.u = (unsigned)lround(1000 * watts(gpu)); break;
         case 197: f->value.ull = ns / 1000; break;     /* 1 MB/s */
         case 198: f->value.ull = ns / 500; break;      /* 2 MB/s */
-        default: f->code = NOT_SUPPORTED;
+        default:
+            if (slowdowns && f->field - slowdowns < 3) f->value.ull = throttled_ns(slowdown_causes[f->field - slowdowns]);
+            else if (f->field - generation()->smoothing < 18) f->value.ull = 1;
+            else f->code = NOT_SUPPORTED;
         }
+        if (f->field == (unsigned)number("FAKE_NVML_FIELD_OTHER", -1)) f->field = 9999;
     }
     return OK;
 }
@@ -371,12 +469,13 @@ ret_t nvmlDeviceGetGpuInstanceId(gpu_t *device, unsigned *id) { SCRIPTED *id = (
 /* Processes and events */
 typedef struct { unsigned pid; unsigned long long memory; unsigned instance, compute; } process_t;
 ret_t nvmlDeviceGetComputeRunningProcesses_v3(gpu_t *gpu, unsigned *count, process_t *processes) {
-    (void)gpu;
     SCRIPTED
-    unsigned there = (unsigned)number("FAKE_NVML_PROCESSES", 0);
+    unsigned others = (unsigned)number("FAKE_NVML_PROCESSES", 0);
+    unsigned there = others + (getenv("FAKE_NVML_OWN") && in_use[gpu->index]);
     if (there == 0) { *count = 0; return OK; }
     if (!processes || *count < there) { *count = there; return INSUFFICIENT_SIZE; }
-    for (unsigned i = 0; i < there; i++) processes[i] = (process_t){1000 + i, 1 << 20, 0, 0};
+    for (unsigned i = 0; i < there; i++)
+        processes[i] = (process_t){i < others ? 1000 + i : (unsigned)number("FAKE_NVML_OWN", 0), 1 << 20, 0, 0};
     *count = there;
     return OK;
 }
