@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from jobs.errors import BadInput, NotWritable
 from jobs.io.atomic_file import write_file
+from jobs.io.safetensors_file import read_safetensors
 from jobs.recipes import RECIPES, weight_shapes
 
 if TYPE_CHECKING:
@@ -67,20 +67,17 @@ def read_weights_file(path: Path) -> TrainedWeights:
     if not path.is_file():
         raise BadInput(f"no weights file {str(path)!r}; train with --export-dir to make one")
     try:
-        with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-            arrays = {name: np.asarray(file.get_tensor(name), dtype=np.float64) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError, TypeError, AttributeError) as error:
-        raise BadInput(
-            f"{str(path)!r} is no safetensors file ({error}); other formats can run code and are not read"
-        ) from error
+        metadata, arrays = read_safetensors(path)
+        weights = {name: np.asarray(array, dtype=np.float64) for name, array in arrays.items()}
+    except (ValueError, TypeError) as error:
+        raise BadInput(f"{str(path)!r} cannot be used: {error}; other formats can run code and are not read") from error
     recipe = RECIPES.get(metadata.get("recipe", ""))
     if metadata.get("format") != FORMAT or recipe is None:
         raise BadInput(
             f"{str(path)!r} was not written by this project's train --export-dir: {metadata or 'no metadata'}"
         )
     expected = {shape.name: shape.shape for shape in weight_shapes(recipe)}
-    found = {name: array.shape for name, array in arrays.items()}
+    found = {name: array.shape for name, array in weights.items()}
     if found != expected:
         raise BadInput(f"{str(path)!r} does not hold the weights of {recipe.name}: expected {expected}, found {found}")
-    return TrainedWeights(recipe=recipe, run_id=metadata.get("run_id", ""), weights=arrays)
+    return TrainedWeights(recipe=recipe, run_id=metadata.get("run_id", ""), weights=weights)

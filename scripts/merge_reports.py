@@ -49,6 +49,13 @@ def merge(
             metavar="PATH", help="Earlier reports to compare with; exit code 11 if these are worse. Repeatable."
         ),
     ] = None,
+    expect: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="[FRAMEWORK=]N",
+            help="Runs of each framework that were started, such as a Job's completions; missing ones count as failed.",
+        ),
+    ] = None,
 ) -> None:
     """Merge the reports of runs into one comparison.
 
@@ -56,15 +63,17 @@ def merge(
     says whether these runs are worse than the earlier ones, or not comparable with them.
     """
     try:
-        _merge(paths or [], output_dir, allow or [], baseline or [])
+        _merge(paths or [], output_dir, allow or [], baseline or [], expect or [])
     except JobError as error:
         _print_error(f"error: {error}")
         raise typer.Exit(error.exit_code) from error
 
 
-def _merge(paths: list[str], output_dir: Path, allow: list[str], baseline_paths: list[str]) -> None:
+def _merge(paths: list[str], output_dir: Path, allow: list[str], baseline_paths: list[str], expect: list[str]) -> None:
     with _compare_extra():
+        from jobs.comparison.analysis.expected import parse_expected  # noqa: PLC0415
         from jobs.comparison.input.load import load  # noqa: PLC0415
+    expected = parse_expected(expect)
     # Checked before thousands of reports are read.
     check_outputs(output_dir)
     written_by_us = output_files(output_dir)
@@ -80,7 +89,7 @@ def _merge(paths: list[str], output_dir: Path, allow: list[str], baseline_paths:
         from jobs.comparison.output.html.timelines import timelines  # noqa: PLC0415
         from jobs.comparison.output.markdown import render_markdown  # noqa: PLC0415
         from jobs.comparison.output.terminal import render_terminal  # noqa: PLC0415
-    comparison = build(loaded, allow=allow, baseline=baseline)
+    comparison = build(loaded, allow=allow, baseline=baseline, expected=expected)
     html = render_html(comparison, timelines(loaded.runs))
     written = write(comparison, render_markdown(comparison), html, output_dir)
     *first, last = (escape_control_chars(str(path)) for path in written)
@@ -137,6 +146,12 @@ def _warn(loaded: Loaded) -> None:
         _print_error(
             f"note: {pluralize(loaded.copies, 'report')} found again, by run id and attempt; each run counts once"
         )
+    died = [run for run in loaded.runs if not run.has_report]
+    for run in died[:WARNINGS_SHOWN]:
+        reason = f"it has no report and counts as {run.status}: {run.status_reason}"
+        _print_error(f"warning: {run.run_id} ({run.source}): {reason}")
+    if len(died) > WARNINGS_SHOWN:
+        _print_error(f"warning: {len(died) - WARNINGS_SHOWN} more runs without a report; runs.csv lists all")
 
 
 def _print_error(text: str) -> None:

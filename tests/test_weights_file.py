@@ -51,7 +51,7 @@ def test_read_weights_file_pickle_is_refused_and_not_run(tmp_path: Path) -> None
 
     path = tmp_path / "weights.safetensors"
     path.write_bytes(pickle.dumps(Bomb()))
-    with pytest.raises(BadInput, match="is no safetensors file"):
+    with pytest.raises(BadInput, match="is no complete safetensors file"):
         read_weights_file(path)
     assert not (tmp_path / "run").exists()
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from jobs.checkpoint.metadata import CheckpointMetadata
+from jobs.io.safetensors_file import read_safetensors
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 FORMAT: Final = "mnist-jobs checkpoint 2"
-MAX_BYTES: Final = 2**28
-"""Larger files are not opened. Any recipe's state is much smaller."""
 
 
 class CorruptCheckpoint(ValueError):
@@ -50,14 +48,9 @@ def decode(path: Path) -> Checkpoint:
         CorruptCheckpoint: it cannot be read, is cut short or altered, or is no checkpoint.
     """
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise CorruptCheckpoint(f"it has {path.stat().st_size} bytes; a checkpoint has at most {MAX_BYTES}")
-        # AttributeError: a type of safetensors that NumPy lacks.
-        with safe_open(path, framework="numpy") as file:
-            header = file.metadata() or {}
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-    except (SafetensorError, OSError, TypeError, KeyError, AttributeError) as error:
-        raise CorruptCheckpoint(f"it is no complete safetensors file ({error})") from error
+        header, arrays = read_safetensors(path)
+    except ValueError as error:
+        raise CorruptCheckpoint(str(error)) from error
     if header.get("format") != FORMAT:
         raise CorruptCheckpoint(f"its format is {header.get('format')!r}, not {FORMAT!r}")
     text = header.get("run", "")

@@ -32,6 +32,27 @@ UNSAFE_SUFFIXES: Final = frozenset({".pt", ".pth", ".pkl", ".pickle", ".ckpt", "
 """Frameworks' formats that can run code when loaded; such files are never opened."""
 
 
+def next_attempt(folder: Path | None) -> tuple[str, int] | None:
+    """The run that the furthest checkpoint belongs to, and the number that its next attempt will have.
+
+    By names alone, which takes no time; ``None`` without a checkpoint. Nothing is read or checked.
+    """
+    try:
+        names = [] if folder is None else [path.name for path in folder.iterdir()]
+    except OSError:
+        return None
+    found = max(filter(None, map(NAME.fullmatch, names)), key=_progress, default=None)
+    if found is None:
+        return None
+    prefix = f"{found['run_id']}.attempt-"
+    numbers = [name.removeprefix(prefix) for name in names if name.startswith(prefix)]
+    return found["run_id"], 1 + max((int(number) for number in numbers if number.isdecimal()), default=1)
+
+
+def _progress(name: re.Match[str]) -> tuple[str, str, str]:
+    return name["epoch"], name["step"], name["run_id"]
+
+
 class CheckpointStore:
     """The checkpoints of one run in one folder.
 
@@ -201,18 +222,23 @@ class CheckpointStore:
     def _checkpoints(self) -> list[Path]:
         """Checkpoints by progress, the furthest first; the files' times are ignored."""
         named = [(match, path) for path in self._files() if (match := NAME.fullmatch(path.name))]
-        named.sort(key=lambda pair: (pair[0]["epoch"], pair[0]["step"], pair[0]["run_id"]), reverse=True)
+        named.sort(key=lambda pair: _progress(pair[0]), reverse=True)
         return [path for _, path in named]
 
     def _files(self) -> list[Path]:
-        """All regular files, since reading a pipe could wait for ever."""
+        """All regular files. Others are never read, since a pipe could wait for ever; one with our name is named."""
         try:
-            return sorted(path for path in self._folder.iterdir() if path.is_file())
+            paths = sorted(self._folder.iterdir())
+            files = [path for path in paths if path.is_file()]
         except OSError as error:
             raise BadInput(
                 f"checkpoint folder {str(self._folder)!r} cannot be read ({error.strerror or error}); "
                 "fix its owner or mode, or choose another with --checkpoint-dir"
             ) from error
+        for path in sorted({*paths} - {*files}):
+            if path not in self._rejected and (NAME.fullmatch(path.name) or path.name.endswith(FINISHED_SUFFIX)):
+                self._reject(path, "it is not a regular file")
+        return files
 
     def _reject(self, path: Path, reason: str) -> None:
         self._rejected.add(path)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from jobs.adapter import Framework
+    from jobs.choices import FrameworkName
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +35,7 @@ class Program:
     """The differences between the two console scripts."""
 
     name: Literal["mnist-tf", "mnist-torch"]
-    framework: str
+    framework: FrameworkName
     title: str
     extra: str
     load: Callable[[], Framework]
@@ -107,7 +108,7 @@ def build_app(program: Program) -> typer.Typer:
         request = TrainRequest(**options)
         if request.compile_cache is not None:
             program.use_compile_cache(request.compile_cache)
-        raise typer.Exit(run_trials(request, program.load_framework, Console()))
+        raise typer.Exit(run_trials(request, program.framework, program.load_framework, Console()))
 
     train.__signature__ = train_signature()  # type: ignore[attr-defined]
     app.command()(train)

@@ -8,6 +8,7 @@ from jobs import datasets
 from jobs.adapter import RunSpec
 from jobs.errors import OutOfMemory
 from jobs.io.memory import free_bytes, gib
+from jobs.training.failure import is_out_of_memory
 from jobs.weights_file import read_weights_file
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def evaluate_file(
         trainer.load_weights(trained.weights)
         evaluation = trainer.evaluate(data.test_images, data.test_labels)
     except Exception as error:
-        if not (isinstance(error, MemoryError) or framework.is_out_of_memory(error)):
+        if not is_out_of_memory(error, framework):
             raise
         raise OutOfMemory(
             f"out of memory in {precision} ({gib(free_bytes())} of the host's free at the time); "

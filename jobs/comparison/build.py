@@ -11,6 +11,7 @@ from jobs import __version__
 from jobs.comparison import schema
 from jobs.comparison.analysis import statistics
 from jobs.comparison.analysis.comparability import group_comparable
+from jobs.comparison.analysis.expected import missing_runs
 from jobs.comparison.analysis.fleet import by_node, second_pass
 from jobs.comparison.analysis.parity_verdict import paired_traces, section_parity
 from jobs.comparison.analysis.regression import gate
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from jobs.choices import FrameworkName
     from jobs.comparison.analysis.comparability import Group
+    from jobs.comparison.analysis.expected import Expected, MissingRuns
     from jobs.comparison.input.load import Loaded
     from jobs.comparison.input.run_summary import EpochPoint, RunSummary
     from jobs.comparison.schema_parity import ParityPair
@@ -36,10 +38,13 @@ _COPIED_FIELDS: Final = schema.RunRow.model_fields.keys() - {"gpu_uuids", "metri
 """Fields of a row that a run summary has under the same name."""
 
 
-def build(loaded: Loaded, *, allow: Iterable[str] = (), baseline: Loaded | None = None) -> schema.Comparison:
+def build(
+    loaded: Loaded, *, allow: Iterable[str] = (), baseline: Loaded | None = None, expected: Expected | None = None
+) -> schema.Comparison:
     """Compare the runs of ``loaded``; ``allow`` names fields that differ on purpose.
 
-    With a ``baseline`` of earlier runs the comparison also has a regression gate.
+    With a ``baseline`` of earlier runs the comparison also has a regression gate. Runs that are ``expected`` and
+    missing count as failed in the verdict.
 
     Raises:
         BadInput: ``allow`` names a field that is not compared.
@@ -50,7 +55,7 @@ def build(loaded: Loaded, *, allow: Iterable[str] = (), baseline: Loaded | None 
     tests = statistics.holm_correction([_p_value(_sides(group)) for group in groups])
     parity, unpaired = paired_traces(loaded.runs)
     return schema.Comparison(
-        comparison_id=_comparison_id(loaded, baseline, allowed),
+        comparison_id=_comparison_id(loaded, baseline, allowed, expected),
         package_version=__version__,
         data=_data(loaded.runs),
         confidence_ratio=statistics.CONFIDENCE,
@@ -59,7 +64,7 @@ def build(loaded: Loaded, *, allow: Iterable[str] = (), baseline: Loaded | None 
         gate=None
         if baseline is None
         else gate(last_attempts(loaded.runs), last_attempts(baseline.runs), allow=allowed),
-        sections=[_section(group, test, parity) for group, test in zip(groups, tests, strict=True)],
+        sections=[_section(group, test, parity, expected or {}) for group, test in zip(groups, tests, strict=True)],
         parity=parity,
         unpaired_traces=unpaired,
         skipped=[
@@ -69,9 +74,9 @@ def build(loaded: Loaded, *, allow: Iterable[str] = (), baseline: Loaded | None 
     )
 
 
-def _comparison_id(loaded: Loaded, baseline: Loaded | None, allowed: Sequence[str]) -> str:
+def _comparison_id(loaded: Loaded, baseline: Loaded | None, allowed: Sequence[str], expected: Expected | None) -> str:
     """An id of the input: the same reports from the same files, compared with the same options, give the same id."""
-    digest = sha256(repr((__version__, allowed, baseline is None)).encode())
+    digest = sha256(repr((__version__, allowed, baseline is None, expected or None)).encode())
     for side in (loaded, baseline):
         if side is not None:
             for run in side.runs:
@@ -96,18 +101,19 @@ def _p_value(sides: Mapping[FrameworkName, Sequence[RunSummary]]) -> float | Non
 
 
 def _section(
-    group: Group, significance: statistics.Significance | None, parity: Sequence[ParityPair]
+    group: Group, significance: statistics.Significance | None, parity: Sequence[ParityPair], expected: Expected
 ) -> schema.Section:
     sides = _sides(group)
+    missing = missing_runs(sides, expected)
     ratios = _ratios(sides)
     rows = LazyList(len(group.runs), lambda index: _row(group.runs[index]))
     headline = next((ratio for ratio in ratios if ratio.metric == METRICS[0].name), None)
     return schema.Section(
         recipe=group.recipe,
         protocol=group.protocol,
-        verdict=decide_verdict(sides, headline, significance),
+        verdict=decide_verdict(sides, headline, significance, missing),
         parity=section_parity(group.recipe, group.protocol, group.runs, parity),
-        sides=[_side(framework, runs) for framework, runs in sides.items()],
+        sides=[_side(framework, runs, missing.get(framework)) for framework, runs in sides.items()],
         ratios=ratios,
         held_equal=group.held_equal,
         differences=group.differences,
@@ -129,17 +135,24 @@ def _ratios(sides: Mapping[FrameworkName, Sequence[RunSummary]]) -> list[schema.
     return [ratio for ratio in ratios if ratio is not None]
 
 
-def _side(framework: FrameworkName, runs: Sequence[RunSummary]) -> schema.FrameworkResults:
-    nodes = by_node(runs)
+def _side(framework: FrameworkName, runs: Sequence[RunSummary], missing: MissingRuns | None) -> schema.FrameworkResults:
+    nodes = by_node(_on_known_gpus(runs))
+    by_status: dict[str, int] = dict(sorted(Counter(run.status for run in runs).items()))
     return schema.FrameworkResults(
         framework=framework,
-        framework_versions=sorted({run.framework_version for run in runs}),
-        runs_by_status=dict(sorted(Counter(run.status for run in runs).items())),
+        framework_versions=sorted({run.framework_version for run in runs if run.framework_version is not None}),
+        runs_by_status=by_status if missing is None else by_status | {"missing": missing.runs},
         metrics=[_side_metric(metric, runs) for metric in METRICS],
         epochs=_epochs(runs),
         nodes=nodes,
         second_pass=second_pass(nodes),
     )
+
+
+def _on_known_gpus(runs: Sequence[RunSummary]) -> list[RunSummary]:
+    """``runs`` without those that died before they named their GPU, on nodes whose GPUs other runs name."""
+    nodes = {run.node for run in runs if run.gpu_uuids}
+    return [run for run in runs if run.has_report or run.node not in nodes]
 
 
 def _side_metric(metric: Metric, runs: Sequence[RunSummary]) -> schema.SideMetric:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from operator import attrgetter
 from typing import TYPE_CHECKING, Final, cast
 
@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 Value = str | int | float | bool | None
 
 _ALWAYS: Final = frozenset({"matched", "published"})
-_QUOTA: Final = "environment.cpu.quota_cores"
 _PUBLISHED: Final = frozenset({"published"})
 
 
@@ -23,15 +22,17 @@ class Field:
     """One compared field, by its path in the report.
 
     ``framework_bound`` are the protocols in which each framework has its own value: the sides may differ, which the
-    comparison lists, but the runs of one side may not.
+    comparison lists, but the runs of one side may not. ``may_be_unknown``: null says that it was not recorded, as in
+    reports of before the field, and differs from nothing.
     """
 
     path: str
     read: Callable[[Report], Value]
     framework_bound: frozenset[str] = frozenset()
+    may_be_unknown: bool = False
 
 
-def _at(path: str, *, framework_bound: frozenset[str] = frozenset()) -> Field:
+def _at(path: str, *, framework_bound: frozenset[str] = frozenset(), may_be_unknown: bool = False) -> Field:
     parent_path, _, name = path.rpartition(".")
     read_parent = attrgetter(parent_path)
 
@@ -43,13 +44,7 @@ def _at(path: str, *, framework_bound: frozenset[str] = frozenset()) -> Field:
             return None
         return None if parent is None else cast("Value", getattr(parent, name))
 
-    return Field(path=path, read=read, framework_bound=framework_bound)
-
-
-def _on_cpu(path: str, *, framework_bound: frozenset[str] = frozenset()) -> Field:
-    """A field of the CPU that counts only where training ran on the CPU."""
-    field = _at(path, framework_bound=framework_bound)
-    return replace(field, read=lambda report: field.read(report) if report.config.device == "cpu" else None)
+    return Field(path=path, read=read, framework_bound=framework_bound, may_be_unknown=may_be_unknown)
 
 
 def _driver_major(report: Report) -> Value:
@@ -66,19 +61,24 @@ def _power_limits(report: Report) -> Value:
     return ", ".join("unknown" if limit is None else f"{limit:g}" for limit in limits) or None
 
 
+def _gpu_memory(report: Report) -> Value:
+    """In whole GiB, since drivers reserve different shares of a GPU's memory. Frameworks count it in other ways."""
+    sizes = [device.memory_total_bytes for device in report.devices if device.mapping_method is not None]
+    return ", ".join("unknown" if size is None else f"{size / 2**30:.0f} GiB" for size in sizes) or None
+
+
 def _quota(report: Report) -> Value:
+    """Null in the report says that no limit is set, which is known."""
     quota = report.environment.cpu.quota_cores
     return "unlimited" if quota is None else quota
-
-
-def _quota_on_cpu(report: Report) -> Value:
-    return _quota(report) if report.config.device == "cpu" else None
 
 
 def _settings(report: Report) -> Value:
     settings = report.config.numerics.settings
     return ", ".join(f"{name}={value}" for name, value in sorted(settings.items())) or None
 
+
+_QUOTA: Final = Field(path="environment.cpu.quota_cores", read=_quota)
 
 FIELDS: Final = (
     _at("config.parameter_count"),
@@ -99,7 +99,9 @@ FIELDS: Final = (
     _at("config.numerics.tf32_matmul"),
     _at("config.numerics.tf32_convolution"),
     _at("config.numerics.deterministic"),
-    _on_cpu("config.numerics.intra_op_threads", framework_bound=_ALWAYS),
+    _at("config.numerics.intra_op_threads", may_be_unknown=True),
+    # torch and TensorFlow use these threads for different work.
+    _at("config.numerics.inter_op_threads", framework_bound=_ALWAYS, may_be_unknown=True),
     # Each framework has its own settings: the sides always differ, the runs of one side must not.
     Field(path="config.numerics.settings", read=_settings, framework_bound=_ALWAYS),
     _at("environment.framework.version", framework_bound=_ALWAYS),
@@ -110,14 +112,18 @@ FIELDS: Final = (
     Field(path="devices[].name", read=_device_names),
     Field(path="devices[].power_limit_w", read=_power_limits),
     Field(path="environment.driver_version", read=_driver_major),
-    _on_cpu("environment.cpu.model"),
-    _on_cpu("environment.cpu.logical_cores"),
-    Field(path=_QUOTA, read=_quota_on_cpu),
+    Field(path="devices[].memory_total_bytes", read=_gpu_memory, may_be_unknown=True),
+    # Beside a GPU too: the CPU feeds it.
+    _at("environment.cpu.model", may_be_unknown=True),
+    _at("environment.cpu.logical_cores", may_be_unknown=True),
+    _at("environment.cpu.affinity_cores", may_be_unknown=True),
+    _QUOTA,
+    _at("environment.package_version"),
 )
 """What must be equal in comparable runs, except what each framework chooses."""
 
 ENVIRONMENT: Final = tuple(
-    Field(path=path, read=_quota) if path == _QUOTA else _at(path)
+    _QUOTA if path == _QUOTA.path else _at(path)
     for path in (
         "environment.driver_version",
         "environment.cuda_driver_version",
@@ -131,7 +137,8 @@ ENVIRONMENT: Final = tuple(
         "environment.kubernetes.node",
         "environment.cpu.model",
         "environment.cpu.logical_cores",
-        _QUOTA,
+        "environment.cpu.affinity_cores",
+        "environment.cpu.quota_cores",
         "environment.memory_total_bytes",
         "environment.os",
     )

@@ -19,7 +19,7 @@ SCHEMA_VERSION: Final = "1.3"
 MetricName = Literal[
     "steady_images_per_s", "train_wall_s", "test_accuracy_ratio", "gpu_util_percent", "gpu_power_w", "gpu_energy_j"
 ]
-Why = Literal["framework", "allowed", "environment"]
+Why = Literal["framework", "allowed", "environment", "seeds"]
 VerdictKind = Literal["faster", "equivalent", "inconclusive", "too_few_runs", "single_observation", "one_side_only"]
 GateOutcome = Literal["regression", "incomparable", "improvement", "unchanged"]
 OutlierKind = Literal["slow", "to_confirm", "no_speed"]
@@ -187,10 +187,13 @@ class RunWarnings(Part):
 
 
 class RunRow(Part):
-    """One attempt of one run; ``phases_s`` are its total times by phase, ``missing`` says why a metric is ``null``."""
+    """One attempt of one run; ``phases_s`` are its total times by phase, ``missing`` says why a metric is ``null``.
+
+    A run that died before its report is ``failed``, and ``framework_version`` is ``null``.
+    """
 
     framework: FrameworkName
-    framework_version: str
+    framework_version: str | None
     seed: int
     run_id: str
     attempt: int

@@ -26,6 +26,11 @@ def usable_cpus(root: Path = ROOT) -> int:
     return cpus if quota is None else max(1, min(cpus, math.ceil(quota)))
 
 
+def affinity_cores() -> int | None:
+    """The number of CPUs that this process may run on; ``None`` where the operating system does not say."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
+
+
 def cpus_used_by_others(duration_s: float = 0.2) -> float:
     """Number of this process's CPUs that other processes use, measured over the next ``duration_s``."""
     own = _own_processes()

@@ -6,7 +6,6 @@ import os
 from typing import TYPE_CHECKING
 
 from jobs.cli.app import Program, run_program
-from jobs.io.cpus import usable_cpus
 from jobs.mnist_tf.native_logs import suppress_native_stderr
 
 if TYPE_CHECKING:
@@ -22,8 +21,6 @@ def _load() -> Framework:
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
     # Errors of the C++ library only, no warnings.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    # The default is a thread for each CPU of the affinity, even if a quota allows fewer.
-    os.environ.setdefault("TF_NUM_INTRAOP_THREADS", str(usable_cpus()))
     with suppress_native_stderr():
         # The return type makes mypy check the module against the protocol.
         from jobs.mnist_tf import framework  # noqa: PLC0415 - TensorFlow is imported once the environment is set

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ import tensorflow as tf
 from jobs.adapter import FrameworkDevice, FrameworkVersions
 from jobs.adapter_common import check_precision
 from jobs.errors import NoUsableGpu
+from jobs.io.cpus import usable_cpus
 from jobs.mnist_tf.native_logs import suppress_native_stderr
 from jobs.mnist_tf.peak_flops import matmul_flop_per_s
 from jobs.mnist_tf.trainer import TensorFlowTrainer
@@ -39,6 +41,8 @@ def versions() -> FrameworkVersions:
 
 
 def select_device(choice: DeviceChoice) -> FrameworkDevice:
+    # Before the first use of a device, which makes the thread pools.
+    _set_threads()
     gpus = _gpus(choice)
     if choice == "gpu" and not gpus:
         raise NoUsableGpu(f"--device gpu: {_why_no_gpu()}")
@@ -56,6 +60,24 @@ def select_device(choice: DeviceChoice) -> FrameworkDevice:
         pci_bus_id=_pci_bus_id(),
         compute_capability=".".join(map(str, capability)) if capability else None,
     )
+
+
+def _set_threads() -> None:
+    """Set the sizes of both thread pools: those of TensorFlow's variables, or the CPUs that this process may use.
+
+    TensorFlow's own default ignores a CPU quota and cannot be read back. Pools that exist keep their sizes, so that
+    what is read back is in force.
+    """
+    threading, default = tf.config.threading, usable_cpus()
+    # RuntimeError: the pools exist and have other sizes.
+    with contextlib.suppress(RuntimeError):
+        threading.set_intra_op_parallelism_threads(_number("TF_NUM_INTRAOP_THREADS") or default)
+        threading.set_inter_op_parallelism_threads(_number("TF_NUM_INTEROP_THREADS") or default)
+
+
+def _number(variable: str) -> int | None:
+    text = os.environ.get(variable, "")
+    return int(text) if text.isascii() and text.isdigit() else None
 
 
 def _gpus(choice: DeviceChoice) -> list[Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 import keras
@@ -43,16 +42,12 @@ def effective_numerics(precision: Precision) -> Numerics:
         tf32_matmul=tf32,
         tf32_convolution=tf32,
         deterministic=bool(is_op_determinism_enabled()),  # type: ignore[no-untyped-call]
-        # TensorFlow takes the variable where no number was set from Python, which reads back as 0.
-        intra_op_threads=tf.config.threading.get_intra_op_parallelism_threads() or _threads_by_variable(),
+        # 0: nothing was set, and TensorFlow does not say what it chose.
+        intra_op_threads=tf.config.threading.get_intra_op_parallelism_threads() or None,
+        inter_op_threads=tf.config.threading.get_inter_op_parallelism_threads() or None,
         thread_wait_policy=None,
         settings={
             "tf.config.experimental.tensor_float_32_execution_enabled": str(tf32),
             "keras.DTypePolicy": policy.name,
         },
     )
-
-
-def _threads_by_variable() -> int | None:
-    number = os.environ.get("TF_NUM_INTRAOP_THREADS", "")
-    return int(number) if number.isascii() and number.isdigit() else None

@@ -59,6 +59,7 @@ def effective_numerics(precision: Precision) -> Numerics:
         tf32_convolution=fp32_precision["torch.backends.cudnn.conv"] == "tf32",
         deterministic=torch.are_deterministic_algorithms_enabled(),
         intra_op_threads=torch.get_num_threads(),
+        inter_op_threads=torch.get_num_interop_threads(),
         thread_wait_policy="passive" if os.environ.get("OMP_WAIT_POLICY", "").lower() == "passive" else "active",
         settings={f"{name}.fp32_precision": value for name, value in fp32_precision.items()}
         | {"torch.backends.cudnn.benchmark": str(torch.backends.cudnn.benchmark)},

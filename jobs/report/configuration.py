@@ -62,6 +62,7 @@ class Cpu(Model):
     model: str | None
     logical_cores: Count | None
     quota_cores: Amount | None = Field(description="CPU the cgroup lets the process use; null where unlimited")
+    affinity_cores: Count | None = added("logical CPUs that the process may run on")
 
 
 class Environment(Model):
@@ -122,7 +123,8 @@ class Numerics(Model):
     tf32_matmul: bool
     tf32_convolution: bool
     deterministic: bool
-    intra_op_threads: Count | None
+    intra_op_threads: Count | None = Field(description="CPU threads that work on one operation together")
+    inter_op_threads: Count | None = added("CPU threads that start operations")
     thread_wait_policy: Literal["active", "passive"] | None = added(
         "OpenMP: whether idle threads keep a CPU busy; null where threads always sleep"
     )

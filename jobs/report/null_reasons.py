@@ -27,9 +27,11 @@ USUAL_REASONS: Final = {
     "environment.cpu.model": "the operating system does not name it",
     "environment.cpu.logical_cores": "the operating system does not count them",
     "environment.cpu.quota_cores": "no cgroup limit is set",
+    "environment.cpu.affinity_cores": "the operating system does not say",
     "environment.memory_total_bytes": "the operating system does not say",
     "config.optimizer": "the optimizer has no such parameter",
     "config.numerics.intra_op_threads": "the framework does not say",
+    "config.numerics.inter_op_threads": "the framework does not say",
     "config.numerics.thread_wait_policy": "the framework's idle threads sleep",
     "config.design": "not a run of a planned experiment (--design)",
     "results.test_accuracy_ratio": "no epoch was finished",
@@ -70,7 +72,7 @@ GIVEN_BY_TELEMETRY: Final = (
 """Parts whose reasons depend on driver, device and sampler. Telemetry gives a reason for each null in them."""
 
 
-def reason_for(path: str, reasons: Mapping[str, str]) -> str | None:
+def nearest_key(path: str, reasons: Mapping[str, str]) -> str | None:
     """The key in ``reasons`` nearest to ``path``: itself or a parent."""
     return next((key for key in path_and_parents(path) if key in reasons), None)
 

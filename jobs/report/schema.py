@@ -26,7 +26,7 @@ from jobs.report.configuration import (
     RunId,
     added,
 )
-from jobs.report.null_reasons import USUAL_REASONS, null_paths, reason_for
+from jobs.report.null_reasons import USUAL_REASONS, nearest_key, null_paths
 from jobs.report.parity import MIN_ROUNDING_STATES, Parity, RoundingState
 
 if TYPE_CHECKING:
@@ -53,6 +53,9 @@ def _readable_version(version: str) -> str:
             "use the release that wrote it"
         )
     return version
+
+
+SchemaVersion = Annotated[str, AfterValidator(_readable_version)]
 
 
 class EpochResult(Model):
@@ -236,7 +239,7 @@ class RunWarning(Model):
 class Report(Model):
     """One run, whole."""
 
-    schema_version: Annotated[str, AfterValidator(_readable_version)]
+    schema_version: SchemaVersion
     run_id: RunId
     attempt: Number
     status: Status
@@ -273,12 +276,12 @@ class Report(Model):
     def with_null_reasons(self, reasons: Mapping[str, str]) -> Report:
         """A copy with a reason for each null: the most precise of ``reasons`` and :data:`USUAL_REASONS`."""
         known = {**USUAL_REASONS, **reasons}
-        keys = {reason_for(path, known) for path in self._null_paths()}
+        keys = {nearest_key(path, known) for path in self._null_paths()}
         return self.model_copy(update={"null_reasons": {key: known[key] for key in sorted(filter(None, keys))}})
 
     def unexplained_nulls(self) -> list[str]:
         """Paths of the nulls without an entry in ``null_reasons``; empty in a valid report."""
-        return sorted(path for path in self._null_paths() if reason_for(path, self.null_reasons) is None)
+        return sorted(path for path in self._null_paths() if nearest_key(path, self.null_reasons) is None)
 
     def _null_paths(self) -> set[str]:
         """Paths of all nulls, except in a time series, where a missing value needs no reason."""

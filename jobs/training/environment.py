@@ -13,6 +13,7 @@ import psutil
 
 from jobs import __version__
 from jobs.io.cgroup import cpu_quota_cores
+from jobs.io.cpus import affinity_cores
 from jobs.io.stdio import escape_control_chars
 from jobs.report.configuration import Cpu, Environment, FrameworkVersion, Image, Kubernetes
 
@@ -29,24 +30,11 @@ def read_environment(
     versions: FrameworkVersions, facts: DeviceFacts, *, variables: Mapping[str, str] = os.environ
 ) -> tuple[Environment, dict[str, str]]:
     """The environment, and by report path the reason of a null in it that differs from the usual one."""
-    # A variable may hold any byte; the report is UTF-8.
-    variables = {name: escape_control_chars(value) for name, value in variables.items()}
-
-    def value_of(name: str) -> str | None:
-        return variables.get(name) or None
-
+    variables = _printable(variables)
     index = variables.get(INDEX_VARIABLE)
-    # Kubernetes' indices are below 2^31; int() alone would accept digits of other scripts.
-    is_index = index is not None and re.fullmatch(r"[0-9]{1,10}", index) is not None
-    image = Image(ref=value_of("MNIST_JOBS_IMAGE_REF"), digest=value_of("MNIST_JOBS_IMAGE_DIGEST"))
-    kubernetes = Kubernetes(
-        node=value_of("MNIST_JOBS_NODE_NAME"),
-        namespace=value_of("MNIST_JOBS_POD_NAMESPACE"),
-        pod=value_of("MNIST_JOBS_POD_NAME"),
-        job=value_of("MNIST_JOBS_JOB_NAME"),
-        index=int(index) if index is not None and is_index else None,
+    image = Image(
+        ref=variables.get("MNIST_JOBS_IMAGE_REF") or None, digest=variables.get("MNIST_JOBS_IMAGE_DIGEST") or None
     )
-    in_kubernetes = "KUBERNETES_SERVICE_HOST" in variables or "MNIST_JOBS_POD_NAME" in variables
     environment = Environment(
         driver_version=facts.driver_version,
         cuda_driver_version=facts.cuda_driver_version,
@@ -56,21 +44,50 @@ def read_environment(
         python_version=platform.python_version(),
         package_version=__version__,
         image=image if image.ref or image.digest else None,
-        git_sha=value_of("MNIST_JOBS_GIT_SHA") or _git_sha(Path(__file__).parents[2]),
-        kubernetes=kubernetes if in_kubernetes else None,
-        cpu=Cpu(model=cpu_model(), logical_cores=psutil.cpu_count(), quota_cores=cpu_quota_cores()),
+        git_sha=variables.get("MNIST_JOBS_GIT_SHA") or _git_sha(Path(__file__).parents[2]),
+        kubernetes=read_kubernetes(variables),
+        cpu=Cpu(
+            model=cpu_model(),
+            logical_cores=psutil.cpu_count(),
+            quota_cores=cpu_quota_cores(),
+            affinity_cores=affinity_cores(),
+        ),
         memory_total_bytes=psutil.virtual_memory().total,
         os=platform.platform(),
     )
-    if not index or is_index:
+    if not index or _is_index(index):
         return environment, {}
     return environment, {
         "environment.kubernetes.index": f"{INDEX_VARIABLE} is '{index[:40]}', which is no index",
     }
 
 
+def read_kubernetes(variables: Mapping[str, str]) -> Kubernetes | None:
+    """Where the pod runs; ``None`` outside of Kubernetes."""
+    if "KUBERNETES_SERVICE_HOST" not in variables and "MNIST_JOBS_POD_NAME" not in variables:
+        return None
+    variables = _printable(variables)
+    index = variables.get(INDEX_VARIABLE, "")
+    return Kubernetes(
+        node=variables.get("MNIST_JOBS_NODE_NAME") or None,
+        namespace=variables.get("MNIST_JOBS_POD_NAMESPACE") or None,
+        pod=variables.get("MNIST_JOBS_POD_NAME") or None,
+        job=variables.get("MNIST_JOBS_JOB_NAME") or None,
+        index=int(index) if _is_index(index) else None,
+    )
+
+
+def _printable(variables: Mapping[str, str]) -> dict[str, str]:
+    """A variable may hold any byte; the report is UTF-8."""
+    return {name: escape_control_chars(value) for name, value in variables.items()}
+
+
+def _is_index(text: str) -> bool:
+    # Kubernetes' indices are below 2^31; int() alone would accept digits of other scripts.
+    return re.fullmatch(r"[0-9]{1,10}", text) is not None
+
+
 def cpu_model() -> str | None:
-    """The processor's name as the operating system gives it."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:

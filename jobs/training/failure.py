@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from jobs.errors import OutOfMemory
+from jobs.errors import JobError, OutOfMemory
 from jobs.io.memory import free_bytes, gib
 from jobs.io.stdio import escape_control_chars
 
@@ -33,7 +33,7 @@ def explain_out_of_memory(
 
 def failure_reason(error: Exception) -> str:
     """The report's ``status_reason`` of a run that ended with ``error``."""
-    return _first_line(error) if isinstance(error, OutOfMemory) else f"{type(error).__name__}: {_first_line(error)}"
+    return _first_line(error) if isinstance(error, JobError) else f"{type(error).__name__}: {_first_line(error)}"
 
 
 def _first_line(error: Exception) -> str:

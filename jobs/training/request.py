@@ -16,6 +16,8 @@ from jobs.report.schema import MIN_ROUNDING_STATES
 from jobs.training.prometheus import check_textfile_writable
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from jobs.adapter import Framework, FrameworkVersions
     from jobs.checkpoint.metadata import RunFingerprint
     from jobs.choices import DeviceKind
@@ -89,6 +91,12 @@ def check_request(request: TrainRequest) -> None:
             check_writable(folder, kind=kind, option=option)
     if request.metrics_textfile is not None:
         check_textfile_writable(request.metrics_textfile)
+
+
+def checkpoint_folder(request: TrainRequest, seed: int) -> Path | None:
+    """The folder of one run's checkpoints. Trials are runs of their own, each with its own folder."""
+    folder = request.checkpoint_dir
+    return folder if folder is None or request.trials == 1 else folder / f"seed-{seed}"
 
 
 def resolve_spec(request: TrainRequest, framework: Framework, device: DeviceKind) -> RunSpec:

@@ -44,7 +44,7 @@ def request_of(folder: Path, tmp_path: Path) -> Any:
 
 
 def _run(request: TrainRequest, program: Program) -> int:
-    return run_trials(request, program.load_framework, Console())
+    return run_trials(request, program.framework, program.load_framework, Console())
 
 
 def _reports(tmp_path: Path) -> list[Report]:

@@ -29,6 +29,7 @@ from tests.support.programs import (
     only_report,
     reports_in,
     rounds,
+    started_in,
     wait_for,
 )
 
@@ -76,7 +77,9 @@ def test_train_killed_at_any_step_resumes_to_the_same_bits(
         options = _options(recipe, name)
         killed = run_process(killed_command_of(program, epoch, step, *options))
         assert killed.returncode == -signal.SIGKILL, killed.stderr
-        assert not list((tmp_path / name / "reports").iterdir())
+        assert reports_in(tmp_path / name / "reports") == []
+        (record,) = started_in(tmp_path / name / "reports")
+        assert (record.status, record.attempt, record.config.framework) == ("started", 1, program.framework)
         done = run_process(command_of(program, *options))
         assert done.returncode == ExitCode.DONE, done.stderr
         report = only_report(tmp_path / name / "reports")
@@ -86,6 +89,9 @@ def test_train_killed_at_any_step_resumes_to_the_same_bits(
             assert array.tobytes() == expected_weights[key].tobytes(), (epoch, step, key)
         resumed = (epoch, step) >= (1, 2)
         assert report.attempt == (2 if resumed else 1)
+        # A resumed run is the one that was killed. Without a checkpoint it is another, and the first one failed.
+        assert (report.run_id == record.run_id) == resumed
+        assert started_in(tmp_path / name / "reports") == [record]
         assert len(report.earlier_attempts) == report.attempt - 1
         assert report.unexplained_nulls() == []
         assert report.results.train_wall_s == pytest.approx(sum(one.wall_s for one in report.results.epochs), rel=1e-9)

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from jobs.exit_codes import ExitCode
+from jobs.io.cpus import usable_cpus
 from jobs.report import LINE_MARKER, SCHEMA_VERSION, from_line
-from tests.support.programs import command_of, error_line, once, reports_in, wait_for
+from tests.support.programs import command_of, error_line, once, reports_in, started_in, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -88,6 +89,11 @@ def test_train_report_is_complete(run: Callable[..., Done], tmp_path: Path, prog
     assert report.config.seed == 7
     assert report.config.dataset.name == "idx:bars"
     assert report.config.parameter_count == 431_080
+    assert report.config.numerics.intra_op_threads == usable_cpus()
+    assert (report.config.numerics.inter_op_threads or 0) >= 1
+    assert report.environment.cpu.affinity_cores == len(os.sched_getaffinity(0))
+    # The record of its start has given way to the report.
+    assert [path.suffix for path in (tmp_path / "reports").iterdir()] == [".json"]
     assert report.results.test_examples_evaluated == 250
     assert [epoch.epoch for epoch in report.results.epochs] == [1, 2]
     assert report.results.test_loss == report.results.epochs[-1].test_loss
@@ -246,11 +252,14 @@ def test_train_signal_ends_with_a_report(
     assert report.unexplained_nulls() == []
 
 
-def test_train_missing_gpu_is_one_error_line(run: Callable[..., Done], tmp_path: Path) -> None:
+def test_train_missing_gpu_is_one_error_line(run: Callable[..., Done], program: Program, tmp_path: Path) -> None:
     done = run("train", "--device", "gpu")
     assert done.returncode == ExitCode.NO_USABLE_GPU
     assert "use --device cpu" in error_line(done)
     assert reports_in(tmp_path / "reports") == []
+    (record,) = started_in(tmp_path / "reports")
+    assert (record.status, record.config.framework) == ("failed", program.framework)
+    assert "use --device cpu" in (record.status_reason or "")
 
 
 def test_train_unsupported_precision_is_one_error_line(run: Callable[..., Done]) -> None:
@@ -284,7 +293,7 @@ def test_train_unwritable_report_is_still_printed(program: Program, folder: Path
     with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         wait_for(process, b"epoch 1/")
         # The folder vanishes in mid-run and a file takes its place, as a volume that was unmounted would.
-        (tmp_path / "reports").rmdir()
+        shutil.rmtree(tmp_path / "reports")
         (tmp_path / "reports").touch()
         process.send_signal(signal.SIGTERM)
         stdout, stderr = process.communicate(timeout=60)

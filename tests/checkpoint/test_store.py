@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from jobs.checkpoint.metadata import Attempt, Extent, TrainingProgress
-from jobs.checkpoint.store import CheckpointStore
+from jobs.checkpoint.store import CheckpointStore, next_attempt
 from jobs.errors import BadInput
 from jobs.phases import PhaseRecorder
 from tests.checkpoint.test_codec import make_epoch
@@ -103,6 +103,19 @@ def test_register_attempt_gives_each_attempt_its_own_number(run: _Run, tmp_path:
     assert _Run(tmp_path).store.register_attempt(make_attempt(1, "run-2")).number == 1
 
 
+def test_next_attempt_is_told_by_names_alone(run: _Run, tmp_path: Path) -> None:
+    assert next_attempt(None) is None
+    assert next_attempt(tmp_path / "absent") is None
+    # An attempt that left no checkpoint is not gone on from.
+    assert next_attempt(tmp_path) is None
+    run.save(1, 5, 1.0)
+    assert next_attempt(tmp_path) == ("run-1", 2)
+    _Run(tmp_path).store.register_attempt(make_attempt(2))
+    (tmp_path / "run-1.attempt-x").touch()
+    (tmp_path / "run-2.attempt-9").touch()
+    assert next_attempt(tmp_path) == ("run-1", 3)
+
+
 def test_register_attempt_in_a_folder_that_has_gone_ends_no_run(tmp_path: Path) -> None:
     assert _Run(tmp_path / "absent").store.register_attempt(make_attempt(3)).number == 3
 
@@ -114,11 +127,24 @@ def test_a_folder_that_cannot_be_read_is_one_line(tmp_path: Path) -> None:
             look()
 
 
-def test_a_pipe_in_the_folder_is_not_read(run: _Run, tmp_path: Path) -> None:
+def test_a_pipe_or_folder_with_our_name_is_not_read_but_named(run: _Run, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "run-1.finished")
     os.mkfifo(tmp_path / "run-1-e000001-s000001.safetensors")
+    (tmp_path / "run-1-e000001-s000002.safetensors").mkdir()
+    (tmp_path / "run-1-e000001-s000003.safetensors").symlink_to("gone")
+    (tmp_path / "another").mkdir()
     assert run.store.finished_report() is None
     assert run.resume() == (None, 0.0)
+    # Each is named once, although the folder is looked through several times.
+    assert run.logged == [
+        f"checkpoint '{tmp_path / name}' is refused: it is not a regular file"
+        for name in (
+            "run-1-e000001-s000001.safetensors",
+            "run-1-e000001-s000002.safetensors",
+            "run-1-e000001-s000003.safetensors",
+            "run-1.finished",
+        )
+    ]
 
 
 def test_save_before_the_first_step_writes_nothing(run: _Run, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from jobs.choices import FrameworkName
+    from jobs.comparison.analysis.expected import Expected
     from jobs.comparison.input.load import Loaded
     from jobs.comparison.input.run_summary import RunSummary
     from jobs.comparison.schema import Comparison, Section
@@ -92,12 +93,12 @@ def loaded_from(*reports: Report) -> Loaded:
     return load(["-"], io.BytesIO("\n".join(to_line(report) for report in reports).encode()))
 
 
-def compare(*reports: Report, allow: tuple[str, ...] = ()) -> Comparison:
-    return build(loaded_from(*reports), allow=allow)
+def compare(*reports: Report, allow: tuple[str, ...] = (), expected: Expected | None = None) -> Comparison:
+    return build(loaded_from(*reports), allow=allow, expected=expected)
 
 
-def only_section(*reports: Report) -> Section:
-    (section,) = compare(*reports).sections
+def only_section(*reports: Report, expected: Expected | None = None) -> Section:
+    (section,) = compare(*reports, expected=expected).sections
     return section
 
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 import pytest
 from pydantic import BaseModel
 
-from jobs.report.null_reasons import GIVEN_BY_TELEMETRY, USUAL_REASONS, path_and_parents, reason_for
+from jobs.report.null_reasons import GIVEN_BY_TELEMETRY, USUAL_REASONS, nearest_key, path_and_parents
 from jobs.report.schema import SCHEMA_VERSION, Report, TimeSeries
 from tests.support.reports import make_report
 
@@ -87,8 +87,8 @@ def test_fields_of_an_earlier_minor_version_are_all_still_there() -> None:
     ("path", "key"),
     [("a", "a"), ("a.b", "a"), ("a[].b", "a[]"), ("a[]", "a[]"), ("ab", None), ("a[].c.d", "a[].c"), ("c.a", None)],
 )
-def test_reason_for_a_path_is_the_nearest_key(path: str, key: str | None) -> None:
-    assert reason_for(path, {"a": "1", "a[]": "2", "a[].c": "3"}) == key
+def test_nearest_key_of_a_path_is_itself_or_a_parent(path: str, key: str | None) -> None:
+    assert nearest_key(path, {"a": "1", "a[]": "2", "a[].c": "3"}) == key
 
 
 def test_with_null_reasons_takes_the_most_precise_and_leaves_out_what_is_not_null() -> None:

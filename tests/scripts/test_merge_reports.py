@@ -12,6 +12,7 @@ import pytest
 
 from jobs.exit_codes import ExitCode
 from jobs.report import to_line
+from tests.comparison.input.test_started import make_started, write_started
 from tests.support.reports import make_report, write_report
 
 if TYPE_CHECKING:
@@ -104,6 +105,38 @@ def test_merge_skipped_file_and_copy_are_reported(matrix: Path, tmp_path: Path) 
     assert warning.startswith("warning: skipped ")
     assert "notes.json" in warning
     assert note == "note: 1 report found again, by run id and attempt; each run counts once"
+
+
+def test_merge_byte_copy_under_another_name_counts_once_with_a_line(matrix: Path, tmp_path: Path) -> None:
+    original = matrix / "torch-lenet-matched-1.json"
+    (matrix / "another-name.json").write_bytes(original.read_bytes())
+    result = merge(matrix, cwd=tmp_path)
+    assert result.returncode == 0
+    assert result.stderr == "note: 1 report found again, by run id and attempt; each run counts once\n"
+    assert "20 runs merged" in result.stdout
+
+
+def test_merge_run_that_died_counts_as_failed_and_is_named(matrix: Path, tmp_path: Path) -> None:
+    write_started(make_started(seed=6), matrix)
+    result = merge(matrix, "--expect", "torch=8", cwd=tmp_path, COLUMNS="400")
+    assert result.returncode == 0, result.stderr
+    assert result.stderr == (
+        f"warning: died ({matrix}/died-a1.started): it has no report and counts as failed: no report followed: killed, "
+        "lost with its node, or still running\n"
+    )
+    assert "inconclusive: 3 of torch's 8 runs did not complete, against 0 of tensorflow's 5" in result.stdout
+    assert "1 torch run (failed), 2 torch runs (missing: seed 7, 8)" in result.stdout
+    assert "5 completed, 1 failed, 2 missing" in result.stdout
+    # basic-cnn has no record of a run that died.
+    assert "3 torch runs (missing: seed 6, 7, 8)" in result.stdout
+    (died,) = [line for line in (tmp_path / "comparison/runs.csv").read_text("utf-8").splitlines() if ",died," in line]
+    assert ",failed,no report followed" in died.replace('"', "")
+    assert "died-a1.started" in (tmp_path / "comparison/comparison.html").read_text("utf-8") + died
+
+
+@pytest.mark.parametrize("value", ["0", "ten", "jax=3"])
+def test_merge_expect_what_is_no_number_is_refused_first(value: str, tmp_path: Path) -> None:
+    assert_refused(merge("nowhere", "--expect", value, cwd=tmp_path), ExitCode.BAD_INPUT, f"--expect '{value}'")
 
 
 def test_merge_without_paths_is_refused(tmp_path: Path) -> None:
@@ -253,5 +286,5 @@ def test_merge_ascii_terminal_gets_question_marks(tmp_path: Path) -> None:
 def test_merge_help_names_the_options(tmp_path: Path) -> None:
     result = merge("--help", cwd=tmp_path)
     assert result.returncode == 0
-    for option in ("PATH", "--output-dir", "--allow", "--baseline"):
+    for option in ("PATH", "--output-dir", "--allow", "--baseline", "--expect"):
         assert option in result.stdout

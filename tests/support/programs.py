@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import selectors
 import shutil
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from jobs.report import read
+from jobs.report.started import StartedRun
 
 if TYPE_CHECKING:
     import subprocess
@@ -71,6 +73,11 @@ def wait_for(process: subprocess.Popen[bytes], text: bytes) -> bytes:
 
 def reports_in(folder: Path) -> list[Report]:
     return [read(path) for path in sorted(folder.glob("*.json"))]
+
+
+def started_in(folder: Path) -> list[StartedRun]:
+    """The records of runs that have started and have no report."""
+    return [StartedRun.from_data(json.loads(path.read_text("utf-8"))) for path in sorted(folder.glob("*.started"))]
 
 
 def only_report(folder: Path) -> Report:

@@ -196,7 +196,7 @@ def _environment(framework: str, *, gpu: bool) -> dict[str, Any]:
         "image": None,
         "git_sha": None,
         "kubernetes": None,
-        "cpu": {"model": "Example CPU", "logical_cores": 2, "quota_cores": None},
+        "cpu": {"model": "Example CPU", "logical_cores": 2, "quota_cores": None, "affinity_cores": 2},
         "memory_total_bytes": 8_000_000_000,
         "os": "Linux 6.12",
     }
@@ -242,6 +242,7 @@ def _config(framework: str, recipe: str, protocol: str, *, seed: int, epochs: in
             "tf32_convolution": False,
             "deterministic": False,
             "intra_op_threads": 2,
+            "inter_op_threads": 2,
             "settings": {},
         },
     }

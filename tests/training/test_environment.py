@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -35,6 +38,22 @@ def test_environment_outside_a_container_has_no_image_and_no_pod(facts: DeviceFa
     assert reasons == {}
     assert environment.package_version == __version__
     assert environment.cpu.logical_cores is not None
+    assert environment.cpu.affinity_cores == len(os.sched_getaffinity(0))
+
+
+def test_environment_beside_a_gpu_has_the_cpus_of_the_affinity() -> None:
+    (only,) = list(os.sched_getaffinity(0))[:1]
+    program = (
+        "import os\n"
+        f"os.sched_setaffinity(0, {{{only}}})\n"
+        "from jobs.adapter import FrameworkVersions\n"
+        "from jobs.telemetry.types import DeviceFacts\n"
+        "from jobs.training.environment import read_environment\n"
+        "versions = FrameworkVersions(name='torch', version='1', cuda_runtime='13.2', cudnn='9')\n"
+        "print(read_environment(versions, DeviceFacts(driver_version='570.1'))[0].cpu.affinity_cores)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "1\n"
 
 
 def test_environment_in_a_pod_is_read_from_the_variables(facts: DeviceFacts) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -137,4 +138,6 @@ def test_signal_that_a_library_turns_into_its_own_error_is_an_interruption(tmp_p
     )
     code, _, error = _run(program)
     assert code == 130, error
-    assert error == "interrupted by SIGINT before training began: there is nothing to report\n"
+    assert error.endswith("\ninterrupted by SIGINT before training began: there is nothing to report\n")
+    (record,) = tmp_path.glob("*.started")
+    assert json.loads(record.read_text())["status"] == "interrupted"

@@ -22,6 +22,8 @@ UPGRADE_FIELDS: Final = frozenset(
         "devices[].power_limit_w",
         "config.numerics.settings",
         "config.numerics.intra_op_threads",
+        "config.numerics.inter_op_threads",
+        "environment.package_version",
     }
 )
 """Compared fields that an upgrade changes: they may differ from the baseline's, and are listed as changes."""
@@ -48,12 +50,13 @@ def _environment(names: str) -> tuple[str, ...]:
     return tuple(f"environment.{name}" for name in names.split())
 
 
-_NODE_IMPLIES: Final = "cpu.model cpu.logical_cores cpu.quota_cores memory_total_bytes os"
+_NODE_IMPLIES: Final = "cpu.model cpu.logical_cores cpu.affinity_cores cpu.quota_cores memory_total_bytes os"
 _IMAGE_IMPLIES: Final = "framework.version python_version package_version git_sha"
 _FRAMEWORK_IMPLIES: Final = (
     *_environment("cuda_runtime_version cudnn_version"),
     "config.numerics.settings",
     "config.numerics.intra_op_threads",
+    "config.numerics.inter_op_threads",
 )
 _CAUSES: Final = (
     _Cause("image", _environment("image.digest image.ref"), (*_environment(_IMAGE_IMPLIES), *_FRAMEWORK_IMPLIES)),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass
+from itertools import groupby
 from typing import TYPE_CHECKING, Final, Literal
 
 from jobs.comparison.fields import ENVIRONMENT, FIELDS, show_value
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     RunsByValue = Mapping[Value, Sequence[RunSummary]]
 
 DATA_FIELD: Final = "config.dataset.sha256"
+SEED_FIELD: Final = "config.seed"
 _MAX_FILES_SHOWN: Final = 1
 _MAX_VALUES_SHOWN: Final = 10
 
@@ -108,6 +110,8 @@ def _check_fields(
     refused: dict[str, str] = {}
     for at, field in enumerate(FIELDS):
         by_value = _by_value(runs, [run.compared[at] for run in runs])
+        if field.may_be_unknown:
+            by_value.pop(None, None)
         if len(by_value) <= 1:
             held_equal[field.path] = next(iter(by_value), None)
             continue
@@ -123,7 +127,18 @@ def _check_fields(
         if len(by_value) > 1 and field.path not in differences:
             values = _by_framework(by_value)
             differences[field.path] = FieldDifference(field=field.path, why="environment", values=values)
+    seeds = {framework: _seeds(runs, framework) for framework in sorted({run.framework for run in runs})}
+    if len({*map(tuple, seeds.values())}) > 1:
+        differences[SEED_FIELD] = FieldDifference(field=SEED_FIELD, why="seeds", values=dict(seeds))
     return held_equal, list(differences.values()), refused
+
+
+def _seeds(runs: Iterable[RunSummary], framework: str) -> list[str]:
+    """The set of a side's seeds, as ranges in their order: ``1 to 5``, ``7``."""
+    seeds = sorted({run.seed for run in runs if run.framework == framework})
+    # Inside a range, a seed and its position differ by the same number.
+    ranges = [[seed for _, seed in part] for _, part in groupby(enumerate(seeds), key=lambda pair: pair[1] - pair[0])]
+    return [str(part[0]) if len(part) == 1 else f"{part[0]} to {part[-1]}" for part in ranges]
 
 
 def _by_value(runs: Iterable[RunSummary], values: Iterable[Value]) -> dict[Value, list[RunSummary]]:

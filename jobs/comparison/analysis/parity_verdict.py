@@ -79,7 +79,7 @@ def section_parity(
 def _untraced_code(runs: Sequence[RunSummary], agreeing: Sequence[ParityPair]) -> list[str]:
     """The distinct code of timed runs that no agreeing pair traced."""
     traced = {traced for pair in agreeing for traced in pair.traced_code.items()}
-    timed = {(run.framework, run.code) for run in runs if run.has_training}
+    timed = {(run.framework, run.code) for run in runs if run.has_training and run.code is not None}
     return sorted(
         f"{framework} {code.framework_version} in {code.precision}, {code.execution}, {code.input}, on the "
         f"{code.device.upper()}, mnist-jobs {code.package_version}"

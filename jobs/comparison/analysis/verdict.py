@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from jobs.choices import FrameworkName
+    from jobs.comparison.analysis.expected import MissingRuns
     from jobs.comparison.analysis.statistics import Significance
     from jobs.comparison.input.run_summary import RunSummary
     from jobs.comparison.schema import MetricRatio, VerdictKind
@@ -37,12 +38,25 @@ _CONFIDENCE: Final = f"{100 * CONFIDENCE:.0f} %"
 _EFFECT: Final = f"{100 * (SMALLEST_EFFECT - 1):.0f} %"
 
 
-def decide_verdict(sides: Sides, ratio: MetricRatio | None, significance: Significance | None) -> Verdict:
-    """The verdict on the headline metric of one or two ``sides``, whose ratio of medians is ``ratio``."""
+def decide_verdict(
+    sides: Sides,
+    ratio: MetricRatio | None,
+    significance: Significance | None,
+    missing: Mapping[FrameworkName, MissingRuns] | None = None,
+) -> Verdict:
+    """The verdict on the headline metric of one or two ``sides``, whose ratio of medians is ``ratio``.
+
+    ``missing`` runs were expected and left nothing. They count as lost, as failed runs do.
+    """
+    missing = missing or {}
     excluded = [
         ExcludedRuns(framework=framework, why=why, runs=count)
         for framework, runs in sides.items()
         for why, count in _tally(map(_why_excluded, runs))
+    ]
+    excluded += [
+        ExcludedRuns(framework=framework, why=f"missing: {absent.which}", runs=absent.runs)
+        for framework, absent in missing.items()
     ]
     suspect = [
         Suspect(framework=framework, cause=cause, runs=count)
@@ -56,7 +70,7 @@ def decide_verdict(sides: Sides, ratio: MetricRatio | None, significance: Signif
         for framework, runs in sides.items()
         if (spread := relative_iqr(observed(runs))) is not None and spread > UNSTABLE_SPREAD
     ]
-    kind, faster, text = _judge_sides(sides, ratio, significance)
+    kind, faster, text = _judge_sides(sides, ratio, significance, missing)
     remarks = {
         "unstable": [
             f"{side.framework}'s runs spread over {100 * side.spread_ratio:.0f} % of their median" for side in unstable
@@ -92,7 +106,10 @@ def _runs_text(framework: FrameworkName, runs: int, reason: str) -> str:
 
 
 def _judge_sides(
-    sides: Sides, ratio: MetricRatio | None, significance: Significance | None
+    sides: Sides,
+    ratio: MetricRatio | None,
+    significance: Significance | None,
+    missing: Mapping[FrameworkName, MissingRuns],
 ) -> tuple[VerdictKind, FrameworkName | None, str]:
     """The kind of verdict, the faster framework if there is one, and the sentence."""
     if len(sides) == 1:
@@ -103,12 +120,15 @@ def _judge_sides(
     kind = verdict_kind((counts[below], counts[above]), ratio, significance)
     text = _sentence(kind, ratio, counts, significance)
     faster = (above if ratio.ratio > 1 else below) if kind == "faster" and ratio is not None else None
-    lost_ratio = {framework: 1 - counts[framework] / len(runs) for framework, runs in sides.items()}
+    started = {framework: len(runs) for framework, runs in sides.items()}
+    for framework in started.keys() & missing.keys():
+        started[framework] += missing[framework].runs
+    lost_ratio = {framework: 1 - counts[framework] / started[framework] for framework in sides}
     # A side must not appear fast because its slow runs failed. Equivalent sides are checked both ways.
     for side, other in ((below, above), (above, below)):
         if (side == faster or kind == "equivalent") and lost_ratio[side] - lost_ratio[other] > MAX_FAILURE_RATE_GAP:
-            lost = f"{len(sides[side]) - counts[side]} of {side}'s {len(sides[side])} runs"
-            others_lost = f"{len(sides[other]) - counts[other]} of {other}'s {len(sides[other])}"
+            lost = f"{started[side] - counts[side]} of {side}'s {started[side]} runs"
+            others_lost = f"{started[other] - counts[other]} of {other}'s {started[other]}"
             text = f"inconclusive: {lost} did not complete, against {others_lost}; counting only those that did, {text}"
             return "inconclusive", None, text
     return kind, faster, text

@@ -15,6 +15,7 @@ from jobs.comparison.input.parse import InvalidReport, parse, read_file
 from jobs.comparison.input.run_summary import ReportLocation, RunSummary, summarize
 from jobs.io.cpus import usable_cpus
 from jobs.io.stdio import escape_control_chars
+from jobs.report.started import STARTED_SUFFIX
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
     from jobs.comparison.input.report_collection import ReportCollection
 
-READ_SUFFIXES: Final = (".json", ".log")
+READ_SUFFIXES: Final = (".json", ".log", STARTED_SUFFIX)
 """Files with other suffixes are not read from folders."""
 
 _SIMILAR_SUFFIXES: Final = frozenset({"json", "jsonl", "ndjson", "log", "gz", "tgz", "tar", "zip", "bz2", "xz", "zst"})

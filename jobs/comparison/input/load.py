@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING, BinaryIO, Final
 
 from jobs.comparison.input.files import read_report, read_reports, report_files
 from jobs.comparison.input.logs import read_log
-from jobs.comparison.input.parse import InvalidReport, open_regular
+from jobs.comparison.input.parse import InvalidReport, open_regular, read_file
 from jobs.comparison.input.report_collection import ReportCollection
+from jobs.comparison.input.started import parse_started
+from jobs.comparison.text import pluralize
 from jobs.errors import BadInput
 from jobs.io.stdio import escape_control_chars
 from jobs.report import LINE_MARKER
+from jobs.report.started import STARTED_SUFFIX
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -29,7 +32,8 @@ class Loaded:
     """The loaded runs, in an order that does not depend on the input's.
 
     ``copies`` counts reports read besides the one that is kept of each run and attempt; ``ignored`` says which files
-    of folders were not read although their names resemble a report's.
+    of folders were not read although their names resemble a report's. A run that has started and has no report is one
+    of ``runs``, as a failed one.
     """
 
     runs: tuple[RunSummary, ...]
@@ -41,10 +45,10 @@ class Loaded:
 def load(paths: Sequence[str], stdin: BinaryIO, *, leave_out: Iterable[Path] = ()) -> Loaded:
     """Read every report under ``paths``.
 
-    A folder is read recursively for ``*.json`` and ``*.log``, except hidden files and folders; what in it is no
-    report is listed in :attr:`Loaded.skipped`, while a file given by name must be one. ``-`` is ``stdin``, read as a
-    log: any line with the report marker counts, with any text before it. ``leave_out`` names this program's output
-    files, which are not read from folders.
+    A folder is read recursively for ``*.json``, ``*.started`` and ``*.log``, except hidden files and folders; what in
+    it is neither report nor started record is listed in :attr:`Loaded.skipped`, while a file given by name must be one.
+    ``-`` is ``stdin``, read as a log: any line with a marker counts, with any text before it. ``leave_out`` names this
+    program's output files, which are not read from folders.
 
     Raises:
         BadInput: a path is missing, unreadable, no report or without any report, or two different reports have the
@@ -55,15 +59,22 @@ def load(paths: Sequence[str], stdin: BinaryIO, *, leave_out: Iterable[Path] = (
     excluded = tuple(leave_out)
     collection = ReportCollection()
     for path in dict.fromkeys(paths):
-        reports, skipped = collection.reports, len(collection.skipped)
+        read, skipped = collection.read, len(collection.skipped)
         if path == STANDARD_INPUT:
             read_log(stdin, collection, source="standard input")
         else:
             _read_path(path, collection, excluded)
-        if collection.reports == reports:
+        if collection.read == read:
             raise BadInput(_no_report_text(path, list(collection.skipped.values())[skipped:], collection))
+    reported = list(collection.runs.values())
+    if not reported:
+        raise BadInput(
+            f"none of the runs has a report: {pluralize(collection.started.records, 'started record')} of runs that "
+            "died, or are still running; give the reports of others beside them"
+        )
+    died = collection.started.without_report(reported, reported[0].dataset)
     return Loaded(
-        runs=tuple(sorted(collection.runs.values(), key=_run_order)),
+        runs=tuple(sorted([*reported, *died], key=_run_order)),
         skipped=tuple(sorted(collection.skipped.values(), key=lambda skipped: (skipped.source, skipped.reason))),
         copies=collection.reports - len(collection.runs),
         ignored=collection.ignored_text(),
@@ -101,27 +112,40 @@ def _read_path(path: str, collection: ReportCollection, leave_out: Iterable[Path
         raise BadInput(f"{_shown(path)!r} is neither a file nor a folder; to read a pipe, send it to - instead")
     elif path.endswith(".log"):
         _read_log_file(path, collection)
+    elif path.endswith(STARTED_SUFFIX):
+        _read_started(path, collection)
     else:
         collection.add(read_report(path))
 
 
 def _read_folder(folder: Path, collection: ReportCollection, leave_out: Iterable[Path]) -> None:
     files = list(report_files(folder, collection, leave_out))
-    reports = [path for path in files if not path.endswith(".log")]
+    reports = [path for path in files if path.endswith(".json")]
     for path, run in zip(reports, read_reports(reports), strict=True):
         if isinstance(run, InvalidReport):
             collection.skip(_shown(path), str(run))
         else:
             collection.add(run)
     for path in files:
-        if path.endswith(".log"):
-            before = (collection.reports, len(collection.skipped))
+        if path.endswith(STARTED_SUFFIX):
+            try:
+                _read_started(path, collection)
+            except InvalidReport as error:
+                collection.skip(_shown(path), str(error))
+        elif path.endswith(".log"):
+            before = (collection.read, len(collection.skipped))
             try:
                 _read_log_file(path, collection)
             except InvalidReport as error:
                 collection.skip(_shown(path), str(error))
-            if (collection.reports, len(collection.skipped)) == before:
+            if (collection.read, len(collection.skipped)) == before:
                 collection.skip(_shown(path), "a log without a report line")
+
+
+def _read_started(path: str, collection: ReportCollection) -> None:
+    source = _shown(path)
+    raw = read_file(path, origin=source)
+    collection.started.add(parse_started(raw, origin=source), source=source, raw=raw)
 
 
 def _read_log_file(path: str, collection: ReportCollection) -> None:

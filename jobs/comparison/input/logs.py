@@ -1,37 +1,46 @@
-"""Reads the marked report lines of a log, among prefixes, other pods' lines and lines cut short."""
+"""Reads the marked lines of a log, reports and started records, among other lines and lines cut short."""
 
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, BinaryIO, Final
+from typing import TYPE_CHECKING, BinaryIO, Final, TypeVar
 
 from jobs.comparison.input.parse import REPORT_LIMIT, InvalidReport, parse
 from jobs.comparison.input.run_summary import ReportLocation, summarize
+from jobs.comparison.input.started import parse_started
 from jobs.report import LINE_MARKER
+from jobs.report.started import STARTED_MARKER
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from jobs.comparison.input.report_collection import ReportCollection
-    from jobs.report import Report
+
+_Parsed = TypeVar("_Parsed")
 
 LOG_LIMIT: Final = 16 * 1024**3
 """Maximum bytes of one log: a million report lines. Input without an end is given up here."""
 
 DAMAGED_LINE: Final = "report line cut short or damaged"
+DAMAGED_STARTED_LINE: Final = "started line cut short or damaged"
 TOO_LONG: Final = f"report line longer than {REPORT_LIMIT // 1024**2} MiB"
 TOO_LARGE: Final = (
     f"larger than {LOG_LIMIT // 1024**3} GiB; give its lines with {LINE_MARKER.strip()} alone, as grep -a finds them"
 )
 
-_MARKER: Final = LINE_MARKER.encode()
+_REPORT: Final = LINE_MARKER.encode()
+_STARTED: Final = STARTED_MARKER.encode()
+_COMMON_START: Final = b"MNIST_JOBS_"
+"""Both markers begin with it."""
 _DECODER: Final = json.JSONDecoder()
 
 
 def read_log(
     stream: BinaryIO, collection: ReportCollection, *, source: str, path: str | None = None, size: int | None = None
 ) -> None:
-    r"""Add the reports in ``stream`` to ``collection``; ``path`` is the file to read them from again, if there is one.
+    r"""Add the reports and started records in ``stream`` to ``collection``.
+
+    ``path`` is the file to read reports from again, if there is one.
 
     Lines end at ``\n`` alone: a progress bar's ``\r`` belongs to what precedes the marker. A line may have several
     markers, where a pod was killed in the middle of one and the next began on the same line, and may be of any
@@ -43,32 +52,36 @@ def read_log(
     """
     if size is not None and size > LOG_LIMIT:
         raise InvalidReport(f"{source!r} is {TOO_LARGE}")
-    for number, offset, raw in _marked(stream, LOG_LIMIT if size is None else size):
+    for number, offset, marker, raw in _marked(stream, LOG_LIMIT if size is None else size):
         if len(raw) > REPORT_LIMIT:
             collection.skip(source, TOO_LONG, line=number)
             continue
-        start = len(raw) - len(raw.lstrip())
         try:
-            report, payload = _parse_start(raw.strip(), origin=source)
+            if marker == _STARTED:
+                started, payload = _parse_start(parse_started, raw.strip(), origin=source)
+                collection.started.add(started, source=source, raw=payload)
+            else:
+                report, payload = _parse_start(parse, raw.strip(), origin=source)
+                start = len(raw) - len(raw.lstrip())
+                location = ReportLocation.of(payload, path=path, offset=offset + start)
+                collection.add(summarize(report, source=source, location=location))
         except InvalidReport as error:
             # A JSON document that is no report, such as one of another schema version, is not a damaged line.
-            collection.skip(source, str(error) if error.valid_json else DAMAGED_LINE, line=number)
-        else:
-            location = ReportLocation.of(payload, path=path, offset=offset + start)
-            collection.add(summarize(report, source=source, location=location))
+            damaged = DAMAGED_STARTED_LINE if marker == _STARTED else DAMAGED_LINE
+            collection.skip(source, str(error) if error.valid_json else damaged, line=number)
     if size is None and stream.read(1):
         raise InvalidReport(f"{source!r} is {TOO_LARGE}")
 
 
-def _parse_start(payload: bytes, *, origin: str) -> tuple[Report, bytes]:
-    """The report at the start of ``payload``, and its bytes; another writer's text may follow on the same line."""
+def _parse_start(parse_payload: Callable[..., _Parsed], payload: bytes, *, origin: str) -> tuple[_Parsed, bytes]:
+    """What is at the start of ``payload``, and its bytes; another writer's text may follow on the same line."""
     try:
-        return parse(payload, origin=origin), payload
+        return parse_payload(payload, origin=origin), payload
     except InvalidReport as error:
         shorter = None if error.valid_json else _first_value(payload)
         if shorter is None:
             raise
-    return parse(shorter, origin=origin), shorter
+    return parse_payload(shorter, origin=origin), shorter
 
 
 def _first_value(payload: bytes) -> bytes | None:
@@ -82,8 +95,8 @@ def _first_value(payload: bytes) -> bytes | None:
     return first if len(first) < len(payload) else None
 
 
-def _marked(stream: BinaryIO, size: int) -> Iterator[tuple[int, int, bytes]]:
-    """Line number, offset and text after each marker in the first ``size`` bytes, up to the next marker or line end.
+def _marked(stream: BinaryIO, size: int) -> Iterator[tuple[int, int, bytes, bytes]]:
+    """Line number, offset, marker and text after each marker in the first ``size`` bytes, up to the next or line end.
 
     Text longer than :data:`.parse.REPORT_LIMIT` is cut, though not to exactly that length. At most two pieces of a
     line without a marker are in memory.
@@ -93,17 +106,28 @@ def _marked(stream: BinaryIO, size: int) -> Iterator[tuple[int, int, bytes]]:
         remaining -= len(piece)
         text += piece
         line_ended = piece.endswith(b"\n") or len(piece) < REPORT_LIMIT or not remaining
-        begin = text.find(_MARKER)
+        begin, marker = _find_marker(text, 0)
         while begin >= 0:
-            start = begin + len(_MARKER)
-            end = text.find(_MARKER, start)
+            start = begin + len(marker)
+            end, next_marker = _find_marker(text, start)
             if end < 0 and not line_ended and len(text) - start <= REPORT_LIMIT:
                 # The rest of it has not been read yet.
                 break
-            yield number, offset + start, text[start:] if end < 0 else text[start:end]
-            begin = end
+            yield number, offset + start, marker, text[start:] if end < 0 else text[start:end]
+            begin, marker = end, next_marker
         # The end of a piece may be the beginning of a marker.
-        done = len(text) if line_ended else begin if begin >= 0 else max(0, len(text) - len(_MARKER) + 1)
+        done = len(text) if line_ended else begin if begin >= 0 else max(0, len(text) - len(_STARTED) + 1)
         offset += done
         text = text[done:]
         number += piece.endswith(b"\n")
+
+
+def _find_marker(text: bytes, start: int) -> tuple[int, bytes]:
+    """Where the first marker from ``start`` on begins, and the marker; -1 without one."""
+    begin = text.find(_COMMON_START, start)
+    while begin >= 0:
+        for marker in (_REPORT, _STARTED):
+            if text.startswith(marker, begin):
+                return begin, marker
+        begin = text.find(_COMMON_START, begin + 1)
+    return -1, b""

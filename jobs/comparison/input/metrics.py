@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from jobs.comparison.text import number
-from jobs.report.null_reasons import reason_for
+from jobs.report.null_reasons import nearest_key
 from jobs.report.schema import Aggregate
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def plausible(value: float) -> bool:
 
 def null_reason(report: Report, path: str) -> str:
     """The report's reason for the null at ``path``."""
-    key = reason_for(path, report.null_reasons)
+    key = nearest_key(path, report.null_reasons)
     return "the report gives no reason" if key is None else report.null_reasons[key]
 
 

@@ -44,10 +44,14 @@ def parse(raw: bytes, *, origin: str) -> Report:
     try:
         return Report.from_data(data)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the document"
-        text = f"{origin!r} is no report of a job: {_short(where)}: {_short(first['msg'])}"
-        raise InvalidReport(text, valid_json=True) from error
+        raise invalid(error, origin=origin, what="report of a job") from error
+
+
+def invalid(error: ValidationError, *, origin: str, what: str) -> InvalidReport:
+    """``error``'s first line, for JSON that is no ``what``."""
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    where = ".".join(str(part) for part in first["loc"]) or "the document"
+    return InvalidReport(f"{origin!r} is no {what}: {_short(where)}: {_short(first['msg'])}", valid_json=True)
 
 
 def parse_json(raw: bytes, *, origin: str) -> Any:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from jobs.comparison.input.parse import parse_json
 from jobs.comparison.input.run_summary import share_values
+from jobs.comparison.input.started import StartedRuns
 from jobs.comparison.text import join_limited, pluralize, shortened
 from jobs.errors import BadInput
 from jobs.io.stdio import escape_control_chars
@@ -50,8 +51,14 @@ class ReportCollection:
     ignored: int = 0
     ignored_names: list[str] = field(default_factory=list)
     runs: dict[tuple[str, int], RunSummary] = field(default_factory=dict)
+    started: StartedRuns = field(default_factory=StartedRuns)
     skipped: dict[tuple[str, str], Skipped] = field(default_factory=dict)
     _shared: dict[Hashable, Any] = field(default_factory=dict)
+
+    @property
+    def read(self) -> int:
+        """Reports and started records read, copies included."""
+        return self.reports + self.started.records
 
     def add(self, run: RunSummary) -> None:
         """Keep ``run``, or the better of two copies: the one with the time series, then the first by name.

@@ -69,8 +69,9 @@ class RunSummary:
 
     ``compared`` and ``environment`` are the values of :data:`.fields.FIELDS` and :data:`.fields.ENVIRONMENT`, in
     their order; ``phases_s`` is the total time by phase; ``measured`` has every metric's value or why there is none;
-    ``suspect_of`` are the causes for which the report calls its measurements suspect; ``source`` is the printable
-    name of the file or log.
+    ``suspect_of`` are the causes for which the report calls its measurements suspect; ``index`` is that of an
+    Indexed Job; ``code`` is ``None`` for a run without a report, see :mod:`.started`; ``source`` is the printable name
+    of the file or log.
     """
 
     run_id: str
@@ -81,8 +82,9 @@ class RunSummary:
     recipe: str
     protocol: Literal["matched", "published"]
     framework: FrameworkName
-    framework_version: str
+    framework_version: str | None
     seed: int
+    index: int | None
     dataset: Dataset
     compared: tuple[Value, ...]
     environment: tuple[Value, ...]
@@ -96,7 +98,7 @@ class RunSummary:
     phases_s: dict[PhaseName, float]
     warnings: tuple[tuple[str, str], ...]
     suspect_of: tuple[str, ...]
-    code: TrainingCode
+    code: TrainingCode | None
     has_parity: bool
     has_series: bool
     source: str
@@ -107,6 +109,15 @@ class RunSummary:
         """The epochs whose test accuracy was measured."""
         values = iter(self.packed_epochs)
         return [EpochPoint(int(epoch), *point) for epoch, *point in zip(values, values, values, strict=True)]
+
+    @property
+    def identity(self) -> tuple[str, str, str, FrameworkName, int]:
+        """What all attempts of one run share: its id, and what it is a run of."""
+        return (self.run_id, self.recipe, self.protocol, self.framework, self.seed)
+
+    @property
+    def has_report(self) -> bool:
+        return self.code is not None
 
     @property
     def has_training(self) -> bool:
@@ -173,23 +184,24 @@ def summarize(report: Report, *, source: str, location: ReportLocation) -> RunSu
         run_id=report.run_id,
         attempt=report.attempt,
         status=report.status,
-        status_reason=_cut(report.status_reason),
+        status_reason=cut(report.status_reason),
         started_at_utc=report.started_at_utc,
-        recipe=_cut(config.recipe),
+        recipe=cut(config.recipe),
         protocol=config.protocol,
         framework=config.framework,
-        framework_version=_cut(environment.framework.version),
+        framework_version=cut(environment.framework.version),
         seed=config.seed,
+        index=None if environment.kubernetes is None else environment.kubernetes.index,
         dataset=config.dataset,
-        compared=tuple(_cut(field.read(report)) for field in FIELDS),
-        environment=tuple(_cut(field.read(report)) for field in ENVIRONMENT),
-        node=_cut(node),
+        compared=tuple(cut(field.read(report)) for field in FIELDS),
+        environment=tuple(cut(field.read(report)) for field in ENVIRONMENT),
+        node=cut(node),
         gpu_uuids=_uuids(report),
         measured={metric.name: _cut_reason(metric.of(report)) for metric in METRICS},
         epochs=config.epochs,
         packed_epochs=array("d", (value for point in _epoch_points(report) for value in point)),
         phases_s=_phases_s(report),
-        warnings=tuple((_cut(warning.code), _cut(warning.message)) for warning in report.warnings[:ITEMS_LIMIT]),
+        warnings=tuple((cut(warning.code), cut(warning.message)) for warning in report.warnings[:ITEMS_LIMIT]),
         suspect_of=_suspect_of(report),
         code=TrainingCode.of(report),
         has_parity=report.parity is not None,
@@ -203,12 +215,12 @@ def last_attempts(runs: Sequence[RunSummary]) -> list[RunSummary]:
     """``runs`` in their order, without attempts that a later attempt of the same run resumed.
 
     The last attempt's results include the earlier ones'. An interrupted attempt counts as a failed run only where no
-    later one followed.
+    later one followed. Runs of other settings are other runs, even if they have the same id.
     """
-    last: dict[str, int] = {}
+    last: dict[Hashable, int] = {}
     for run in runs:
-        last[run.run_id] = max(run.attempt, last.get(run.run_id, 0))
-    return [run for run in runs if run.attempt == last[run.run_id]]
+        last[run.identity] = max(run.attempt, last.get(run.identity, 0))
+    return [run for run in runs if run.attempt == last[run.identity]]
 
 
 def _epoch_points(report: Report) -> Iterator[EpochPoint]:
@@ -229,18 +241,19 @@ def _phases_s(report: Report) -> dict[PhaseName, float]:
 def _suspect_of(report: Report) -> tuple[str, ...]:
     if report.validity is None or report.validity.status != "suspect":
         return ()
-    return tuple(map(_cut, report.validity.causes[:ITEMS_LIMIT]))
+    return tuple(map(cut, report.validity.causes[:ITEMS_LIMIT]))
 
 
 def _uuids(report: Report) -> tuple[str, ...]:
     uuids = [uuid for device in report.devices if (uuid := device.mig_uuid or device.uuid)]
-    kept = tuple(map(_cut, uuids[:ITEMS_LIMIT]))
+    kept = tuple(map(cut, uuids[:ITEMS_LIMIT]))
     return kept if len(kept) == len(uuids) else (*kept, f"… ({len(uuids):,} devices)")
 
 
-def _cut(value: _Value) -> _Value:
+def cut(value: _Value) -> _Value:
+    """``value``; a long text is cut to :data:`TEXT_LIMIT`."""
     return shortened(value, TEXT_LIMIT) if isinstance(value, str) else value  # type: ignore[return-value]
 
 
 def _cut_reason(value: float | Missing) -> float | Missing:
-    return Missing(_cut(value.reason)) if isinstance(value, Missing) else value
+    return Missing(cut(value.reason)) if isinstance(value, Missing) else value

@@ -34,6 +34,7 @@ _WHY_ALLOWED: Final = {
     "framework": "each framework's own",
     "allowed": "allowed with --allow",
     "environment": "environment",
+    "seeds": "seeds do not change the speed",
 }
 _EN_DASH: Final = "\N{EN DASH}"
 
@@ -64,7 +65,7 @@ def metric_table(section: schema.Section) -> Table:
     """
     ratio = ratio_heading(section)
     absent = unmeasured_labels(section)
-    sides = [f"{side.framework} {', '.join(side.framework_versions)}" for side in section.sides]
+    sides = [f"{side.framework} {', '.join(side.framework_versions)}".rstrip() for side in section.sides]
     runs = [", ".join(f"{count} {status}" for status, count in side.runs_by_status.items()) for side in section.sides]
     shown = [metric for metric in METRICS if metric is HEADLINE or metric.label not in absent]
     rows = [[metric.heading, *_metric_cells(metric, section)] for metric in shown]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -112,14 +113,75 @@ def test_group_of_gpu_and_cpu_is_refused() -> None:
         group_comparable(runs)
 
 
-@pytest.mark.parametrize("name", ["model", "logical_cores", "quota_cores"])
-def test_group_compares_cpu_only_for_runs_on_cpu(name: str) -> None:
-    value: Any = "Other CPU" if name == "model" else 96
-    changes = {f"environment.cpu.{name}": value}
-    with pytest.raises(NotComparable, match=rf"environment\.cpu\.{name}"):
-        group_comparable(pair(gpu=False, torch=changes))
-    (found,) = group_comparable(pair(gpu=True, torch=changes))
-    assert (f"environment.cpu.{name}", "environment") in [(one.field, one.why) for one in found.differences]
+@pytest.mark.parametrize("gpu", [False, True])
+@pytest.mark.parametrize(
+    ("path", "value", "shown"),
+    [
+        ("environment.cpu.model", "Other CPU", "Example CPU .* ≠ Other CPU"),
+        ("environment.cpu.logical_cores", 96, "2 .* ≠ 96"),
+        ("environment.cpu.affinity_cores", 1, "1 .* ≠ 2"),
+        ("environment.cpu.quota_cores", 1.5, r"1\.5 .* ≠ unlimited"),
+        ("config.numerics.intra_op_threads", 8, "2 .* ≠ 8"),
+        ("environment.package_version", "0.0.9", r"0\.0\.9 .* ≠ 0\.1\.0"),
+    ],
+)
+def test_group_compares_the_cpu_and_the_release_beside_a_gpu_too(
+    path: str, value: Any, shown: str, *, gpu: bool
+) -> None:
+    with pytest.raises(NotComparable, match=rf"{re.escape(path)}: {shown}"):
+        group_comparable(pair(gpu=gpu, torch={path: value}))
+    (found,) = group_comparable(pair(gpu=gpu, torch={path: value}), allow=[path])
+    assert (path, "allowed") in [(one.field, one.why) for one in found.differences]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "environment.cpu.affinity_cores",
+        "config.numerics.intra_op_threads",
+        "config.numerics.inter_op_threads",
+        "environment.cpu.model",
+        "devices.0.memory_total_bytes",
+    ],
+)
+def test_group_with_a_value_that_was_not_recorded_is_comparable(path: str) -> None:
+    """Reports of schema 1.2 lack some of them, and TensorFlow does not know its GPU's memory without telemetry."""
+    changes = {path: None, "devices.0.mapping_method": None} if path.startswith("devices") else {path: None}
+    (found,) = group_comparable(pair(torch=changes))
+    assert len(found.runs) == 2
+    field = path.replace(".0.", "[].")
+    assert found.held_equal[field] is not None
+
+
+def test_group_with_a_quota_and_a_failed_run_without_limit_is_refused() -> None:
+    """No limit is a value, and not a missing one."""
+    failed = make_report(seed=2, gpu=True, status="failed")
+    limited = pair(torch={"environment.cpu.quota_cores": 2.0})[1]
+    with pytest.raises(NotComparable, match=r"environment\.cpu\.quota_cores: 2\.0 .* ≠ unlimited"):
+        group_comparable([limited, run(failed)])
+
+
+@pytest.mark.parametrize(("size", "shown"), [(40 * 2**30, "40 GiB"), (16 * 2**30, "16 GiB")])
+def test_group_of_gpus_of_other_memory_sizes_is_refused(size: int, shown: str) -> None:
+    with pytest.raises(NotComparable, match=rf"devices\[\]\.memory_total_bytes: {shown} .* ≠ 75 GiB"):
+        group_comparable(pair(torch={"devices.0.memory_total_bytes": size}))
+
+
+def test_group_of_gpus_whose_drivers_reserve_a_little_more_is_comparable() -> None:
+    (found,) = group_comparable(pair(torch={"devices.0.memory_total_bytes": 80_100_000_000}))
+    assert found.held_equal["devices[].memory_total_bytes"] == "75 GiB"
+
+
+def test_group_lists_sets_of_seeds_that_differ() -> None:
+    runs = [
+        *(run(make_report(framework="tensorflow", seed=seed)) for seed in (1, 2, 3, 7)),
+        *(run(make_report(framework="torch", seed=seed)) for seed in (2, 1)),
+    ]
+    (found,) = group_comparable(runs)
+    (seeds,) = [difference for difference in found.differences if difference.field == "config.seed"]
+    assert (seeds.why, seeds.values) == ("seeds", {"tensorflow": ["1 to 3", "7"], "torch": ["1 to 2"]})
+    (found,) = group_comparable([*runs, *(run(make_report(framework="torch", seed=seed)) for seed in (3, 7))])
+    assert "config.seed" not in {difference.field for difference in found.differences}
 
 
 def test_group_with_several_differing_fields_names_all() -> None:
@@ -184,12 +246,13 @@ def test_group_with_framework_field_differing_inside_a_side_is_refused(changed: 
         group_comparable([*pair(), run(make_report(seed=2, gpu=True, changes=changed))])
 
 
-def test_group_allows_thread_counts_to_differ_between_frameworks_only() -> None:
-    (found,) = group_comparable(pair(gpu=False, torch={"config.numerics.intra_op_threads": 8}))
-    assert ("config.numerics.intra_op_threads", "framework") in [(one.field, one.why) for one in found.differences]
-    other = run(make_report(seed=2, changes={"config.numerics.intra_op_threads": 8}))
-    with pytest.raises(NotComparable, match="intra_op_threads"):
-        group_comparable([*pair(gpu=False), other])
+def test_group_allows_inter_op_threads_to_differ_between_frameworks_only() -> None:
+    field = "config.numerics.inter_op_threads"
+    (found,) = group_comparable(pair(torch={field: 8}))
+    assert (field, "framework") in [(one.field, one.why) for one in found.differences]
+    other = run(make_report(seed=2, gpu=True, changes={field: 8}))
+    with pytest.raises(NotComparable, match="inter_op_threads"):
+        group_comparable([*pair(), other])
 
 
 def test_group_with_failed_run_of_unknown_device_is_comparable() -> None:

@@ -140,3 +140,30 @@ def test_verdict_with_suspect_runs_counts_and_names_them() -> None:
     assert verdict.faster == "torch"
     assert "; disturbed, by their own account: 2 torch runs (gpu_throttled)" in verdict.text
     assert [(entry.framework, entry.cause, entry.runs) for entry in verdict.suspect] == [("torch", "gpu_throttled", 2)]
+
+
+@pytest.mark.parametrize("speeds", [TORCH_SPEEDS, TF_SPEEDS], ids=["faster", "equivalent"])
+def test_verdict_with_missing_runs_counts_them_as_lost(speeds: tuple[float, ...]) -> None:
+    reports = [*side("tensorflow", TF_SPEEDS), *side("torch", speeds)]
+    assert only_section(*reports, expected={None: 5}).verdict.kind in {"faster", "equivalent"}
+    section = only_section(*reports, expected={"torch": 6})
+    assert section.verdict.kind == "inconclusive"
+    assert "1 of torch's 6 runs did not complete, against 0 of tensorflow's 5" in section.verdict.text
+    assert "not counted: 1 torch run (missing: seed 6)" in section.verdict.text
+    assert [side.runs_by_status for side in section.sides] == [{"completed": 5}, {"completed": 5, "missing": 1}]
+
+
+def test_verdict_with_runs_missing_on_both_sides_stays() -> None:
+    reports = [*side("tensorflow", TF_SPEEDS), *side("torch", TORCH_SPEEDS)]
+    verdict = only_section(*reports, expected={None: 6}).verdict
+    assert verdict.kind == "faster"
+    assert [(row.framework, row.why, row.runs) for row in verdict.left_out] == [
+        ("tensorflow", "missing: seed 6", 1),
+        ("torch", "missing: seed 6", 1),
+    ]
+
+
+def test_verdict_with_a_whole_side_missing_says_so() -> None:
+    verdict = only_section(*side("tensorflow", TF_SPEEDS), expected={"torch": 5}).verdict
+    assert verdict.kind == "one_side_only"
+    assert "5 torch runs (missing: all 5)" in verdict.text

@@ -23,6 +23,7 @@ from jobs.comparison.output.html.timelines import timelines
 from jobs.errors import BadInput
 from jobs.report import LINE_MARKER, to_line
 from jobs.report import parse as parse_text
+from jobs.report.started import STARTED_MARKER
 from tests.comparison.hostile import GOOD, TEMPLATE, leaves, with_value
 from tests.support.reports import make_report, write_report
 
@@ -127,9 +128,12 @@ def test_load_report_between_oversized_markers_is_read() -> None:
     assert [(skipped.reason, skipped.count, skipped.lines) for skipped in loaded.skipped] == [(TOO_LONG, 2, (2, 2))]
 
 
+STARTED = STARTED_MARKER.encode() + b"{}"
+
+
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
-    lines=st.lists(st.lists(st.sampled_from([b"x", b"xyzzy" * 9, b"{", LINE_MARKER.encode()[:7], MARKED]))),
+    lines=st.lists(st.lists(st.sampled_from([b"x", b"xyzzy" * 9, b"{", LINE_MARKER.encode()[:-1], STARTED, MARKED]))),
     limit=st.integers(len(MARKED), 3 * len(MARKED)),
 )
 def test_marked_any_piece_size_yields_every_report(lines: list[list[bytes]], limit: int) -> None:
@@ -139,7 +143,8 @@ def test_marked_any_piece_size_yields_every_report(lines: list[list[bytes]], lim
         patch.setattr(logs, "REPORT_LIMIT", limit)
         seen = [
             (number, raw[offset : offset + len(payload)] == payload, payload.startswith(GOOD))
-            for number, offset, payload in logs._marked(io.BytesIO(raw), len(raw))
+            for number, offset, marker, payload in logs._marked(io.BytesIO(raw), len(raw))
+            if marker == LINE_MARKER.encode()
         ]
     assert all(in_place for _, in_place, _ in seen)
     assert sum(good for *_, good in seen) == expected

@@ -1,0 +1,99 @@
+"""Runs that started and have no report: they died before it, and count as failed."""
+
+from __future__ import annotations
+
+from array import array
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from pydantic import ValidationError
+
+from jobs.comparison.fields import ENVIRONMENT, FIELDS
+from jobs.comparison.input.metrics import METRICS, Missing
+from jobs.comparison.input.parse import invalid, parse_json
+from jobs.comparison.input.run_summary import ReportLocation, RunSummary, cut
+from jobs.report.started import StartedRun
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from jobs.report.schema import Dataset
+
+NO_REPORT: Final = "no report followed: killed, lost with its node, or still running"
+_NODE: Final = "environment.kubernetes.node"
+
+
+def parse_started(raw: bytes, *, origin: str) -> StartedRun:
+    """Turn JSON into a started record; ``origin`` names it in errors.
+
+    Raises:
+        InvalidReport: not strict JSON, not a started record, or of a schema version this release cannot read.
+    """
+    data = parse_json(raw, origin=origin)
+    try:
+        return StartedRun.from_data(data)
+    except ValidationError as error:
+        raise invalid(error, origin=origin, what="started record") from error
+
+
+@dataclass
+class StartedRuns:
+    """The started records that a merge has read, each attempt once; ``records`` counts all, copies included."""
+
+    records: int = 0
+    _found: dict[tuple[str, int], tuple[StartedRun, str, bytes]] = field(default_factory=dict)
+
+    def add(self, run: StartedRun, *, source: str, raw: bytes) -> None:
+        """Keep ``run``, or of two records of one attempt the one that says how it ended, then the first by name."""
+        self.records += 1
+        key = run.run_id, run.attempt
+        records = [(run, source, raw), *([self._found[key]] if key in self._found else [])]
+        self._found[key] = min(records, key=lambda record: (record[0].status == "started", record[1]))
+
+    def without_report(self, reported: Iterable[RunSummary], dataset: Dataset) -> list[RunSummary]:
+        """The runs none of whose attempts is in ``reported``, as failed runs on ``dataset``, which they do not name."""
+        reported = list(reported)
+        ids = {run.identity for run in reported}
+        # A record has the time of its run's start. Its run id is a guess where the run was resumed.
+        starts = {(run.started_at_utc, *run.identity[1:]) for run in reported}
+        return [
+            run
+            for started, source, raw in self._found.values()
+            if started.status != "refused"
+            and (run := _summarize(started, source=source, raw=raw, dataset=dataset)).identity not in ids
+            and (run.started_at_utc, *run.identity[1:]) not in starts
+        ]
+
+
+def _summarize(started: StartedRun, *, source: str, raw: bytes, dataset: Dataset) -> RunSummary:
+    config, kubernetes = started.config, started.kubernetes
+    node = None if kubernetes is None else cut(kubernetes.node)
+    return RunSummary(
+        run_id=started.run_id,
+        attempt=started.attempt,
+        status="interrupted" if started.status == "interrupted" else "failed",
+        status_reason=cut(started.status_reason) or NO_REPORT,
+        started_at_utc=started.started_at_utc,
+        recipe=cut(config.recipe),
+        protocol=config.protocol,
+        framework=config.framework,
+        framework_version=None,
+        seed=config.seed,
+        index=None if kubernetes is None else kubernetes.index,
+        dataset=dataset,
+        compared=(None,) * len(FIELDS),
+        environment=tuple(node if field.path == _NODE else None for field in ENVIRONMENT),
+        node=node,
+        gpu_uuids=(),
+        measured={metric.name: Missing("the run has no report") for metric in METRICS},
+        epochs=config.epochs,
+        packed_epochs=array("d"),
+        phases_s={},
+        warnings=(),
+        suspect_of=(),
+        code=None,
+        has_parity=False,
+        has_series=False,
+        source=source,
+        location=ReportLocation.of(raw, path=None),
+    )
