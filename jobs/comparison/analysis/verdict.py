@@ -157,7 +157,7 @@ def _too_few_units(design: Design, sides: Sides) -> str:
         found = f"{pluralize(len(design.parts), 'whole block')}, {RUNS_FOR_A_VERDICT} are needed"
         return f"too few blocks for a verdict: {found}, and {UNITS_FOR_SIGNS} for a faster side"
     runs = _runs(dict(zip(sides, design.runs, strict=True)))
-    return f"too few runs for a verdict: {runs} on shared nodes and GPUs, {RUNS_FOR_A_VERDICT} a side are needed"
+    return f"too few runs for a verdict: {runs} runs on shared nodes and GPUs, {RUNS_FOR_A_VERDICT} a side are needed"
 
 
 def _runs(counts: Mapping[FrameworkName, int]) -> str:
