@@ -68,7 +68,7 @@ def unequal(random: np.random.Generator, second: Sides, *, ratio: float) -> Floa
 
 def skewed(random: np.random.Generator, second: Sides, *, first: float) -> Floats:
     """Exponential with slow outliers and median 0; the ``first`` side's is this share of the second's."""
-    return (np.log(2) - random.exponential(1, second.size)) * np.where(second, 1.0, first)
+    return np.asarray((np.log(2) - random.exponential(1, second.size)) * np.where(second, 1.0, first))
 
 
 MEMORY: Final = {correlation: partial(with_memory, correlation=correlation) for correlation in (0.5, 0.9)}

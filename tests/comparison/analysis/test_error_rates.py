@@ -36,7 +36,7 @@ def min_count(rate: float) -> int:
 @pytest.mark.slow
 @pytest.mark.parametrize("blocked", [True, False], ids=["blocked", "unblocked"])
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
-def test_false_verdict_on_equal_sides_in_at_most_one_percent(scenario: Scenario, blocked: bool) -> None:
+def test_false_verdict_on_equal_sides_in_at_most_one_percent(scenario: Scenario, *, blocked: bool) -> None:
     for at, conditions in enumerate(scenario.conditions[: 1 if IS_SAMPLE else None]):
         for runs in RUNS[blocked][-1 if IS_SAMPLE else 0 :]:
             said = verdicts(
@@ -56,7 +56,7 @@ def test_false_verdict_on_equal_sides_in_at_most_one_percent(scenario: Scenario,
 @pytest.mark.slow
 @pytest.mark.parametrize("blocked", [True, False], ids=["blocked", "unblocked"])
 @pytest.mark.parametrize(("speed", "found"), [(1.05, 0.85), (1.1, 0.99), (0.95, 0.85), (0.9, 0.99)])
-def test_verdict_on_true_difference_is_found_by_ten_runs(speed: float, found: float, blocked: bool) -> None:
+def test_verdict_on_true_difference_is_found_by_ten_runs(speed: float, found: float, *, blocked: bool) -> None:
     in_turn = SCENARIOS[0].conditions[0]
     said = verdicts(in_turn, speed=speed, seed=1, blocked=blocked, runs=10, noise=POWER_NOISE, comparisons=TRIED)
     right, wrong = ("second", "first") if speed > 1 else ("first", "second")

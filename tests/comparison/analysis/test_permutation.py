@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -22,10 +22,12 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from random import Random
 
+    from numpy.typing import NDArray
+
 logs = st.lists(st.floats(-60, 60), min_size=5, max_size=8)
 
 
-def p_of(*sides: Sequence[float], excess: float = 1.0) -> float:
+def p_of(*sides: Sequence[float] | NDArray[Any], excess: float = 1.0) -> float:
     below, above = (np.sort(np.asarray(side, float)) for side in sides)
     return two_sample_p(Strata([(below, above)]), excess=excess)
 
