@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
-from jobs.comparison.analysis.order import MAX_EXCESS, Started, follows, order_excess, turns
+from jobs.comparison.analysis.order import (
+    MAX_DRIFT_EXCESS,
+    MAX_MEMORY_EXCESS,
+    Excess,
+    Started,
+    follow,
+    order_excess,
+    turns,
+)
 from jobs.comparison.input.metrics import HEADLINE
 from jobs.comparison.text import join_limited, pluralize
 
@@ -61,7 +69,7 @@ class Design:
     """What of two sides can be compared. ``first`` is the denominator of the ratio.
 
     ``parts`` are whole blocks if ``in_blocks``, else places. ``left_out`` are runs without a counterpart, each with the
-    reason. ``excess`` is that of :func:`.order.order_excess`, 1 for blocks.
+    reason. ``excess`` is the largest of :class:`.order.Excess`, 1 for blocks.
     """
 
     in_blocks: bool
@@ -150,14 +158,14 @@ def _places(sides: Sides) -> Design:
         for run in runs
     ]
     orders = [[Started(run.started_at_utc, run.framework == second) for run in runs] for runs in shared.values()]
-    excess = order_excess(orders) if orders else 1.0
-    confounded = _out_of_turn(orders, first, second) if excess > MAX_EXCESS else None
+    excess = order_excess(orders) if orders else Excess(1.0, 1.0, later=False)
+    confounded = _out_of_turn(orders, excess, first, second)
     return Design(
         in_blocks=False,
         parts=[_comparable(place, runs, first) for place, runs in shared.items()],
         left_out=left_out,
         confounded=None if confounded is None else Confounding("order", confounded),
-        excess=excess,
+        excess=excess.largest,
         remarks=list(_overlaps(shared)),
     )
 
@@ -199,17 +207,21 @@ def _apart(sides: Sides, members: Mapping[Place, Sequence[RunSummary]]) -> str:
     return f"{count} ({'; '.join(texts)}): {what} and framework cannot be told apart"
 
 
-def _out_of_turn(orders: Sequence[Sequence[Started]], first: FrameworkName, second: FrameworkName) -> str:
-    """The sentence on an order in which slow changes can look like a difference."""
-    is_second_last = follows(orders)
-    if is_second_last is not None:
-        last, before = (second, first) if is_second_last else (first, second)
+def _out_of_turn(
+    orders: Sequence[Sequence[Started]], excess: Excess, first: FrameworkName, second: FrameworkName
+) -> str | None:
+    """The sentence on an order in which slow changes can look like a difference; ``None`` for others."""
+    if excess.memory <= MAX_MEMORY_EXCESS and excess.drift <= MAX_DRIFT_EXCESS:
+        return None
+    last, before = (second, first) if excess.later else (first, second)
+    if follow(orders):
         return f"all {last} runs came after all {before} runs: order and framework cannot be told apart"
-    taken = sum(map(turns, orders))
-    return (
-        f"the frameworks took turns only {pluralize(taken, 'time')} in {sum(map(len, orders))} runs: slow changes of "
-        "the machine and the framework cannot be told apart"
-    )
+    if excess.drift > MAX_DRIFT_EXCESS:
+        how = f"most {last} runs came later than the {before} runs"
+    else:
+        taken, runs = sum(map(turns, orders)), sum(map(len, orders))
+        how = f"the frameworks took turns only {pluralize(taken, 'time')} in {runs} runs"
+    return f"{how}: slow changes of the machine and the framework cannot be told apart"
 
 
 def _clock_remarks(sides: Sides) -> Iterator[str]:

@@ -9,8 +9,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from datetime import datetime
 
-MAX_EXCESS: Final = 1.5
-"""Largest :func:`order_excess` with which an order is judged at all."""
+MAX_MEMORY_EXCESS: Final = 2.0
+MAX_DRIFT_EXCESS: Final = 4.0
+"""Largest :class:`Excess` with which an order is judged. Up to there the test divides by its root, and a drift alone
+never passes it."""
 
 _CORRELATIONS: Final = (0.2, 0.4, 0.6, 0.8, 0.9, 0.95, 0.99)
 """Correlations of one run's noise with the next one's for which an order is checked."""
@@ -23,29 +25,40 @@ class Started(NamedTuple):
     is_second: bool
 
 
-def order_excess(places: Sequence[Iterable[Started]]) -> float:
-    """The largest variance that this order gives the sides' mean difference, over that of a random order.
+class Excess(NamedTuple):
+    """The variance that an order gives the sides' mean difference, over the usual one of a random order.
 
-    Over noise in which each run's correlates with the next one's (AR(1)), and over a steady drift. It is below 1 if the
-    sides take turns; one side after the other gives about as many as a side has runs. Runs of different ``places`` are
-    independent, except that a drift is the same in all.
+    ``memory``: with noise in which each run's correlates with the next one's (AR(1)); ``drift``: with a steady drift.
+    ``later`` is whether the second side's runs came later on average.
+    """
+
+    memory: float
+    drift: float
+    later: bool
+
+    @property
+    def largest(self) -> float:
+        return max(self.memory, self.drift)
+
+
+def order_excess(places: Sequence[Iterable[Started]]) -> Excess:
+    """The largest excess of this order, over all correlations of noise with memory.
+
+    It is below 1 if the sides take turns; one side after the other gives about as many as a side has runs. Runs of
+    different ``places`` are independent, except that a drift is the same in all.
     """
     orders = [_Order.of(place) for place in places]
-    total = sum(order.weight for order in orders)
-    ratios = [0.0]
+    memory = 0.0
     for correlation in _CORRELATIONS:
         variances = [order.variances(correlation) for order in orders]
-        here, shuffled = (
+        here, usual = (
             sum(one[at] * order.weight**2 for order, one in zip(orders, variances, strict=True)) for at in (0, 1)
         )
-        ratios.append(_ratio(here, shuffled))
+        memory = max(memory, _ratio(here, usual))
     drifts = [order.drift() for order in orders]
-    leaked = sum(order.weight * leak for order, (leak, _) in zip(orders, drifts, strict=True)) ** 2
-    ratios.append(
-        _ratio(leaked, sum(order.weight**2 * spread for order, (_, spread) in zip(orders, drifts, strict=True)))
-    )
-    assert total > 0
-    return max(ratios)
+    leaked = sum(order.weight * leak for order, (leak, _) in zip(orders, drifts, strict=True))
+    usual = sum(order.weight**2 * spread for order, (_, spread) in zip(orders, drifts, strict=True))
+    return Excess(memory, _ratio(leaked**2, usual), later=leaked > 0)
 
 
 def turns(place: Iterable[Started]) -> int:
@@ -54,19 +67,16 @@ def turns(place: Iterable[Started]) -> int:
     return sum(one != other for one, other in pairwise(sides))
 
 
-def follows(places: Sequence[Sequence[Started]]) -> bool | None:
-    """Whether in all ``places`` the second side's runs all started after (or all before) the first's.
-
-    ``True`` if the second side came last, ``False`` if the first did, ``None`` if neither.
-    """
-    for last in (True, False):
-        if all(
+def follow(places: Sequence[Sequence[Started]]) -> bool:
+    """Whether in all ``places`` the runs of one side, the same in all, started after those of the other."""
+    return any(
+        all(
             min(run.at for run in place if run.is_second == last)
             > max(run.at for run in place if run.is_second != last)
             for place in places
-        ):
-            return last
-    return None
+        )
+        for last in (True, False)
+    )
 
 
 def _ratio(value: float, usual: float) -> float:

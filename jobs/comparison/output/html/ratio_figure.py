@@ -34,7 +34,7 @@ def ratio_figure(section: Section) -> FigureBlock:
     return FigureBlock(
         title=title,
         caption=(
-            f"Medians, {division}, with the interval; of blocks or nodes where the verdict is over them. At the line they "
+            f"Medians, {division}, with the interval; the speed by blocks or nodes if the verdict is. At the line they "
             f"are equal; inside the band they differ by less than {100 * (SMALLEST_EFFECT - 1):.0f} %."
         ),
         drawing=(
