@@ -152,6 +152,10 @@ error-rates: .venv/.synced ## how often a verdict is wrong in simulated comparis
 measure-comparison: envs ## measure the README's table and the recipes' accuracies; takes 15 minutes
 	.venv/bin/python scripts/measure_comparison.py
 
+.PHONY: measure-duel
+measure-duel: envs ## measure the duel of docs/duel.md, killed once; takes 6 minutes
+	.venv/bin/python scripts/measure_duel.py
+
 .PHONY: parity-survey
 parity-survey: envs ## the parity check over seeds, processor settings and faults; takes an hour
 	.venv/bin/python -m tests.parity_survey

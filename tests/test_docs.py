@@ -16,6 +16,7 @@ from jobs.cli.app import exit_code_of
 from jobs.comparison import fields
 from jobs.comparison.analysis import fleet, regression, statistics, verdict
 from jobs.comparison.input import parse
+from jobs.duel import run, stopping
 from jobs.exit_codes import ExitCode
 from jobs.mnist_torch.cli import PROGRAM
 from jobs.recipes import RECIPES, model_flop_per_image
@@ -179,6 +180,31 @@ def test_merge_commands_use_options_of_the_script() -> None:
         for command in _commands(page):
             if "merge_reports.py" in command:
                 assert set(re.findall(r"--[a-z-]+", command)) <= set(re.findall(r"--[a-z-]+", shown)), command
+
+
+def test_duel_commands_are_accepted_by_the_script(capsys: pytest.CaptureFixture[str]) -> None:
+    script = ROOT / "scripts" / "duel.py"
+    shown = subprocess.run([sys.executable, script, "--help"], capture_output=True, text=True, check=True).stdout
+    options = set(re.findall(r"^ +(--[a-z-]+)", shown, re.MULTILINE)) - {"--help"}
+    table = _read(ROOT / "docs" / "duel.md").partition("| option |")[2].partition("\n\n")[0]
+    assert set(re.findall(r"--[a-z-]+", " ".join(re.findall(r"^\| (.+?) \|", table, re.MULTILINE)))) == options
+    commands = [command for page in PAGES for command in _commands(page) if "scripts/duel.py" in command]
+    assert commands
+    for command in commands:
+        own, _, train = command.partition(" -- ")
+        assert set(re.findall(r"--[a-z-]+", own)) <= options, command
+        assert exit_code_of(PROGRAM, ["train", *train.split(), "--help"]) == 0, capsys.readouterr().err
+
+
+def test_duel_page_has_the_numbers_of_the_code() -> None:
+    text = " ".join(_read(ROOT / "docs" / "duel.md").split())
+    for figure in (
+        f"With fewer than {stopping.MIN_BLOCKS}, a sign-flip test",
+        f"from {stopping.MIN_BLOCKS} blocks on, once the {100 * stopping.CONFIDENCE:.0f} % interval",
+        f"After more than {run.MAX_LOST_RUNS} lost runs",
+        f"at least {stopping.CLEAR_EFFECT:g} times the spread",
+    ):
+        assert figure in text, figure
 
 
 def test_comparison_page_has_the_numbers_of_the_code() -> None:

@@ -65,6 +65,11 @@ class Job:
         return container
 
     @property
+    def containers(self) -> list[Document]:
+        """All of the pod's, in the order in which they run."""
+        return [*self.pod.get("initContainers", []), self.container]
+
+    @property
     def mounts(self) -> dict[str, Document]:
         """By mount path: its volume."""
         volumes = {volume["name"]: volume for volume in self.pod["volumes"]}

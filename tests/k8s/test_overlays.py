@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from jobs.duel.stopping import MIN_BLOCKS
 from jobs.exit_codes import ExitCode
 from tests.k8s.manifests import APPLIED, GPU, INSTANCE, NAME, OVERLAYS, PART_OF, SETS, Job, job, jobs, of_kind
 from tests.k8s.test_policy import codes_by_action
@@ -20,16 +21,16 @@ def gpus(job: Job) -> dict[str, str]:
 
 
 def test_overlays_are_the_documented_ones() -> None:
-    assert OVERLAYS == ["cpu", "dra", "fleet", "kueue", "merge", "mig", "rwx", "trials"]
+    assert OVERLAYS == ["cpu", "dra", "duel", "fleet", "kueue", "merge", "mig", "rwx", "trials"]
 
 
-@pytest.mark.parametrize("name", [name for name in SETS if name not in {"fleet", "merge"}])
+@pytest.mark.parametrize("name", [name for name in SETS if name not in {"duel", "fleet", "merge"}])
 def test_jobs_of_both_frameworks_differ_in_names_only(name: str) -> None:
     tf, torch = (json.dumps(job(name, program).document, sort_keys=True) for program in BOTH)
     assert tf.replace("mnist-tf", "mnist-torch").replace("reports-tf", "reports-torch") == torch
 
 
-@pytest.mark.parametrize("name", [APPLIED, "trials", "fleet", "kueue", "rwx"])
+@pytest.mark.parametrize("name", [APPLIED, "duel", "trials", "fleet", "kueue", "rwx"])
 def test_jobs_request_one_whole_gpu(name: str) -> None:
     assert [gpus(job) for job in jobs(name)] == [{GPU: "1"}] * len(jobs(name))
 
@@ -79,6 +80,41 @@ def test_fleet_has_one_pod_for_each_node_and_no_retry() -> None:
     assert "emptyDir" in found.mounts["/reports"]
     # Whatever may be a node's fault must not keep the others from being looked at.
     assert codes_by_action(found)["FailJob"] == {ExitCode.BAD_INPUT, ExitCode.FRAMEWORK_MISSING}
+
+
+def test_duel_containers_of_a_block_take_one_gpu_in_turn() -> None:
+    (found,) = jobs("duel")
+    first, tensorflow, second = found.containers
+    # Init containers run one after the other, before the container, and the kubelet gives it their GPU.
+    assert [container["resources"] for container in found.containers] == [found.container["resources"]] * 3
+    assert gpus(found) == {GPU: "1"}
+    # Whichever order is drawn, each framework has one turn.
+    turns = [container["args"][0].removeprefix("--turn=") for container in found.containers]
+    assert turns == ["first", "either", "second"]
+    for container in found.containers:
+        assert container["command"] == ["python", "-m", "jobs.duel.turn"]
+        assert container["args"][1:4] == ["--plan=$(MNIST_JOBS_PLAN)", "--block=$(JOB_COMPLETION_INDEX)", "--"]
+    # Everything else is the same for both frameworks.
+    assert first["args"][4:] == second["args"][4:]
+    assert [word.replace("mnist-tf", "mnist-torch") for word in tensorflow["args"][4:]] == first["args"][4:]
+    assert {**first, "name": "", "args": []} == {**second, "name": "", "args": []}
+
+
+def test_duel_has_a_block_for_each_index_and_repeats_none() -> None:
+    (found,) = jobs("duel")
+    assert found.spec["completionMode"] == "Indexed"
+    assert found.spec["completions"] >= MIN_BLOCKS
+    assert found.spec["parallelism"] == 1
+    assert found.spec["backoffLimitPerIndex"] == 0
+    ((term,),) = found.pod["affinity"]["podAntiAffinity"].values()
+    labels = found.spec["template"]["metadata"]["labels"]
+    assert term["labelSelector"]["matchLabels"] == {key: labels[key] for key in (NAME, INSTANCE)}
+    assert of_kind("duel", "PersistentVolumeClaim") == []
+    assert codes_by_action(found)["FailIndex"] == {
+        ExitCode.NO_USABLE_GPU,
+        ExitCode.BELOW_REFERENCE,
+        ExitCode.DIVERGED,
+    }
 
 
 def test_kueue_jobs_name_a_queue_and_do_not_set_suspend() -> None:

@@ -15,7 +15,7 @@ from jobs.mnist_tf.cli import PROGRAM as MNIST_TF
 from jobs.mnist_torch.cli import PROGRAM as MNIST_TORCH
 from jobs.training import environment
 from jobs.training import termination_message as termination
-from tests.k8s.manifests import GPU, NAME, SETS, Job, documents, jobs, of_kind
+from tests.k8s.manifests import GPU, NAME, SETS, Document, Job, documents, jobs, of_kind
 
 PROGRAMS = {"mnist-tf": MNIST_TF, "mnist-torch": MNIST_TORCH}
 TERMINATION_LOG = "/dev/termination-log"
@@ -57,17 +57,18 @@ def test_network_policy_denies_ingress_and_egress(name: str) -> None:
 @each_set
 def test_pods_meet_the_restricted_standard(name: str) -> None:
     for job in jobs(name):
-        pod, container = job.pod, job.container
-        assert not {"hostNetwork", "hostPID", "hostIPC", "initContainers"} & pod.keys()
-        assert not {"ports", "lifecycle", "livenessProbe"} & container.keys()
+        pod = job.pod
+        assert not {"hostNetwork", "hostPID", "hostIPC"} & pod.keys()
         assert pod["securityContext"]["runAsNonRoot"] is True
         assert pod["securityContext"]["runAsUser"] > 0
         assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
-        assert container["securityContext"] == {
-            "allowPrivilegeEscalation": False,
-            "readOnlyRootFilesystem": True,
-            "capabilities": {"drop": ["ALL"]},
-        }
+        for container in job.containers:
+            assert not {"ports", "lifecycle", "livenessProbe", "restartPolicy"} & container.keys()
+            assert container["securityContext"] == {
+                "allowPrivilegeEscalation": False,
+                "readOnlyRootFilesystem": True,
+                "capabilities": {"drop": ["ALL"]},
+            }
         assert all({"emptyDir", "persistentVolumeClaim"} & volume.keys() for volume in pod["volumes"])
 
 
@@ -81,16 +82,17 @@ def test_pods_have_no_token_and_no_service_variables(name: str) -> None:
 @each_set
 def test_images_are_the_built_ones(name: str) -> None:
     for job in jobs(name):
-        assert job.container["image"].partition(":")[0] == job.program
-        assert job.container["imagePullPolicy"] == "IfNotPresent"
+        images = [container["image"].partition(":")[0] for container in job.containers]
+        assert images == (["mnist-torch", "mnist-tf", "mnist-torch"] if name == "duel" else [job.program])
+        assert {container["imagePullPolicy"] for container in job.containers} == {"IfNotPresent"}
 
 
 @each_set
 def test_resource_requests_equal_limits_and_gpu_taint_is_tolerated(name: str) -> None:
     for job in jobs(name):
-        resources = job.container["resources"]
-        assert resources["requests"] == resources["limits"]
-        assert {"cpu", "memory", "ephemeral-storage"} <= resources["limits"].keys()
+        for resources in (container["resources"] for container in job.containers):
+            assert resources["requests"] == resources["limits"]
+            assert {"cpu", "memory", "ephemeral-storage"} <= resources["limits"].keys()
         assert job.pod["tolerations"] == [{"key": GPU, "operator": "Exists", "effect": "NoSchedule"}]
 
 
@@ -107,10 +109,14 @@ def test_pods_are_not_restarted_and_replaced_only_after_failure(name: str) -> No
 
 
 def codes_by_action(job: Job) -> dict[str, set[int]]:
-    """What the policy does at which exit codes; a disruption must come first, and be ignored."""
+    """What the policy does at which exit codes; a disruption must come first, and be ignored where a pod is one run."""
     disruption, *rules = job.spec["podFailurePolicy"]["rules"]
-    assert disruption == {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
-    assert all(rule["onExitCodes"]["containerName"] == job.container["name"] for rule in rules)
+    several = len(job.containers) > 1
+    action = "FailIndex" if several else "Ignore"
+    assert disruption == {"action": action, "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
+    # A rule without a name is for all containers.
+    names = {rule["onExitCodes"].get("containerName") for rule in rules}
+    assert names == {None if several else job.container["name"]}
     assert all(rule["onExitCodes"]["operator"] == "In" for rule in rules)
     return {rule["action"]: set(rule["onExitCodes"]["values"]) for rule in rules}
 
@@ -141,11 +147,18 @@ def test_job_times_are_limited(name: str) -> None:
 @each_set
 def test_job_arguments_are_accepted_by_the_program(name: str) -> None:
     for job in filter(lambda job: job.trains, jobs(name)):
-        command, *options = (word.replace("$(JOB_COMPLETION_INDEX)", "3") for word in job.container["args"])
-        group: Any = typer.main.get_command(build_app(PROGRAMS[job.program]))
-        params = group.commands[command].make_context(command, options).params
-        # Never a silent CPU run: where a GPU is asked of the cluster, the program must find it.
-        assert params["device"] == ("cpu" if name == "cpu" else "gpu")
+        for container in job.containers:
+            words = [word.replace("$(JOB_COMPLETION_INDEX)", "3") for word in container["args"]]
+            program = container["image"].partition(":")[0]
+            if "command" in container:
+                # What comes before the program is the duel's, and has a test of its own.
+                words = words[words.index("--") + 1 :]
+                assert words.pop(0) == program
+            command, *options = words
+            group: Any = typer.main.get_command(build_app(PROGRAMS[program]))
+            params = group.commands[command].make_context(command, options).params
+            # Never a silent CPU run: where a GPU is asked of the cluster, the program must find it.
+            assert params["device"] == ("cpu" if name == "cpu" else "gpu")
 
 
 @each_set
@@ -174,14 +187,17 @@ def test_written_paths_have_a_volume(name: str) -> None:
             assert job.mounts["/dev/shm"]["emptyDir"]["medium"] == "Memory"  # noqa: S108
 
 
+def fields_of(container: Document) -> dict[str, str]:
+    """By environment variable: the field of the pod that it is taken from."""
+    values = {entry["name"]: entry.get("valueFrom", {}).get("fieldRef") for entry in container["env"]}
+    return {name: value["fieldPath"] for name, value in values.items() if value}
+
+
 @each_set
 def test_environment_names_node_pod_and_namespace(name: str) -> None:
     for job in jobs(name):
-        fields = {
-            entry["name"]: entry["valueFrom"]["fieldRef"]["fieldPath"]
-            for entry in job.container["env"]
-            if "fieldRef" in entry.get("valueFrom", {})
-        }
+        fields = fields_of(job.container)
+        assert all(fields_of(container) == fields for container in job.containers)
         expected = {
             "MNIST_JOBS_NODE_NAME": "spec.nodeName",
             "MNIST_JOBS_POD_NAME": "metadata.name",
@@ -190,7 +206,10 @@ def test_environment_names_node_pod_and_namespace(name: str) -> None:
         if job.trains:
             expected["MNIST_JOBS_JOB_NAME"] = "metadata.labels['batch.kubernetes.io/job-name']"
             read = set(re.findall(r"MNIST_JOBS_[A-Z_]+", Path(environment.__file__).read_text("utf-8")))
-            assert fields.keys() <= read
+            assert expected.keys() <= read
+        if name == "duel":
+            # Read by the manifest's own arguments.
+            expected["MNIST_JOBS_PLAN"] = "metadata.labels['batch.kubernetes.io/controller-uid']"
         assert fields == expected
 
 
@@ -199,16 +218,17 @@ def test_thread_counts_equal_the_cpu_limit(name: str) -> None:
     for job in filter(lambda job: job.trains, jobs(name)):
         limited = {"valueFrom": {"resourceFieldRef": {"resource": "limits.cpu"}}}
         for variable in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS"):
-            assert {"name": variable, **limited} in job.container["env"]
+            assert all({"name": variable, **limited} in container["env"] for container in job.containers)
 
 
 @each_set
 def test_termination_message_path_matches_the_variable(name: str) -> None:
     for job in jobs(name):
-        assert job.container["terminationMessagePolicy"] == "FallbackToLogsOnError"
-        if job.trains:
-            assert job.container["terminationMessagePath"] == TERMINATION_LOG
-            assert {"name": termination.PATH_VARIABLE, "value": TERMINATION_LOG} in job.container["env"]
+        for container in job.containers:
+            assert container["terminationMessagePolicy"] == "FallbackToLogsOnError"
+            if job.trains:
+                assert container["terminationMessagePath"] == TERMINATION_LOG
+                assert {"name": termination.PATH_VARIABLE, "value": TERMINATION_LOG} in container["env"]
 
 
 @each_set

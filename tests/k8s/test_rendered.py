@@ -15,6 +15,7 @@ from tests.k8s.manifests import (
     PART_OF,
     SETS,
     VERSION,
+    Job,
     documents,
     files,
     label,
@@ -93,5 +94,5 @@ def test_version_label_and_image_tag_equal_the_package_version(name: str) -> Non
     for document in documents(name):
         assert document["metadata"]["labels"][VERSION] == __version__
         if document["kind"] == "Job":
-            (container,) = document["spec"]["template"]["spec"]["containers"]
-            assert container["image"].rpartition(":")[2] == __version__
+            for container in Job(document).containers:
+                assert container["image"].rpartition(":")[2] == __version__
