@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections import Counter
 from typing import TYPE_CHECKING, Final
@@ -38,9 +39,6 @@ if TYPE_CHECKING:
 MAX_FAILURE_RATE_GAP: Final = 0.10
 """If the faster side's failure rate exceeds the other's by more than this, the verdict is inconclusive."""
 
-DUEL: Final = ".venv/bin/python scripts/duel.py"
-"""The command that runs both frameworks in randomised blocks on one device."""
-
 _CONFIDENCE: Final = f"{100 * CONFIDENCE:.0f} %"
 _EFFECT: Final = f"{100 * (SMALLEST_EFFECT - 1):.0f} %"
 
@@ -67,7 +65,8 @@ def decide_verdict(sides: Sides, evidence: Evidence | None, significance: Signif
         if (spread := relative_iqr(observed(counted(runs)))) is not None and spread > UNSTABLE_SPREAD
     ]
     kind, faster, text = _judge_sides(sides, evidence, significance)
-    confounded = design is not None and design.confounded is not None
+    confounded = None if design is None else design.confounded
+    next_step = None if confounded is None else _duel_command(sides)
     notes = {
         "unstable": [
             f"{side.framework}'s runs spread over {100 * side.spread_ratio:.0f} % of their median" for side in unstable
@@ -76,7 +75,7 @@ def decide_verdict(sides: Sides, evidence: Evidence | None, significance: Signif
         "not checked for disturbances": [_runs_text(row.framework, row.runs, row.not_checked) for row in unchecked],
         "not counted": [_runs_text(row.framework, row.runs, row.why) for row in excluded],
         "note": [] if design is None else design.remarks,
-        "to answer it": [DUEL] if confounded else [],
+        "to answer it": [] if next_step is None else [next_step],
     }
     return Verdict(
         kind=kind,
@@ -85,8 +84,8 @@ def decide_verdict(sides: Sides, evidence: Evidence | None, significance: Signif
         p_value=significance and significance.p,
         p_value_table=significance and significance.p_corrected,
         text="; ".join([text, *(f"{name}: {', '.join(texts)}" for name, texts in notes.items() if texts)]),
-        confounded_by=design.confounded.by if design is not None and design.confounded is not None else None,
-        next_step=DUEL if confounded else None,
+        confounded_by=confounded and confounded.by,
+        next_step=next_step,
         units=evidence and evidence.units,
         left_out=excluded,
         suspect=suspect,
@@ -94,6 +93,16 @@ def decide_verdict(sides: Sides, evidence: Evidence | None, significance: Signif
         unstable=unstable,
         remarks=[] if design is None else design.remarks,
     )
+
+
+def _duel_command(sides: Sides) -> str:
+    """The command that runs both frameworks in randomised blocks on one device, as these runs ran."""
+    runs = [run for side in sides.values() for run in side]
+    if any(run.node is not None for run in runs):
+        return "kubectl apply -k k8s/overlays/duel"
+    gpu = " --gpu 0" if any(run.gpu_uuids for run in runs) else ""
+    recipe, protocol = shlex.quote(runs[0].recipe), runs[0].protocol
+    return f".venv/bin/python scripts/duel.py duel{gpu} --blocks 10 -- --recipe {recipe} --protocol {protocol}"
 
 
 def _excluded(sides: Sides, design: Design | None) -> list[ExcludedRuns]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from jobs.comparison.analysis.verdict import DUEL
 from tests.comparison.comparisons import compare, only_section, terminal
 from tests.support.reports import STARTED, make_report
 
@@ -18,6 +20,9 @@ if TYPE_CHECKING:
     from jobs.comparison.schema import Verdict
     from jobs.report import Report
 
+ROOT = Path(__file__).parents[3]
+OVERLAY = "kubectl apply -k k8s/overlays/duel"
+SCRIPT = ".venv/bin/python scripts/duel.py duel --blocks 10 -- --recipe lenet --protocol matched"
 SPEED = {"tensorflow": 10_000.0, "torch": 12_000.0}
 LETTER: dict[str, FrameworkName] = {"F": "tensorflow", "T": "torch"}
 
@@ -120,7 +125,7 @@ def test_verdict_of_unblocked_runs_beside_blocks_leaves_them_out() -> None:
 
 def test_verdict_of_blocks_in_the_same_order_is_confounded() -> None:
     verdict = verdict_of(in_blocks(["FT"] * 8))
-    assert (verdict.kind, verdict.confounded_by, verdict.next_step) == ("confounded", "order", DUEL)
+    assert (verdict.kind, verdict.confounded_by, verdict.next_step) == ("confounded", "order", OVERLAY)
     assert "the torch run came last in every block" in verdict.text
     assert (verdict.p_value, verdict.faster) == (None, None)
 
@@ -163,11 +168,11 @@ def test_verdict_of_runs_in_turn_is_over_runs(order: str) -> None:
 def test_verdict_of_one_side_after_the_other_is_confounded(order: str, last: str, before: str) -> None:
     comparison = compare(*in_order(order, node=None))
     verdict = comparison.sections[0].verdict
-    assert (verdict.kind, verdict.confounded_by, verdict.next_step) == ("confounded", "order", DUEL)
+    assert (verdict.kind, verdict.confounded_by, verdict.next_step) == ("confounded", "order", SCRIPT)
     assert (
         f"confounded: all {last} runs came after all {before} runs: order and framework cannot be told" in verdict.text
     )
-    assert f"; to answer it: {DUEL}" in verdict.text
+    assert f"; to answer it: {SCRIPT}" in verdict.text
     assert comparison.sections[0].ratios[0].low is None
     assert "onfounded: all" in terminal(comparison)
 
@@ -186,7 +191,7 @@ def test_verdict_of_one_side_that_came_later_is_confounded() -> None:
 
 def test_verdict_of_one_node_a_side_is_confounded() -> None:
     verdict = verdict_of([run(at, LETTER[letter], node=letter) for at, letter in enumerate("FTFTFTFTFT")])
-    assert (verdict.kind, verdict.confounded_by, verdict.next_step) == ("confounded", "node", DUEL)
+    assert (verdict.kind, verdict.confounded_by, verdict.next_step) == ("confounded", "node", OVERLAY)
     assert "one node a side (tensorflow on F; torch on T): node and framework cannot be told apart" in verdict.text
 
 
@@ -199,6 +204,8 @@ def test_verdict_of_one_gpu_a_side_is_confounded() -> None:
         runs.append(make_report(framework=LETTER[letter], seed=at, gpu=True, changes=changes))
     verdict = verdict_of(runs)
     assert (verdict.kind, verdict.confounded_by) == ("confounded", "node")
+    assert verdict.next_step is not None
+    assert " duel --gpu 0 --blocks" in verdict.next_step
     assert "one GPU a side (tensorflow on GPU-1; torch on GPU-2): GPU and framework cannot be" in verdict.text
 
 
@@ -282,3 +289,11 @@ def test_verdict_of_suspect_run_in_a_block_leaves_the_block_out() -> None:
         "not counted: 1 tensorflow run (its block has no torch run on the same node and GPU), 1 torch run (suspect)"
         in (verdict.text)
     )
+
+
+def test_command_that_answers_a_confounded_comparison_is_accepted() -> None:
+    script, overlay = ROOT / "scripts/duel.py", ROOT / OVERLAY.rpartition(" ")[2] / "kustomization.yaml"
+    shown = subprocess.run([sys.executable, script, "--help"], capture_output=True, text=True, check=True).stdout
+    assert "--blocks" in shown
+    assert "--gpu" in shown
+    assert overlay.is_file()
