@@ -14,7 +14,7 @@ from tests.support.programs import rounds
 from tests.support.simulated_verdicts import COMPARISONS, FALSE_NOISE, POWER_NOISE, RUNS, SCENARIOS, Scenario, verdicts
 
 TRIED = rounds(40, COMPARISONS)
-"""40 detect a program that calls 25 % of equal sides faster, or misses 45 % of a difference, in 9 of 10."""
+"""40 detect a program that calls 25 % of equal sides faster, or misses half of a difference, in 9 of 10."""
 
 IS_SAMPLE = TRIED < COMPARISONS
 CONFOUNDED = {
@@ -55,7 +55,7 @@ def test_false_verdict_on_equal_sides_in_at_most_one_percent(scenario: Scenario,
 
 @pytest.mark.slow
 @pytest.mark.parametrize("blocked", [True, False], ids=["blocked", "unblocked"])
-@pytest.mark.parametrize(("speed", "found"), [(1.05, 0.85), (1.1, 0.99), (0.95, 0.85), (0.9, 0.99)])
+@pytest.mark.parametrize(("speed", "found"), [(1.05, 0.8), (1.1, 0.98), (0.95, 0.8), (0.9, 0.98)])
 def test_verdict_on_true_difference_is_found_by_ten_runs(speed: float, found: float, *, blocked: bool) -> None:
     in_turn = SCENARIOS[0].conditions[0]
     said = verdicts(in_turn, speed=speed, seed=1, blocked=blocked, runs=10, noise=POWER_NOISE, comparisons=TRIED)
@@ -68,11 +68,11 @@ def test_verdict_on_true_difference_is_found_by_ten_runs(speed: float, found: fl
 @pytest.mark.parametrize("noise", [0.01, 0.02])
 def test_verdict_on_ten_percent_more_speed_is_found_by_eight_blocks(noise: float) -> None:
     said = verdicts(SCENARIOS[0].conditions[0], speed=1.1, seed=1, blocked=True, runs=8, noise=noise, comparisons=TRIED)
-    assert said["second"] >= min_count(0.97)
+    assert said["second"] >= min_count(0.95)
 
 
 def test_reduced_numbers_detect_clearly_higher_rates() -> None:
     """The power that :data:`TRIED` states."""
     if IS_SAMPLE:
         assert stats.binom.sf(max_count(0.01), TRIED, 0.25) > 0.9
-        assert stats.binom.cdf(min_count(0.85) - 1, TRIED, 0.45) > 0.9
+        assert stats.binom.cdf(min_count(0.8) - 1, TRIED, 0.5) > 0.9
