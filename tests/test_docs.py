@@ -17,7 +17,17 @@ from jobs.checkpoint import codec
 from jobs.cli.app import exit_code_of
 from jobs.comparison import fields
 from jobs.comparison import text as comparison_text
-from jobs.comparison.analysis import fleet, fleet_limit, gate_metrics, gate_shift, robust, statistics, verdict
+from jobs.comparison.analysis import (
+    fleet,
+    fleet_limit,
+    gate_metrics,
+    gate_shift,
+    order,
+    permutation,
+    robust,
+    statistics,
+    verdict,
+)
 from jobs.comparison.input import files, logs, metrics, parse, run_summary
 from jobs.comparison.output import markdown
 from jobs.comparison.output.html import page as html_page
@@ -250,12 +260,13 @@ def test_comparison_page_has_the_numbers_of_the_code() -> None:
         "A number above 1e30, or below 1e-30",
         f"at most {comparison_text.CELL_LIMIT:,} characters",
         f"At most {run_summary.ITEMS_LIMIT} devices",
-        f"at most {statistics._MAX_EXACT:,} permutations",
-        f"p comes from {statistics.RESAMPLES:,} seeded random permutations",
-        f"With more than {statistics._MAX_RUNS_PERMUTED} runs on a side",
+        f"all permutations if there are at most {permutation.MAX_EXACT:,}, else {statistics.RESAMPLES:,} seeded",
+        f"above {permutation.MAX_PERMUTED} runs on a side, or {permutation.MAX_PERMUTED} blocks",
+        f"more than {order.MAX_MEMORY_EXCESS:g} times the variance",
+        f"a steady drift not more than {order.MAX_DRIFT_EXCESS:g} times",
         f"{gate_metrics.RATIO_FLOOR:.0%}".replace("%", " %") + ", and for accuracy",
-        f"It needs {verdict_runs} runs per side",
-        f"fewer than {verdict_runs} completed runs",
+        f"{verdict_runs.capitalize()} runs per side, or {IN_WORDS[permutation.UNITS_FOR_SIGNS]} blocks",
+        f"fewer than {verdict_runs} on a side",
         f"The baseline needs {verdict_runs} completed runs",
         f"From {IN_WORDS[fleet.NODES_FOR_OUTLIERS]} nodes on",
         f"at most {markdown.MAX_ROWS} rows per table",

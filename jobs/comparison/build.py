@@ -11,12 +11,13 @@ from jobs import __version__
 from jobs.comparison import schema
 from jobs.comparison.analysis import statistics
 from jobs.comparison.analysis.comparability import group_comparable
+from jobs.comparison.analysis.evidence import weigh
 from jobs.comparison.analysis.expected import missing_runs
 from jobs.comparison.analysis.fleet import by_node, second_pass
 from jobs.comparison.analysis.parity_verdict import paired_traces, section_parity
 from jobs.comparison.analysis.regression import gate
 from jobs.comparison.analysis.verdict import decide_verdict
-from jobs.comparison.input.metrics import METRICS, TRAINED_TO_THE_END, Metric, Missing
+from jobs.comparison.input.metrics import HEADLINE, METRICS, TRAINED_TO_THE_END, Metric, Missing
 from jobs.comparison.input.run_summary import last_attempts
 from jobs.comparison.schema_base import LazyList
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from jobs.choices import FrameworkName
     from jobs.comparison.analysis.comparability import Group
+    from jobs.comparison.analysis.evidence import Evidence
     from jobs.comparison.analysis.expected import Expected, MissingRuns
     from jobs.comparison.input.load import Loaded
     from jobs.comparison.input.run_summary import EpochPoint, RunSummary
@@ -52,7 +54,8 @@ def build(
     """
     allowed = sorted(set(allow))
     groups = group_comparable(loaded.runs, allow=allowed)
-    tests = statistics.holm_correction([_p_value(_sides(group)) for group in groups])
+    evidence = [weigh(sides) if len(sides := _sides(group)) == 2 else None for group in groups]
+    tests = statistics.holm_correction([found and found.p for found in evidence])
     parity, unpaired = paired_traces(loaded.runs)
     return schema.Comparison(
         comparison_id=_comparison_id(loaded, baseline, allowed, expected),
@@ -64,7 +67,10 @@ def build(
         gate=None
         if baseline is None
         else gate(last_attempts(loaded.runs), last_attempts(baseline.runs), allow=allowed),
-        sections=[_section(group, test, parity, expected or {}) for group, test in zip(groups, tests, strict=True)],
+        sections=[
+            _section(group, found, test, parity, expected or {})
+            for group, found, test in zip(groups, evidence, tests, strict=True)
+        ],
         parity=parity,
         unpaired_traces=unpaired,
         skipped=[
@@ -96,25 +102,23 @@ def _sides(group: Group) -> dict[FrameworkName, list[RunSummary]]:
     }
 
 
-def _p_value(sides: Mapping[FrameworkName, Sequence[RunSummary]]) -> float | None:
-    return statistics.permutation_p(*map(statistics.observed, sides.values())) if len(sides) == 2 else None
-
-
 def _section(
-    group: Group, significance: statistics.Significance | None, parity: Sequence[ParityPair], expected: Expected
+    group: Group,
+    evidence: Evidence | None,
+    significance: statistics.Significance | None,
+    parity: Sequence[ParityPair],
+    expected: Expected,
 ) -> schema.Section:
     sides = _sides(group)
     missing = missing_runs(sides, expected)
-    ratios = _ratios(sides)
     rows = LazyList(len(group.runs), lambda index: _row(group.runs[index]))
-    headline = next((ratio for ratio in ratios if ratio.metric == METRICS[0].name), None)
     return schema.Section(
         recipe=group.recipe,
         protocol=group.protocol,
-        verdict=decide_verdict(sides, headline, significance, missing),
+        verdict=decide_verdict(sides, evidence, significance, missing),
         parity=section_parity(group.recipe, group.protocol, group.runs, parity),
         sides=[_side(framework, runs, missing.get(framework)) for framework, runs in sides.items()],
-        ratios=ratios,
+        ratios=[] if evidence is None else _ratios(sides, evidence.ratio),
         held_equal=group.held_equal,
         differences=group.differences,
         runs=rows if len(rows) > MAX_ROWS_KEPT else list(rows),
@@ -122,16 +126,19 @@ def _section(
     )
 
 
-def _ratios(sides: Mapping[FrameworkName, Sequence[RunSummary]]) -> list[schema.MetricRatio]:
-    if len(sides) == 1:
-        return []
-    ratios = (
-        statistics.ratio_of_medians(
+def _ratios(
+    sides: Mapping[FrameworkName, Sequence[RunSummary]], headline: schema.MetricRatio | None
+) -> list[schema.MetricRatio]:
+    """The verdict's ratio, and the ratio of the medians of all runs that count for each other metric."""
+    ratios = [
+        headline
+        if metric is HEADLINE
+        else statistics.ratio_of_medians(
             {framework: statistics.observed(runs, metric) for framework, runs in sides.items()}, metric.name
         )
         for metric in METRICS
         if metric.as_ratio
-    )
+    ]
     return [ratio for ratio in ratios if ratio is not None]
 
 

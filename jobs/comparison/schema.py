@@ -20,7 +20,10 @@ MetricName = Literal[
     "steady_images_per_s", "train_wall_s", "test_accuracy_ratio", "gpu_util_percent", "gpu_power_w", "gpu_energy_j"
 ]
 Why = Literal["framework", "allowed", "environment", "seeds"]
-VerdictKind = Literal["faster", "equivalent", "inconclusive", "too_few_runs", "single_observation", "one_side_only"]
+VerdictKind = Literal[
+    "faster", "equivalent", "inconclusive", "confounded", "too_few_runs", "single_observation", "one_side_only"
+]
+ConfoundedBy = Literal["node", "order"]
 GateOutcome = Literal["regression", "incomparable", "improvement", "unchanged"]
 OutlierKind = Literal["slow", "to_confirm", "no_speed"]
 
@@ -128,6 +131,18 @@ class MetricRatio(Part):
     high: float | None = None
 
 
+class ComparedUnits(Part):
+    """What the verdict's ratio and test are over: the units are runs, blocks, or nodes where there are several.
+
+    ``runs`` counts the compared runs by framework; ``blocks`` is ``null`` where the runs are in no blocks.
+    """
+
+    unit: Literal["run", "block", "node"]
+    nodes: int
+    blocks: int | None
+    runs: dict[FrameworkName, int]
+
+
 class ExcludedRuns(Part):
     """Runs of a side that the verdict does not count, and why."""
 
@@ -144,18 +159,27 @@ class Unstable(Part):
 
 
 class Suspect(Part):
-    """Runs of a side that count although something disturbed them, as their own reports say."""
+    """Runs of a side that something disturbed, as their own reports say; the verdict leaves them out."""
 
     framework: FrameworkName
     cause: str
     runs: int
 
 
+class Unchecked(Part):
+    """Runs of a side that count although their reports could not check everything that may disturb a run."""
+
+    framework: FrameworkName
+    not_checked: str
+    runs: int
+
+
 class Verdict(Part):
     """The verdict on ``metric``; ``faster`` names the faster side, and is ``null`` unless the kind is ``faster``.
 
-    ``p_value`` is the permutation test's, ``p_value_table`` the same with Holm's correction over all sections; both
-    are ``null`` with too few runs.
+    ``p_value`` is the test's, ``p_value_table`` the same with Holm's correction over all sections; both are ``null``
+    with too few runs or where the kind is ``confounded``. ``confounded_by`` says with what. ``units`` is ``null`` where
+    no runs of both sides can be compared. ``remarks`` are about the design, such as clocks that disagree.
     """
 
     kind: VerdictKind
@@ -164,9 +188,14 @@ class Verdict(Part):
     p_value: float | None
     p_value_table: float | None
     text: str
+    confounded_by: ConfoundedBy | None
+    next_step: str | None
+    units: ComparedUnits | None
     left_out: list[ExcludedRuns]
     suspect: list[Suspect]
+    unchecked: list[Unchecked]
     unstable: list[Unstable]
+    remarks: list[str]
 
 
 class FieldDifference(Part):

@@ -95,17 +95,18 @@ def _runs(
 
 def _run(side: tuple[Any, Any], day: int, speed: float, accuracy: float) -> RunSummary:
     run: Any = _template(*side)
-    measured = {
+    measured: dict[Any, Any] = {
         "steady_images_per_s": run.measured["steady_images_per_s"] * speed,
         "train_wall_s": run.measured["train_wall_s"] / speed,
         "test_accuracy_ratio": accuracy,
     }
-    return replace(run, started_at_utc=STARTED + timedelta(days=day), measured=run.measured | measured)
+    changed: RunSummary = replace(run, started_at_utc=STARTED + timedelta(days=day), measured=run.measured | measured)
+    return changed
 
 
 def _scaled(run: RunSummary, speed: float) -> RunSummary:
     faster: Any = run.measured
-    changed = {"steady_images_per_s": faster["steady_images_per_s"] * speed}
+    changed: Any = {"steady_images_per_s": faster["steady_images_per_s"] * speed}
     changed["train_wall_s"] = faster["train_wall_s"] / speed
     return replace(run, measured={**faster, **changed})
 
@@ -113,4 +114,5 @@ def _scaled(run: RunSummary, speed: float) -> RunSummary:
 @cache
 def _template(recipe: Any, framework: Any) -> RunSummary:
     report = make_report(recipe=recipe, framework=framework)
-    return summarize(report, source="simulated", location=ReportLocation())
+    summary: RunSummary = summarize(report, source="simulated", location=ReportLocation())
+    return summary

@@ -1,15 +1,11 @@
-"""The statistics of a comparison. One run is one observation."""
+"""The statistics of a comparison: summaries, the ratio of two sides with its interval, and the rule of the verdict."""
 
 from __future__ import annotations
 
-import warnings
-from functools import lru_cache
-from itertools import chain, combinations
-from math import comb, isfinite
+from math import isfinite
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
-from scipy import stats
 
 from jobs.comparison.input.metrics import HEADLINE, Missing
 from jobs.comparison.schema import MetricRatio
@@ -30,7 +26,7 @@ CONFIDENCE: Final = 0.90
 (Schuirmann 1987)."""
 
 ALPHA: Final = 0.01
-"""Level of one comparison's permutation test: its rate of false positives."""
+"""Level of one comparison's test: the largest rate of false positives."""
 
 FAMILYWISE_ALPHA: Final = 0.05
 """Level after Holm's correction: the rate of tables with any false positive."""
@@ -44,10 +40,7 @@ SMALLEST_EFFECT: Final = 1.03
 
 _SEED: Final = 20_200_813
 _MAX_RELATIVE_IQR: Final = 1e6
-_MAX_EXACT: Final = 200_000
-"""Maximum permutations of an exact test: those of ten runs a side."""
-_MAX_RUNS_PERMUTED: Final = 200
-"""Above this many runs on a side a t-test is used: permutations take seconds and change no digit shown."""
+_BOUNDS: Final = ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2)
 
 
 class Summary(NamedTuple):
@@ -115,11 +108,18 @@ def ratio_of_medians(
         if min(above.size, below.size) >= RUNS_FOR_A_VERDICT:
             random = np.random.default_rng(_SEED)
             ratios = _resampled_medians(above, random) / _resampled_medians(below, random)
-            low, high = np.quantile(ratios, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+            low, high = np.quantile(ratios, _BOUNDS)
             values |= {"low": float(low), "high": float(high)}
     if not all(isfinite(value) and value > 0 for value in values.values()):
         return None
     return MetricRatio.model_validate({**names, **values})
+
+
+def median_interval(values: Sequence[float]) -> tuple[float, float]:
+    """The interval of the median of ``values``, by the same bootstrap."""
+    medians = _resampled_medians(np.sort(np.asarray(values, float)), np.random.default_rng(_SEED))
+    low, high = np.quantile(medians, _BOUNDS)
+    return float(low), float(high)
 
 
 def _resampled_medians(ordered: NDArray[Any], random: np.random.Generator) -> NDArray[Any]:
@@ -138,57 +138,6 @@ def _resampled_medians(ordered: NDArray[Any], random: np.random.Generator) -> ND
     second = first + (1 - first) * random.beta(1, n - middle, RESAMPLES)
     upper = ordered[np.minimum((second * n).astype(int), n - 1)]
     return np.asarray(lower + (upper - lower) / 2)
-
-
-def permutation_p(one: Sequence[float], other: Sequence[float]) -> float | None:
-    """The two-sided p of a permutation test on the difference of mean logarithms, which does not depend on the unit.
-
-    Exact up to ten runs a side; beyond from seeded permutations, :data:`RESAMPLES` or, near the test's level, 20 times
-    as many; over 200 runs on a side by Welch's t-test, which the permutation test approaches. ``None`` with too few
-    observations for a verdict or with one that is not positive.
-    """
-    if min(len(one), len(other)) < RUNS_FOR_A_VERDICT or min(*one, *other) <= 0:
-        return None
-    logs = [np.log(np.sort(np.asarray(values, float))) for values in (one, other)]
-    if np.ptp(np.concatenate(logs)) == 0:
-        return 1.0
-    if max(map(len, logs)) > _MAX_RUNS_PERMUTED:
-        with warnings.catch_warnings():
-            # SciPy warns of lost precision for sides without scatter; its result, 0, is right.
-            warnings.simplefilter("ignore", RuntimeWarning)
-            return float(stats.ttest_ind(*logs, equal_var=False).pvalue)
-    if comb(sum(map(len, logs)), len(logs[0])) <= _MAX_EXACT:
-        return _exact_p(*logs)
-    p = _sampled_p(logs, RESAMPLES)
-    return _sampled_p(logs, 20 * RESAMPLES) if ALPHA / 2 <= p <= ALPHA * 2 else p
-
-
-def _exact_p(one: NDArray[Any], other: NDArray[Any]) -> float:
-    """Twice the smaller tail, as in SciPy, whose loop over all splits takes a second for ten runs a side."""
-    pooled = np.concatenate([one, other])
-    # In each split the mean of one side determines that of the other. The first split is what was observed.
-    means = pooled[_splits(pooled.size, one.size)].mean(axis=1)
-    rounding = 1e-12 * np.abs(means).max()
-    tails = np.mean(means <= means[0] + rounding), np.mean(means >= means[0] - rounding)
-    return min(1.0, 2 * float(min(tails)))
-
-
-@lru_cache(maxsize=4)
-def _splits(total: int, n: int) -> NDArray[np.uint8]:
-    """Every choice of ``n`` among ``total`` positions, one a row."""
-    return np.fromiter(chain.from_iterable(combinations(range(total), n)), np.uint8).reshape(-1, n)
-
-
-def _sampled_p(logs: Sequence[NDArray[Any]], permutations: int) -> float:
-    result = stats.permutation_test(
-        logs,
-        lambda one, other, axis: np.mean(one, axis=axis) - np.mean(other, axis=axis),
-        vectorized=True,
-        n_resamples=permutations,
-        batch=RESAMPLES // 2,
-        rng=np.random.default_rng(_SEED),
-    )
-    return float(result.pvalue)
 
 
 def holm_correction(p_values: Sequence[float | None]) -> list[Significance | None]:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from collections import Counter
 from typing import TYPE_CHECKING, Final
 
+from jobs.comparison.analysis.evidence import counted, why_excluded
+from jobs.comparison.analysis.permutation import UNITS_FOR_SIGNS
 from jobs.comparison.analysis.statistics import (
     ALPHA,
     CONFIDENCE,
@@ -16,18 +20,20 @@ from jobs.comparison.analysis.statistics import (
     relative_iqr,
     verdict_kind,
 )
-from jobs.comparison.input.metrics import HEADLINE, Missing
-from jobs.comparison.schema import ExcludedRuns, Suspect, Unstable, Verdict
+from jobs.comparison.input.metrics import HEADLINE
+from jobs.comparison.schema import ExcludedRuns, Suspect, Unchecked, Unstable, Verdict
 from jobs.comparison.text import pluralize
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from jobs.choices import FrameworkName
+    from jobs.comparison.analysis.design import Design
+    from jobs.comparison.analysis.evidence import Evidence
     from jobs.comparison.analysis.expected import MissingRuns
     from jobs.comparison.analysis.statistics import Significance
     from jobs.comparison.input.run_summary import RunSummary
-    from jobs.comparison.schema import MetricRatio, VerdictKind
+    from jobs.comparison.schema import ComparedUnits, MetricRatio, VerdictKind
 
     Sides = Mapping[FrameworkName, Sequence[RunSummary]]
 
@@ -40,20 +46,17 @@ _EFFECT: Final = f"{100 * (SMALLEST_EFFECT - 1):.0f} %"
 
 def decide_verdict(
     sides: Sides,
-    ratio: MetricRatio | None,
+    evidence: Evidence | None,
     significance: Significance | None,
     missing: Mapping[FrameworkName, MissingRuns] | None = None,
 ) -> Verdict:
-    """The verdict on the headline metric of one or two ``sides``, whose ratio of medians is ``ratio``.
+    """The verdict on the headline metric of one or two ``sides``; ``evidence`` is ``None`` for one.
 
     ``missing`` runs were expected and left nothing. They count as lost, as failed runs do.
     """
     missing = missing or {}
-    excluded = [
-        ExcludedRuns(framework=framework, why=why, runs=count)
-        for framework, runs in sides.items()
-        for why, count in _tally(map(_why_excluded, runs))
-    ]
+    design = evidence and evidence.design
+    excluded = _excluded(sides, design)
     excluded += [
         ExcludedRuns(framework=framework, why=f"missing: {absent.which}", runs=absent.runs)
         for framework, absent in missing.items()
@@ -65,18 +68,28 @@ def decide_verdict(
             cause for run in runs if HEADLINE.counts(run.status) for cause in set(run.suspect_of)
         )
     ]
+    unchecked = [
+        Unchecked(framework=framework, not_checked=what, runs=count)
+        for framework, runs in sides.items()
+        for what, count in _tally(", ".join(run.unchecked) or None for run in counted(runs))
+    ]
     unstable = [
         Unstable(framework=framework, spread_ratio=spread)
         for framework, runs in sides.items()
-        if (spread := relative_iqr(observed(runs))) is not None and spread > UNSTABLE_SPREAD
+        if (spread := relative_iqr(observed(counted(runs)))) is not None and spread > UNSTABLE_SPREAD
     ]
-    kind, faster, text = _judge_sides(sides, ratio, significance, missing)
-    remarks = {
+    kind, faster, text = _judge_sides(sides, evidence, significance, missing)
+    confounded = None if design is None else design.confounded
+    next_step = None if confounded is None else _duel_command(sides)
+    notes = {
         "unstable": [
             f"{side.framework}'s runs spread over {100 * side.spread_ratio:.0f} % of their median" for side in unstable
         ],
         "disturbed, by their own account": [_runs_text(row.framework, row.runs, row.cause) for row in suspect],
+        "not checked for disturbances": [_runs_text(row.framework, row.runs, row.not_checked) for row in unchecked],
         "not counted": [_runs_text(row.framework, row.runs, row.why) for row in excluded],
+        "note": [] if design is None else design.remarks,
+        "to answer it": [] if next_step is None else [next_step],
     }
     return Verdict(
         kind=kind,
@@ -84,21 +97,41 @@ def decide_verdict(
         faster=faster,
         p_value=significance and significance.p,
         p_value_table=significance and significance.p_corrected,
-        text="; ".join([text, *(f"{name}: {', '.join(texts)}" for name, texts in remarks.items() if texts)]),
+        text="; ".join([text, *(f"{name}: {', '.join(texts)}" for name, texts in notes.items() if texts)]),
+        confounded_by=confounded and confounded.by,
+        next_step=next_step,
+        units=evidence and evidence.units,
         left_out=excluded,
         suspect=suspect,
+        unchecked=unchecked,
         unstable=unstable,
+        remarks=[] if design is None else design.remarks,
     )
+
+
+def _duel_command(sides: Sides) -> str:
+    """The command that runs both frameworks in randomised blocks on one device, as these runs ran."""
+    runs = [run for side in sides.values() for run in side]
+    if any(run.node is not None for run in runs):
+        return "kubectl apply -k k8s/overlays/duel"
+    gpu = " --gpu 0" if any(run.gpu_uuids for run in runs) else ""
+    recipe, protocol = shlex.quote(runs[0].recipe), runs[0].protocol
+    return f".venv/bin/python scripts/duel.py duel{gpu} --blocks 10 -- --recipe {recipe} --protocol {protocol}"
+
+
+def _excluded(sides: Sides, design: Design | None) -> list[ExcludedRuns]:
+    """The runs that are not counted: for what they are, then for what the design lacks."""
+    lacking = [] if design is None else design.left_out
+    return [
+        ExcludedRuns(framework=framework, why=why, runs=count)
+        for framework, runs in sides.items()
+        for reasons in (map(why_excluded, runs), (why for run, why in lacking if run.framework == framework))
+        for why, count in _tally(reasons)
+    ]
 
 
 def _tally(reasons: Iterable[str | None]) -> list[tuple[str, int]]:
     return sorted(Counter(reason for reason in reasons if reason is not None).items())
-
-
-def _why_excluded(run: RunSummary) -> str | None:
-    if not HEADLINE.counts(run.status):
-        return run.status
-    return "completed without the measurement" if isinstance(run.measured[HEADLINE.name], Missing) else None
 
 
 def _runs_text(framework: FrameworkName, runs: int, reason: str) -> str:
@@ -107,18 +140,30 @@ def _runs_text(framework: FrameworkName, runs: int, reason: str) -> str:
 
 def _judge_sides(
     sides: Sides,
-    ratio: MetricRatio | None,
+    evidence: Evidence | None,
     significance: Significance | None,
     missing: Mapping[FrameworkName, MissingRuns],
 ) -> tuple[VerdictKind, FrameworkName | None, str]:
     """The kind of verdict, the faster framework if there is one, and the sentence."""
-    if len(sides) == 1:
+    if len(sides) == 1 or evidence is None:
         (only,) = sides
         return "one_side_only", None, f"only {only} was run: there is nothing to compare it with"
     below, above = sides
-    counts = {framework: len(observed(runs)) for framework, runs in sides.items()}
+    ratio, design, units = evidence.ratio, evidence.design, evidence.units
+    counts = {framework: len(counted(runs)) for framework, runs in sides.items()}
     kind = verdict_kind((counts[below], counts[above]), ratio, significance)
-    text = _sentence(kind, ratio, counts, significance)
+    if kind not in ("single_observation", "too_few_runs"):
+        if design is not None and design.confounded is not None:
+            numbers = ", ".join([*([_medians(ratio)] if ratio else []), f"{_runs(counts)} runs"])
+            return "confounded", None, f"confounded: {design.confounded.text} ({numbers})"
+        if (
+            design is not None
+            and min(*design.runs, len(design.parts) if design.in_blocks else sys.maxsize) < RUNS_FOR_A_VERDICT
+        ):
+            return "too_few_runs", None, _too_few_units(design, sides)
+    text = _sentence(kind, ratio, counts, units, significance)
+    if design is not None and design.confounded is not None:
+        text = f"{text}; {design.confounded.text}"
     faster = (above if ratio.ratio > 1 else below) if kind == "faster" and ratio is not None else None
     started = {framework: len(runs) for framework, runs in sides.items()}
     for framework in started.keys() & missing.keys():
@@ -129,38 +174,67 @@ def _judge_sides(
         if (side == faster or kind == "equivalent") and lost_ratio[side] - lost_ratio[other] > MAX_FAILURE_RATE_GAP:
             lost = f"{started[side] - counts[side]} of {side}'s {started[side]} runs"
             others_lost = f"{started[other] - counts[other]} of {other}'s {started[other]}"
-            text = f"inconclusive: {lost} did not complete, against {others_lost}; counting only those that did, {text}"
+            disturbed = any(run.suspect_of for runs in sides.values() for run in runs)
+            how = "did not complete undisturbed" if disturbed else "did not complete"
+            text = f"inconclusive: {lost} {how}, against {others_lost}; counting only those that did, {text}"
             return "inconclusive", None, text
     return kind, faster, text
+
+
+def _too_few_units(design: Design, sides: Sides) -> str:
+    if design.in_blocks:
+        found = f"{pluralize(len(design.parts), 'whole block')}, {RUNS_FOR_A_VERDICT} are needed"
+        return f"too few blocks for a verdict: {found}, and {UNITS_FOR_SIGNS} for a faster side"
+    runs = _runs(dict(zip(sides, design.runs, strict=True)))
+    return f"too few runs for a verdict: {runs} runs on shared nodes and GPUs, {RUNS_FOR_A_VERDICT} a side are needed"
+
+
+def _runs(counts: Mapping[FrameworkName, int]) -> str:
+    return " and ".join(f"{count} {framework}" for framework, count in counts.items())
+
+
+def _medians(ratio: MetricRatio) -> str:
+    return f"{ratio.numerator} / {ratio.denominator} is {ratio.ratio:.3f}"
+
+
+def _units_text(units: ComparedUnits | None, counts: Mapping[FrameworkName, int]) -> str:
+    if units is None:
+        return f"{_runs(counts)} runs"
+    text = f"{_runs(units.runs)} runs" if units.blocks is None else pluralize(units.blocks, "block")
+    return text if units.nodes == 1 else f"{text} on {units.nodes} nodes, a node is one observation"
 
 
 def _sentence(
     kind: VerdictKind,
     ratio: MetricRatio | None,
     counts: Mapping[FrameworkName, int],
+    units: ComparedUnits | None,
     significance: Significance | None,
 ) -> str:
-    runs = " and ".join(f"{count} {framework}" for framework, count in counts.items())
-    medians = "" if ratio is None else f"{ratio.numerator} / {ratio.denominator} is {ratio.ratio:.3f}"
+    medians = "" if ratio is None else _medians(ratio)
     in_brackets = medians and f" ({medians})"
     if kind == "single_observation":
         return f"single observation, one run a side{in_brackets}; a verdict needs {RUNS_FOR_A_VERDICT} a side"
     if kind == "too_few_runs":
         needed = f"{RUNS_FOR_A_VERDICT} a side are needed"
-        return f"too few runs for a verdict: {runs} with a measured speed, {needed}{in_brackets}"
+        return f"too few runs for a verdict: {_runs(counts)} with a measured speed, {needed}{in_brackets}"
+    over = _units_text(units, counts)
     if ratio is None or ratio.low is None or ratio.high is None:
-        return f"inconclusive: the ratio of medians cannot be formed from these speeds ({runs} runs)"
+        return f"inconclusive: the ratio cannot be formed from these speeds ({over})"
     names = ratio.numerator, ratio.denominator
     factor, low, high = ratio.ratio, ratio.low, ratio.high
     if kind == "faster" and factor < 1:
         names = ratio.denominator, ratio.numerator
         factor, low, high = 1 / factor, 1 / high, 1 / low
-    numbers = f"{_CONFIDENCE} interval {low:.3f} to {high:.3f}; {runs} runs{_p_clause(significance)}"
+    numbers = f"{_CONFIDENCE} interval {low:.3f} to {high:.3f}; {over}{_p_clause(significance)}"
     if kind == "faster":
         return f"{names[0]} is faster: {factor:.3f} times the steady training speed of {names[1]} ({numbers})"
     if kind == "equivalent":
         return f"equivalent in steady training speed: {medians} ({numbers}), within {_EFFECT}"
-    return f"inconclusive: {medians} ({numbers}); {_why_inconclusive(factor, low, high, significance)}"
+    why = _why_inconclusive(factor, low, high, significance)
+    if units is not None and units.blocks is not None and units.blocks < UNITS_FOR_SIGNS and not low <= 1 <= high:
+        why += f"; {UNITS_FOR_SIGNS} blocks are needed for a faster side"
+    return f"inconclusive: {medians} ({numbers}); {why}"
 
 
 def _why_inconclusive(ratio: float, low: float, high: float, significance: Significance | None) -> str:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from jobs.comparison.fields import Value
     from jobs.comparison.schema import MetricName
     from jobs.report import Report
+    from jobs.report.configuration import Design
     from jobs.report.schema import Dataset, PhaseName, Status
 
 _Value = TypeVar("_Value", bound="Value")
@@ -69,9 +70,10 @@ class RunSummary:
 
     ``compared`` and ``environment`` are the values of :data:`.fields.FIELDS` and :data:`.fields.ENVIRONMENT`, in
     their order; ``phases_s`` is the total time by phase; ``measured`` has every metric's value or why there is none;
-    ``suspect_of`` are the causes for which the report calls its measurements suspect; ``index`` is that of an
-    Indexed Job; ``code`` is ``None`` for a run without a report, see :mod:`.started`; ``source`` is the printable name
-    of the file or log.
+    ``suspect_of`` are the causes for which the report calls its measurements suspect; ``unchecked`` what it could not
+    read of the GPU, where it calls them unchecked; ``design`` is the run's place in an experiment of blocks;
+    ``index`` is that of an Indexed Job; ``code`` is ``None`` for a run without a report, see :mod:`.started`;
+    ``source`` is the printable name of the file or log.
     """
 
     run_id: str
@@ -79,6 +81,7 @@ class RunSummary:
     status: Status
     status_reason: str | None
     started_at_utc: datetime
+    finished_at_utc: datetime
     recipe: str
     protocol: Literal["matched", "published"]
     framework: FrameworkName
@@ -98,6 +101,8 @@ class RunSummary:
     phases_s: dict[PhaseName, float]
     warnings: tuple[tuple[str, str], ...]
     suspect_of: tuple[str, ...]
+    unchecked: tuple[str, ...]
+    design: Design | None
     code: TrainingCode | None
     has_parity: bool
     has_series: bool
@@ -159,6 +164,7 @@ SHARED_FIELDS: Final = (
     "gpu_uuids",
     "warnings",
     "suspect_of",
+    "unchecked",
     "code",
 )
 """Fields that many runs have the same value of."""
@@ -186,6 +192,7 @@ def summarize(report: Report, *, source: str, location: ReportLocation) -> RunSu
         status=report.status,
         status_reason=cut(report.status_reason),
         started_at_utc=report.started_at_utc,
+        finished_at_utc=report.finished_at_utc,
         recipe=cut(config.recipe),
         protocol=config.protocol,
         framework=config.framework,
@@ -203,6 +210,8 @@ def summarize(report: Report, *, source: str, location: ReportLocation) -> RunSu
         phases_s=_phases_s(report),
         warnings=tuple((cut(warning.code), cut(warning.message)) for warning in report.warnings[:ITEMS_LIMIT]),
         suspect_of=_suspect_of(report),
+        unchecked=_unchecked(report),
+        design=config.design,
         code=TrainingCode.of(report),
         has_parity=report.parity is not None,
         has_series=report.timeseries is not None,
@@ -242,6 +251,12 @@ def _suspect_of(report: Report) -> tuple[str, ...]:
     if report.validity is None or report.validity.status != "suspect":
         return ()
     return tuple(map(cut, report.validity.causes[:ITEMS_LIMIT]))
+
+
+def _unchecked(report: Report) -> tuple[str, ...]:
+    if report.validity is None or report.validity.status != "unchecked":
+        return ()
+    return tuple(map(cut, report.validity.not_checked[:ITEMS_LIMIT])) or ("not sampled to the end",)
 
 
 def _uuids(report: Report) -> tuple[str, ...]:

@@ -8,14 +8,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import stats
 
 from jobs.comparison.analysis.statistics import (
     RUNS_FOR_A_VERDICT,
     SMALLEST_EFFECT,
     Significance,
     holm_correction,
-    permutation_p,
     ratio_of_medians,
     relative_iqr,
     summarise,
@@ -120,8 +118,6 @@ def test_ratio_of_extreme_values_is_finite_or_none(above: list[float], below: li
     assert summary is not None
     assert math.isfinite(summary.median)
     assert math.isfinite(relative_iqr(above) or 0.0)
-    p = permutation_p(above, below)
-    assert p is None or 0 <= p <= 1
     if found is not None:
         assert all(
             bound is None or (math.isfinite(bound) and bound > 0) for bound in (found.ratio, found.low, found.high)
@@ -179,31 +175,6 @@ def test_judge_faster_needs_p_and_corrected_p_below_their_levels(
     assert verdict_kind((5, 5), ratio(1.05, 1.1, 1.2), significance) == verdict
 
 
-def test_permutation_p_of_small_sides_matches_hand_calculation() -> None:
-    # Of the 252 ways to halve ten runs, the two that part them are as far apart as what was seen.
-    assert permutation_p([1.0, 1.1, 1.2, 1.3, 1.4], [2.0, 2.1, 2.2, 2.3, 2.4]) == pytest.approx(2 / 252)
-    assert permutation_p([1.0, 2.0, 3.0, 4.0, 5.0], [1.0, 2.0, 3.0, 4.0, 5.0]) == 1.0
-    assert permutation_p([1.0] * 5, [1.0] * 5) == 1.0
-    assert permutation_p([1.0] * 4, [2.0] * 9) is None
-    assert permutation_p([0.0, 1.0, 1.0, 1.0, 1.0], [2.0] * 9) is None
-
-
-@settings(max_examples=15, deadline=None)
-@given(enough, enough, st.randoms())
-def test_permutation_p_of_shuffled_values_is_equal(one: list[float], other: list[float], random: Random) -> None:
-    p = permutation_p(one, other)
-    assert p is not None
-    assert 0 < p <= 1
-    for values in (one, other):
-        random.shuffle(values)
-    assert permutation_p(one, other) == p
-
-
-def test_permutation_p_of_tied_values_counts_equal_splits() -> None:
-    # In 21 of the 252 splits all three large values are on the other side, as observed.
-    assert permutation_p([1.1] * 5, [1.1, 1.1, 2.3, 2.3, 2.3]) == pytest.approx(2 * 21 / 252)
-
-
 def test_holm_correction_of_three_matches_hand_calculation() -> None:
     found = holm_correction([0.01, None, 0.04, 0.03])
     assert [None if one is None else pytest.approx(one.p_corrected) for one in found] == [0.03, None, 0.06, 0.06]
@@ -232,25 +203,3 @@ def test_interval_of_ratio_is_that_of_whole_resamples(runs: tuple[int, int]) -> 
     for bound, share in ((found.low, 0.05), (found.high, 0.95)):
         assert np.mean(ratios < bound * (1 - 1e-9)) <= share + 0.01
         assert np.mean(ratios <= bound * (1 + 1e-9)) >= share - 0.01
-
-
-@pytest.mark.parametrize("runs", [(5, 5), (5, 9), (10, 10)])
-def test_permutation_p_of_few_runs_is_exact(runs: tuple[int, int]) -> None:
-    random = np.random.default_rng(sum(runs))
-    one, other = (random.normal(level, 5, n) for level, n in zip((103, 100), runs, strict=True))
-    expected = stats.permutation_test(
-        [np.log(one), np.log(other)], lambda a, b: a.mean() - b.mean(), n_resamples=200_000
-    ).pvalue
-    assert permutation_p(one.tolist(), other.tolist()) == pytest.approx(expected)
-
-
-def test_permutation_p_of_many_runs_is_that_of_welch_and_close_to_permutations(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    random = np.random.default_rng(1)
-    above, below = list(random.lognormal(0.01, 0.05, 201)), list(random.lognormal(0, 0.05, 201))
-    welch = permutation_p(above, below)
-    monkeypatch.setattr("jobs.comparison.analysis.statistics._MAX_RUNS_PERMUTED", 201)
-    permuted = permutation_p(above, below)
-    assert welch == pytest.approx(stats.ttest_ind(np.log(above), np.log(below), equal_var=False).pvalue)
-    assert permuted == pytest.approx(welch, abs=0.001)

@@ -128,18 +128,27 @@ def test_verdict_with_more_failures_on_faster_side_is_inconclusive(status: str) 
     assert only_section(*slow, *ten, bad).verdict.faster == "torch"
 
 
-def test_verdict_with_suspect_runs_counts_and_names_them() -> None:
-    throttled = {"status": "suspect", "causes": ["gpu_throttled"]}
-    reports = [
-        make_report(
-            framework="torch", seed=seed, images_per_s=speed, changes={"validity": throttled} if seed < 3 else {}
-        )
-        for seed, speed in enumerate(TORCH_SPEEDS, start=1)
-    ]
+def test_verdict_with_suspect_runs_leaves_them_out_and_names_them() -> None:
+    throttled = {"validity": {"status": "suspect", "causes": ["gpu_throttled"]}}
+    disturbed = make_report(seed=6, images_per_s=1.0, changes=throttled)
+    verdict = only_section(*side("tensorflow", TF_SPEEDS), *side("torch", TORCH_SPEEDS), disturbed).verdict
+    assert verdict.kind == "inconclusive"
+    assert "1 of torch's 6 runs did not complete undisturbed, against 0 of tensorflow's 5" in verdict.text
+    assert "; disturbed, by their own account: 1 torch run (gpu_throttled)" in verdict.text
+    assert "; not counted: 1 torch run (suspect)" in verdict.text
+    assert [(entry.framework, entry.cause, entry.runs) for entry in verdict.suspect] == [("torch", "gpu_throttled", 1)]
+    slow = make_report(framework="tensorflow", seed=6, images_per_s=1e6, changes=throttled)
+    section = only_section(*side("tensorflow", TF_SPEEDS), slow, *side("torch", TORCH_SPEEDS), disturbed)
+    assert section.verdict.faster == "torch"
+    assert section.ratios[0].ratio == pytest.approx(1.2)
+
+
+def test_verdict_with_only_suspect_runs_is_too_few_runs() -> None:
+    throttled = {"validity": {"status": "suspect", "causes": ["gpu_throttled"]}}
+    reports = [make_report(seed=seed, images_per_s=speed, changes=throttled) for seed, speed in enumerate(TORCH_SPEEDS)]
     verdict = only_section(*side("tensorflow", TF_SPEEDS), *reports).verdict
-    assert verdict.faster == "torch"
-    assert "; disturbed, by their own account: 2 torch runs (gpu_throttled)" in verdict.text
-    assert [(entry.framework, entry.cause, entry.runs) for entry in verdict.suspect] == [("torch", "gpu_throttled", 2)]
+    assert verdict.kind == "too_few_runs"
+    assert "5 torch runs (suspect)" in verdict.text
 
 
 @pytest.mark.parametrize("speeds", [TORCH_SPEEDS, TF_SPEEDS], ids=["faster", "equivalent"])

@@ -35,8 +35,8 @@ def ratio_figure(section: Section) -> FigureBlock:
     return FigureBlock(
         title=title,
         caption=(
-            f"Medians, {division}, with the bootstrap interval. At the line they are equal; inside the band they "
-            f"differ by less than {100 * (SMALLEST_EFFECT - 1):.0f} %."
+            f"Medians, {division}, with the interval; the speed by blocks or nodes if the verdict is. At the line they "
+            f"are equal; inside the band they differ by less than {100 * (SMALLEST_EFFECT - 1):.0f} %."
         ),
         drawing=(
             svg.bar(scale, 1 / SMALLEST_EFFECT, SMALLEST_EFFECT, y=0, height=height, class_="band"),
