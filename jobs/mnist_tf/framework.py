@@ -11,6 +11,7 @@ import tensorflow as tf
 from jobs.adapter import FrameworkDevice, FrameworkVersions
 from jobs.adapter_common import check_precision
 from jobs.errors import NoUsableGpu
+from jobs.mnist_tf.device_checks import device_checks
 from jobs.mnist_tf.native_logs import suppress_native_stderr
 from jobs.mnist_tf.peak_flops import matmul_flop_per_s
 from jobs.mnist_tf.trainer import TensorFlowTrainer
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
 tf.get_logger().addFilter(lambda record: "triggered tf.function retracing" not in record.getMessage())
 
 __all__ = (
-    "create_trainer", "default_execution", "is_out_of_memory", "matmul_flop_per_s", "select_device", "versions",
+    "create_trainer", "default_execution", "device_checks", "is_out_of_memory", "matmul_flop_per_s", "select_device",
+    "versions",
 )  # fmt: skip
 """The members of :class:`jobs.adapter.Framework`."""
 

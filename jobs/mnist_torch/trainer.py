@@ -31,10 +31,11 @@ if TYPE_CHECKING:
 
 
 class TorchTrainer:
-    """See :class:`jobs.adapter.Trainer`."""
+    """See :class:`jobs.adapter.Trainer`. Without ``capture``, ``--execution graph`` runs its steps uncaptured."""
 
-    def __init__(self, spec: RunSpec, data: ImageDataset) -> None:
+    def __init__(self, spec: RunSpec, data: ImageDataset, *, capture: bool = True) -> None:
         self._spec = spec
+        self._captures = capture and spec.execution == "graph"
         self._device = device_for(spec.device)
         self._dtype = variable_dtype(spec.precision)
         if self._device.type == "cuda":
@@ -148,14 +149,14 @@ class TorchTrainer:
             return
         indices = torch.tensor(host_indices, device=self._device)
         counts = torch.tensor(host_counts, device=self._device)
-        if self._spec.execution == "graph":
+        if self._captures:
             if self._graph is None:
                 self._graph = self._capture(indices, counts)
             self._graph.start_epoch(indices, counts, done)
         for step in range(done, len(host_counts)):
             if self._graph is not None:
                 self._graph.replay()
-            elif self._spec.execution == "compiled":
+            elif self._spec.execution in {"compiled", "graph"}:
                 self._masked_step(indices[step], counts[step])
             else:
                 losses = self._losses(*self._gather(indices[step, : host_counts[step]]))
