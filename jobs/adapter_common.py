@@ -44,26 +44,20 @@ def check_precision(spec: RunSpec, compute_capability: tuple[int, int] | None) -
 
 
 def evaluate_in_batches(
-    images: NDArray[np.uint8],
-    labels: NDArray[np.uint8],
-    batch_sums: Callable[[NDArray[np.uint8], NDArray[np.int64]], tuple[Any, Any]],
-    check: Callable[[], None] | None,
+    examples: int, batch_sums: Callable[[int, int], tuple[Any, Any]], check: Callable[[], None] | None
 ) -> Evaluation:
-    """Add up ``batch_sums``: the sum of a batch's losses, and its number of right answers.
+    """Add up ``batch_sums(start, stop)``: the sum of these examples' losses, and the number of right answers.
 
     Both may be scalars on the device: they are read once, at the end.
     """
     loss: Any = 0.0
     correct: Any = 0
-    examples = 0
-    for start in range(0, len(images), EVALUATION_BATCH):
+    for start in range(0, examples, EVALUATION_BATCH):
         if check is not None:
             check()
-        target = labels[start : start + EVALUATION_BATCH].astype(np.int64)
-        batch_loss, batch_correct = batch_sums(images[start : start + EVALUATION_BATCH], target)
+        batch_loss, batch_correct = batch_sums(start, min(start + EVALUATION_BATCH, examples))
         loss += batch_loss
         correct += batch_correct
-        examples += len(target)
     return Evaluation(loss=float(loss) / examples, correct=int(correct), examples=examples)
 
 

@@ -203,10 +203,14 @@ class TorchTrainer:
     def evaluate(
         self, images: NDArray[np.uint8], labels: NDArray[np.uint8], *, check: Callable[[], None] | None = None
     ) -> Evaluation:
-        return evaluate_in_batches(images, labels, self._batch_sums, check)
+        def sums(start: int, stop: int) -> tuple[Tensor, Tensor]:
+            return self._batch_sums(images[start:stop], labels[start:stop])
 
-    def _batch_sums(self, images: NDArray[np.uint8], labels: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-        logits, target = self._evaluation_logits(images), torch.tensor(labels, device=self._device)
+        return evaluate_in_batches(len(images), sums, check)
+
+    def _batch_sums(self, images: NDArray[np.uint8], labels: NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
+        logits = self._evaluation_logits(images)
+        target = torch.tensor(labels, device=self._device, dtype=torch.int64)
         losses = functional.cross_entropy(logits, target, reduction="sum")
         return losses.double(), (logits.argmax(dim=1) == target).sum()
 
