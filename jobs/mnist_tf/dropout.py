@@ -36,7 +36,7 @@ class CounterDropout(keras.layers.Layer):
             return inputs
         counter = self._counter.value
         random = tf.raw_ops.StatelessRandomUniformV2(
-            shape=inputs.shape,
+            shape=tf.shape(inputs),
             key=tf.constant([self._seed], tf.uint64),
             counter=tf.bitcast(counter, tf.uint64),
             alg=PHILOX,

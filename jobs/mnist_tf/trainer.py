@@ -184,8 +184,11 @@ class TensorFlowTrainer:
         return float(self._loss_total.numpy()) / len(order)
 
     def _masked_steps(self, indices: tf.Tensor, counts: tf.Tensor, start: tf.Tensor, stop: tf.Tensor) -> None:
-        for step in tf.range(start, stop):  # type: ignore[attr-defined]
+        # Not over a range: TensorFlow would compute its length on the device and read it back.
+        step = start
+        while step < stop:
             self._run_step(indices[step], counts[step])
+            step += 1
 
     def _masked_step(self, indices: tf.Tensor, count: tf.Tensor) -> None:
         """A step in one static shape, for graphs and compilers: only the first ``count`` examples have a weight."""
