@@ -90,6 +90,8 @@ BROWSERS = chromium chromium-browser google-chrome google-chrome-stable
 # Tests of which make test runs a sample, or runs in one framework only.
 REPEATED = $(addprefix tests/adapter/test_,survival.py bad_environment.py train_command.py resume.py telemetry.py types.py)
 
+REPEATED_tf = tests/mnist_tf/test_gpu_kernels.py
+
 .PHONY: torture torture-core torture-tf torture-torch
 torture: torture-core torture-tf torture-torch ## the repetitions of docs/reliability.md: kills, signals, full disks; needs root and an hour
 
@@ -97,7 +99,7 @@ torture-core: .venv/.synced
 	MNIST_JOBS_TORTURE=1 .venv/bin/python -m pytest tests/checkpoint $(PYTEST_ARGS)
 
 torture-tf torture-torch: torture-%: .venv-%/.synced
-	MNIST_JOBS_TORTURE=1 .venv-$*/bin/python -m pytest $(REPEATED) $(PYTEST_ARGS)
+	MNIST_JOBS_TORTURE=1 .venv-$*/bin/python -m pytest $(REPEATED) $(REPEATED_$*) $(PYTEST_ARGS)
 
 .PHONY: test-long
 test-long: .venv/.synced ## 100,000 damaged reports and 1,000 simulated comparisons; make test runs a sample
@@ -151,6 +153,10 @@ error-rates: .venv/.synced ## how often a verdict is wrong in simulated comparis
 .PHONY: measure-comparison
 measure-comparison: envs ## measure the README's table and the recipes' accuracies; takes 15 minutes
 	.venv/bin/python scripts/measure_comparison.py
+
+.PHONY: gpu-operations
+gpu-operations: .venv/.synced .venv-tf/.synced ## what TensorFlow's steps start on a GPU, and their kernels; needs no GPU
+	.venv/bin/python scripts/gpu_operations.py
 
 .PHONY: parity-survey
 parity-survey: envs ## the parity check over seeds, processor settings and faults; takes an hour

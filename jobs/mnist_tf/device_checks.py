@@ -40,7 +40,9 @@ def device_checks(device: DeviceKind, data: ImageDataset) -> tuple[DeviceCheck, 
 
 
 def _agreement(spec: RunSpec, data: ImageDataset) -> str:
-    """In float64 without dropout: in a coarser precision Adam turns the rounding of a tiny gradient into a whole step."""
+    """In float64, since in a coarser precision Adam makes a whole step of a tiny gradient's rounding; without dropout,
+    since XLA draws other random numbers.
+    """
     exact = replace(spec.without_dropout(), precision="fp64")
     graph, compiled = (_trained(replace(exact, execution=way), data) for way in ("graph", "compiled"))
     difference = check_agreement(graph, compiled, names=("graph", "XLA"), tolerance=TOLERANCE)

@@ -36,10 +36,11 @@ def build_model(recipe: Recipe, precision: Precision, dropout_seed: int | None) 
                 layers.append(keras.layers.ReLU(dtype=policy))
             case MaxPool(size=size):
                 layers.append(keras.layers.MaxPooling2D(size, dtype=policy))
-            case Dropout(rate=rate) if dropout_seed is None:
-                layers.append(keras.layers.Dropout(rate, dtype=policy))
             case Dropout(rate=rate):
-                layers.append(CounterDropout(rate, seed=dropout_seed, stream=len(layers), dtype=policy))
+                if dropout_seed is None:
+                    layers.append(keras.layers.Dropout(rate, dtype=policy))
+                else:
+                    layers.append(CounterDropout(rate, seed=dropout_seed, stream=len(layers), dtype=policy))
             case Flatten():
                 layers.append(keras.layers.Flatten(dtype=policy))
             case Dense(units=units):

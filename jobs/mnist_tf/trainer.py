@@ -53,7 +53,7 @@ class TensorFlowTrainer:
                 self._compile_for_fit()
             else:
                 # A variable: TensorFlow gathers bytes on a GPU only from variables.
-                self._images = tf.Variable(data.train_images, trainable=False)
+                self._images = tf.Variable(tf.constant(data.train_images), trainable=False)
                 # int64, since TensorFlow keeps int32 tensors in host memory also on a GPU.
                 self._labels = tf.constant(data.train_labels, dtype=tf.int64)
             self._positions = tf.range(spec.batch_size, dtype=tf.int64)
@@ -245,11 +245,13 @@ class TensorFlowTrainer:
 
 def _losses(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
     """The cross-entropy of each example (n,) for logits (n, 10) and labels (n,) of int64."""
+    losses: tf.Tensor
     if logits.dtype == tf.float64:
-        # The sparse operation has no float64 kernel for GPUs. Adding its zeros changes no bit.
+        # The sparse operation has no float64 kernel for GPUs.
         targets = tf.one_hot(labels, CLASSES, dtype=tf.float64)
-        return tf.raw_ops.SoftmaxCrossEntropyWithLogits(features=logits, labels=targets).loss
-    losses: tf.Tensor = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
+        losses = tf.raw_ops.SoftmaxCrossEntropyWithLogits(features=logits, labels=targets).loss
+        return losses
+    losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
     return losses
 
 

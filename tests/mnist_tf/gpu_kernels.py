@@ -5,11 +5,10 @@ The registry answers without a GPU. Functions are traced with each operation pla
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import product
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import tensorflow as tf
@@ -17,10 +16,14 @@ from tensorflow.python.framework import kernels
 from tensorflow.python.framework.function_def_to_graph import function_def_to_graph
 
 from jobs.adapter import RunSpec
-from jobs.choices import Execution, InputPath, Precision, TrainingProtocol
 from jobs.datasets import ImageDataset
 from jobs.mnist_tf.trainer import TensorFlowTrainer
 from jobs.recipes import RECIPES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from jobs.choices import Execution, InputPath, Precision, TrainingProtocol
 
 GPU: Final = ("GPU", "DEFAULT")
 """Device types whose kernels run on a GPU, in the order in which TensorFlow looks for them."""
@@ -85,11 +88,12 @@ class Case:
         return TensorFlowTrainer(RunSpec(seed=1, epochs=1, device="gpu", **settings, **options), data)
 
 
+PRECISIONS: Final[tuple[Precision, ...]] = ("fp32", "tf32", "bf16", "fp64")
+EXECUTIONS: Final[tuple[Execution, ...]] = ("eager", "graph", "compiled")
+INPUTS: Final[tuple[InputPath, ...]] = ("resident", "streamed")
 CASES: Final = [
     Case(recipe=recipe, precision=precision, execution=execution, input=path)
-    for recipe, precision, execution, path in product(
-        RECIPES, ("fp32", "tf32", "bf16", "fp64"), ("eager", "graph", "compiled"), ("resident", "streamed")
-    )
+    for recipe, precision, execution, path in product(RECIPES, PRECISIONS, EXECUTIONS, INPUTS)
 ]
 
 
@@ -123,7 +127,7 @@ def walk(concrete: Any) -> Walk:
     xla = bool(concrete.function_def.attr["_XlaMustCompile"].b)
     _walk_graph(concrete.graph, found, xla=xla)
     for name, compiled in _called(concrete.graph, library, xla=xla):
-        graph = function_def_to_graph(library[name])
+        graph = function_def_to_graph(library[name])  # type: ignore[no-untyped-call]
         _walk_graph(graph, found, xla=compiled)
     return found
 
