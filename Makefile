@@ -154,9 +154,9 @@ error-rates: .venv/.synced ## how often a verdict is wrong in simulated comparis
 measure-comparison: envs ## measure the README's table and the recipes' accuracies; takes 15 minutes
 	.venv/bin/python scripts/measure_comparison.py
 
-.PHONY: gpu-operations
-gpu-operations: .venv/.synced .venv-tf/.synced ## what TensorFlow's steps start on a GPU, and their kernels; needs no GPU
-	.venv/bin/python scripts/gpu_operations.py
+.PHONY: operations-tf
+operations-tf: .venv/.synced .venv-tf/.synced ## what TensorFlow's steps start on a GPU, and their kernels; needs no GPU
+	.venv/bin/python scripts/operations_tensorflow.py
 
 .PHONY: parity-survey
 parity-survey: envs ## the parity check over seeds, processor settings and faults; takes an hour

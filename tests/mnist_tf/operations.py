@@ -1,4 +1,4 @@
-"""``python -m tests.mnist_tf.kernel_table`` prints what the walk finds, as JSON, for ``scripts/gpu_operations.py``."""
+"""``python -m tests.mnist_tf.operations`` prints what the walk finds, as JSON, for ``scripts/operations_tensorflow.py``."""
 
 from __future__ import annotations
 
@@ -36,9 +36,8 @@ def table() -> dict[str, Any]:
                     one for _, names in operation.types for one in names.split(",")
                 }
             if name == "train" and case.execution == "graph":
-                launches.append(
-                    {**_named(case), "launches": sum(found.launches.values()), "by_operation": found.launches}
-                )
+                totals = {"launches": sum(found.launches.values()), "optimizer": optimizer_launches(case)}
+                launches.append(_named(case) | totals | {"by_operation": found.launches})
     return {
         "framework_version": tf.__version__,
         "operations": [
@@ -50,8 +49,17 @@ def table() -> dict[str, Any]:
     }
 
 
-def _named(case: Case) -> dict[str, str]:
+def _named(case: Case) -> dict[str, Any]:
     return {"recipe": case.recipe, "precision": case.precision, "input": case.input}
+
+
+def optimizer_launches(case: Case) -> int:
+    """Kernels that the optimizer starts in a step."""
+    trainer = case.trainer(input_digits())
+    variables = trainer._model.trainable_variables
+    apply: Any = tf.function(trainer._placed(lambda *gradients: trainer._optimizer.apply(gradients, variables)))
+    gradients = [tf.TensorSpec(variable.shape, variable.dtype) for variable in variables]
+    return sum(walk(apply.get_concrete_function(*gradients)).launches.values())
 
 
 def xla_operations(name: str) -> int:

@@ -1,4 +1,4 @@
-"""Counts what TensorFlow's step starts on a GPU, and lists its kernels: ``make gpu-operations``. No GPU is needed."""
+"""Counts what TensorFlow's step starts on a GPU, and lists its kernels: ``make operations-tf``. No GPU is needed."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from measurement import ENVIRONMENTS, ROOT, add_output_option, circumstances, wr
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    add_output_option(parser, "tf_operations")
+    add_output_option(parser, "operations_tensorflow")
     arguments = parser.parse_args()
     measured = circumstances()
     python = ROOT / ENVIRONMENTS["tensorflow"][0] / "bin/python"
-    command = [python, "-m", "tests.mnist_tf.kernel_table"]
+    command = [python, "-m", "tests.mnist_tf.operations"]
     done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, check=True)
     write_results(arguments.output, json.loads(done.stdout.splitlines()[-1]), measured=measured)
     return 0
