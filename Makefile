@@ -9,7 +9,6 @@ DEMO_EPOCHS ?= 3
 # Use tf-cuda if TensorFlow shall use a GPU. The images always contain it.
 TF_EXTRA ?= tf
 PAGE ?= comparison/comparison.html
-BENCH_REPORTS ?= 1000 10000
 
 # An installed uv is used. Otherwise one is installed into .tools, which needs only Python's venv module.
 UV := $(shell command -v uv 2>/dev/null || echo .tools/bin/uv)
@@ -178,8 +177,8 @@ schema: .venv/.synced ## write the JSON Schemas of report and comparison, and th
 	.venv/bin/python -m jobs.comparison.publish
 
 .PHONY: bench-merge
-bench-merge: .venv/.synced ## measure merges of thousands of reports: time and memory
-	.venv/bin/python scripts/bench_merge.py --reports $(BENCH_REPORTS)
+bench-merge: .venv/.synced ## measure merges of up to 100,000 reports: time and memory; needs 6 GB of disk
+	.venv/bin/python scripts/bench_merge.py $(BENCH_ARGS)
 
 .PHONY: manifests
 manifests: .venv/.synced ## write the version into k8s/ and render k8s/base into k8s/*.yaml; needs kubectl

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -46,7 +45,7 @@ def trainer(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     recipe: Recipe = request.param
 
     def build_for_gpu(spec: RunSpec, params: Iterable[torch.nn.Parameter]) -> torch.optim.Optimizer:
-        return build_optimizer(replace(spec, device="gpu"), params)
+        return build_optimizer(spec.replace(device="gpu"), params)
 
     monkeypatch.setattr("jobs.mnist_torch.trainer.FastCpuDropout", torch.nn.Dropout)
     monkeypatch.setattr("jobs.mnist_torch.trainer.OneDnnLinear", torch.nn.Linear)
