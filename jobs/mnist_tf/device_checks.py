@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Any, Final
@@ -43,8 +42,8 @@ def _agreement(spec: RunSpec, data: ImageDataset) -> str:
     """In float64, since in a coarser precision Adam makes a whole step of a tiny gradient's rounding; without dropout,
     since XLA draws other random numbers.
     """
-    exact = replace(spec.without_dropout(), precision="fp64")
-    graph, compiled = (_trained(replace(exact, execution=way), data) for way in ("graph", "compiled"))
+    exact = spec.without_dropout().replace(precision="fp64")
+    graph, compiled = (_trained(exact.replace(execution=way), data) for way in ("graph", "compiled"))
     difference = check_agreement(graph, compiled, names=("graph", "XLA"), tolerance=TOLERANCE)
     return (
         f"{CHECK_STEPS} steps by XLA and by graph agree in float64: {len(graph)} arrays differ by at most "
@@ -60,7 +59,7 @@ def _trained(spec: RunSpec, data: ImageDataset) -> dict[str, NDArray[Any]]:
 
 def _fastest(spec: RunSpec, data: ImageDataset) -> str:
     ways: tuple[Execution, ...] = ("graph", "compiled")
-    trainers = {way: _trainer(replace(spec, execution=way), data) for way in ways}
+    trainers = {way: _trainer(spec.replace(execution=way), data) for way in ways}
     first_s = {way: _epoch_s(trainer, data, 1) for way, trainer in trainers.items()}
     epoch_s = dict.fromkeys(ways, inf)
     # In turns, so that a change of the clock affects both.

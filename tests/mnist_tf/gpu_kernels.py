@@ -82,10 +82,10 @@ class Case:
 
     def trainer(self, data: ImageDataset) -> TensorFlowTrainer:
         """A trainer whose functions name ``/GPU:0``. Without a GPU its variables are in host memory."""
-        recipe = RECIPES[self.recipe]
-        settings: dict[str, Any] = {"learning_rate": recipe.learning_rate, "batch_size": recipe.batch_size}
-        options: dict[str, Any] = {**vars(self), "recipe": recipe}
-        return TensorFlowTrainer(RunSpec(seed=1, epochs=1, device="gpu", **settings, **options), data)
+        spec = RunSpec.for_recipe(
+            RECIPES[self.recipe], device="gpu", execution=self.execution, precision=self.precision
+        )
+        return TensorFlowTrainer(spec.replace(input=self.input, protocol=self.protocol), data)
 
 
 PRECISIONS: Final[tuple[Precision, ...]] = ("fp32", "tf32", "bf16", "fp64")
