@@ -1,4 +1,4 @@
-"""``python -m tests.mnist_tf.operations`` prints what the walk finds, as JSON, for ``scripts/operations_tensorflow.py``."""
+"""Prints what the walk finds as JSON: ``python -m tests.mnist_tf.operations``, for ``make operations-tf``."""
 
 from __future__ import annotations
 
