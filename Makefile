@@ -89,6 +89,8 @@ BROWSERS = chromium chromium-browser google-chrome google-chrome-stable
 # Tests of which make test runs a sample, or runs in one framework only.
 REPEATED = $(addprefix tests/adapter/test_,survival.py bad_environment.py train_command.py resume.py telemetry.py types.py)
 
+REPEATED_tf = tests/mnist_tf/test_gpu_kernels.py
+
 .PHONY: torture torture-core torture-tf torture-torch
 torture: torture-core torture-tf torture-torch ## the repetitions of docs/reliability.md: kills, signals, full disks; needs root and an hour
 
@@ -96,7 +98,7 @@ torture-core: .venv/.synced
 	MNIST_JOBS_TORTURE=1 .venv/bin/python -m pytest tests/checkpoint $(PYTEST_ARGS)
 
 torture-tf torture-torch: torture-%: .venv-%/.synced
-	MNIST_JOBS_TORTURE=1 .venv-$*/bin/python -m pytest $(REPEATED) $(PYTEST_ARGS)
+	MNIST_JOBS_TORTURE=1 .venv-$*/bin/python -m pytest $(REPEATED) $(REPEATED_$*) $(PYTEST_ARGS)
 
 .PHONY: test-long
 test-long: .venv/.synced ## 100,000 damaged reports and 1,000 simulated comparisons; make test runs a sample
@@ -154,6 +156,10 @@ measure-comparison: envs ## measure the README's table and the recipes' accuraci
 .PHONY: measure-duel
 measure-duel: envs ## measure the duel of docs/duel.md, killed once; takes 6 minutes
 	.venv/bin/python scripts/measure_duel.py
+
+.PHONY: operations-tf
+operations-tf: .venv/.synced .venv-tf/.synced ## what TensorFlow's steps start on a GPU, and their kernels; needs no GPU
+	.venv/bin/python scripts/operations_tensorflow.py
 
 .PHONY: parity-survey
 parity-survey: envs ## the parity check over seeds, processor settings and faults; takes an hour

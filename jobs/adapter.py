@@ -12,7 +12,7 @@ from jobs.recipes import Recipe  # noqa: TC001 - pydantic reads it at run time
 from jobs.report.configuration import RunSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     import numpy as np
     from numpy.typing import NDArray
@@ -99,6 +99,20 @@ class Evaluation:
     @property
     def accuracy_ratio(self) -> float:
         return self.correct / self.examples
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceCheck:
+    """One check that only the device itself can answer; ``doctor --device gpu`` runs it and prints one line."""
+
+    name: str
+    """What is checked, the subject of the line: ``lenet: captured steps``."""
+    run: Callable[[], str]
+    """Runs the check on the device, and returns what was compared, and the speed where it was measured.
+
+    Raises ``DeviceCheckFailed`` with what differs, by how much, and where. Any other error of the framework also
+    becomes a ``fail`` line.
+    """
 
 
 class Trainer(Protocol):
@@ -210,6 +224,15 @@ class Framework(Protocol):
         """The device's peak: operations per second of a large matrix product in the spec's precision, on its device.
 
         Takes one to two seconds, and does not change the framework's random state.
+        """
+        ...
+
+    def device_checks(self, device: DeviceKind, data: ImageDataset) -> Iterable[DeviceCheck]:
+        """The checks of this framework for ``doctor --device gpu``, in the order in which they shall run.
+
+        ``data`` has the images of one short epoch, :data:`~jobs.adapter_common.CHECK_STEPS` steps, the last of fewer
+        images. All checks together take at most 40 s on a GPU; building the list takes no time on the device. Each
+        check creates its own trainers and keeps nothing on the device. On ``"cpu"`` the tests run the same checks.
         """
         ...
 

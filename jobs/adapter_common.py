@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from jobs.adapter import Evaluation
-from jobs.errors import BadInput
+from jobs.errors import BadInput, DeviceCheckFailed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from numpy.typing import NDArray
 
@@ -27,6 +27,8 @@ MATRIX_SIDE: Final = {"cpu": 2048, "gpu": 4096}
 """Rows and columns of its matrices."""
 PRODUCTS: Final = {"cpu": 1, "gpu": 20}
 """Products per reading of the clock, so that the synchronization with a GPU takes little of the time."""
+CHECK_STEPS: Final = 20
+"""Steps of each way that a check of ``doctor --device gpu`` compares."""
 
 
 def check_precision(spec: RunSpec, compute_capability: tuple[int, int] | None) -> None:
@@ -42,26 +44,20 @@ def check_precision(spec: RunSpec, compute_capability: tuple[int, int] | None) -
 
 
 def evaluate_in_batches(
-    images: NDArray[np.uint8],
-    labels: NDArray[np.uint8],
-    batch_sums: Callable[[NDArray[np.uint8], NDArray[np.int64]], tuple[Any, Any]],
-    check: Callable[[], None] | None,
+    examples: int, batch_sums: Callable[[int, int], tuple[Any, Any]], check: Callable[[], None] | None
 ) -> Evaluation:
-    """Add up ``batch_sums``: the sum of a batch's losses, and its number of right answers.
+    """Add up ``batch_sums(start, stop)``: the sum of these examples' losses, and the number of right answers.
 
     Both may be scalars on the device: they are read once, at the end.
     """
     loss: Any = 0.0
     correct: Any = 0
-    examples = 0
-    for start in range(0, len(images), EVALUATION_BATCH):
+    for start in range(0, examples, EVALUATION_BATCH):
         if check is not None:
             check()
-        target = labels[start : start + EVALUATION_BATCH].astype(np.int64)
-        batch_loss, batch_correct = batch_sums(images[start : start + EVALUATION_BATCH], target)
+        batch_loss, batch_correct = batch_sums(start, min(start + EVALUATION_BATCH, examples))
         loss += batch_loss
         correct += batch_correct
-        examples += len(target)
     return Evaluation(loss=float(loss) / examples, correct=int(correct), examples=examples)
 
 
@@ -77,3 +73,34 @@ def peak_flop_per_s(multiply: Callable[[int], object], device: DeviceKind) -> fl
         multiply(times)
         fastest_s = min(fastest_s, time.perf_counter() - start_s)
     return 2 * MATRIX_SIDE[device] ** 3 * times / fastest_s
+
+
+def check_agreement(
+    first: Mapping[str, NDArray[Any]],
+    second: Mapping[str, NDArray[Any]],
+    *,
+    names: tuple[str, str],
+    tolerance: float = 0.0,
+) -> float:
+    """The largest difference between two ways to compute the same arrays, for a check of the device.
+
+    A difference is relative to the largest magnitude in the first way's array. A tolerance of 0 asks for equal bits.
+
+    Raises:
+        DeviceCheckFailed: an array differs by more than ``tolerance``, or holds a value that is not finite.
+    """
+    differences, unequal = {}, []
+    for name, array in first.items():
+        if not (np.isfinite(array).all() and np.isfinite(second[name]).all()):
+            raise DeviceCheckFailed(f"{names[0]} and {names[1]} over {CHECK_STEPS} steps: {name} is not finite")
+        one, other = array.astype(np.float64), second[name].astype(np.float64)
+        differences[name] = float(np.abs(one - other).max()) / (float(np.abs(one).max()) or 1.0)
+        if differences[name] > tolerance or (tolerance == 0 and array.tobytes() != second[name].tobytes()):
+            unequal.append(name)
+    if unequal:
+        worst = max(unequal, key=differences.__getitem__)
+        raise DeviceCheckFailed(
+            f"{names[0]} and {names[1]} differ after {CHECK_STEPS} steps in {len(unequal)} of {len(first)} arrays, "
+            f"most in {worst}: by {differences[worst]:.1e} of its largest value; allowed are {tolerance:.1e}"
+        )
+    return max(differences.values())

@@ -19,6 +19,12 @@ class NoUsableGpu(JobError):
     exit_code = ExitCode.NO_USABLE_GPU
 
 
+class DeviceCheckFailed(JobError):
+    """The GPU is there, and a check of ``doctor --device gpu`` shows that it cannot be used for a measurement."""
+
+    exit_code = ExitCode.NO_USABLE_GPU
+
+
 class DatasetRefused(JobError):
     exit_code = ExitCode.DATASET_REFUSED
 

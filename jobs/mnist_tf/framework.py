@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 from typing import TYPE_CHECKING, Any
 
 import tensorflow as tf
@@ -13,6 +12,8 @@ from jobs.adapter import FrameworkDevice, FrameworkVersions
 from jobs.adapter_common import check_precision
 from jobs.errors import NoUsableGpu
 from jobs.io.cpus import usable_cpus
+from jobs.io.cuda_driver import pci_bus_id
+from jobs.mnist_tf.device_checks import device_checks
 from jobs.mnist_tf.native_logs import suppress_native_stderr
 from jobs.mnist_tf.peak_flops import matmul_flop_per_s
 from jobs.mnist_tf.trainer import TensorFlowTrainer
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
 tf.get_logger().addFilter(lambda record: "triggered tf.function retracing" not in record.getMessage())
 
 __all__ = (
-    "create_trainer", "default_execution", "is_out_of_memory", "matmul_flop_per_s", "select_device", "versions",
+    "create_trainer", "default_execution", "device_checks", "is_out_of_memory", "matmul_flop_per_s", "select_device",
+    "versions",
 )  # fmt: skip
 """The members of :class:`jobs.adapter.Framework`."""
 
@@ -51,13 +53,16 @@ def select_device(choice: DeviceChoice) -> FrameworkDevice:
         tf.config.set_visible_devices([], "GPU")
         return FrameworkDevice(kind="cpu", index=0, name="cpu")
     tf.config.set_visible_devices(gpus[:1], "GPU")
+    # Otherwise an operation that is placed on the GPU and has no kernel there runs on the CPU without a word.
+    tf.config.set_soft_device_placement(False)
     details = tf.config.experimental.get_device_details(gpus[0])
     capability = details.get("compute_capability")
     return FrameworkDevice(
         kind="gpu",
         index=0,
         name=details.get("device_name", "unknown GPU"),
-        pci_bus_id=_pci_bus_id(),
+        # TensorFlow names physical devices by CUDA's index. Its own list with PCI bus ids opens every GPU.
+        pci_bus_id=pci_bus_id(int(gpus[0].name.rpartition(":")[2])),
         compute_capability=".".join(map(str, capability)) if capability else None,
     )
 
@@ -86,17 +91,6 @@ def _gpus(choice: DeviceChoice) -> list[Any]:
     # CUDA's own messages are useful only if a GPU was requested.
     with contextlib.nullcontext() if choice == "gpu" else suppress_native_stderr():
         return list(tf.config.list_physical_devices("GPU"))
-
-
-def _pci_bus_id() -> str | None:
-    # The public device details lack it; the logical device's description has it. Only with a GPU: it opens the device.
-    from tensorflow.python.client import device_lib  # type: ignore[attr-defined] # noqa: PLC0415
-
-    for device in device_lib.list_local_devices():
-        bus_id = re.search(r"pci bus id: ([0-9a-fA-F:.]+)", device.physical_device_desc)
-        if device.device_type == "GPU" and bus_id:
-            return bus_id.group(1)
-    return None
 
 
 def _why_no_gpu() -> str:

@@ -24,14 +24,18 @@ def stream(data: ImageDataset, spec: RunSpec, order: NDArray[np.int32] | None, e
     Where ``order`` is ``None`` tf.data shuffles, by the spec's seed and ``epoch``.
     """
     dtype = variable_dtype(spec.precision)
-    if order is None:
-        examples = tf.data.Dataset.from_tensor_slices((data.train_images, data.train_labels))
-        batches = examples.shuffle(len(data.train_images), seed=shuffle_seed(spec.seed, epoch)).batch(spec.batch_size)
-    else:
-        images, labels = tf.constant(data.train_images), tf.constant(data.train_labels)
-        indices = tf.data.Dataset.from_tensor_slices(order).batch(spec.batch_size)
-        batches = indices.map(lambda index: (tf.gather(images, index), tf.gather(labels, index)))
-    batches = batches.skip(done)
-    return batches.map(
-        lambda pixels, labels: (scale(pixels, spec.recipe.scaling, dtype), labels), num_parallel_calls=tf.data.AUTOTUNE
-    ).prefetch(tf.data.AUTOTUNE)
+    # The pipeline runs on the host. Otherwise its tensors would be created on the GPU and copied back.
+    with tf.device("/CPU:0"):
+        if order is None:
+            examples = tf.data.Dataset.from_tensor_slices((data.train_images, data.train_labels))
+            shuffled = examples.shuffle(len(data.train_images), seed=shuffle_seed(spec.seed, epoch))
+            batches = shuffled.batch(spec.batch_size)
+        else:
+            images, labels = tf.constant(data.train_images), tf.constant(data.train_labels)
+            indices = tf.data.Dataset.from_tensor_slices(order).batch(spec.batch_size)
+            batches = indices.map(lambda index: (tf.gather(images, index), tf.gather(labels, index)))
+        batches = batches.skip(done)
+        return batches.map(
+            lambda pixels, labels: (scale(pixels, spec.recipe.scaling, dtype), labels),
+            num_parallel_calls=tf.data.AUTOTUNE,
+        ).prefetch(tf.data.AUTOTUNE)

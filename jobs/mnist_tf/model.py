@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from jobs.mnist_tf.dropout import CounterDropout
 from jobs.mnist_tf.numerics import POLICY
 from jobs.recipes import IMAGE_SIDE, Convolution, Dense, Dropout, Flatten, MaxPool, Relu, weight_shapes
 
@@ -20,8 +21,11 @@ if TYPE_CHECKING:
     from jobs.recipes import Recipe, Scaling
 
 
-def build_model(recipe: Recipe, precision: Precision) -> Any:
-    """The recipe's layers with Keras's own initial weights; images (n, 28, 28, 1) in, logits (n, 10) out."""
+def build_model(recipe: Recipe, precision: Precision, dropout_seed: int | None) -> Any:
+    """The recipe's layers with Keras's own initial weights; images (n, 28, 28, 1) in, logits (n, 10) out.
+
+    Without ``dropout_seed``, dropout is Keras's own.
+    """
     policy = keras.DTypePolicy(POLICY[precision])
     layers: list[Any] = [keras.Input((IMAGE_SIDE, IMAGE_SIDE, 1), dtype=policy.compute_dtype)]
     for layer in recipe.layers:
@@ -33,7 +37,10 @@ def build_model(recipe: Recipe, precision: Precision) -> Any:
             case MaxPool(size=size):
                 layers.append(keras.layers.MaxPooling2D(size, dtype=policy))
             case Dropout(rate=rate):
-                layers.append(keras.layers.Dropout(rate, dtype=policy))
+                if dropout_seed is None:
+                    layers.append(keras.layers.Dropout(rate, dtype=policy))
+                else:
+                    layers.append(CounterDropout(rate, seed=dropout_seed, stream=len(layers), dtype=policy))
             case Flatten():
                 layers.append(keras.layers.Flatten(dtype=policy))
             case Dense(units=units):

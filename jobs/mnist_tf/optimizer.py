@@ -51,8 +51,14 @@ class MatchedSgd(_Matched):
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:  # noqa: ARG002 - float32
         (velocity,) = self._slots_of(variable)
-        velocity.assign(_exact(self._recipe.momentum, variable) * velocity + gradient)
-        self.assign_sub(variable, _exact(self._exact_learning_rate, variable) * velocity)
+        # One kernel, with the arithmetic above.
+        tf.raw_ops.ResourceApplyMomentum(
+            var=variable.handle,
+            accum=velocity.handle,
+            lr=_exact(self._exact_learning_rate, variable),
+            grad=gradient,
+            momentum=_exact(self._recipe.momentum, variable),
+        )
 
 
 class MatchedAdam(_Matched):
@@ -61,19 +67,21 @@ class MatchedAdam(_Matched):
     slots = ("m", "v")
     _recipe: Adam
 
-    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:  # noqa: ARG002 - float32
-        recipe = self._recipe
-        m, v = self._slots_of(variable)
-        m.assign_add((gradient - m) * _exact(1 - recipe.beta_1, variable))
-        v.assign_add((tf.square(gradient) - v) * _exact(1 - recipe.beta_2, variable))
-        step = m * tf.cast(self._factor(), m.dtype) / (tf.sqrt(v) + _exact(recipe.epsilon, variable))
-        self.assign_sub(variable, step)
-
-    def _factor(self) -> tf.Tensor:
+    @property
+    def learning_rate(self) -> tf.Tensor:
+        """The scalar factor of this step, in float64. Keras reads it once a step and passes it to each update."""
         t = tf.cast(self.iterations.value + 1, tf.float64)
         decay_1 = tf.pow(tf.constant(self._recipe.beta_1, tf.float64), t)
         decay_2 = tf.pow(tf.constant(self._recipe.beta_2, tf.float64), t)
         return self._exact_learning_rate * tf.sqrt(1 - decay_2) / (1 - decay_1)
+
+    def update_step(self, gradient: Any, variable: Any, learning_rate: tf.Tensor) -> None:
+        recipe = self._recipe
+        m, v = self._slots_of(variable)
+        m.assign_add((gradient - m) * _exact(1 - recipe.beta_1, variable))
+        v.assign_add((tf.square(gradient) - v) * _exact(1 - recipe.beta_2, variable))
+        step = m * tf.cast(learning_rate, m.dtype) / (tf.sqrt(v) + _exact(recipe.epsilon, variable))
+        self.assign_sub(variable, step)
 
 
 def _exact(number: float, variable: Any) -> tf.Tensor:

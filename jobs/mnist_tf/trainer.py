@@ -15,6 +15,7 @@ from jobs.mnist_tf.model import build_model, scale, to_canonical, write_weights
 from jobs.mnist_tf.numerics import device_for, effective_numerics, set_precision, variable_dtype
 from jobs.mnist_tf.optimizer import build_optimizer
 from jobs.mnist_tf.state import read_state, state_by_name, write_state
+from jobs.recipes import CLASSES
 from jobs.training.seeding import batches, shuffle_seed
 
 if TYPE_CHECKING:
@@ -43,30 +44,44 @@ class TensorFlowTrainer:
         if spec.device == "gpu":
             tf.config.experimental.reset_memory_stats("GPU:0")
         with tf.device(self._device):
-            self._model = build_model(spec.recipe, spec.precision)
+            dropout_seed = spec.seed if spec.protocol == "matched" else None
+            self._model = build_model(spec.recipe, spec.precision, dropout_seed)
             self._optimizer = build_optimizer(spec)
             self._optimizer.build(self._model.trainable_variables)
             self._loss_total = tf.Variable(tf.constant(0.0, tf.float64))
             if spec.input == "streamed":
                 self._compile_for_fit()
             else:
-                self._images = tf.constant(data.train_images)
+                # A variable: TensorFlow gathers bytes on a GPU only from variables.
+                self._images = tf.Variable(tf.constant(data.train_images), trainable=False)
                 # int64, since TensorFlow keeps int32 tensors in host memory also on a GPU.
                 self._labels = tf.constant(data.train_labels, dtype=tf.int64)
             self._positions = tf.range(spec.batch_size, dtype=tf.int64)
+        self._evaluated: tuple[NDArray[np.uint8], NDArray[np.uint8], tf.Tensor, tf.Tensor] | None = None
         compiled, eager = spec.execution == "compiled", spec.execution == "eager"
         self._run_step = tf.function(self._masked_step, jit_compile=True) if compiled else self._masked_step
-        self._run_steps: Any = self._masked_steps if eager else tf.function(self._masked_steps)
-        self._pixel_sums: Any = self._loss_and_correct if eager else tf.function(self._loss_and_correct)
+        run_steps, pixel_sums = self._placed(self._masked_steps), self._placed(self._loss_and_correct)
+        self._run_steps: Any = run_steps if eager else tf.function(run_steps)
+        self._pixel_sums: Any = pixel_sums if eager else tf.function(pixel_sums)
+
+    def _placed(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """``function`` with each operation on the device by name: one without a kernel there is then an error."""
+
+        def on_device(*arguments: Any) -> Any:
+            with tf.device(self._device):
+                return function(*arguments)
+
+        return on_device
 
     def _compile_for_fit(self) -> None:
         # By default Keras computes and sums the loss in float32, whatever the model's type is.
-        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, dtype=self._dtype.name)
+        loss = _CrossEntropy(dtype=self._dtype.name)
         floatx = keras.config.floatx()
         keras.config.set_floatx("float64")
         try:
             eager, compiled = self._spec.execution == "eager", self._spec.execution == "compiled"
             self._model.compile(optimizer=self._optimizer, loss=loss, run_eagerly=eager, jit_compile=compiled)
+            self._model.train_step = self._placed(self._model.train_step)
         finally:
             keras.config.set_floatx(floatx)
 
@@ -142,8 +157,8 @@ class TensorFlowTrainer:
             on_epoch_begin=restore if done else None,
             on_train_batch_end=lambda batch, logs: on_step(done + batch + 1),  # noqa: ARG005
         )
-        with tf.device(self._device):
-            history = self._model.fit(batches, epochs=1, shuffle=False, verbose=0, callbacks=[callback])
+        # Only the step is on the device: the iterator is the host's.
+        history = self._model.fit(batches, epochs=1, shuffle=False, verbose=0, callbacks=[callback])
         return float(history.history["loss"][0])
 
     def _train_resident(
@@ -169,13 +184,16 @@ class TensorFlowTrainer:
         return float(self._loss_total.numpy()) / len(order)
 
     def _masked_steps(self, indices: tf.Tensor, counts: tf.Tensor, start: tf.Tensor, stop: tf.Tensor) -> None:
-        for step in tf.range(start, stop):  # type: ignore[attr-defined]
+        # Not over a range: TensorFlow would compute its length on the device and read it back.
+        step = start
+        while step < stop:
             self._run_step(indices[step], counts[step])
+            step += 1
 
     def _masked_step(self, indices: tf.Tensor, count: tf.Tensor) -> None:
         """A step in one static shape, for graphs and compilers: only the first ``count`` examples have a weight."""
         with tf.GradientTape() as tape:
-            losses = self._pixel_losses(tf.gather(self._images, indices), tf.gather(self._labels, indices))
+            losses = self._pixel_losses(self._images.sparse_read(indices), tf.gather(self._labels, indices))
             losses *= tf.cast(self._positions < count, self._dtype)
             mean_loss = tf.reduce_sum(losses) / tf.cast(count, self._dtype)
         gradients = tape.gradient(mean_loss, [v.value for v in self._model.trainable_variables])
@@ -193,18 +211,31 @@ class TensorFlowTrainer:
     def evaluate(
         self, images: NDArray[np.uint8], labels: NDArray[np.uint8], *, check: Callable[[], None] | None = None
     ) -> Evaluation:
-        return evaluate_in_batches(images, labels, self._batch_sums, check)
+        pixels, targets = self._on_device(images, labels)
 
-    def _batch_sums(self, images: NDArray[np.uint8], labels: NDArray[np.int64]) -> tuple[float, int]:
-        with tf.device(self._device):
-            loss, correct = self._pixel_sums(tf.constant(images), tf.constant(labels))
-        return float(loss), int(correct)
+        def sums(start: int, stop: int) -> Any:
+            return self._pixel_sums(pixels, targets, tf.constant(start), tf.constant(stop))
 
-    def _loss_and_correct(self, pixels: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        logits = self._pixel_logits(pixels, training=False)
-        correct = tf.equal(tf.argmax(logits, axis=1, output_type=tf.int64), labels)
-        losses = tf.cast(_losses(logits, labels), tf.float64)
-        return tf.reduce_sum(losses), tf.reduce_sum(tf.cast(correct, tf.int32))
+        return evaluate_in_batches(len(images), sums, check)
+
+    def _on_device(self, images: NDArray[np.uint8], labels: NDArray[np.uint8]) -> tuple[tf.Tensor, tf.Tensor]:
+        """The evaluated set on the device; it is copied once, since each epoch evaluates the same arrays."""
+        evaluated = self._evaluated
+        if evaluated is None or evaluated[0] is not images or evaluated[1] is not labels:
+            with tf.device(self._device):
+                evaluated = images, labels, tf.constant(images), tf.constant(labels, dtype=tf.int64)
+            self._evaluated = evaluated
+        return evaluated[2:]
+
+    def _loss_and_correct(
+        self, pixels: tf.Tensor, labels: tf.Tensor, start: tf.Tensor, stop: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        targets = labels[start:stop]
+        logits = self._pixel_logits(pixels[start:stop], training=False)
+        correct = tf.equal(tf.argmax(logits, axis=1, output_type=tf.int64), targets)
+        losses = tf.cast(_losses(logits, targets), tf.float64)
+        # A sum of int32 would be computed in host memory also on a GPU.
+        return tf.reduce_sum(losses), tf.reduce_sum(tf.cast(correct, tf.int64))
 
     def logits(self, images: NDArray[np.uint8]) -> NDArray[np.float64]:
         with tf.device(self._device):
@@ -213,5 +244,19 @@ class TensorFlowTrainer:
 
 
 def _losses(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-    losses: tf.Tensor = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
+    """The cross-entropy of each example (n,) for logits (n, 10) and labels (n,) of int64."""
+    losses: tf.Tensor
+    if logits.dtype == tf.float64:
+        # The sparse operation has no float64 kernel for GPUs.
+        targets = tf.one_hot(labels, CLASSES, dtype=tf.float64)
+        losses = tf.raw_ops.SoftmaxCrossEntropyWithLogits(features=logits, labels=targets).loss
+        return losses
+    losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
     return losses
+
+
+class _CrossEntropy(keras.losses.Loss):
+    """The same loss for Keras's fit, which gives the labels as floating-point numbers (n, 1)."""
+
+    def call(self, labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+        return _losses(logits, tf.cast(tf.reshape(labels, [-1]), tf.int64))

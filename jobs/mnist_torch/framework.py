@@ -10,6 +10,7 @@ import torch
 from jobs.adapter import FrameworkDevice, FrameworkVersions
 from jobs.adapter_common import check_precision
 from jobs.errors import BadInput, NoUsableGpu
+from jobs.mnist_torch.device_checks import device_checks
 from jobs.mnist_torch.peak_flops import matmul_flop_per_s
 from jobs.mnist_torch.trainer import TorchTrainer
 
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
     from jobs.datasets import ImageDataset
 
 __all__ = (
-    "create_trainer", "default_execution", "is_out_of_memory", "matmul_flop_per_s", "select_device", "versions",
+    "create_trainer", "default_execution", "device_checks", "is_out_of_memory", "matmul_flop_per_s", "select_device",
+    "versions",
 )  # fmt: skip
 """The members of :class:`jobs.adapter.Framework`."""
 

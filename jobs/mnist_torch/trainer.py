@@ -31,10 +31,11 @@ if TYPE_CHECKING:
 
 
 class TorchTrainer:
-    """See :class:`jobs.adapter.Trainer`."""
+    """See :class:`jobs.adapter.Trainer`. Without ``capture``, ``--execution graph`` runs its steps uncaptured."""
 
-    def __init__(self, spec: RunSpec, data: ImageDataset) -> None:
+    def __init__(self, spec: RunSpec, data: ImageDataset, *, capture: bool = True) -> None:
         self._spec = spec
+        self._captures = capture and spec.execution == "graph"
         self._device = device_for(spec.device)
         self._dtype = variable_dtype(spec.precision)
         if self._device.type == "cuda":
@@ -148,14 +149,14 @@ class TorchTrainer:
             return
         indices = torch.tensor(host_indices, device=self._device)
         counts = torch.tensor(host_counts, device=self._device)
-        if self._spec.execution == "graph":
+        if self._captures:
             if self._graph is None:
                 self._graph = self._capture(indices, counts)
             self._graph.start_epoch(indices, counts, done)
         for step in range(done, len(host_counts)):
             if self._graph is not None:
                 self._graph.replay()
-            elif self._spec.execution == "compiled":
+            elif self._spec.execution in {"compiled", "graph"}:
                 self._masked_step(indices[step], counts[step])
             else:
                 losses = self._losses(*self._gather(indices[step, : host_counts[step]]))
@@ -202,10 +203,14 @@ class TorchTrainer:
     def evaluate(
         self, images: NDArray[np.uint8], labels: NDArray[np.uint8], *, check: Callable[[], None] | None = None
     ) -> Evaluation:
-        return evaluate_in_batches(images, labels, self._batch_sums, check)
+        def sums(start: int, stop: int) -> tuple[Tensor, Tensor]:
+            return self._batch_sums(images[start:stop], labels[start:stop])
 
-    def _batch_sums(self, images: NDArray[np.uint8], labels: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-        logits, target = self._evaluation_logits(images), torch.tensor(labels, device=self._device)
+        return evaluate_in_batches(len(images), sums, check)
+
+    def _batch_sums(self, images: NDArray[np.uint8], labels: NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
+        logits = self._evaluation_logits(images)
+        target = torch.tensor(labels, device=self._device, dtype=torch.int64)
         losses = functional.cross_entropy(logits, target, reduction="sum")
         return losses.double(), (logits.argmax(dim=1) == target).sum()
 

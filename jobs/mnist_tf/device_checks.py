@@ -1,0 +1,95 @@
+"""What only the device can show of this adapter: XLA and graph compute the same, and which of the two is faster."""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from math import inf
+from typing import TYPE_CHECKING, Any, Final
+
+from jobs.adapter import DeviceCheck, RunSpec
+from jobs.adapter_common import CHECK_STEPS, check_agreement
+from jobs.mnist_tf.trainer import TensorFlowTrainer
+from jobs.recipes import RECIPES
+from jobs.training.seeding import epoch_order, initial_weights
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from jobs.adapter import DeviceKind, Execution
+    from jobs.datasets import ImageDataset
+
+SEED: Final = 1
+TOLERANCE: Final = 1e-9
+"""In float64; the two order their sums differently, and training amplifies each rounding of 1e-16."""
+TIMED_EPOCHS: Final = 10
+CLEARLY_FASTER: Final = 1.03
+"""As in a comparison: a smaller difference is not called one."""
+
+
+def device_checks(device: DeviceKind, data: ImageDataset) -> tuple[DeviceCheck, ...]:
+    """See :meth:`jobs.adapter.Framework.device_checks`."""
+    return tuple(
+        DeviceCheck(name=f"{recipe.name}, {name}", run=partial(check, spec, data))
+        for recipe in RECIPES.values()
+        for spec in [RunSpec.for_recipe(recipe, device=device, execution="graph")]
+        for name, check in (("XLA and graph", _agreement), ("fastest execution", _fastest))
+    )
+
+
+def _agreement(spec: RunSpec, data: ImageDataset) -> str:
+    """In float64, since in a coarser precision Adam makes a whole step of a tiny gradient's rounding; without dropout,
+    since XLA draws other random numbers.
+    """
+    exact = spec.without_dropout().replace(precision="fp64")
+    graph, compiled = (_trained(exact.replace(execution=way), data) for way in ("graph", "compiled"))
+    difference = check_agreement(graph, compiled, names=("graph", "XLA"), tolerance=TOLERANCE)
+    return (
+        f"{CHECK_STEPS} steps by XLA and by graph agree in float64: {len(graph)} arrays differ by at most "
+        f"{difference:.1e} of their largest value ({TOLERANCE:.0e} allowed)"
+    )
+
+
+def _trained(spec: RunSpec, data: ImageDataset) -> dict[str, NDArray[Any]]:
+    trainer = _trainer(spec, data)
+    trainer.train_epoch(_order(1, data), lambda _: None, epoch=1)
+    return trainer.weights() | {"loss": trainer.state()["loss_total"]}
+
+
+def _fastest(spec: RunSpec, data: ImageDataset) -> str:
+    ways: tuple[Execution, ...] = ("graph", "compiled")
+    trainers = {way: _trainer(spec.replace(execution=way), data) for way in ways}
+    first_s = {way: _epoch_s(trainer, data, 1) for way, trainer in trainers.items()}
+    epoch_s = dict.fromkeys(ways, inf)
+    # In turns, so that a change of the clock affects both.
+    for epoch in range(2, TIMED_EPOCHS + 2):
+        for way, trainer in trainers.items():
+            epoch_s[way] = min(epoch_s[way], _epoch_s(trainer, data, epoch))
+    ratio = epoch_s["graph"] / epoch_s["compiled"]
+    if ratio > CLEARLY_FASTER:
+        choice = f"choose --execution compiled, {ratio:.2f} times as fast"
+    else:
+        choice = "keep the default, --execution graph"
+    times = ", ".join(f"{1e3 * epoch_s[way] / CHECK_STEPS:.3f} ms a step by {way}" for way in ways)
+    compile_s = first_s["compiled"] - epoch_s["compiled"]
+    return f"{times}; XLA takes {compile_s:.1f} s once to compile; {choice}"
+
+
+def _epoch_s(trainer: TensorFlowTrainer, data: ImageDataset, epoch: int) -> float:
+    order = _order(epoch, data)
+    trainer.synchronize()
+    start_s = time.perf_counter()
+    trainer.train_epoch(order, lambda _: None, epoch=epoch)
+    trainer.synchronize()
+    return time.perf_counter() - start_s
+
+
+def _trainer(spec: RunSpec, data: ImageDataset) -> TensorFlowTrainer:
+    trainer = TensorFlowTrainer(spec, data)
+    trainer.load_weights(initial_weights(spec.recipe, SEED))
+    return trainer
+
+
+def _order(epoch: int, data: ImageDataset) -> NDArray[np.int32]:
+    return epoch_order(SEED, epoch, len(data.train_images))

@@ -1,0 +1,80 @@
+"""Prints what the walk finds as JSON: ``python -m tests.mnist_tf.operations``, for ``make operations-tf``."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import defaultdict
+from typing import Any, Final
+
+import tensorflow as tf
+
+from jobs.adapter import RunSpec
+from jobs.mnist_tf.trainer import TensorFlowTrainer
+from jobs.recipes import RECIPES
+from tests.mnist_tf.gpu_kernels import CASES, Case, functions, input_digits, walk
+
+PRECISIONS: Final = ("fp32", "bf16", "fp64")
+"""tf32 has the types of fp32."""
+NO_KERNEL: Final = {"bitcast", "constant", "get-tuple-element", "parameter", "tuple"}
+"""Instructions of XLA that start nothing."""
+
+
+def table() -> dict[str, Any]:
+    """Types by operation and precision, and the kernels that a step starts."""
+    types: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
+    launches = []
+    for case in CASES:
+        if case.precision not in PRECISIONS or case.execution == "eager":
+            continue
+        for name, function in functions(case, case.trainer(input_digits())).items():
+            found = walk(function)
+            if found.missing or found.read_back or found.unplaced:
+                raise SystemExit(f"{case}, {name}: {found.missing or found.read_back or found.unplaced}")
+            for operation in found.kernels:
+                types[operation.name][case.precision] |= {
+                    one for _, names in operation.types for one in names.split(",")
+                }
+            if name == "train" and case.execution == "graph":
+                totals = {"launches": sum(found.launches.values()), "optimizer": optimizer_launches(case)}
+                launches.append(_named(case) | totals | {"by_operation": found.launches})
+    return {
+        "framework_version": tf.__version__,
+        "operations": [
+            {"operation": name, "types": {precision: sorted(by[precision]) for precision in PRECISIONS}}
+            for name, by in sorted(types.items())
+        ],
+        "launches": launches,
+        "xla": [{"recipe": name, "operations": xla_operations(name)} for name in RECIPES],
+    }
+
+
+def _named(case: Case) -> dict[str, Any]:
+    return {"recipe": case.recipe, "precision": case.precision, "input": case.input}
+
+
+def optimizer_launches(case: Case) -> int:
+    """Kernels that the optimizer starts in a step."""
+    trainer = case.trainer(input_digits())
+    variables = trainer._model.trainable_variables
+    apply: Any = tf.function(trainer._placed(lambda *gradients: trainer._optimizer.apply(gradients, variables)))
+    gradients = [tf.TensorSpec(variable.shape, variable.dtype) for variable in variables]
+    return sum(walk(apply.get_concrete_function(*gradients)).launches.values())
+
+
+def xla_operations(name: str) -> int:
+    """Fusions, products and library calls of the step that XLA makes for this machine's CPU."""
+    recipe = RECIPES[name]
+    spec = RunSpec.for_recipe(recipe, device="cpu", execution="compiled")
+    trainer: Any = TensorFlowTrainer(spec, input_digits())
+    indices, count = tf.zeros((recipe.batch_size,), tf.int64), tf.constant(recipe.batch_size, tf.int64)
+    text = trainer._run_step.experimental_get_compiler_ir(indices, count)(stage="optimized_hlo")
+    entry = re.search(r"^ENTRY .*?^}", text, re.MULTILINE | re.DOTALL)
+    assert entry is not None
+    names = re.findall(r"^\s+(?:ROOT )?%\S+ = .*? ([a-z][a-z-]*)\(", entry[0], re.MULTILINE)
+    return sum(name not in NO_KERNEL for name in names)
+
+
+if __name__ == "__main__":
+    tf.config.experimental.reset_memory_stats = lambda _: None
+    print(json.dumps(table()))  # noqa: T201 - the script reads it
