@@ -30,8 +30,7 @@ class MatchedAdam(torch.optim.Optimizer):
         weights = self._group["params"]
         # A tensor on the device, so that a captured graph increments it in each replay.
         self._group["t"] = torch.zeros((), dtype=torch.float64, device=weights[0].device)
-        factors = torch.tensor(step_factors(learning_rate, recipe), dtype=torch.float64)
-        self._factors = factors.to(weights[0].device, weights[0].dtype)
+        self._factors = step_factors(learning_rate, recipe).to(weights[0].device, weights[0].dtype)
         for weight in weights:
             self.state[weight] = {"m": torch.zeros_like(weight), "v": torch.zeros_like(weight)}
 
@@ -51,16 +50,18 @@ class MatchedAdam(torch.optim.Optimizer):
         _foreach_sub_(weights, updates)
 
 
-def step_factors(learning_rate: float, recipe: Adam) -> list[float]:
-    """By step t from 1: ``learning_rate * sqrt(1 - beta_2^t) / (1 - beta_1^t)``; entry 0 is not used.
+def step_factors(learning_rate: float, recipe: Adam) -> torch.Tensor:
+    """By step t from 1: ``learning_rate * sqrt(1 - beta_2^t) / (1 - beta_1^t)``, float64; entry 0 is not used.
 
     The last entry is that of all later steps too: there both powers are too small to change 1 in float64.
     """
-    factors, t = [0.0], 0
-    while t == 0 or 1 - recipe.beta_1**t < 1 or 1 - recipe.beta_2**t < 1:
-        t += 1
-        factors.append(learning_rate * math.sqrt(1 - recipe.beta_2**t) / (1 - recipe.beta_1**t))
-    return factors
+    powers = [(recipe.beta_1, recipe.beta_2)]
+    while 1 - powers[-1][0] < 1 or 1 - powers[-1][1] < 1:
+        t = len(powers) + 1
+        powers.append((recipe.beta_1**t, recipe.beta_2**t))
+    beta_1_t, beta_2_t = torch.tensor(powers, dtype=torch.float64).T
+    factors = learning_rate * torch.sqrt(1 - beta_2_t) / (1 - beta_1_t)
+    return torch.cat([factors.new_zeros(1), factors])
 
 
 class FusedMatchedAdam(torch.optim.Adam):

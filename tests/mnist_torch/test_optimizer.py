@@ -76,9 +76,9 @@ def test_matched_adam_has_the_bits_of_its_form_one_weight_at_a_time(dtype: torch
 def test_step_factors_end_where_they_no_longer_change() -> None:
     """A step beyond the table reads its last entry."""
     recipe = Adam(**RATES)
-    factors = step_factors(0.001, recipe)
+    factors = step_factors(0.001, recipe).tolist()
     assert factors[-1] == 0.001 != factors[-2]
-    counters = torch.arange(1, len(factors) + 1000, 997, dtype=torch.float64)
+    counters = torch.arange(1, len(factors) + 1000, 97, dtype=torch.float64)
     for counter in counters:
         expected = 0.001 * torch.sqrt(1 - recipe.beta_2**counter) / (1 - recipe.beta_1**counter)
         assert factors[min(int(counter), len(factors) - 1)] == float(expected), counter
