@@ -12,6 +12,7 @@ import torch
 
 from jobs.adapter import RunSpec
 from jobs.mnist_torch.cuda_graph import WARM_UP_STEPS
+from jobs.mnist_torch.trainer import TorchTrainer
 from jobs.recipes import BASIC_CNN, LENET, RECIPES
 from tests.mnist_torch import device_step
 from tests.mnist_torch.device_step import BATCH, META, gpu_parts_on_meta, meta_trainer, train_step
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from jobs.adapter import Execution, InputPath, Precision
-    from jobs.mnist_torch.trainer import TorchTrainer
     from jobs.recipes import Recipe
 
 BUDGET = {"lenet": 45, "basic-cnn": 70}
@@ -125,13 +125,13 @@ def _in_step(fault: Callable[[torch.Tensor], object]) -> Callable[[pytest.Monkey
     """``fault`` with the losses, in each step."""
 
     def plant(patch: pytest.MonkeyPatch) -> None:
-        make = device_step.TorchTrainer._optimizer_step
+        make = TorchTrainer._optimizer_step
 
         def faulty(self: TorchTrainer, losses: torch.Tensor, shares: torch.Tensor) -> None:
             make(self, losses, shares)
             fault(losses.detach())
 
-        patch.setattr(device_step.TorchTrainer, "_optimizer_step", faulty)
+        patch.setattr(TorchTrainer, "_optimizer_step", faulty)
 
     return plant
 
