@@ -156,6 +156,10 @@ measure-comparison: envs ## measure the README's table and the recipes' accuraci
 parity-survey: envs ## the parity check over seeds, processor settings and faults; takes an hour
 	.venv/bin/python -m tests.parity_survey
 
+.PHONY: operations
+operations: .venv-torch/.synced ## count the operations of torch's step on a GPU; needs no GPU
+	.venv-torch/bin/python -m tests.mnist_torch.operations
+
 .PHONY: figures
 figures: .venv/.synced ## write figures and version into README and docs
 	.venv/bin/python scripts/figures.py

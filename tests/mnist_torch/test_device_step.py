@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -11,10 +12,9 @@ import pytest
 import torch
 
 from jobs.adapter import RunSpec
-from jobs.mnist_torch.cuda_graph import WARM_UP_STEPS
 from jobs.mnist_torch.trainer import TorchTrainer
 from jobs.recipes import BASIC_CNN, LENET, RECIPES
-from tests.mnist_torch import device_step
+from tests.mnist_torch import device_step, operations
 from tests.mnist_torch.device_step import BATCH, META, gpu_parts_on_meta, meta_trainer, train_step
 
 if TYPE_CHECKING:
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from jobs.adapter import Execution, InputPath, Precision
     from jobs.recipes import Recipe
 
-BUDGET = {"lenet": 45, "basic-cnn": 70}
-"""The most operations of a float32 step; each is a kernel on a GPU, at about 3 µs in a captured graph."""
 EVERY_RECIPE = pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
 EVERY_PRECISION = pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16", "fp64"])
 
@@ -78,23 +76,13 @@ def test_evaluation_and_trace_ask_no_host(recipe: Recipe, precision: Precision) 
     assert trainer._evaluation_logits(images).shape == (10, 10)
 
 
-@EVERY_RECIPE
-@pytest.mark.usefixtures("patch")
-def test_step_keeps_the_budget_of_operations(recipe: Recipe) -> None:
-    spec = gpu_spec(recipe)
-    trainer = meta_trainer(spec)
-    operations = train_step(trainer, spec).counts()
-    assert operations.total() <= BUDGET[recipe.name], operations
-
-
-def captured_logs(spec: RunSpec, patch: pytest.MonkeyPatch) -> list[device_step.StepLog]:
-    """The captured step and two replays, the second of a short batch."""
-    logs = device_step.stand_in_for_cuda_graphs(patch)
-    trainer = meta_trainer(spec)
-    trainer._model.train()
-    trainer._train_resident(np.arange(BATCH + 8, dtype=np.int32), lambda _: None, 0)
-    assert len(logs) == WARM_UP_STEPS + 1 + 2
-    return logs[WARM_UP_STEPS:]
+def test_operations_of_a_captured_step_keep_the_budget_and_are_those_of_the_page() -> None:
+    counted = operations.count()
+    for step in counted["steps"]:
+        if step["precision"] == "fp32":
+            assert step["captured"] <= operations.BUDGET[step["recipe"]], step
+    stored = json.loads(operations.FILE.read_text(encoding="utf-8"))
+    assert counted == stored, "run make operations"
 
 
 def assert_replays_repeat(logs: list[device_step.StepLog]) -> None:
@@ -118,7 +106,7 @@ CAPTURED = pytest.mark.parametrize(
 def test_replayed_steps_have_the_captured_operations_numbers_and_inputs(
     recipe: Recipe, protocol: Any, patch: pytest.MonkeyPatch
 ) -> None:
-    assert_replays_repeat(captured_logs(gpu_spec(recipe, protocol=protocol), patch))
+    assert_replays_repeat(operations.captured_logs(gpu_spec(recipe, protocol=protocol), patch))
 
 
 def _in_step(fault: Callable[[torch.Tensor], object]) -> Callable[[pytest.MonkeyPatch], None]:
@@ -177,4 +165,4 @@ def test_captured_step_with_a_fault_is_found(
 ) -> None:
     plant(patch)
     with pytest.raises((AssertionError, RuntimeError, NotImplementedError), match=message):
-        assert_replays_repeat(captured_logs(gpu_spec(LENET), patch))
+        assert_replays_repeat(operations.captured_logs(gpu_spec(LENET), patch))
