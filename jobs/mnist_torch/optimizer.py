@@ -30,7 +30,7 @@ class MatchedAdam(torch.optim.Optimizer):
         weights = self._group["params"]
         # A tensor on the device, so that a captured graph increments it in each replay.
         self._group["t"] = torch.zeros((), dtype=torch.float64, device=weights[0].device)
-        self._factors = step_factors(learning_rate, recipe).to(weights[0].device, weights[0].dtype)
+        self._factors = _step_factors(learning_rate, recipe).to(weights[0].device, weights[0].dtype)
         for weight in weights:
             self.state[weight] = {"m": torch.zeros_like(weight), "v": torch.zeros_like(weight)}
 
@@ -50,7 +50,7 @@ class MatchedAdam(torch.optim.Optimizer):
         _foreach_sub_(weights, updates)
 
 
-def step_factors(learning_rate: float, recipe: Adam) -> torch.Tensor:
+def _step_factors(learning_rate: float, recipe: Adam) -> torch.Tensor:
     """By step t from 1: ``learning_rate * sqrt(1 - beta_2^t) / (1 - beta_1^t)``, float64; entry 0 is not used.
 
     The last entry is that of all later steps too: there both powers are too small to change 1 in float64.

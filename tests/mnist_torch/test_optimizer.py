@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from jobs.mnist_torch.optimizer import FusedMatchedAdam, MatchedAdam, step_factors
+from jobs.mnist_torch.optimizer import FusedMatchedAdam, MatchedAdam, _step_factors
 from jobs.recipes import Adam
 from tests.support import reference
 
@@ -76,7 +76,7 @@ def test_matched_adam_has_the_bits_of_its_form_one_weight_at_a_time(dtype: torch
 def test_step_factors_end_where_they_no_longer_change() -> None:
     """A step beyond the table reads its last entry."""
     recipe = Adam(**RATES)
-    factors = step_factors(0.001, recipe).tolist()
+    factors = _step_factors(0.001, recipe).tolist()
     assert factors[-1] == 0.001
     counters = torch.arange(1, len(factors) + 1000, 97, dtype=torch.float64)
     for counter in counters:
