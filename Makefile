@@ -9,7 +9,6 @@ DEMO_EPOCHS ?= 3
 # Use tf-cuda if TensorFlow shall use a GPU. The images always contain it.
 TF_EXTRA ?= tf
 PAGE ?= comparison/comparison.html
-BENCH_REPORTS ?= 1000 10000
 
 # An installed uv is used. Otherwise one is installed into .tools, which needs only Python's venv module.
 UV := $(shell command -v uv 2>/dev/null || echo .tools/bin/uv)
@@ -170,9 +169,9 @@ measure-comparison: envs ## measure the README's table and the recipes' accuraci
 parity-survey: envs ## the parity check over seeds, processor settings and faults; takes an hour
 	.venv/bin/python -m tests.parity_survey
 
-.PHONY: operations
-operations: .venv-torch/.synced ## count the operations of torch's step on a GPU; needs no GPU
-	.venv-torch/bin/python -m tests.mnist_torch.operations
+.PHONY: operations-torch
+operations-torch: .venv/.synced .venv-torch/.synced ## count the operations of torch's step on a GPU; needs no GPU
+	.venv/bin/python scripts/operations_torch.py
 
 .PHONY: figures
 figures: .venv/.synced ## write figures and version into README and docs
@@ -190,8 +189,8 @@ schema: .venv/.synced ## write the JSON Schemas of report and comparison, and th
 	.venv/bin/python -m jobs.comparison.publish
 
 .PHONY: bench-merge
-bench-merge: .venv/.synced ## measure merges of thousands of reports: time and memory
-	.venv/bin/python scripts/bench_merge.py --reports $(BENCH_REPORTS)
+bench-merge: .venv/.synced ## measure merges of up to 100,000 reports: time and memory; needs 6 GB of disk
+	.venv/bin/python scripts/bench_merge.py $(BENCH_ARGS)
 
 .PHONY: manifests
 manifests: .venv/.synced ## write the version into k8s/ and render k8s/base into k8s/*.yaml; needs kubectl

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from jobs.choices import DeviceChoice, DeviceKind, Execution, FrameworkName, InputPath, Precision, TrainingProtocol
+from pydantic import ConfigDict, InstanceOf
+
+from jobs.choices import DeviceChoice, DeviceKind, Execution, InputPath, Precision, TrainingProtocol
+from jobs.recipes import Recipe  # noqa: TC001 - pydantic reads it at run time
+from jobs.report.configuration import RunSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -15,7 +19,6 @@ if TYPE_CHECKING:
 
     from jobs.choices import FrameworkName
     from jobs.datasets import ImageDataset
-    from jobs.recipes import Recipe
     from jobs.report.schema import Numerics
 
 # Adapters find what they need here.
@@ -39,24 +42,16 @@ class FrameworkDevice:
     memory_total_bytes: int | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class RunSpec:
-    """All settings of one run that reach training, with every default resolved.
+class RunSpec(RunSettings):
+    """All settings of one run that reach training, with every default resolved, and the recipe.
 
-    A field of the same name in :class:`~jobs.training.request.TrainRequest` fills it, and every field is part of the
+    A field of the same name in :class:`~jobs.training.options.TrainRequest` fills it, and every field is part of the
     checkpoint's fingerprint.
     """
 
-    recipe: Recipe
-    protocol: TrainingProtocol
-    seed: int
-    epochs: int
-    batch_size: int
-    learning_rate: float
-    precision: Precision
-    execution: Execution
-    input: InputPath
-    device: DeviceKind
+    model_config = ConfigDict(extra="forbid")
+
+    recipe: InstanceOf[Recipe]
 
     @classmethod
     def for_recipe(
@@ -77,7 +72,11 @@ class RunSpec:
         )
 
     def without_dropout(self) -> RunSpec:
-        return replace(self, recipe=self.recipe.without_dropout())
+        return self.replace(recipe=self.recipe.without_dropout())
+
+    def replace(self, **changes: Any) -> RunSpec:
+        """The same settings with ``changes``, which are checked as well."""
+        return RunSpec(**vars(self) | changes)
 
 
 @dataclass(frozen=True, kw_only=True)

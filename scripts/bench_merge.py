@@ -28,7 +28,9 @@ RUN, NODE, SEED, SPEED = "R0000000R", "N000N", "77777777", "88888.75"
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--reports", type=int, nargs="+", default=[1_000, 10_000], help="how many, one merge each")
+    parser.add_argument(
+        "--reports", type=int, nargs="+", default=[1_000, 10_000, 100_000], help="how many, one merge each"
+    )
     parser.add_argument("--keep", type=Path, help="generate the reports in this folder and keep them")
     add_output_option(parser, "merge")
     arguments = parser.parse_args()

@@ -52,7 +52,7 @@ def measure(request: dict[str, Any]) -> dict[str, Any]:
         precision=request["precision"],
     )
     published_execution = framework.default_execution(device.kind, "streamed")
-    published = dataclasses.replace(ours, protocol="published", input="streamed", execution=published_execution)
+    published = ours.replace(protocol="published", input="streamed", execution=published_execution)
     trainers = {
         name: framework.create_trainer(spec, digits) for name, spec in (("ours", ours), ("published", published))
     }

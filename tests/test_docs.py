@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 import shutil
@@ -12,21 +13,33 @@ from pathlib import Path
 import pytest
 
 from jobs import __version__
+from jobs.checkpoint import codec
 from jobs.cli.app import exit_code_of
 from jobs.comparison import fields
+from jobs.comparison import text as comparison_text
 from jobs.comparison.analysis import fleet, regression, statistics, verdict
-from jobs.comparison.input import parse
+from jobs.comparison.input import files, logs, metrics, parse, run_summary
+from jobs.comparison.output import markdown
+from jobs.comparison.output.html import page as html_page
+from jobs.comparison.output.html import runs_figure
 from jobs.exit_codes import ExitCode
 from jobs.mnist_torch.cli import PROGRAM
-from jobs.recipes import RECIPES, model_flop_per_image
+from jobs.recipes import RECIPES, Adam, Convolution, Dense, Flatten, MaxPool, Recipe, model_flop_per_image
 from jobs.report.schema import GpuPhase, HostPhase
+from jobs.telemetry import aggregate, monitor, validity
+from jobs.telemetry.sampler import loop
 from jobs.telemetry.validity import SUSPECT_CODES
+from jobs.training.parity_trace import MAX_ROUNDING_STATES
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results"
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 READMES = [ROOT / "README.md", ROOT / "README.ko.md"]
 OPTIONS = (ROOT / "docs" / "options.md").read_text(encoding="utf-8")
+
+IN_WORDS = {5: "five", 8: "eight"}
+NOT_OURS = {"NVML Shared Library Not Found"}
+"""Messages of libraries that the pages quote."""
 
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 
@@ -49,6 +62,11 @@ def _commands(page: Path) -> list[str]:
 
 def _prose(page: Path) -> str:
     return re.sub(r"```.*?```", "", _read(page), flags=re.DOTALL)
+
+
+def _words(name: str) -> str:
+    """A page of docs/ on one line."""
+    return " ".join(_read(ROOT / "docs" / name).split())
 
 
 def _links(page: Path) -> list[str]:
@@ -182,7 +200,8 @@ def test_merge_commands_use_options_of_the_script() -> None:
 
 
 def test_comparison_page_has_the_numbers_of_the_code() -> None:
-    text = " ".join((ROOT / "docs" / "comparison.md").read_text(encoding="utf-8").split())
+    text = _words("comparison.md")
+    verdict_runs = IN_WORDS[statistics.RUNS_FOR_A_VERDICT]
     for figure in (
         f"{100 * (statistics.SMALLEST_EFFECT - 1):.0f} %",
         f"{100 * statistics.CONFIDENCE:.0f} % interval",
@@ -194,11 +213,131 @@ def test_comparison_page_has_the_numbers_of_the_code() -> None:
         f"{100 * regression.GATE_ALPHA:.1f} %",
         f"{100 * regression.ACCURACY_FLOOR:.1f} points",
         f"beyond {fleet.OUTLIER_SCORE:g}",
-        f"{parse.REPORT_LIMIT // 1024**2} MiB",
+        f"at most {parse.REPORT_LIMIT // 1024**2} MiB",
+        f"at most {logs.LOG_LIMIT // 1024**3} GiB",
+        "more than 200 levels",
+        "A number above 1e30, or below 1e-30",
+        f"at most {comparison_text.CELL_LIMIT:,} characters",
+        f"At most {run_summary.ITEMS_LIMIT} devices",
+        f"at most {statistics._MAX_EXACT:,} permutations",
+        f"p comes from {statistics.RESAMPLES:,} seeded random permutations",
+        f"With more than {statistics._MAX_RUNS_PERMUTED} runs on a side",
+        f"{regression.RATIO_FLOOR:.0%}".replace("%", " %") + ", and for accuracy",
+        f"It needs {verdict_runs} runs per side",
+        f"fewer than {verdict_runs} completed runs",
+        f"The baseline needs {verdict_runs} completed runs",
+        f"From {IN_WORDS[fleet.NODES_FOR_OUTLIERS]} nodes on",
+        f"at most {markdown.MAX_ROWS} rows per table",
+        f"up to {runs_figure.MAX_MARKS} runs per side and {html_page.MAX_ROWS} rows per table",
+        f"From {files.PARALLEL_THRESHOLD:,} files on",
+        f"one process per core, at most {IN_WORDS[files.MAX_WORKERS]}",
     ):
         assert figure in text, figure
     for field in fields.FIELDS:
         assert f"`{field.path}`" in text
+    assert metrics.MAX_MAGNITUDE == 1e30
+    parse.parse_json(b"[" * 200 + b"1" + b"]" * 200, origin="200 levels")
+    with pytest.raises(parse.InvalidReport):
+        parse.parse_json(b"[" * 201 + b"1" + b"]" * 201, origin="201 levels")
+
+
+def test_telemetry_page_has_the_limits_of_the_code() -> None:
+    text = _words("telemetry.md")
+    throttled = f"more than {100 * validity.THROTTLED_RATIO:.0f} % of training"
+    for figure in (
+        f"reduced the clocks for {throttled}",
+        f"stopped the job for {throttled}",
+        f"more than {validity.OTHERS_MEMORY_BYTES // 2**20} MiB",
+        f"more than {validity.OTHERS_UTIL_PERCENT:.0f} % utilization",
+        f"below {validity.STARVED_UTIL_PERCENT:.0f} % and the main thread above {validity.BUSY_THREAD_PERCENT:.0f} %",
+        f"above {100 * validity.ENERGY_TOLERANCE_RATIO:.0f} % difference",
+        (
+            f"below {aggregate.MIN_SAMPLES} readings, {aggregate.MIN_DURATION_S:.0f} s or "
+            f"{100 * aggregate.MIN_COVERAGE_RATIO:.0f} % coverage"
+        ),
+        f"late readings (more than {1e3 * loop.LATE_THRESHOLD_S:.0f} ms)",
+        "Stopping takes at most 2 s",
+    ):
+        assert figure in text, figure
+    # tests/telemetry/test_monitor.py measures the whole stop.
+    assert monitor.STOP_TIMEOUT_S < 2
+
+
+def test_other_pages_have_the_limits_of_the_code() -> None:
+    budget_gb = dict(re.findall(r"^budget_gb_(\S+) := (\S+)", _read(ROOT / "docker/images.mk"), re.MULTILINE))
+    for page, figure in (
+        ("docker.md", f"`mnist-tf` exceeds {budget_gb['mnist-tf']} GB or `mnist-torch` {budget_gb['mnist-torch']} GB"),
+        ("fairness.md", f"up to {MAX_ROUNDING_STATES + 1} states"),
+        ("reliability.md", f"format is not {codec.FORMAT.split()[-1]},"),
+        ("report.md", f"more than {100 * validity.THROTTLED_RATIO:.0f} % of training"),
+        ("report.md", f"fewer than {aggregate.MIN_SAMPLES} readings, less than {aggregate.MIN_DURATION_S:.0f} s, or"),
+        ("report.md", f"or less than {100 * aggregate.MIN_COVERAGE_RATIO:.0f} % coverage"),
+    ):
+        assert figure in _words(page), (page, figure)
+
+
+def _activations(recipe: Recipe) -> int:
+    """The outputs of all layers for one image."""
+    channels, side, features, total = 1, 28, 0, 0
+    for layer in recipe.layers:
+        match layer:
+            case Convolution(filters=filters, kernel=kernel, padding=padding):
+                channels, side = filters, side if padding == "same" else side - kernel + 1
+            case MaxPool(size=size):
+                side //= size
+            case Dense(units=units):
+                features = units
+            case Flatten():
+                continue
+        total += features or channels * side**2
+    return total
+
+
+def test_performance_page_has_arithmetic_and_memory_of_a_step() -> None:
+    text = _read(ROOT / "docs" / "performance.md")
+    cells: dict[str, list[str]] = {"arithmetic": [], "memory traffic, at least": [], "FLOP per byte": []}
+    for recipe in RECIPES.values():
+        flop = recipe.batch_size * model_flop_per_image(recipe)
+        activations = 4 * 5 * recipe.batch_size * _activations(recipe)
+        is_adam = isinstance(recipe.optimizer, Adam)
+        weights = 4 * (11 if is_adam else 7) * recipe.parameter_count
+        state = "Adam's moments" if is_adam else "momentum"
+        cells["arithmetic"].append(f"{flop / 1e9:.2f} GFLOP")
+        cells["memory traffic, at least"].append(
+            f"{(activations + weights) / 1e6:.0f} MB: {activations / 1e6:.0f} of activations, "
+            f"{weights / 1e6:.0f} of weights and {state}"
+        )
+        cells["FLOP per byte"].append(f"{flop / (activations + weights):.0f}")
+        assert f"its {-(-60_000 // recipe.batch_size)} batches" in text
+    for name, values in cells.items():
+        assert f"| {name} | {' | '.join(values)} |" in text
+
+
+def _program_texts() -> str:
+    """All texts in the code of jobs/, with ``…`` for each placeholder."""
+    texts = []
+    for path in (ROOT / "jobs").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.JoinedStr):
+                parts = (part.value if isinstance(part, ast.Constant) else "…" for part in node.values)
+                texts.append("".join(map(str, parts)))
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                texts.append(node.value)
+    return "\n".join(texts)
+
+
+def test_quoted_messages_are_those_of_the_code() -> None:
+    """A quotation's ``…`` stands for any text; the parts between are in the code."""
+    messages = re.findall(r"^\| `([^`]+)`.* \|", _read(ROOT / "docs/troubleshooting.md"), re.MULTILINE)
+    symptoms = _read(ROOT / "docs/kubernetes.md").partition("| what our message says |")[2].partition("\n\n")[0]
+    cells = [row.split(" | ")[1] for row in symptoms.splitlines()[2:]]
+    quoted = [name for cell in cells for name in re.findall(r"`([^`]+)`", cell)]
+    messages += [name for name in quoted if " " in name and not name.startswith("--")]
+    assert len(messages) >= 11
+    texts = _program_texts()
+    for message in set(messages) - NOT_OURS:
+        for part in message.split("…"):
+            assert part.strip() in texts, message
 
 
 def test_figures_of_the_pages_are_up_to_date() -> None:

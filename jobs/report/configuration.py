@@ -129,21 +129,37 @@ class Numerics(Model):
     settings: dict[str, str] = Field(description="the framework's own switches, by its own names")
 
 
-class Config(Model):
-    recipe: str
+class Design(Model):
+    """Where a run stands in an experiment of randomised blocks: one run of each framework per block, in drawn order."""
+
+    plan_id: RunId = Field(description="the experiment; runs of different plans are no blocks of one another")
+    block: Count = Field(description="both runs of a block ran one after the other on the same device")
+    position: Annotated[int, Field(ge=0, le=1)] = Field(description="0: the block's first run; 1: its second")
+
+
+class RunSettings(Model):
+    """The settings of a run that reach training. ``train`` has an option for each."""
+
     protocol: TrainingProtocol
-    framework: FrameworkName
     seed: Count
     epochs: Count
     batch_size: Count
     learning_rate: Amount
-    dataset: Dataset
-    parameter_count: Count
     precision: Precision
     execution: Execution
     input: InputPath
     device: DeviceKind
+
+
+class Config(RunSettings):
+    """The settings, and what the job derived from them."""
+
+    recipe: str
+    framework: FrameworkName
+    dataset: Dataset
+    parameter_count: Count
     dropout: bool
     initializer: str
     optimizer: Optimizer
     numerics: Numerics
+    design: Design | None = added("the run's place in a planned experiment (--design)")

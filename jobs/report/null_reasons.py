@@ -31,6 +31,7 @@ USUAL_REASONS: Final = {
     "config.optimizer": "the optimizer has no such parameter",
     "config.numerics.intra_op_threads": "the framework does not say",
     "config.numerics.thread_wait_policy": "the framework's idle threads sleep",
+    "config.design": "not a run of a planned experiment (--design)",
     "results.test_accuracy_ratio": "no epoch was finished",
     "results.test_loss": "not finite",
     "results.train_loss": "not finite",

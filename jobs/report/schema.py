@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 # Parts of the report that are defined in the modules beside this one and used by others.
 __all__ = ["MIN_ROUNDING_STATES", "Dataset", "Numerics", "Parity", "RoundingState"]
 
-SCHEMA_VERSION: Final = "1.2"
+SCHEMA_VERSION: Final = "1.3"
 """Major.minor: a minor adds fields, a major changes the meaning of one."""
 
 SCHEMA_MAJOR: Final = int(SCHEMA_VERSION.split(".")[0])

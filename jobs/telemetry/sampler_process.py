@@ -22,7 +22,8 @@ from jobs.telemetry.sampler.loop import MessageWriter, stop_loops
 from jobs.telemetry.types import LiveReading, MetricStatus
 
 if TYPE_CHECKING:
-    from jobs.telemetry.types import Message, Mode, Options
+    from jobs.choices import TelemetryMode
+    from jobs.telemetry.types import Message, Options
 
 # The folder that this process imported the package from comes after the standard library in the path.
 PROGRAM: Final = """
@@ -109,7 +110,7 @@ class SampleStore:
 class Sampler:
     """A sampler that reads nothing, for ``--telemetry off``; base class of the other two."""
 
-    mode: Mode = "off"
+    mode: TelemetryMode = "off"
     crashed = False
     """Whether a signal ended it, as after a crash inside NVML: then NVML must not be called in this process."""
 

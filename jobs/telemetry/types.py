@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
+    from jobs.choices import TelemetryMode
     from jobs.report import schema
 
-Mode = Literal["process", "thread", "off"]
 Message = dict[str, Any]
 """A message to or from the sampler, one line of JSON: ``kind`` and the content of that kind."""
 
@@ -20,7 +20,7 @@ class Options:
     ``gpm_s`` are those of GPM, and ``slow_s`` those of temperature, counters, the driver's buffer and the host.
     """
 
-    mode: Mode = "process"
+    mode: TelemetryMode = "process"
     fast_s: float = 0.1
     gpm_s: float = 0.2
     slow_s: float = 1.0

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import count, islice
 from typing import TYPE_CHECKING, Any, Final
 
@@ -65,7 +65,7 @@ def record_parity(
     """
     spec = spec.without_dropout()
     initial = initial_weights(spec.recipe, spec.seed)
-    double = create_trainer(replace(spec, precision="fp64"))
+    double = create_trainer(spec.replace(precision="fp64"))
     double.load_weights(initial)
     # The run's trainer is created last, so that global settings such as TF32 are the run's.
     tested = double if spec.precision == "fp64" else create_trainer(spec)

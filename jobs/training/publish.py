@@ -14,7 +14,7 @@ from jobs.training.termination_message import note_report
 if TYPE_CHECKING:
     from jobs.report import Report
     from jobs.training.console import Console
-    from jobs.training.request import TrainRequest
+    from jobs.training.options import TrainRequest
 
 
 def publish(report: Report, request: TrainRequest, console: Console, *, again: bool = False) -> None:

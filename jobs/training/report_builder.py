@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from jobs.checkpoint.metadata import Attempt, TrainingProgress
     from jobs.datasets import ImageDataset
     from jobs.phases import PhaseRecorder
-    from jobs.report.configuration import Environment
+    from jobs.report.configuration import Design, Environment
     from jobs.report.schema import Parity
     from jobs.telemetry.types import DeviceFacts, Observation
     from jobs.training.loop import TrainingEnd
@@ -44,6 +44,7 @@ def assemble_report(
     memory_peak_bytes: int | None,
     peak_flop_per_s: float | None,
     null_reasons: dict[str, str],
+    design: Design | None,
 ) -> Report:
     """The report. ``null_reasons`` are the environment's; the others are added here."""
     results = _results(spec, data, progress, recorder, memory_peak_bytes, peak_flop_per_s)
@@ -68,7 +69,7 @@ def assemble_report(
         finished_at_utc=datetime.now(UTC),
         environment=environment,
         devices=_devices(device, facts),
-        config=_config(spec, data, trainer, environment),
+        config=_config(spec, data, trainer, environment, design),
         results=results,
         phases=[
             Phase(name=span.name, epoch=span.epoch, start_s=span.start_s, end_s=span.end_s, gpu=gpu, host=host)
@@ -107,7 +108,9 @@ def _devices(device: FrameworkDevice, facts: DeviceFacts) -> list[Device]:
     ]
 
 
-def _config(spec: RunSpec, data: ImageDataset, trainer: Trainer, environment: Environment) -> Config:
+def _config(
+    spec: RunSpec, data: ImageDataset, trainer: Trainer, environment: Environment, design: Design | None
+) -> Config:
     """The settings of ``spec`` and values derived from them."""
     recipe = spec.recipe
     matched, own = spec.protocol == "matched", f"{environment.framework.name}'s own"
@@ -130,6 +133,7 @@ def _config(spec: RunSpec, data: ImageDataset, trainer: Trainer, environment: En
             | {"name": name, "form": OPTIMIZER_FORM[name] if matched else own}
         ),
         "numerics": trainer.numerics,
+        "design": design,
     }
     return Config.model_validate(vars(spec) | derived)
 

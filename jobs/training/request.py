@@ -2,50 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+import re
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Final
 
 from jobs import __version__
 from jobs.adapter import RunSpec
 from jobs.errors import BadInput
 from jobs.io.atomic_file import check_writable
+from jobs.recipes import RECIPES
+from jobs.report.configuration import Design
 from jobs.report.schema import MIN_ROUNDING_STATES
 from jobs.training.prometheus import check_textfile_writable
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from jobs.adapter import Framework, FrameworkVersions
     from jobs.checkpoint.metadata import RunFingerprint
-    from jobs.choices import DeviceChoice, DeviceKind, Execution, InputPath, Precision, TrainingProtocol
-    from jobs.recipes import Recipe
-    from jobs.telemetry.types import Options
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainRequest:
-    """The options of ``train``. ``None`` leaves a choice to the recipe, or to what is fastest on the device."""
-
-    recipe: Recipe
-    protocol: TrainingProtocol
-    epochs: int | None
-    batch_size: int | None
-    learning_rate: float | None
-    seed: int | None
-    dataset: str
-    device: DeviceChoice
-    precision: Precision
-    execution: Execution | None
-    input: InputPath | None
-    trials: int
-    parity_steps: int | None
-    measure_peak: bool | None
-    report_dir: Path
-    export_dir: Path | None
-    checkpoint_dir: Path | None
-    checkpoint_steps: int | None
-    telemetry: Options
-    metrics_textfile: Path | None
+    from jobs.choices import DeviceKind
+    from jobs.training.options import TrainRequest
 
 
 NOT_IN_FINGERPRINT: Final = {
@@ -58,9 +32,29 @@ NOT_IN_FINGERPRINT: Final = {
     "metrics_textfile": "where files are written",
     "checkpoint_dir": "where files are written",
     "checkpoint_steps": "how often files are written",
+    "compile_cache": "where files are written",
     "telemetry": "how the run is sampled",
+    "sample_ms": "how the run is sampled",
+    "gpm_ms": "how the run is sampled",
+    "slow_ms": "how the run is sampled",
+    "design": "where the run stands in an experiment, which changes nothing in it",
 }
 """Fields of :class:`TrainRequest` that may differ when a run is resumed, with the reason. All others may not."""
+
+
+def parse_design(text: str) -> Design:
+    """The place in an experiment that ``PLAN:BLOCK:POSITION`` names.
+
+    Raises:
+        BadInput: it names none; the message has the form that is needed.
+    """
+    found = re.fullmatch(r"([A-Za-z0-9][A-Za-z0-9._-]{0,127}):([0-9]{1,9}):([01])", text)
+    if found is None:
+        raise BadInput(
+            f"--design {text[:200]!r} is not PLAN:BLOCK:POSITION, as in plan-1:0:1; PLAN is 1 to 128 letters, digits, "
+            "'.', '_' and '-', BLOCK a number from 0, POSITION 0 for the block's first run or 1 for its second"
+        )
+    return Design(plan_id=found[1], block=int(found[2]), position=int(found[3]))
 
 
 def check_request(request: TrainRequest) -> None:
@@ -82,6 +76,10 @@ def check_request(request: TrainRequest) -> None:
             f"--parity-steps {steps}: {request.precision} is judged from at least {MIN_ROUNDING_STATES} steps; give "
             "more, or --precision fp64"
         )
+    if request.design is not None:
+        parse_design(request.design)
+        if request.trials > 1:
+            raise BadInput(f"--trials {request.trials}: --design is the place of one run; give one of the two")
     for folder, kind, option in (
         (request.report_dir, "report", "--report-dir"),
         (request.checkpoint_dir, "checkpoint", "--checkpoint-dir"),
@@ -97,13 +95,14 @@ def resolve_spec(request: TrainRequest, framework: Framework, device: DeviceKind
     """Resolve every default: a field of :class:`RunSpec` that the request leaves open is the recipe's."""
     # The blog post's loops use a data loader; the matched ones keep the data on the device.
     input_path = request.input or ("resident" if request.protocol == "matched" else "streamed")
-    values: dict[str, Any] = {field.name: getattr(request, field.name) for field in fields(RunSpec)} | {
+    recipe = RECIPES[request.recipe]
+    values: dict[str, Any] = {name: getattr(request, name) for name in RunSpec.model_fields} | {
+        "recipe": recipe,
         "input": input_path,
         "execution": request.execution or framework.default_execution(device, input_path),
         "device": device,
     }
-    open_fields = [name for name, value in values.items() if value is None]
-    return RunSpec(**values | {name: getattr(request.recipe, name) for name in open_fields})
+    return RunSpec(**{name: getattr(recipe, name) if value is None else value for name, value in values.items()})
 
 
 def run_fingerprint(
@@ -111,11 +110,10 @@ def run_fingerprint(
 ) -> RunFingerprint:
     """All settings that affect a run's results: resolved options, the recipe's content, the data and the versions.
 
-    It is made from all fields of the dataclasses, so that a new option is part of it unless
+    It is made from all fields of both, so that a new option is part of it unless
     :data:`NOT_IN_FINGERPRINT` names it.
     """
-    values = {field.name: getattr(request, field.name) for field in fields(request)}
-    values |= {field.name: getattr(spec, field.name) for field in fields(spec)}
+    values = vars(request) | vars(spec)
     settings = {name: value for name, value in values.items() if name not in {*NOT_IN_FINGERPRINT, "recipe"}}
     settings |= {f"recipe.{field.name}": getattr(spec.recipe, field.name) for field in fields(spec.recipe)}
     return _as_text(settings) | {

@@ -6,7 +6,7 @@ import secrets
 import time
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from jobs import datasets
@@ -16,6 +16,7 @@ from jobs.errors import BadInput
 from jobs.exit_codes import ExitCode
 from jobs.io.atomic_file import check_writable
 from jobs.phases import Clock, PhaseRecorder
+from jobs.recipes import RECIPES
 from jobs.telemetry import monitor
 from jobs.training.environment import read_environment
 from jobs.training.failure import explain_out_of_memory, failure_reason, is_out_of_memory
@@ -23,7 +24,7 @@ from jobs.training.loop import LoopContext, TrainingEnd, train
 from jobs.training.parity_trace import record_parity
 from jobs.training.publish import publish
 from jobs.training.report_builder import assemble_report
-from jobs.training.request import TrainRequest, check_request, resolve_spec, run_fingerprint
+from jobs.training.request import check_request, parse_design, resolve_spec, run_fingerprint
 from jobs.training.seeding import initial_weights
 from jobs.training.signals import Interrupted, InterruptGuard
 from jobs.weights_file import weights_path, write_weights_file
@@ -37,8 +38,7 @@ if TYPE_CHECKING:
     from jobs.report.schema import Parity
     from jobs.telemetry.types import DeviceFacts
     from jobs.training.console import Console
-
-__all__ = ["TrainRequest", "run_trials"]
+    from jobs.training.options import TrainRequest
 
 EXIT_CODE_OF_STATUS = {
     "completed": ExitCode.DONE,
@@ -59,7 +59,7 @@ def run_trials(request: TrainRequest, load_framework: Callable[[], Framework], c
         JobError: nothing could be trained, or a report could not be written.
     """
     check_request(request)
-    first_seed = request.recipe.seed if request.seed is None else request.seed
+    first_seed = RECIPES[request.recipe].seed if request.seed is None else request.seed
     exit_code = int(ExitCode.DONE)
     with InterruptGuard() as guard:
         for trial in range(request.trials):
@@ -100,9 +100,10 @@ class _Run:
         self.load_framework = load_framework
         self.console = console
         self.guard = guard
-        self.started_at = datetime.now(UTC)
+        # The zero of the phases, which is when the process started.
+        self.started_at = datetime.now(UTC) - timedelta(seconds=clock())
         # Memory that an earlier run of this process still holds on the GPU is not another's.
-        self.monitor = monitor.watch(clock=clock, options=request.telemetry, gpu_untouched=first)
+        self.monitor = monitor.watch(clock=clock, options=request.telemetry_options(), gpu_untouched=first)
         self.recorder = PhaseRecorder(clock, on_boundary=self.monitor.mark)
 
     def execute(self) -> int:
@@ -162,6 +163,7 @@ class _Run:
             memory_peak_bytes=memory_peak_bytes,
             peak_flop_per_s=peak_flop_per_s,
             null_reasons=null_reasons | peak_reasons,
+            design=parse_design(self.request.design) if self.request.design else None,
         )
         if self.store is not None and report.status not in UNFINISHED:
             self.store.finish(report)

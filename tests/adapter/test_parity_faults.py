@@ -6,7 +6,6 @@ Both traces come from the framework of this environment, so that the fault is al
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -150,7 +149,7 @@ def test_adam_of_the_framework_differs_from_the_matched_one(
     chosen = spec(recipe=BASIC_CNN.without_dropout(), precision="fp64", batch_size=BATCH)
     batch = next(batches_with_short_one(chosen, len(digits.train_images)))
     before = draw.initial_weights(chosen.recipe, chosen.seed)
-    matched, own = (matched_trainer(replace(chosen, protocol=protocol)) for protocol in ("matched", "published"))
+    matched, own = (matched_trainer(chosen.replace(protocol=protocol)) for protocol in ("matched", "published"))
     assert take_step(own, batch) == pytest.approx(take_step(matched, batch), rel=TOLERANCE)
     exact, found = matched.weights(), own.weights()
     steps = {name: relative_error(found[name] - before[name], exact[name] - before[name]) for name in before}

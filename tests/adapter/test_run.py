@@ -11,12 +11,12 @@ import pytest
 
 from jobs.errors import BadInput
 from jobs.exit_codes import ExitCode
-from jobs.recipes import LENET, Sgd
+from jobs.recipes import LENET, RECIPES, Sgd
 from jobs.report import read
-from jobs.telemetry.types import Options
+from jobs.report.configuration import Design
 from jobs.training import loop
 from jobs.training.console import Console
-from jobs.training.request import TrainRequest
+from jobs.training.options import TrainRequest
 from jobs.training.run import run_trials
 
 if TYPE_CHECKING:
@@ -31,26 +31,12 @@ if TYPE_CHECKING:
 def request_of(folder: Path, tmp_path: Path) -> Any:
     def make(**changes: Any) -> TrainRequest:
         options: dict[str, Any] = {
-            "recipe": LENET,
-            "protocol": "matched",
             "epochs": 1,
-            "batch_size": None,
-            "learning_rate": None,
-            "seed": None,
             "dataset": str(folder),
             "device": "cpu",
-            "precision": "fp32",
-            "execution": None,
-            "input": None,
-            "trials": 1,
-            "parity_steps": None,
-            "measure_peak": None,
             "report_dir": tmp_path / "reports",
-            "export_dir": None,
             "checkpoint_dir": tmp_path / "checkpoints",
-            "checkpoint_steps": None,
-            "telemetry": Options(mode="off"),
-            "metrics_textfile": None,
+            "telemetry": "off",
         }
         return TrainRequest(**options | changes)
 
@@ -126,9 +112,12 @@ def test_train_after_an_error_reports_it_and_resumes(
 
     act_at(2, 3, fail)
     with pytest.raises(RuntimeError, match="luck"):
-        _run(request_of(epochs=2), program)
-    assert _run(request_of(epochs=2), program) == ExitCode.DONE
+        _run(request_of(epochs=2, design="plan-1:4:1"), program)
+    # Another place in the experiment does not make it another run.
+    assert _run(request_of(epochs=2, design="plan-1:5:1"), program) == ExitCode.DONE
     failed, second = _reports(tmp_path)
+    places = [Design(plan_id="plan-1", block=block, position=1) for block in (4, 5)]
+    assert [failed.config.design, second.config.design] == places
     assert (failed.status, failed.status_reason) == ("failed", r"RuntimeError: out of\x1b luck")
     assert len(failed.results.epochs) == 1
     assert (second.status, second.attempt, len(second.results.epochs)) == ("completed", 2, 2)
@@ -149,20 +138,25 @@ def test_train_that_diverged_is_finished_and_reported_once(
 
 @pytest.mark.parametrize("left", ["finished run", "checkpoint"])
 def test_train_with_a_changed_momentum_in_the_recipe_is_refused(
-    left: str, program: Program, request_of: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    left: str,
+    program: Program,
+    request_of: Any,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     assert _run(request_of(), program) == ExitCode.DONE
     if left == "checkpoint":
         (path,) = (tmp_path / "checkpoints").glob("*.finished")
         path.unlink()
-    changed = replace(LENET, optimizer=Sgd(momentum=0.9))
+    monkeypatch.setitem(RECIPES, LENET.name, replace(LENET, optimizer=Sgd(momentum=0.9)))
     with pytest.raises(BadInput) as refused:
-        _run(request_of(recipe=changed), program)
+        _run(request_of(), program)
     assert "recipe.optimizer is Sgd(momentum=0.5) there and Sgd(momentum=0.9) here" in str(refused.value)
     assert "--checkpoint-dir" in str(refused.value)
     assert "here is its report again" not in capsys.readouterr().err
     # In another folder it is trained.
-    again = request_of(recipe=changed, checkpoint_dir=tmp_path / "other")
+    again = request_of(checkpoint_dir=tmp_path / "other")
     assert _run(again, program) == ExitCode.DONE
     reports = _reports(tmp_path)
     assert sorted(report.config.optimizer.momentum or 0 for report in reports) == [0.5, 0.9]

@@ -64,13 +64,13 @@ def _with_spec(change: Callable[[RunSpec], RunSpec]) -> Callable[[str, pytest.Mo
 def _with_optimizer(**changes: Any) -> Callable[[RunSpec], RunSpec]:
     def change(spec: RunSpec) -> RunSpec:
         optimizer = replace(spec.recipe.optimizer, **changes)
-        return replace(spec, recipe=replace(spec.recipe, optimizer=optimizer))
+        return spec.replace(recipe=replace(spec.recipe, optimizer=optimizer))
 
     return change
 
 
 def _off_learning_rate(spec: RunSpec) -> RunSpec:
-    return replace(spec, learning_rate=spec.learning_rate * (1 + LEARNING_RATE_ERROR))
+    return spec.replace(learning_rate=spec.learning_rate * (1 + LEARNING_RATE_ERROR))
 
 
 def _dropout_left_on(_: str, patch: pytest.MonkeyPatch) -> None:

@@ -4,40 +4,21 @@ from __future__ import annotations
 
 from dataclasses import fields, make_dataclass, replace
 from pathlib import Path
-from typing import Any
+from types import NoneType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import pytest
 
 from jobs.adapter import FrameworkVersions, RunSpec
 from jobs.checkpoint.metadata import RunFingerprint, differences
+from jobs.errors import BadInput
 from jobs.recipes import LENET, Adam, Recipe, Relu, Scaling, Sgd
-from jobs.report.configuration import Config
-from jobs.telemetry.types import Options
+from jobs.report.configuration import Config, Design
 from jobs.training import request as request_module
-from jobs.training.request import NOT_IN_FINGERPRINT, TrainRequest, resolve_spec, run_fingerprint
+from jobs.training.options import TrainRequest
+from jobs.training.request import NOT_IN_FINGERPRINT, check_request, parse_design, resolve_spec, run_fingerprint
 
-REQUEST = TrainRequest(
-    recipe=LENET,
-    protocol="matched",
-    epochs=None,
-    batch_size=None,
-    learning_rate=None,
-    seed=None,
-    dataset="mnist",
-    device="auto",
-    precision="fp32",
-    execution=None,
-    input=None,
-    trials=1,
-    parity_steps=None,
-    measure_peak=None,
-    report_dir=Path("reports"),
-    export_dir=None,
-    checkpoint_dir=Path("checkpoints"),
-    checkpoint_steps=None,
-    telemetry=Options(),
-    metrics_textfile=None,
-)
+REQUEST = TrainRequest()
 VERSIONS = FrameworkVersions(name="torch", version="2.15.0", cuda_runtime=None, cudnn=None)
 
 
@@ -51,44 +32,32 @@ class _Framework:
 FRAMEWORK: Any = _Framework()
 
 
-def fingerprint(request: TrainRequest = REQUEST, device: Any = "cpu", **changes: Any) -> RunFingerprint:
+def fingerprint(
+    request: TrainRequest = REQUEST, device: Any = "cpu", recipe: Recipe | None = None, **changes: Any
+) -> RunFingerprint:
     arguments: dict[str, Any] = {"dataset_sha256": "5a" * 32, "versions": VERSIONS} | changes
-    return run_fingerprint(request, resolve_spec(request, FRAMEWORK, device), **arguments)
+    spec = resolve_spec(request, FRAMEWORK, device)
+    return run_fingerprint(request, spec if recipe is None else spec.replace(recipe=recipe), **arguments)
 
 
-# A value that is neither the request's nor what it resolves to.
-OTHER_OPTION: dict[str, Any] = {
-    "recipe": replace(LENET, learning_rate=0.5),
-    "protocol": "published",
-    "epochs": 6,
-    "batch_size": 32,
-    "learning_rate": 0.5,
-    "seed": 2,
-    "dataset": "/elsewhere",
-    "device": "gpu",
-    "precision": "bf16",
-    "execution": "compiled",
-    "input": "streamed",
-    "trials": 5,
-    "parity_steps": 8,
-    "measure_peak": True,
-    "report_dir": Path("elsewhere"),
-    "export_dir": Path("elsewhere"),
-    "checkpoint_dir": Path("elsewhere"),
-    "checkpoint_steps": 7,
-    "telemetry": Options(mode="off"),
-    "metrics_textfile": Path("elsewhere"),
-}
+OF_TYPE = {int: 7, float: 0.7, bool: True, str: "elsewhere", Path: Path("elsewhere")}
+OPTIONS = get_type_hints(TrainRequest)
 
 
-def test_every_option_has_a_case() -> None:
-    assert OTHER_OPTION.keys() == {field.name for field in fields(TrainRequest)}
+def other_value(name: str) -> Any:
+    """A value of the option's type that is neither its default nor what that resolves to on a CPU."""
+    is_optional = NoneType in get_args(OPTIONS[name])
+    kind = get_args(OPTIONS[name])[0] if is_optional else OPTIONS[name]
+    if get_origin(kind) is not Literal:
+        return OF_TYPE[kind]
+    spec = resolve_spec(REQUEST, FRAMEWORK, "cpu")
+    return next(value for value in get_args(kind) if value not in {getattr(REQUEST, name), getattr(spec, name, None)})
 
 
-@pytest.mark.parametrize("name", [field.name for field in fields(TrainRequest)])
+@pytest.mark.parametrize("name", OPTIONS)
 def test_fingerprint_of_another_option_differs_unless_it_is_excluded(name: str) -> None:
     device = "gpu" if name == "device" else "cpu"
-    other = fingerprint(replace(REQUEST, **{name: OTHER_OPTION[name]}), device=device)
+    other = fingerprint(replace(REQUEST, **{name: other_value(name)}), device=device)
     changed = differences(fingerprint(), other)
     if name in NOT_IN_FINGERPRINT:
         assert changed == ""
@@ -96,10 +65,11 @@ def test_fingerprint_of_another_option_differs_unless_it_is_excluded(name: str) 
         assert name in changed
 
 
-@pytest.mark.parametrize("name", [field.name for field in fields(RunSpec)])
+@pytest.mark.parametrize("name", RunSpec.model_fields)
 def test_fingerprint_of_another_resolved_setting_differs(name: str) -> None:
     spec = resolve_spec(REQUEST, FRAMEWORK, "cpu")
-    other = replace(spec, **{name: OTHER_OPTION[name]})
+    value = replace(LENET, learning_rate=0.5) if name == "recipe" else other_value(name)
+    other = spec.replace(**{name: value})
     plain, changed = (run_fingerprint(REQUEST, one, "5a" * 32, VERSIONS) for one in (spec, other))
     assert name in differences(plain, changed)
 
@@ -122,15 +92,15 @@ OTHER_CONTENT: dict[str, Any] = {
 
 @pytest.mark.parametrize("name", [field.name for field in fields(Recipe)])
 def test_fingerprint_of_a_changed_recipe_names_the_field_and_both_values(name: str) -> None:
-    other = fingerprint(replace(REQUEST, recipe=replace(LENET, **{name: OTHER_CONTENT[name]})))
+    other = fingerprint(recipe=replace(LENET, **{name: OTHER_CONTENT[name]}))
     assert f"recipe.{name}" in differences(fingerprint(), other)
 
 
 def test_fingerprint_of_another_momentum_is_named_in_words() -> None:
     """The fault that this replaces: such a run was taken for the finished one, and nothing was trained."""
-    other = fingerprint(replace(REQUEST, recipe=replace(LENET, optimizer=OTHER_CONTENT["optimizer"])))
+    other = fingerprint(recipe=replace(LENET, optimizer=OTHER_CONTENT["optimizer"]))
     assert differences(fingerprint(), other) == "recipe.optimizer is Sgd(momentum=0.5) there and Sgd(momentum=0.9) here"
-    adam = fingerprint(replace(REQUEST, recipe=replace(LENET, optimizer=Adam(beta_1=0.9, beta_2=0.99, epsilon=1e-7))))
+    adam = fingerprint(recipe=replace(LENET, optimizer=Adam(beta_1=0.9, beta_2=0.99, epsilon=1e-7)))
     assert "recipe.optimizer is Sgd(momentum=0.5) there and Adam(" in differences(fingerprint(), adam)
 
 
@@ -160,16 +130,35 @@ def test_fingerprint_has_a_new_option_without_anything_else_changed() -> None:
 
 
 def test_excluded_fields_are_options_and_have_a_reason() -> None:
-    options = {field.name for field in fields(TrainRequest)}
-    assert options > NOT_IN_FINGERPRINT.keys()
-    assert not NOT_IN_FINGERPRINT.keys() & {field.name for field in fields(RunSpec)}
+    assert OPTIONS.keys() > NOT_IN_FINGERPRINT.keys()
+    assert not NOT_IN_FINGERPRINT.keys() & RunSpec.model_fields.keys()
     assert all(reason for reason in NOT_IN_FINGERPRINT.values())
 
 
 def test_every_resolved_setting_is_an_option_and_is_reported() -> None:
-    settings = {field.name for field in fields(RunSpec)}
-    assert settings <= {field.name for field in fields(TrainRequest)}
-    assert settings <= Config.model_fields.keys()
+    assert RunSpec.model_fields.keys() <= OPTIONS.keys()
+    assert RunSpec.model_fields.keys() <= Config.model_fields.keys()
+
+
+def test_parse_design_of_a_place_gives_its_parts() -> None:
+    assert parse_design("plan-1:12:1") == Design(plan_id="plan-1", block=12, position=1)
+    assert parse_design("d.2026_x:0:0") == Design(plan_id="d.2026_x", block=0, position=0)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "plan", "plan:1", "plan:1:2", "plan:-1:0", "plan:1:0:0", "plan:1:x:0", "plan:٣:0", "plan: 1:0", "../p:1:0",
+     ":1:0", "p" * 129 + ":1:0", "plan:1:0\n", "plan:9999999999:0"],
+)  # fmt: skip
+def test_parse_design_of_anything_else_is_refused(text: str) -> None:
+    with pytest.raises(BadInput) as refused:
+        parse_design(text)
+    assert f"--design {text!r} is not PLAN:BLOCK:POSITION" in str(refused.value)
+
+
+def test_check_request_design_of_several_trials_is_refused() -> None:
+    with pytest.raises(BadInput, match="--trials 5: --design is the place of one run"):
+        check_request(replace(REQUEST, design="plan:1:0", trials=5))
 
 
 def test_resolve_spec_takes_the_recipe_values_where_nothing_is_given() -> None:
