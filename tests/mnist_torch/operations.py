@@ -1,4 +1,4 @@
-"""``python -m tests.mnist_torch.operations`` prints a GPU step's operations as JSON, for ``scripts/operations_torch.py``."""
+"""Prints the operations of a step on a GPU as JSON, for ``scripts/operations_torch.py``."""
 
 from __future__ import annotations
 
@@ -58,4 +58,4 @@ def count() -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(count()))
+    print(json.dumps(count()))  # noqa: T201 - its answer
