@@ -137,6 +137,20 @@ audit: .venv/.synced ## known vulnerabilities of the packages in uv.lock; needs 
 bench: envs ## speed compared with the post's programs; needs a quiet machine and 15 minutes
 	.venv/bin/python scripts/bench.py $(BENCH_ARGS)
 
+# In the images, so that the machine needs only Docker. Each answer replaces an earlier one when it is complete.
+BENCH_GPU = build/bench-gpu
+IN_IMAGE = $(DOCKER) run --rm --network none --volume "$(CURDIR)/scripts:/opt/scripts:ro" --entrypoint python
+
+.PHONY: bench-gpu
+bench-gpu: ## speed on a GPU compared with the post's programs, in build/bench-gpu.json; needs only Docker and make images
+	@mkdir -p $(BENCH_GPU)
+	for image in mnist-tf mnist-torch; do \
+		$(IN_IMAGE) --gpus all $$image /opt/scripts/bench_gpu.py measure $(BENCH_ARGS) > $(BENCH_GPU)/$$image.new \
+			&& mv $(BENCH_GPU)/$$image.new $(BENCH_GPU)/$$image.json || exit; \
+	done
+	$(IN_IMAGE) --volume "$(CURDIR)/$(BENCH_GPU):/answers:ro" mnist-torch /opt/scripts/bench_gpu.py combine \
+		/answers/mnist-tf.json /answers/mnist-torch.json > build/bench-gpu.new && mv build/bench-gpu.new build/bench-gpu.json
+
 .PHONY: bench-shared-cpu
 bench-shared-cpu: envs ## speed by thread settings while other processes use the CPUs
 	.venv/bin/python scripts/bench_shared_cpu.py
@@ -164,6 +178,10 @@ operations-tf: .venv/.synced .venv-tf/.synced ## what TensorFlow's steps start o
 .PHONY: parity-survey
 parity-survey: envs ## the parity check over seeds, processor settings and faults; takes an hour
 	.venv/bin/python -m tests.parity_survey
+
+.PHONY: operations-torch
+operations-torch: .venv/.synced .venv-torch/.synced ## count the operations of torch's step on a GPU; needs no GPU
+	.venv/bin/python scripts/operations_torch.py
 
 .PHONY: figures
 figures: .venv/.synced ## write figures and version into README and docs

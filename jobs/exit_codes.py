@@ -14,7 +14,7 @@ class ExitCode(IntEnum):
     DONE = 0, "done"
     INTERNAL_ERROR = 1, "an error of the program itself: please report it"
     BAD_INPUT = 2, "bad input: an option, a file or a combination that cannot be used"
-    NO_USABLE_GPU = 3, "no usable GPU, and one was asked for"
+    NO_USABLE_GPU = 3, "no usable GPU, and one was asked for; or `doctor` found that it computes or reports wrongly"
     BELOW_REFERENCE = 4, "trained, but the accuracy is below the recipe's reference"
     DATASET_REFUSED = 5, "dataset refused: missing, damaged or not what its name says"
     REPORT_NOT_WRITABLE = 6, "the report or another output could not be written"

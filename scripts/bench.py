@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import sys
 from typing import Any
 
+import bench_worker
 from measurement import ENVIRONMENTS, add_output_option, circumstances, median_interval, run_worker, write_results
 
 IMAGES = {"lenet": 60_000, "basic-cnn": 15_000}
 """The large recipe's epoch is measured on a quarter of its images, since each batch takes the same time."""
-EPOCH_IMAGES = 60_000
 
 
 def main() -> int:
@@ -57,7 +56,7 @@ def bench(name: str, recipe: str, arguments: argparse.Namespace) -> dict[str, An
         "device": arguments.device,
         "precision": arguments.precision,
         "dataset": arguments.dataset,
-        "images": arguments.images or (IMAGES[recipe] if arguments.device == "cpu" else EPOCH_IMAGES),
+        "images": arguments.images or (IMAGES[recipe] if arguments.device == "cpu" else bench_worker.EPOCH_IMAGES),
         "pairs": arguments.pairs,
     }
     measured = run_worker(name, "bench_worker.py", json.dumps(request))
@@ -65,22 +64,9 @@ def bench(name: str, recipe: str, arguments: argparse.Namespace) -> dict[str, An
 
 
 def summarise(measured: dict[str, Any]) -> dict[str, Any]:
-    """Seconds per epoch of 60,000 images, the ratio within a turn with its interval, and the share of the peak."""
-    pairs = measured["pairs"]
-    scale = EPOCH_IMAGES / measured["images"]
-    ratios = [pair["published_s"] / pair["ours_s"] for pair in pairs]
-    ours_s = statistics.median(pair["ours_s"] for pair in pairs)
-    achieved = measured["flop_per_image"] * measured["images"] / ours_s
-    ceiling = max(pair["ceiling_flop_per_s"] for pair in pairs)
-    return {
-        "ours_epoch_s": scale * ours_s,
-        "published_epoch_s": scale * statistics.median(pair["published_s"] for pair in pairs),
-        "ratio": statistics.median(ratios),
-        "ratio_interval": median_interval(ratios),
-        "achieved_flop_per_s": achieved,
-        "ceiling_flop_per_s": ceiling,
-        "ceiling_share_ratio": achieved / ceiling,
-    }
+    """The worker's summary, and the interval of the ratio within a turn."""
+    ratios = [pair["published_s"] / pair["ours_s"] for pair in measured["pairs"]]
+    return {**bench_worker.summarise(measured), "ratio_interval": median_interval(ratios)}
 
 
 if __name__ == "__main__":

@@ -30,9 +30,17 @@ MIN_S = 0.1
 """A product is timed in this many blocks of at least so long."""
 
 
+EPOCH_IMAGES = 60_000
+
+
+def load(request: dict[str, Any]) -> Framework:
+    framework: Framework = import_module(f"{request['package']}.cli").PROGRAM.load_framework()
+    return framework
+
+
 def measure(request: dict[str, Any]) -> dict[str, Any]:
     """Seconds of epochs over ``images`` images, each way in turns, and a large matrix product's speed in between."""
-    framework: Framework = import_module(f"{request['package']}.cli").PROGRAM.load_framework()
+    framework = load(request)
     peak_flops = import_module(f"{request['package']}.peak_flops")
     device = framework.select_device(request["device"])
     digits = _cut(data.load(request["dataset"]), request["images"])
@@ -67,6 +75,23 @@ def measure(request: dict[str, Any]) -> dict[str, Any]:
         "intra_op_threads": trainers["ours"].numerics.intra_op_threads,
         "pairs": pairs,
         "products": _products(peak_flops, recipe) if device.kind == "cpu" else [],
+    }
+
+
+def summarise(measured: dict[str, Any]) -> dict[str, Any]:
+    """Seconds per epoch of 60,000 images, the median ratio within a turn, and the share of the peak."""
+    pairs = measured["pairs"]
+    scale = EPOCH_IMAGES / measured["images"]
+    ours_s = statistics.median(pair["ours_s"] for pair in pairs)
+    achieved = measured["flop_per_image"] * measured["images"] / ours_s
+    ceiling = max(pair["ceiling_flop_per_s"] for pair in pairs)
+    return {
+        "ours_epoch_s": scale * ours_s,
+        "published_epoch_s": scale * statistics.median(pair["published_s"] for pair in pairs),
+        "ratio": statistics.median(pair["published_s"] / pair["ours_s"] for pair in pairs),
+        "achieved_flop_per_s": achieved,
+        "ceiling_flop_per_s": ceiling,
+        "ceiling_share_ratio": achieved / ceiling,
     }
 
 

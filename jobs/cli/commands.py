@@ -135,7 +135,10 @@ def build_app(program: Program) -> typer.Typer:
     def doctor(
         dataset: DatasetOption = "mnist", device: DeviceOption = "auto", report_dir: ReportDirOption = Path("reports")
     ) -> None:
-        """Check driver, NVML, framework, device, dataset and report folder: each line ok or what to do."""
+        """Check driver, NVML, framework, device, dataset and report folder: each line ok or what to do.
+
+        With --device gpu it also uses the GPU for less than a minute; a bug report needs those lines.
+        """
         from jobs.cli.doctor import examine  # noqa: PLC0415
 
         exit_code = ExitCode.DONE

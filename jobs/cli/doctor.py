@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from jobs import datasets
+from jobs.cli.device_proof import prove
+from jobs.cli.finding import Finding
 from jobs.errors import JobError
-from jobs.exit_codes import ExitCode
 from jobs.io.atomic_file import check_writable
 from jobs.telemetry import monitor
 
@@ -18,26 +18,18 @@ if TYPE_CHECKING:
     from jobs.adapter import DeviceChoice, Framework, FrameworkDevice
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One line. A ``note`` does not fail a job."""
-
-    status: Literal["ok", "note", "fail"]
-    subject: str
-    text: str
-    exit_code: ExitCode = ExitCode.DONE
-
-
 def examine(
     load_framework: Callable[[], Framework], *, device: DeviceChoice, dataset: str, report_dir: Path
 ) -> Iterator[Finding]:
-    """Run all checks; a failure does not end the others."""
+    """Run all checks; a failure does not end the others. With ``--device gpu``, also those that use the GPU."""
     yield from _nvml()
-    selected = yield from _framework(load_framework, device)
+    framework, selected = yield from _framework(load_framework, device)
     if selected is not None:
         yield from _metrics(selected)
     yield _checked("dataset", lambda: _dataset_text(dataset))
     yield _checked("report folder", lambda: _report_dir_text(report_dir))
+    if framework is not None and selected is not None and device == "gpu":
+        yield from prove(framework, selected)
 
 
 def _nvml() -> Iterator[Finding]:
@@ -56,8 +48,8 @@ def _nvml() -> Iterator[Finding]:
 
 def _framework(
     load_framework: Callable[[], Framework], choice: DeviceChoice
-) -> Generator[Finding, None, FrameworkDevice | None]:
-    subject = "framework"
+) -> Generator[Finding, None, tuple[Framework | None, FrameworkDevice | None]]:
+    subject, framework = "framework", None
     try:
         framework = load_framework()
         versions = framework.versions()
@@ -66,13 +58,13 @@ def _framework(
         subject = "device"
         device = framework.select_device(choice)
     except JobError as error:
-        yield _failure(subject, error)
-        return None
+        yield Finding.failure(subject, error)
+        return framework, None
     if device.kind == "cpu" and choice == "auto":
         yield Finding("note", subject, "no GPU is usable here, jobs run on the CPU; --device gpu says why")
     else:
         yield Finding("ok", subject, device.name)
-    return device
+    return framework, device
 
 
 def _metrics(device: FrameworkDevice) -> Iterator[Finding]:
@@ -106,8 +98,4 @@ def _checked(subject: str, check: Callable[[], str]) -> Finding:
     try:
         return Finding("ok", subject, check())
     except JobError as error:
-        return _failure(subject, error)
-
-
-def _failure(subject: str, error: JobError) -> Finding:
-    return Finding("fail", subject, str(error), error.exit_code)
+        return Finding.failure(subject, error)

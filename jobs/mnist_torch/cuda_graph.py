@@ -16,18 +16,16 @@ WARM_UP_STEPS: Final = 3
 
 
 class StepGraph:
-    """Captures ``step(indices, count)`` once and replays it through an epoch.
+    """Captures ``step(row)`` once and replays it through an epoch.
 
-    The epoch's batches are in static buffers, and a counter on the device selects the row, so a replay needs no data
-    from the host. The warm-up trains a few steps; ``restore`` then resets all that a step changes, in place.
+    The epoch's rows, one for each step, are in a static buffer, and a counter on the device selects the row, so a
+    replay needs no data from the host. The warm-up trains a few steps; ``restore`` then resets all that a step changes,
+    in place.
     """
 
-    def __init__(
-        self, step: Callable[[Tensor, Tensor], None], indices: Tensor, counts: Tensor, *, restore: Callable[[], None]
-    ) -> None:
-        self._indices = indices.clone()
-        self._counts = counts.clone()
-        self._row = torch.zeros(1, dtype=torch.int64, device=indices.device)
+    def __init__(self, step: Callable[[Tensor], None], rows: Tensor, *, restore: Callable[[], None]) -> None:
+        self._rows = rows.clone()
+        self._row = torch.zeros(1, dtype=torch.int64, device=rows.device)
         stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
@@ -40,16 +38,14 @@ class StepGraph:
         with torch.cuda.graph(self._graph):
             self._step_at_row(step)
 
-    def start_epoch(self, indices: Tensor, counts: Tensor, done: int = 0) -> None:
-        """Load an epoch's batches and skip the first ``done``."""
-        self._indices.copy_(indices)
-        self._counts.copy_(counts)
+    def start_epoch(self, rows: Tensor, done: int = 0) -> None:
+        """Load an epoch's rows and skip the first ``done``."""
+        self._rows.copy_(rows)
         self._row.fill_(done)
 
     def replay(self) -> None:
         self._graph.replay()
 
-    def _step_at_row(self, step: Callable[[Tensor, Tensor], None]) -> None:
-        row = self._indices.index_select(0, self._row).squeeze(0)
-        step(row, self._counts.index_select(0, self._row).squeeze(0))
+    def _step_at_row(self, step: Callable[[Tensor], None]) -> None:
+        step(self._rows.index_select(0, self._row).squeeze(0))
         self._row.add_(1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch.nn import functional
 from torch.utils.data import RandomSampler
@@ -20,7 +21,6 @@ from jobs.training.seeding import batches
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    import numpy as np
     from numpy.typing import NDArray
     from torch import Tensor
 
@@ -54,7 +54,7 @@ class TorchTrainer:
         self._optimizer = build_optimizer(spec, self._model.parameters())
         self._loss_total = torch.zeros((), dtype=torch.float64, device=self._device)
         self._order = torch.arange(len(data.train_images), dtype=torch.int32)
-        losses = self._image_losses if spec.input == "streamed" else self._pixel_losses
+        losses = self._pixel_losses if spec.input == "resident" and spec.device == "cpu" else self._image_losses
         self._losses = torch.compile(losses) if spec.execution == "compiled" else losses
         self._graph: StepGraph | None = None
         # The streamed path reads batches from the host; the others gather them on the device.
@@ -64,8 +64,11 @@ class TorchTrainer:
 
             self._digits = Digits(data, spec)
         else:
-            self._images = torch.tensor(data.train_images, device=self._device)
+            pixels = torch.tensor(data.train_images, device=self._device)
+            # A GPU has room for the scaled images, so that a step does not scale; a CPU's cache prefers bytes.
+            self._images = pixels if spec.device == "cpu" else self._scaled(pixels)
             self._labels = torch.tensor(data.train_labels, device=self._device, dtype=torch.int64)
+            self._positions = torch.arange(spec.batch_size, device=self._device)
 
     @property
     def parameter_count(self) -> int:
@@ -138,8 +141,7 @@ class TorchTrainer:
     def _train_streamed(self, loader: Iterable[list[Tensor]], on_step: Callable[[int], None], done: int) -> None:
         for step, batch in enumerate(loader, start=done + 1):
             images, labels = (tensor.to(self._device, non_blocking=True) for tensor in batch)
-            losses = self._losses(images, labels)
-            self._optimizer_step(losses, losses.mean())
+            self._whole_step(images, labels)
             on_step(step)
 
     def _train_resident(self, order: NDArray[np.int32], on_step: Callable[[int], None], done: int) -> None:
@@ -147,23 +149,22 @@ class TorchTrainer:
         if done >= len(host_counts):
             # Nothing is left to train. Capturing a graph would take time that counts as training.
             return
-        indices = torch.tensor(host_indices, device=self._device)
-        counts = torch.tensor(host_counts, device=self._device)
+        # One transfer for the epoch: a row has a step's indices and their number.
+        rows = torch.tensor(np.column_stack([host_indices, host_counts]), device=self._device)
         if self._captures:
             if self._graph is None:
-                self._graph = self._capture(indices, counts)
-            self._graph.start_epoch(indices, counts, done)
+                self._graph = self._capture(rows)
+            self._graph.start_epoch(rows, done)
         for step in range(done, len(host_counts)):
             if self._graph is not None:
                 self._graph.replay()
             elif self._spec.execution in {"compiled", "graph"}:
-                self._masked_step(indices[step], counts[step])
+                self._masked_step(rows[step])
             else:
-                losses = self._losses(*self._gather(indices[step, : host_counts[step]]))
-                self._optimizer_step(losses, losses.mean())
+                self._whole_step(*self._gather(rows[step, : host_counts[step]]))
             on_step(step + 1)
 
-    def _capture(self, indices: Tensor, counts: Tensor) -> StepGraph:
+    def _capture(self, rows: Tensor) -> StepGraph:
         state = self.state()
 
         def restore() -> None:
@@ -171,26 +172,35 @@ class TorchTrainer:
             # The graph allocates its own gradients.
             self._optimizer.zero_grad()
 
-        return StepGraph(self._masked_step, indices, counts, restore=restore)
+        return StepGraph(self._masked_step, rows, restore=restore)
 
-    def _masked_step(self, indices: Tensor, count: Tensor) -> None:
-        """A step in one static shape, for graphs and compilers: only the first ``count`` examples have a weight."""
+    def _masked_step(self, row: Tensor) -> None:
+        """A step in one static shape, for graphs and compilers: only the first ``row[-1]`` examples have a weight."""
+        indices, count = row[:-1], row[-1]
+        mask = (self._positions < count).to(self._dtype)
         losses = self._losses(*self._gather(indices))
-        losses = losses * (torch.arange(len(indices), device=self._device) < count)
-        self._optimizer_step(losses, losses.sum() / count)
+        self._optimizer_step(losses, mask / count)
+        self._loss_total += (losses.detach() * mask).sum()
+
+    def _whole_step(self, images: Tensor, labels: Tensor) -> None:
+        losses = self._losses(images, labels)
+        self._optimizer_step(losses, torch.ones_like(losses) / len(losses))
+        self._loss_total += losses.detach().sum()
 
     def _gather(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         return self._images.index_select(0, indices), self._labels.index_select(0, indices)
 
-    def _optimizer_step(self, losses: Tensor, mean_loss: Tensor) -> None:
-        """One optimizer step on ``mean_loss``; ``losses`` (one per example) are summed on the device."""
+    def _optimizer_step(self, losses: Tensor, shares: Tensor) -> None:
+        """One optimizer step on the mean of ``losses``, one per example, of which ``shares`` are the gradients."""
         self._optimizer.zero_grad()
-        mean_loss.backward()  # type: ignore[no-untyped-call]
+        losses.backward(shares)  # type: ignore[no-untyped-call]
         self._optimizer.step()
-        self._loss_total += losses.detach().sum()
+
+    def _scaled(self, pixels: Tensor) -> Tensor:
+        return scale(pixels, self._spec.recipe.scaling, self._dtype)
 
     def _pixel_losses(self, pixels: Tensor, labels: Tensor) -> Tensor:
-        return self._image_losses(scale(pixels, self._spec.recipe.scaling, self._dtype), labels)
+        return self._image_losses(self._scaled(pixels), labels)
 
     def _image_losses(self, images: Tensor, labels: Tensor) -> Tensor:
         return functional.cross_entropy(self._image_logits(images), labels, reduction="none")
@@ -221,4 +231,4 @@ class TorchTrainer:
     def _evaluation_logits(self, images: NDArray[np.uint8]) -> Tensor:
         self._model.eval()
         pixels = torch.tensor(images, device=self._device)
-        return self._image_logits(scale(pixels, self._spec.recipe.scaling, self._dtype))
+        return self._image_logits(self._scaled(pixels))

@@ -86,7 +86,7 @@ class RunMonitor:
         """
         self._untouched_until_s = time.monotonic() if untouched_until_s is None else untouched_until_s
         self._on_gpu = device.kind == "gpu"
-        self._query = _query(device)
+        self._query = query_of(device)
         self._request_device()
         ended_at_once = self._store.ended.is_set() and self._store.device is None
         if self._sampler.mode == "process" and ended_at_once and not self._sampler.has_crashed():
@@ -251,7 +251,7 @@ class RunMonitor:
     def nvml_status(self, device: FrameworkDevice | None, seconds: float) -> NvmlStatus:
         """NVML's status; if ``device`` is a GPU, also how each metric could be read within ``seconds``."""
         self._store.has_inventory.wait(START_TIMEOUT_S)
-        is_watched = device is not None and _query(device) is not None
+        is_watched = device is not None and query_of(device) is not None
         if device is not None and is_watched:
             self.attach(device)
             # GPM needs two readings. The wait ends early if the sampler ends.
@@ -274,7 +274,7 @@ def probe(device: FrameworkDevice | None = None, *, seconds: float = 1.0) -> Nvm
     return RunMonitor(time.monotonic, Options(), gpu_untouched=True).nvml_status(device, seconds)
 
 
-def _query(device: FrameworkDevice) -> DeviceQuery | None:
+def query_of(device: FrameworkDevice) -> DeviceQuery | None:
     """The query for the GPU to sample; ``None`` if there is none."""
     uuid, pci_bus_id = device.uuid, device.pci_bus_id
     if device.kind == "cpu":

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager, nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-import torch
 
 from jobs.adapter import RunSpec
-from jobs.mnist_torch.cuda_graph import WARM_UP_STEPS, StepGraph
+from jobs.mnist_torch.cuda_graph import WARM_UP_STEPS
 from jobs.mnist_torch.trainer import TorchTrainer
 from jobs.recipes import BASIC_CNN, LENET
 from jobs.training.seeding import epoch_order, initial_weights
 from tests.support.digits import small_digits
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
     from jobs.adapter import Execution, TrainingProtocol
     from jobs.recipes import Recipe
 
@@ -39,46 +35,6 @@ def make_trainer(recipe: Recipe, protocol: TrainingProtocol, execution: Executio
     trainer = TorchTrainer(spec, small_digits(train=72, test=10))
     trainer.load_weights(initial_weights(recipe, 1))
     return trainer
-
-
-class StreamStandIn:
-    def wait_stream(self, _: object) -> None:
-        pass
-
-
-@pytest.fixture
-def cuda_stand_in(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Steps run where they are issued, and a replay runs the step that was captured; says what happened."""
-    events: list[str] = []
-    step_at_row: Callable[..., None] = StepGraph._step_at_row
-    graphs: list[tuple[StepGraph, Any]] = []
-    capturing: list[bool] = []
-
-    def issue(self: StepGraph, step: Any) -> None:
-        events.append("captured" if capturing else "ran")
-        if capturing:
-            graphs.append((self, step))
-        else:
-            step_at_row(self, step)
-
-    class Graph:
-        def replay(self) -> None:
-            events.append("replayed")
-            step_at_row(*graphs[-1])
-
-    @contextmanager
-    def capture(_: object) -> Iterator[None]:
-        capturing.append(True)
-        yield
-        capturing.clear()
-
-    monkeypatch.setattr(StepGraph, "_step_at_row", issue)
-    monkeypatch.setattr(torch.cuda, "Stream", StreamStandIn)
-    monkeypatch.setattr(torch.cuda, "current_stream", StreamStandIn)
-    monkeypatch.setattr(torch.cuda, "stream", nullcontext)
-    monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
-    monkeypatch.setattr(torch.cuda, "graph", capture)
-    return events
 
 
 # Not the published form of basic-cnn: torch's own Adam can be captured on a GPU only.

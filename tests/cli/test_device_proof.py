@@ -1,0 +1,176 @@
+"""The part of ``doctor --device gpu`` that uses the GPU, against the real NVML binding and a simulated library."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from jobs.cli.device_proof import check_digits, judge_telemetry
+from jobs.exit_codes import ExitCode
+from jobs.report import schema
+from jobs.telemetry.metrics import GPU_METRICS
+from jobs.telemetry.types import Observation
+from tests.support import fake_nvml
+from tests.support.programs import ROOT
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+# A process of its own, since the dynamic loader reads LD_LIBRARY_PATH when one starts. The framework's products run on
+# the CPU here; the simulated GPU is busier from second to second.
+PROGRAM = """
+import json, sys
+from pathlib import Path
+from types import SimpleNamespace
+import numpy as np
+from jobs.adapter import DeviceCheck, FrameworkDevice, FrameworkVersions
+from jobs.cli import device_proof, doctor
+from jobs.errors import DeviceCheckFailed
+
+def fail():
+    raise DeviceCheckFailed("eager steps and captured steps differ")
+
+def end():
+    raise RuntimeError("CUDA error:\\n  an illegal memory access")
+
+def multiply(spec):
+    for _ in range(20):
+        matrix = np.ones((200, 200)) @ np.ones((200, 200))
+
+device = FrameworkDevice(kind="gpu", index=0, name="Fake", uuid="GPU-fake-0", compute_capability="9.0")
+framework = SimpleNamespace(
+    versions=lambda: FrameworkVersions(name="torch", version="0", cuda_runtime="13.0", cudnn="9.0.0"),
+    select_device=lambda choice: device,
+    device_checks=lambda device, data: [
+        DeviceCheck(name="agrees", run=lambda: f"{len(data.train_images)} images"),
+        DeviceCheck(name="differs", run=fail), DeviceCheck(name="ends", run=end)],
+    is_out_of_memory=lambda error: False,
+    default_execution=lambda device, input_path: "graph",
+    matmul_flop_per_s=multiply,
+)
+device_proof.IDLE_S = device_proof.BUSY_S = 1.5
+choice, folder = sys.argv[1:]
+found = doctor.examine(lambda: framework, device=choice, dataset=folder, report_dir=Path(folder))
+print(json.dumps({f.subject: [f.status, f.text, int(f.exit_code)] for f in found}))
+"""
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return fake_nvml.build(tmp_path_factory.mktemp("nvml"))
+
+
+def examine(folder: Path, library: Path | None, choice: str = "gpu", **script: str) -> dict[str, list[Any]]:
+    environment = {key: value for key, value in os.environ.items() if key != "LD_LIBRARY_PATH"}
+    if library is not None:
+        environment["LD_LIBRARY_PATH"] = str(library)
+    environment |= {f"FAKE_NVML_{name.upper()}": value for name, value in script.items()}
+    command = [sys.executable, "-c", PROGRAM, choice, str(folder)]
+    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found: dict[str, list[Any]] = json.loads(done.stdout)
+    return found
+
+
+def test_proof_of_a_gpu_whose_readings_follow_the_work(library: Path, tmp_path: Path) -> None:
+    found = examine(tmp_path, library, ramp=f"{time.monotonic() - 1}:4", processes="2")
+    assert found["program"][0] == "ok"
+    assert "compute capability 9.0" in found["program"][1]
+    assert found["agrees"][1].startswith("1256 images (")
+    assert found["differs"] == ["fail", "eager steps and captured steps differ", ExitCode.NO_USABLE_GPU]
+    assert found["ends"] == ["fail", "RuntimeError: CUDA error: an illegal memory access", ExitCode.NO_USABLE_GPU]
+    assert [found[name][0] for name in ("util_percent", "power_w", "energy_j")] == ["ok"] * 3
+    # The simulated GPM always reads the same.
+    assert found["sm_util_percent"][0] == "fail"
+    assert "12.5 idle, 12.5 while the GPU worked: it does not follow the work" in found["sm_util_percent"][1]
+    assert found["processes"][0] == "note"
+    assert "but 1000, 1001; expected in a container" in found["processes"][1]
+    assert found["time"][0] == "ok"
+
+
+def test_proof_without_nvml_says_what_was_not_seen(tmp_path: Path) -> None:
+    found = examine(tmp_path, None)
+    assert found["agrees"][0] == "ok"
+    assert found["telemetry"][0] == found["processes"][0] == "note"
+    assert "NVML Shared Library Not Found" in found["telemetry"][1]
+
+
+def test_doctor_without_device_gpu_does_not_use_the_gpu(tmp_path: Path) -> None:
+    found = examine(tmp_path, None, "auto")
+    assert found["device"] == ["ok", "Fake", ExitCode.DONE]
+    assert not {"program", "agrees", "telemetry", "time"} & found.keys()
+
+
+def reading(mean: float | None) -> schema.Aggregate | None:
+    if mean is None:
+        return None
+    return schema.Aggregate(mean=mean, p50=mean, p95=mean, max=mean, n=20, coverage_ratio=1.0, quality="ok")
+
+
+def observation(
+    *, util: tuple[float | None, float | None] = (0, 99), energy_j: float | None = 800.0, supported: bool = True
+) -> Observation:
+    """Of an idle interval and of one at work."""
+    phases = []
+    for value, joule in zip(util, (200.0, energy_j), strict=True):
+        fields = dict.fromkeys(schema.GpuPhase.model_fields)
+        fields |= {
+            "util_percent": reading(value),
+            "energy_j": joule,
+            "energy_source": None if joule is None else "the counter",
+        }
+        phases.append(schema.GpuPhase(**fields))
+    source = "NVML" if supported else None
+    error = None if supported else "Not Supported"
+    capability = schema.Capability(supported=supported, source=source, error=error, window_s=None)
+    sampler = schema.Sampler(
+        mode="process", interval_s=0.1, taken=1, missed=0, lateness_p95_ms=0.0, cpu_s=0.1, startup_cpu_s=0.1, rates={}
+    )
+    return Observation(
+        telemetry=schema.Telemetry(
+            available=True, capabilities={metric.name: capability for metric in GPU_METRICS}, sampler=sampler
+        ),
+        gpu=tuple(phases),
+        host=(None, None),
+        training=None,
+        validity=schema.Validity(status="ok", causes=[]),
+        timeseries=None,
+        null_reasons={f"phases[].gpu.{name}": "the reading stood still" for name in ("energy_j", "util_percent")},
+        warnings=(),
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "subject", "status", "words"),
+    [
+        ({}, "util_percent", "ok", "0.0 idle, 99.0 while the GPU worked"),
+        ({"util": (0, 0)}, "util_percent", "fail", "it does not follow the work"),
+        ({"util": (3, 3.1)}, "util_percent", "fail", "it does not follow the work"),
+        ({"util": (97, 100)}, "util_percent", "note", "it was in use before"),
+        ({"util": (0, None)}, "util_percent", "fail", "though NVML answers: the reading stood still"),
+        ({"util": (None, None), "supported": False}, "util_percent", "note", "not offered here: Not Supported"),
+        ({}, "energy_j", "ok", "800 J while the GPU worked (the counter)"),
+        ({"energy_j": 0.0}, "energy_j", "fail", "the counter stands still"),
+        ({"energy_j": None}, "energy_j", "fail", "though NVML answers: the reading stood still"),
+        ({"energy_j": None, "supported": False}, "energy_j", "note", "not offered here"),
+    ],
+)
+def test_judged_telemetry_says_whether_it_follows_the_work(
+    changes: dict[str, Any], subject: str, status: str, words: str
+) -> None:
+    found = {finding.subject: finding for finding in judge_telemetry(observation(**changes))}[subject]
+    assert found.status == status
+    assert words in found.text
+    assert found.exit_code == (ExitCode.NO_USABLE_GPU if status == "fail" else ExitCode.DONE)
+
+
+def test_check_digits_are_twenty_steps_the_last_a_short_one() -> None:
+    digits = check_digits()
+    assert digits.train_images.shape == (19 * 64 + 40, 28, 28)
+    assert digits.train_labels.max() == 9

@@ -1,0 +1,169 @@
+"""A GPU's step on the ``meta`` device: no host, one device, a budget of operations, and what a CUDA graph can hold."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import torch
+
+from jobs.adapter import RunSpec
+from jobs.mnist_torch.trainer import TorchTrainer
+from jobs.recipes import BASIC_CNN, LENET, RECIPES
+from tests.mnist_torch import device_step, operations
+from tests.mnist_torch.device_step import BATCH, META, gpu_parts_on_meta, meta_trainer, train_step
+from tests.support.programs import ROOT
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from jobs.adapter import Execution, InputPath, Precision
+    from jobs.recipes import Recipe
+
+EVERY_RECIPE = pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
+EVERY_PRECISION = pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16", "fp64"])
+
+
+@pytest.fixture
+def patch() -> Iterator[pytest.MonkeyPatch]:
+    with gpu_parts_on_meta() as patch:
+        yield patch
+
+
+def gpu_spec(recipe: Recipe, execution: Execution = "graph", **changes: Any) -> RunSpec:
+    return RunSpec.for_recipe(recipe, device="gpu", execution=execution).replace(**changes)
+
+
+@EVERY_RECIPE
+@EVERY_PRECISION
+@pytest.mark.parametrize(
+    ("execution", "input_path"), [("eager", "resident"), ("graph", "resident"), ("eager", "streamed")]
+)
+@pytest.mark.usefixtures("patch")
+def test_training_step_asks_no_host_and_uses_one_device(
+    recipe: Recipe, precision: Precision, execution: Execution, input_path: InputPath
+) -> None:
+    spec = gpu_spec(recipe, execution, precision=precision, input=input_path)
+    trainer = meta_trainer(spec)
+    for images in (BATCH, BATCH, 8):
+        log = train_step(trainer, spec, images)
+        assert len(log.seen) > 30
+
+
+@EVERY_RECIPE
+@EVERY_PRECISION
+def test_compiled_losses_are_one_graph(recipe: Recipe, precision: Precision, patch: pytest.MonkeyPatch) -> None:
+    """Dynamo raises where it would leave the graph, as at a call that asks for a value."""
+    patch.setattr(torch, "compile", partial(torch.compile, backend="eager", fullgraph=True))
+    spec = gpu_spec(recipe, "compiled", precision=precision)
+    trainer = meta_trainer(spec)
+    losses = trainer._losses(*trainer._gather(torch.empty(BATCH, dtype=torch.int32, device=META)))
+    assert losses.shape == (BATCH,)
+    torch.compiler.reset()
+
+
+@EVERY_RECIPE
+@EVERY_PRECISION
+@pytest.mark.usefixtures("patch")
+def test_evaluation_and_trace_ask_no_host(recipe: Recipe, precision: Precision) -> None:
+    trainer = meta_trainer(gpu_spec(recipe, precision=precision))
+    images = np.zeros((10, 28, 28), np.uint8)
+    loss, correct = trainer._batch_sums(images, np.zeros(10, np.int64))
+    assert loss.device == correct.device == META
+    assert trainer._evaluation_logits(images).shape == (10, 10)
+
+
+def test_operations_of_a_captured_step_keep_the_budget_and_are_those_of_the_page() -> None:
+    counted = operations.count()
+    for step in counted["steps"]:
+        if step["precision"] == "fp32":
+            assert step["captured"] <= operations.BUDGET[step["recipe"]], step
+    stored = json.loads((ROOT / "docs/results/operations_torch.json").read_text(encoding="utf-8"))
+    stored.pop("measured")
+    assert counted == stored, "run make operations-torch"
+
+
+def assert_replays_repeat(logs: list[device_step.StepLog]) -> None:
+    captured, *replays = logs
+    for replay in replays:
+        # A graph holds operations, shapes, numbers and addresses as they were when it was captured.
+        changed = [pair for pair in zip(captured.seen, replay.seen, strict=True) if pair[0] != pair[1]]
+        assert not changed, f"operations, shapes or numbers change: {changed}"
+        assert replay.inputs == captured.inputs, "the step reads other tensors than when it was captured"
+
+
+CAPTURED = pytest.mark.parametrize(
+    ("recipe", "protocol"),
+    [(LENET, "matched"), (LENET, "published"), (BASIC_CNN, "matched"), (BASIC_CNN, "published")],
+    ids=["lenet-matched", "lenet-published", "basic-cnn-matched", "basic-cnn-published"],
+)
+
+
+@CAPTURED
+@pytest.mark.filterwarnings("ignore:This instance was constructed with capturable=True:UserWarning")
+def test_replayed_steps_have_the_captured_operations_numbers_and_inputs(
+    recipe: Recipe, protocol: Any, patch: pytest.MonkeyPatch
+) -> None:
+    assert_replays_repeat(operations.captured_logs(gpu_spec(recipe, protocol=protocol), patch))
+
+
+def _in_step(fault: Callable[[torch.Tensor], object]) -> Callable[[pytest.MonkeyPatch], None]:
+    """``fault`` with the losses, in each step."""
+
+    def plant(patch: pytest.MonkeyPatch) -> None:
+        make = TorchTrainer._optimizer_step
+
+        def faulty(self: TorchTrainer, losses: torch.Tensor, shares: torch.Tensor) -> None:
+            make(self, losses, shares)
+            fault(losses.detach())
+
+        patch.setattr(TorchTrainer, "_optimizer_step", faulty)
+
+    return plant
+
+
+def _number_of_each_step(patch: pytest.MonkeyPatch) -> None:
+    """A scale that is computed on the host, as the CPU's form of Adam does."""
+    steps = iter(range(100))
+    _in_step(lambda losses: losses * next(steps))(patch)
+
+
+def _new_tensor_each_step(patch: pytest.MonkeyPatch) -> None:
+    counters = [torch.zeros((), device=META)]
+
+    def count(_: torch.Tensor) -> None:
+        counters.append(counters[-1] + 1)
+
+    _in_step(count)(patch)
+
+
+def _not_capturable(patch: pytest.MonkeyPatch) -> None:
+    adam = partial(torch.optim.Adam, lr=0.001, capturable=False)
+    patch.setattr("jobs.mnist_torch.trainer.build_optimizer", lambda _, params: adam(params))
+
+
+@pytest.mark.parametrize(
+    ("plant", "message"),
+    [
+        (_in_step(lambda losses: losses.sum().item()), "item"),
+        (_in_step(lambda losses: bool(losses.sum() > 0)), "item"),
+        (_in_step(lambda losses: losses.cpu()), "copy out of meta|on cpu"),
+        (_in_step(lambda losses: losses.nonzero()), "nonzero"),
+        (_in_step(lambda losses: losses[losses > 0]), "nonzero"),
+        (_in_step(lambda losses: losses.index_select(0, torch.zeros(2, dtype=torch.int64))), "on cpu"),
+        (_in_step(lambda losses: losses + torch.rand(BATCH)), "on cpu"),
+        (_number_of_each_step, "numbers change"),
+        (_new_tensor_each_step, "other tensors"),
+        (_not_capturable, "on cpu|capturable is False"),
+    ],
+    ids=["item", "bool", "cpu", "nonzero", "mask", "host index", "host random", "number", "pointer", "capturable"],
+)
+def test_captured_step_with_a_fault_is_found(
+    plant: Callable[[pytest.MonkeyPatch], None], message: str, patch: pytest.MonkeyPatch
+) -> None:
+    plant(patch)
+    with pytest.raises((AssertionError, RuntimeError, NotImplementedError), match=message):
+        assert_replays_repeat(operations.captured_logs(gpu_spec(LENET), patch))

@@ -1,0 +1,108 @@
+"""``make bench-gpu`` without a GPU: what it would run, the form of its file, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.support.programs import ROOT
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+GPU = {"framework_name": "H100", "name": "NVIDIA H100", "uuid": "GPU-1", "driver_version": "580.1"}
+
+
+def answer(framework: str, **changes: Any) -> dict[str, Any]:
+    """As ``measure`` prints it, of one recipe."""
+    result = {
+        "framework": framework,
+        "framework_version": "1",
+        "recipe": "lenet",
+        "ours_epoch_s": 0.1,
+        "published_epoch_s": 6.0,
+        "ratio": 60.0,
+        "ratio_range": [55.0, 62.0],
+    }
+    content = {
+        "format": "mnist-jobs bench-gpu 1",
+        "version": "1",
+        "git_sha": "abc",
+        "date_utc": "2026-01-01",
+        "gpu": GPU,
+    }
+    return content | {"results": [result]} | changes
+
+
+def combine(folder: Path, *answers: dict[str, Any]) -> subprocess.CompletedProcess[str]:
+    paths = []
+    for index, one in enumerate(answers):
+        paths.append(folder / f"{index}.json")
+        paths[-1].write_text(json.dumps(one))
+    command = [sys.executable, ROOT / "scripts/bench_gpu.py", "combine", *paths]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_combined_answers_are_one_file_with_goals(tmp_path: Path) -> None:
+    slow = answer("torch")
+    slow["results"][0] |= {"ratio": 49.0}
+    # TensorFlow's name of the GPU is another one; its UUID is the same.
+    done = combine(tmp_path, answer("tensorflow", gpu=GPU | {"framework_name": "another name"}), slow)
+    assert done.returncode == 0, done.stderr
+    content = json.loads(done.stdout)
+    assert content["gpu"]["name"] == "NVIDIA H100"
+    assert [(one["framework"], one["goal_ratio"], one["goal_met"]) for one in content["results"]] == [
+        ("tensorflow", 50.0, True),
+        ("torch", 50.0, False),
+    ]
+    assert "lenet, torch 1: the post's program 6.00 s an epoch, ours 0.100 s, ratio 49.0 (55.0 to 62.0)" in done.stderr
+    assert "goal 50: not met" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "changes", [{"gpu": GPU | {"uuid": "GPU-2"}}, {"version": "2"}, {"git_sha": "def"}, {"format": "another"}]
+)
+def test_combine_answers_of_different_machines_or_versions_are_refused(changes: dict[str, Any], tmp_path: Path) -> None:
+    done = combine(tmp_path, answer("tensorflow"), answer("torch", **changes))
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert f"its {next(iter(changes))} is " in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def _make(tmp_path: Path, docker: str) -> tuple[subprocess.CompletedProcess[str], list[str]]:
+    """``make bench-gpu`` in a copy of the Makefile's folder, with ``docker`` in Docker's place; and its calls."""
+    for name in ("Makefile", "docker", "scripts", "jobs"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    program = tmp_path / "docker-stand-in"
+    program.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/calls\n{docker}\n')
+    program.chmod(0o755)
+    command = ["make", "bench-gpu", f"DOCKER={program}", "BENCH_ARGS=--pairs 2"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    return done, (tmp_path / "calls").read_text().splitlines()
+
+
+def test_make_bench_gpu_runs_both_images_and_then_combines(tmp_path: Path) -> None:
+    done, calls = _make(tmp_path, "echo '{}'")
+    assert done.returncode == 0, done.stderr
+    assert [call.split("--entrypoint python ")[1].replace("--gpus all ", "").split()[0] for call in calls[:2]] == [
+        "mnist-tf",
+        "mnist-torch",
+    ]
+    for call in calls[:2]:
+        assert "--gpus all" in call
+        assert "--network none" in call
+        assert call.endswith("/opt/scripts/bench_gpu.py measure --pairs 2")
+    assert calls[2].endswith("combine /answers/mnist-tf.json /answers/mnist-torch.json")
+    assert (tmp_path / "build/bench-gpu.json").read_text() == "{}\n"
+
+
+def test_make_bench_gpu_without_a_gpu_ends_at_once_and_leaves_no_file(tmp_path: Path) -> None:
+    done, calls = _make(tmp_path, "echo 'no GPU' >&2; exit 3")
+    assert done.returncode != 0
+    assert len(calls) == 1
+    assert not list((tmp_path / "build").rglob("*.json"))
