@@ -9,15 +9,22 @@ from typing import Final, Literal
 from pydantic import AwareDatetime
 
 from jobs.choices import FrameworkName
-from jobs.comparison.schema_base import OnePerRun, Part
+from jobs.comparison.schema_base import OnePerRun, Part, Readings
 from jobs.comparison.schema_parity import ParityPair, SectionParity, UnpairedTrace
 from jobs.report.schema import PhaseName, Status
 
-SCHEMA_VERSION: Final = "1.2"
+SCHEMA_VERSION: Final = "1.3"
 """Major.minor: a minor adds fields, a major changes the meaning of one."""
 
 MetricName = Literal[
-    "steady_images_per_s", "train_wall_s", "test_accuracy_ratio", "gpu_util_percent", "gpu_power_w", "gpu_energy_j"
+    "steady_images_per_s",
+    "train_wall_s",
+    "test_accuracy_ratio",
+    "gpu_util_percent",
+    "gpu_sm_util_percent",
+    "gpu_power_w",
+    "gpu_energy_j",
+    "gpu_energy_j_per_million_images",
 ]
 Why = Literal["framework", "allowed", "environment"]
 VerdictKind = Literal["faster", "equivalent", "inconclusive", "too_few_runs", "single_observation", "one_side_only"]
@@ -50,7 +57,10 @@ class Unmeasured(Part):
 
 
 class SideMetric(Part):
-    """One metric over one side's runs, ``null`` where no run has it; ``observations`` are all values."""
+    """One metric over one side's runs, ``null`` where no run has it; ``observations`` are all values.
+
+    ``readings`` are the fewest readings and the lowest coverage of one run, for the mean of a GPU's readings.
+    """
 
     name: MetricName
     unit: str
@@ -60,6 +70,7 @@ class SideMetric(Part):
     q3: float | None = None
     minimum: float | None = None
     maximum: float | None = None
+    readings: Readings | None = None
     observations: OnePerRun[Observation]
     unmeasured: list[Unmeasured]
 
@@ -94,12 +105,16 @@ class Node(Part):
 
 
 class FrameworkResults(Part):
-    """One framework's runs in a section; ``nodes`` is empty where fewer than two nodes or GPUs are named."""
+    """One framework's runs in a section; ``nodes`` is empty where fewer than two nodes or GPUs are named.
+
+    ``gpu_text`` says how well the GPU figures were measured, and is ``null`` where no GPU was read.
+    """
 
     framework: FrameworkName
     framework_versions: list[str]
     runs_by_status: dict[str, int]
     metrics: list[SideMetric]
+    gpu_text: str | None
     epochs: list[EpochAccuracy]
     nodes: list[Node]
 
@@ -174,7 +189,10 @@ class RunWarnings(Part):
 
 
 class RunRow(Part):
-    """One attempt of one run; ``phases_s`` are its total times by phase, ``missing`` says why a metric is ``null``."""
+    """One attempt of one run; ``phases_s`` are its total times by phase, ``missing`` says why a metric is ``null``.
+
+    ``readings`` has the metrics that are means of a GPU's readings, also of too few.
+    """
 
     framework: FrameworkName
     framework_version: str
@@ -189,6 +207,7 @@ class RunRow(Part):
     source: str
     phases_s: dict[PhaseName, float]
     metrics: dict[MetricName, float | None]
+    readings: dict[MetricName, Readings]
     missing: dict[MetricName, str]
 
 
@@ -267,7 +286,7 @@ class Gate(Part):
 class Comparison(Part):
     """A whole comparison; ``comparison_id`` is the same in every file that one merge wrote."""
 
-    schema_version: Literal["1.2"] = SCHEMA_VERSION
+    schema_version: Literal["1.3"] = SCHEMA_VERSION
     comparison_id: str
     package_version: str
     data: Data

@@ -23,6 +23,7 @@ from jobs.training.failure import explain_out_of_memory, failure_reason, is_out_
 from jobs.training.loop import LoopContext, TrainingEnd, train
 from jobs.training.parity_trace import record_parity
 from jobs.training.publish import publish
+from jobs.training.repeats import RepeatedTraining
 from jobs.training.report_builder import assemble_report
 from jobs.training.request import check_request, resolve_spec, run_fingerprint
 from jobs.training.seeding import initial_weights
@@ -119,6 +120,7 @@ class _Run:
             with self._memory_explained():
                 parity, trainer = self._build()
                 recorder.synchronize = trainer.synchronize
+                repeated = RepeatedTraining(trainer, self.spec)
                 attempt, progress = self._resume_or_start(trainer, environment.cpu.model)
             self.guard.defer_interrupts()
             loop = LoopContext(
@@ -138,6 +140,7 @@ class _Run:
                 memory_peak_bytes = trainer.memory_peak_bytes()
                 if end.status == "completed":
                     self._export(trainer, attempt.run_id)
+                    end = repeated.run(loop)
             except Exception as error:  # noqa: BLE001 - a run that failed is reported before its error goes on
                 failure = self._translate_oom(error)
                 end = TrainingEnd(status="failed", reason=failure_reason(failure))
@@ -155,6 +158,7 @@ class _Run:
             progress=progress,
             end=end,
             recorder=recorder,
+            repeats=repeated.results(recorder),
             observation=observation,
             environment=environment,
             device=self.device,
