@@ -46,8 +46,12 @@ def is_too_short(report: Report, name: str) -> bool:
 def too_short_text(train_s: float, *, repeat: int, epochs: int) -> str:
     """What to do about a run that trained for ``train_s`` in ``repeat`` trainings of ``epochs`` epochs."""
     factor = max(LONG_ENOUGH_S / train_s, 2.0) if train_s > 0 else 2.0
-    seconds = f"{train_s:.2g}" if train_s < 10 else f"{train_s:.0f}"
     return (
-        f"too short to judge: {seconds} s of training; "
+        f"too short to judge: {training_text(train_s)}; "
         f"use --repeat {ceil(repeat * factor)} or --epochs {ceil(epochs * factor)}"
     )
+
+
+def training_text(train_s: float) -> str:
+    """``train_s`` with two digits."""
+    return f"{f'{train_s:.2g}' if train_s < 10 else f'{train_s:.0f}'} s of training"

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 from jobs.comparison.analysis.statistics import median
 from jobs.comparison.input.metrics import METRICS, TOO_SHORT, Missing
 from jobs.comparison.schema_base import Readings
-from jobs.comparison.text import number, pluralize
-from jobs.report.measuring import too_short_text
+from jobs.comparison.text import pluralize
+from jobs.report.measuring import too_short_text, training_text
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Iterable, Sequence
 
     from jobs.comparison.input.metrics import Metric
     from jobs.comparison.input.run_summary import RunSummary
@@ -39,12 +39,15 @@ def gpu_text(runs: Sequence[RunSummary]) -> str | None:
         read |= {run.run_id: run for run in having}
         short |= {run.run_id: run for run in lacking}
         if readings := fewest_readings(metric, having):
-            measured.append(f"{label} {pluralize(readings.n, 'reading')} over {100 * readings.coverage_ratio:.0f} %")
+            measured.append(f"{label} {readings.n}, {100 * readings.coverage_ratio:.0f} %")
         if lacking:
             too_short.append(label if len(lacking) == len(counted) else f"{label} of {pluralize(len(lacking), 'run')}")
     texts: list[str] = []
     if measured:
-        texts.append(f"GPU figures of {_trained(read.values())}; each run has at least: {', '.join(measured)} of it")
+        which = f" (median of {len(read)} runs)" if len(read) > 1 else ""
+        trained = training_text(_train_s(read.values()))
+        listed = "; ".join(measured)
+        texts.append(f"GPU figures of {trained}{which}; readings and coverage of a run, at least: {listed}")
     if too_short:
         any_run = next(iter(short.values()))
         text = too_short_text(_train_s(short.values()), repeat=any_run.repeat, epochs=any_run.epochs)
@@ -55,8 +58,3 @@ def gpu_text(runs: Sequence[RunSummary]) -> str | None:
 def _train_s(runs: Iterable[RunSummary]) -> float:
     """Median time of the train phases."""
     return median(sorted(run.phases_s.get("train", 0.0) for run in runs)) or 0.0
-
-
-def _trained(runs: Collection[RunSummary]) -> str:
-    seconds = f"{number(_train_s(runs))} s of training"
-    return seconds if len(runs) == 1 else f"{seconds} (median of {len(runs)} runs)"
