@@ -36,8 +36,9 @@ from jobs.duel import run, stopping
 from jobs.exit_codes import ExitCode
 from jobs.mnist_torch.cli import PROGRAM
 from jobs.recipes import RECIPES, Adam, Convolution, Dense, Flatten, MaxPool, Recipe, model_flop_per_image
+from jobs.report import measuring
 from jobs.report.schema import GpuPhase, HostPhase
-from jobs.telemetry import aggregate, monitor, validity
+from jobs.telemetry import monitor, validity
 from jobs.telemetry.sampler import loop
 from jobs.telemetry.validity import SUSPECT_CODES
 from jobs.training.parity_trace import MAX_ROUNDING_STATES
@@ -294,8 +295,8 @@ def test_telemetry_page_has_the_limits_of_the_code() -> None:
         f"below {validity.STARVED_UTIL_PERCENT:.0f} % and the main thread above {validity.BUSY_THREAD_PERCENT:.0f} %",
         f"above {100 * validity.ENERGY_TOLERANCE_RATIO:.0f} % difference",
         (
-            f"below {aggregate.MIN_SAMPLES} readings, {aggregate.MIN_DURATION_S:.0f} s or "
-            f"{100 * aggregate.MIN_COVERAGE_RATIO:.0f} % coverage"
+            f"below {measuring.MIN_READINGS} readings, {measuring.MIN_DURATION_S:.0f} s or "
+            f"{100 * measuring.MIN_COVERAGE_RATIO:.0f} % coverage"
         ),
         f"late readings (more than {1e3 * loop.LATE_THRESHOLD_S:.0f} ms)",
         "Stopping takes at most 2 s",
@@ -312,8 +313,8 @@ def test_other_pages_have_the_limits_of_the_code() -> None:
         ("fairness.md", f"up to {MAX_ROUNDING_STATES + 1} states"),
         ("reliability.md", f"format is not {codec.FORMAT.split()[-1]},"),
         ("report.md", f"more than {100 * validity.THROTTLED_RATIO:.0f} % of training"),
-        ("report.md", f"fewer than {aggregate.MIN_SAMPLES} readings, less than {aggregate.MIN_DURATION_S:.0f} s, or"),
-        ("report.md", f"or less than {100 * aggregate.MIN_COVERAGE_RATIO:.0f} % coverage"),
+        ("report.md", f"fewer than {measuring.MIN_READINGS} readings, less than {measuring.MIN_DURATION_S:.0f} s, or"),
+        ("report.md", f"or less than {100 * measuring.MIN_COVERAGE_RATIO:.0f} % coverage"),
     ):
         assert figure in _words(page), (page, figure)
 

@@ -14,12 +14,13 @@ from jobs.comparison.analysis.comparability import group_comparable
 from jobs.comparison.analysis.evidence import weigh
 from jobs.comparison.analysis.expected import missing_runs
 from jobs.comparison.analysis.fleet import by_node, second_pass
+from jobs.comparison.analysis.gpu_figures import fewest_readings, gpu_text
 from jobs.comparison.analysis.parity_verdict import paired_traces, section_parity
 from jobs.comparison.analysis.regression import gate
 from jobs.comparison.analysis.verdict import decide_verdict
 from jobs.comparison.input.metrics import HEADLINE, METRICS, TRAINED_TO_THE_END, Metric, Missing
 from jobs.comparison.input.run_summary import last_attempts
-from jobs.comparison.schema_base import LazyList
+from jobs.comparison.schema_base import LazyList, Readings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 MAX_ROWS_KEPT: Final = 10_000
 """Up to this many rows of a section are kept in memory, at 2 kB each; more rows are made each time they are read."""
 
-_COPIED_FIELDS: Final = schema.RunRow.model_fields.keys() - {"gpu_uuids", "metrics", "missing"}
+_COPIED_FIELDS: Final = schema.RunRow.model_fields.keys() - {"gpu_uuids", "metrics", "readings", "missing"}
 """Fields of a row that a run summary has under the same name."""
 
 
@@ -150,6 +151,7 @@ def _side(framework: FrameworkName, runs: Sequence[RunSummary], missing: Missing
         framework_versions=sorted({run.framework_version for run in runs if run.framework_version is not None}),
         runs_by_status=by_status if missing is None else by_status | {"missing": missing.runs},
         metrics=[_side_metric(metric, runs) for metric in METRICS],
+        gpu_text=gpu_text(runs),
         epochs=_epochs(runs),
         nodes=nodes,
         second_pass=second_pass(nodes),
@@ -173,6 +175,7 @@ def _side_metric(metric: Metric, runs: Sequence[RunSummary]) -> schema.SideMetri
         name=metric.name,
         unit=metric.unit,
         **(summary._asdict() if summary else {"n": 0}),
+        readings=fewest_readings(metric, observed_in),
         observations=LazyList(len(observed_in), lambda index: _observation(metric, observed_in[index])),
         unmeasured=[schema.Unmeasured(reason=reason, runs=count) for reason, count in sorted(reasons.items())],
     )
@@ -214,6 +217,9 @@ def _row(run: RunSummary) -> schema.RunRow:
     fields = {name: getattr(run, name) for name in _COPIED_FIELDS} | {
         "gpu_uuids": list(run.gpu_uuids),
         "metrics": {name: None if isinstance(value, Missing) else value for name, value in run.measured.items()},
+        "readings": {
+            name: Readings.model_construct(n=n, coverage_ratio=coverage) for name, (n, coverage) in run.readings.items()
+        },
         "missing": {name: value.reason for name, value in run.measured.items() if isinstance(value, Missing)},
     }
     return schema.RunRow.model_construct(**fields)

@@ -83,6 +83,8 @@ _QUOTA: Final = Field(path="environment.cpu.quota_cores", read=_quota)
 FIELDS: Final = (
     _at("config.parameter_count"),
     _at("config.epochs"),
+    # A GPU that was busy for longer is hotter, and may run at other clocks: this is another measurement.
+    _at("config.repeat"),
     _at("config.batch_size"),
     _at("config.learning_rate"),
     _at("config.dropout"),

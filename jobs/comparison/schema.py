@@ -9,7 +9,7 @@ from typing import Final, Literal
 from pydantic import AwareDatetime
 
 from jobs.choices import FrameworkName
-from jobs.comparison.schema_base import OnePerRun, Part
+from jobs.comparison.schema_base import OnePerRun, Part, Readings
 from jobs.comparison.schema_parity import ParityPair, SectionParity, UnpairedTrace
 from jobs.report.schema import PhaseName, Status
 
@@ -17,7 +17,14 @@ SCHEMA_VERSION: Final = "1.3"
 """Major.minor: a minor adds fields, a major changes the meaning of one."""
 
 MetricName = Literal[
-    "steady_images_per_s", "train_wall_s", "test_accuracy_ratio", "gpu_util_percent", "gpu_power_w", "gpu_energy_j"
+    "steady_images_per_s",
+    "train_wall_s",
+    "test_accuracy_ratio",
+    "gpu_util_percent",
+    "gpu_sm_util_percent",
+    "gpu_power_w",
+    "gpu_energy_j",
+    "gpu_energy_j_per_million_images",
 ]
 Why = Literal["framework", "allowed", "environment", "seeds"]
 VerdictKind = Literal[
@@ -53,7 +60,10 @@ class Unmeasured(Part):
 
 
 class SideMetric(Part):
-    """One metric over one side's runs, ``null`` where no run has it; ``observations`` are all values."""
+    """One metric over one side's runs, ``null`` where no run has it; ``observations`` are all values.
+
+    ``readings`` are the fewest readings and the lowest coverage of one run, for the mean of a GPU's readings.
+    """
 
     name: MetricName
     unit: str
@@ -63,6 +73,7 @@ class SideMetric(Part):
     q3: float | None = None
     minimum: float | None = None
     maximum: float | None = None
+    readings: Readings | None = None
     observations: OnePerRun[Observation]
     unmeasured: list[Unmeasured]
 
@@ -108,6 +119,7 @@ class SecondPass(Part):
 class FrameworkResults(Part):
     """One framework's runs in a section; ``nodes`` is empty where fewer than two nodes or GPUs are named.
 
+    ``gpu_text`` says how well the GPU figures were measured, and is ``null`` where no GPU was read.
     ``second_pass`` is ``null`` where no node is to be confirmed.
     """
 
@@ -115,6 +127,7 @@ class FrameworkResults(Part):
     framework_versions: list[str]
     runs_by_status: dict[str, int]
     metrics: list[SideMetric]
+    gpu_text: str | None
     epochs: list[EpochAccuracy]
     nodes: list[Node]
     second_pass: SecondPass | None
@@ -218,6 +231,7 @@ class RunWarnings(Part):
 class RunRow(Part):
     """One attempt of one run; ``phases_s`` are its total times by phase, ``missing`` says why a metric is ``null``.
 
+    ``readings`` has the metrics that are means of a GPU's readings, also of too few.
     A run that died before its report is ``failed``, and ``framework_version`` is ``null``.
     """
 
@@ -234,6 +248,7 @@ class RunRow(Part):
     source: str
     phases_s: dict[PhaseName, float]
     metrics: dict[MetricName, float | None]
+    readings: dict[MetricName, Readings]
     missing: dict[MetricName, str]
 
 

@@ -57,3 +57,10 @@ OnePerRun = Annotated[
     WrapSerializer(lambda value, serialize, info: _serialize_lazy(value, serialize, info)),  # noqa: PLW0108
 ]
 """A list with an item for each run."""
+
+
+class Readings(Part):
+    """How a GPU figure was read in training: ``n`` readings, which stand for ``coverage_ratio`` of the time."""
+
+    n: int
+    coverage_ratio: float

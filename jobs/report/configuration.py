@@ -151,6 +151,7 @@ class RunSettings(Model):
     execution: Execution
     input: InputPath
     device: DeviceKind
+    repeat: Number = Field(default=1, description="times that training is run; those after the first only measure")
 
 
 class Config(RunSettings):

@@ -28,6 +28,7 @@ from jobs.report.configuration import (
 )
 from jobs.report.null_reasons import USUAL_REASONS, nearest_key, null_paths
 from jobs.report.parity import MIN_ROUNDING_STATES, Parity, RoundingState
+from jobs.report.repeats import Repeats  # noqa: TC001 - pydantic reads it
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -70,7 +71,7 @@ class Results(Model):
     test_accuracy_ratio: Ratio | None
     test_loss: float | None
     train_loss: float | None = Field(description="mean over the last epoch's examples, as training saw them")
-    train_wall_s: Amount | None = Field(description="all optimizer steps, the first included, evaluation excluded")
+    train_wall_s: Amount | None = Field(description="all optimizer steps of the first training, without evaluation")
     steady_images_per_s: Amount | None = Field(description="the train phases alone: no first step, which compiles")
     time_to_accuracy_s: Amount | None = Field(description="training time until an epoch ended at the target accuracy")
     target_accuracy_ratio: Ratio | None
@@ -82,6 +83,7 @@ class Results(Model):
     ceiling_share_ratio: Amount | None
     framework_memory_peak_bytes: Count | None = added("the most the framework's allocator had in use on the device")
     epochs: list[EpochResult]
+    repeats: Repeats | None = added("the trainings after the first, which only measure (--repeat)")
 
 
 class Aggregate(Model):
@@ -162,7 +164,7 @@ class Validity(Model):
 
 class Phase(Model):
     name: PhaseName
-    epoch: Number | None = Field(description="null outside the epochs")
+    epoch: Number | None = Field(description="null outside the first training's epochs")
     start_s: float = Field(description="seconds since the program started")
     end_s: float
     gpu: GpuPhase | None

@@ -7,14 +7,11 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from jobs.report.measuring import quality_of
 from jobs.report.schema import Aggregate
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-MIN_SAMPLES: Final = 20
-MIN_DURATION_S: Final = 3.0
-MIN_COVERAGE_RATIO: Final = 0.9
 
 BOUNDARY_TOLERANCE_S: Final = 0.03
 """A counter is read this soon after a phase's end, or was read this short before."""
@@ -60,7 +57,6 @@ def aggregate(series: Series, intervals: Sequence[Interval], window: ReadingWind
     if not len(values) or duration_s <= 0:
         return None
     coverage = min(1.0, float(weights.sum() / duration_s))
-    is_enough = len(values) >= MIN_SAMPLES and duration_s >= MIN_DURATION_S and coverage >= MIN_COVERAGE_RATIO
     return Aggregate(
         # Rounding must not move the mean out of the values' range.
         mean=float(np.clip(np.average(values, weights=weights), values.min(), values.max())),
@@ -69,7 +65,7 @@ def aggregate(series: Series, intervals: Sequence[Interval], window: ReadingWind
         max=float(values.max()),
         n=len(values),
         coverage_ratio=coverage,
-        quality="ok" if is_enough else "insufficient",
+        quality=quality_of(readings=len(values), duration_s=duration_s, coverage_ratio=coverage),
     )
 
 

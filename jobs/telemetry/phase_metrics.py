@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import numpy as np
 
 from jobs.report import schema
+from jobs.report.measuring import MIN_COVERAGE_RATIO
 from jobs.telemetry.aggregate import (
-    MIN_COVERAGE_RATIO,
     ReadingWindow,
     Series,
     aggregate,

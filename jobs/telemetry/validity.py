@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from jobs.report.measuring import MIN_COVERAGE_RATIO
 from jobs.report.schema import RunWarning, TrainingSummary, Validity
-from jobs.telemetry.aggregate import MIN_COVERAGE_RATIO
 
 if TYPE_CHECKING:
     from jobs.report.schema import GpuPhase, HostPhase

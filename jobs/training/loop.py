@@ -122,7 +122,7 @@ def _step_hook(
         progress.step = done
         if compiling:
             recorder.enter("train", epoch=epoch)
-            progress.first_step_images += _images(loop, start, done)
+            progress.first_step_images += images_in_steps(loop, start, done)
             compiling = False
         show(done)
         if every is not None and done % every == 0 and done < loop.extent.steps:
@@ -133,7 +133,7 @@ def _step_hook(
     return on_step
 
 
-def _images(loop: LoopContext, start: int, stop: int) -> int:
+def images_in_steps(loop: LoopContext, start: int, stop: int) -> int:
     """Images in the steps from ``start`` to before ``stop``; an epoch's last step may have fewer."""
     batch = loop.spec.batch_size
     return min(stop * batch, loop.extent.train_examples) - start * batch

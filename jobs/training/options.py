@@ -80,6 +80,9 @@ class TrainRequest:
         InputPath | None, typer.Option(help="Where batches come from. [default: resident; published: streamed]")
     ] = None
     trials: Annotated[int, _count(1, 10_000, "Number of runs, with consecutive seeds.")] = 1
+    repeat: Annotated[
+        int, _count(1, 10_000, "Times that training is run; those after the first only measure speed and GPU.")
+    ] = 1
     parity_steps: Annotated[
         int | None, _count(1, 100_000, "Also record a parity trace of this many steps; at least 8 below fp64.")
     ] = None

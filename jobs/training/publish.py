@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from jobs.errors import NotWritable
 from jobs.io.stdio import flush_stdio
 from jobs.report import to_line, write
+from jobs.report.measuring import GPU_FIGURES, is_too_short, too_short_text
 from jobs.training.prometheus import write_textfile
 from jobs.training.termination_message import note_report
 
@@ -44,6 +45,10 @@ def publish(report: Report, request: TrainRequest, console: Console, *, again: b
     speed = report.results.steady_images_per_s
     if speed is not None:
         console.line(f"steady training: {speed:,.0f} images/s")
+    if (training := report.training) is not None and any(is_too_short(report, name) for name in GPU_FIGURES):
+        config = report.config
+        short = too_short_text(training.duration_s, repeat=config.repeat, epochs=config.epochs)
+        console.line(f"GPU figures {short}")
     console.line(f"report: {path}")
 
 

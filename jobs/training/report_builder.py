@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from jobs.datasets import ImageDataset
     from jobs.phases import PhaseRecorder
     from jobs.report.configuration import Design, Environment
+    from jobs.report.repeats import Repeats
     from jobs.report.schema import Parity
     from jobs.telemetry.types import DeviceFacts, Observation
     from jobs.training.loop import TrainingEnd
@@ -36,6 +37,7 @@ def assemble_report(
     progress: TrainingProgress,
     end: TrainingEnd,
     recorder: PhaseRecorder,
+    repeats: Repeats | None,
     observation: Observation,
     environment: Environment,
     device: FrameworkDevice,
@@ -47,7 +49,7 @@ def assemble_report(
     design: Design | None,
 ) -> Report:
     """The report. ``null_reasons`` are the environment's; the others are added here."""
-    results = _results(spec, data, progress, recorder, memory_peak_bytes, peak_flop_per_s)
+    results = _results(spec, data, progress, recorder, repeats, memory_peak_bytes, peak_flop_per_s)
     if peak_flop_per_s is not None:
         null_reasons = null_reasons | {"results.ceiling_share_ratio": "no step followed the first one"}
     status, reason = end.status, end.reason
@@ -156,13 +158,16 @@ def _results(
     data: ImageDataset,
     progress: TrainingProgress,
     recorder: PhaseRecorder,
+    repeats: Repeats | None,
     memory_peak_bytes: int | None,
     peak_flop_per_s: float | None,
 ) -> Results:
     epochs = progress.epochs
     last = epochs[-1] if epochs else None
-    has_steady = progress.steady_images > 0 and progress.steady_s > 0
-    speed = progress.steady_images / progress.steady_s if has_steady else None
+    # All trainings together: total images over total time.
+    images = progress.steady_images + (repeats.images if repeats else 0)
+    steady_s = progress.steady_s + (repeats.train_s if repeats else 0.0)
+    speed = images / steady_s if images > 0 and steady_s > 0 else None
     flop = model_flop_per_image(spec.recipe)
     on_mnist = data.name == "mnist"
     return Results(
@@ -181,6 +186,7 @@ def _results(
         ceiling_share_ratio=None if speed is None or peak_flop_per_s is None else speed * flop / peak_flop_per_s,
         framework_memory_peak_bytes=memory_peak_bytes,
         epochs=epochs,
+        repeats=repeats,
     )
 
 

@@ -69,6 +69,8 @@ def check_request(request: TrainRequest) -> None:
     steps = request.parity_steps
     if request.epochs == 0 and steps is None:
         raise BadInput("--epochs 0 trains nothing; give at least 1, or --parity-steps to record a parity trace alone")
+    if request.epochs == 0 and request.repeat > 1:
+        raise BadInput(f"--repeat {request.repeat}: --epochs 0 trains nothing to repeat; give one of the two")
     if request.checkpoint_steps is not None and request.checkpoint_dir is None:
         raise BadInput("--checkpoint-steps also needs a folder for the checkpoints: give --checkpoint-dir DIR")
     if steps is not None and request.protocol != "matched":
@@ -82,6 +84,10 @@ def check_request(request: TrainRequest) -> None:
         parse_design(request.design)
         if request.trials > 1:
             raise BadInput(f"--trials {request.trials}: --design is the place of one run; give one of the two")
+    _check_writable(request)
+
+
+def _check_writable(request: TrainRequest) -> None:
     for folder, kind, option in (
         (request.report_dir, "report", "--report-dir"),
         (request.checkpoint_dir, "checkpoint", "--checkpoint-dir"),

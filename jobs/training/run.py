@@ -18,6 +18,7 @@ from jobs.training.failure import failure_reason
 from jobs.training.loop import LoopContext, TrainingEnd, train
 from jobs.training.peak import measure_peak
 from jobs.training.publish import publish
+from jobs.training.repeats import RepeatedTraining
 from jobs.training.report_builder import assemble_report
 from jobs.training.request import check_request, parse_design
 from jobs.training.setup import set_up
@@ -123,6 +124,7 @@ class _Run:
             with setup.explain_memory():
                 parity, trainer = setup.record_parity(), setup.create_trainer()
                 recorder.synchronize = trainer.synchronize
+                repeated = RepeatedTraining(trainer, setup.spec)
                 attempt, progress = self._resume_or_start(trainer, environment.cpu.model)
             self.guard.defer_interrupts()
             loop = LoopContext(
@@ -142,6 +144,7 @@ class _Run:
                 memory_peak_bytes = trainer.memory_peak_bytes()
                 if end.status == "completed":
                     self._export(trainer, attempt.run_id)
+                    end = repeated.run(loop)
             except Exception as error:  # noqa: BLE001 - a run that failed is reported before its error goes on
                 failure = setup.explained(error)
                 end = TrainingEnd(status="failed", reason=failure_reason(failure))
@@ -161,6 +164,7 @@ class _Run:
             progress=progress,
             end=end,
             recorder=recorder,
+            repeats=repeated.results(recorder),
             observation=observation,
             environment=environment,
             device=setup.device,

@@ -288,7 +288,7 @@ def test_accepted_progress_gives_results_that_a_report_can_hold(
     except ValueError:
         return
     recorder = PhaseRecorder(lambda: 0.0)
-    results = _results(spec, DIGITS, progress, recorder, memory_peak_bytes=None, peak_flop_per_s=None)
+    results = _results(spec, DIGITS, progress, recorder, None, memory_peak_bytes=None, peak_flop_per_s=None)
     assert len(results.epochs) == epochs
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from jobs.comparison.text import number
+from jobs.report.measuring import MIN_COVERAGE_RATIO, is_too_short
 from jobs.report.null_reasons import nearest_key
 from jobs.report.schema import Aggregate
 
@@ -34,7 +35,10 @@ class Missing:
 
 
 RESUMED: Final = Missing("the run was resumed, and a report has the readings of its last attempt only")
-TOO_SHORT: Final = Missing("the train phases are too short for the sampler")
+TOO_SHORT: Final = Missing("training is too short to judge; use --repeat or more --epochs")
+NOT_COVERED: Final = Missing(
+    f"the readings cover less than {100 * MIN_COVERAGE_RATIO:.0f} % of training, so some were lost"
+)
 BEFORE_TRAINING_SUMMARY: Final = Missing(
     "written before report schema 1.1, which has the GPU's figures over all train phases"
 )
@@ -46,7 +50,8 @@ class Metric:
 
     ``statuses`` are those of the runs that count: speed is compared over completed runs. An accuracy below the
     reference counts as well, since excluding bad results would bias the comparison.
-    ``as_ratio``: the sides are compared by the ratio of their medians.
+    ``as_ratio``: the sides are compared by the ratio of their medians. ``per_million_images``: the value is divided by
+    the images of the train phases.
     """
 
     name: MetricName
@@ -55,6 +60,7 @@ class Metric:
     path: str
     statuses: frozenset[Status] = COMPLETED
     as_ratio: bool = True
+    per_million_images: bool = False
 
     @property
     def heading(self) -> str:
@@ -67,11 +73,9 @@ class Metric:
 
     def of(self, report: Report) -> float | Missing:
         """The value in one run, or why there is none."""
-        if self.path.startswith("training."):
-            if report.earlier_attempts:
-                return RESUMED
-            if "training" not in report.model_fields_set:
-                return BEFORE_TRAINING_SUMMARY
+        refusal = self._refusal(report)
+        if refusal is not None:
+            return refusal
         value: Any = report
         names = self.path.split(".")
         for depth, name in enumerate(names, start=1):
@@ -79,14 +83,54 @@ class Metric:
             if value is None:
                 return Missing(null_reason(report, ".".join(names[:depth])))
         if isinstance(value, Aggregate):
-            if value.quality != "ok":
-                return TOO_SHORT
             value = value.mean
+        if self.per_million_images:
+            images = steady_images(report)
+            if isinstance(images, Missing):
+                return images
+            value = value / images * 1e6
         return value if plausible(value) else Missing(f"its value of {value:.4g} is not plausible")
+
+    def _refusal(self, report: Report) -> Missing | None:
+        """Why a GPU figure that the report may have is not used."""
+        if not self.is_of_gpu:
+            return None
+        readings = self.readings(report)
+        reasons = {
+            RESUMED: bool(report.earlier_attempts),
+            BEFORE_TRAINING_SUMMARY: "training" not in report.model_fields_set,
+            TOO_SHORT: is_too_short(report, self.path.rpartition(".")[2]),
+            NOT_COVERED: readings is not None and readings.quality != "ok",
+        }
+        return next((reason for reason, applies in reasons.items() if applies), None)
+
+    @property
+    def is_of_gpu(self) -> bool:
+        return self.path.startswith("training.gpu.")
+
+    def readings(self, report: Report) -> Aggregate | None:
+        """The readings behind the value, whether or not they are enough; ``None`` for what is no mean of readings."""
+        if not self.is_of_gpu or report.training is None or report.training.gpu is None:
+            return None
+        value = getattr(report.training.gpu, self.path.rpartition(".")[2])
+        return value if isinstance(value, Aggregate) else None
 
     def counts(self, status: Status) -> bool:
         """Whether a run that ended with ``status`` counts for this metric."""
         return status in self.statuses
+
+
+def steady_images(report: Report) -> float | Missing:
+    """The images of the train phases, over which :class:`~jobs.report.schema.TrainingSummary` has the GPU's figures.
+
+    Of a run that was not resumed: its steady speed times its steady training time.
+    """
+    results, training = report.results, report.training
+    if results.steady_images_per_s is None or training is None:
+        return Missing(null_reason(report, "results.steady_images_per_s"))
+    between_s = 0.0 if results.repeats is None else results.repeats.between_s
+    images = results.steady_images_per_s * (training.duration_s - between_s)
+    return images if images > 0 else Missing("no step followed the first one")
 
 
 def plausible(value: float) -> bool:
@@ -115,8 +159,16 @@ METRICS: Final = (
     ),
     # Over all train phases, as aggregated by the job: each phase alone may be too short.
     Metric("gpu_util_percent", "GPU utilization in training", "%", "training.gpu.util_percent", as_ratio=False),
+    Metric("gpu_sm_util_percent", "GPU SM activity in training", "%", "training.gpu.sm_util_percent", as_ratio=False),
     Metric("gpu_power_w", "GPU power in training", "W", "training.gpu.power_w"),
     Metric("gpu_energy_j", "GPU energy in training", "J", "training.gpu.energy_j"),
+    Metric(
+        "gpu_energy_j_per_million_images",
+        "GPU energy per image",
+        "J per million",
+        "training.gpu.energy_j",
+        per_million_images=True,
+    ),
 )
 
 METRIC_BY_NAME: Final[Mapping[MetricName, Metric]] = {metric.name: metric for metric in METRICS}

@@ -70,6 +70,7 @@ class RunSummary:
 
     ``compared`` and ``environment`` are the values of :data:`.fields.FIELDS` and :data:`.fields.ENVIRONMENT`, in
     their order; ``phases_s`` is the total time by phase; ``measured`` has every metric's value or why there is none;
+    ``readings`` are the number of readings and their coverage of the GPU's metrics;
     ``suspect_of`` are the causes for which the report calls its measurements suspect; ``unchecked`` what it could not
     read of the GPU, where it calls them unchecked; ``design`` is the run's place in an experiment of blocks;
     ``index`` is that of an Indexed Job; ``code`` is ``None`` for a run without a report, see :mod:`.started`;
@@ -94,8 +95,11 @@ class RunSummary:
     node: str | None
     gpu_uuids: tuple[str, ...]
     measured: dict[MetricName, float | Missing]
+    readings: dict[MetricName, tuple[int, float]]
     epochs: int
     """Epochs that were asked for."""
+    repeat: int
+    """Trainings that were asked for."""
     packed_epochs: array[float]
     """The values of :attr:`epoch_accuracies`, packed to a fifth of the memory."""
     phases_s: dict[PhaseName, float]
@@ -205,7 +209,13 @@ def summarize(report: Report, *, source: str, location: ReportLocation) -> RunSu
         node=cut(node),
         gpu_uuids=_uuids(report),
         measured={metric.name: _cut_reason(metric.of(report)) for metric in METRICS},
+        readings={
+            metric.name: (read.n, read.coverage_ratio)
+            for metric in METRICS
+            if (read := metric.readings(report)) is not None
+        },
         epochs=config.epochs,
+        repeat=config.repeat,
         packed_epochs=array("d", (value for point in _epoch_points(report) for value in point)),
         phases_s=_phases_s(report),
         warnings=tuple((cut(warning.code), cut(warning.message)) for warning in report.warnings[:ITEMS_LIMIT]),

@@ -12,9 +12,12 @@ from jobs.comparison.text import csv_cell
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from jobs.comparison.schema import Comparison
+    from jobs.comparison.schema import Comparison, MetricName, RunRow
 
 _RUN_FIELDS: Final = ("framework", "framework_version", "seed", "run_id", "attempt", "status", "status_reason")
+_READ: Final[tuple[MetricName, ...]] = ("gpu_util_percent", "gpu_sm_util_percent", "gpu_power_w")
+"""The means of readings: each also has their number and the share of training that they stand for."""
+
 COLUMNS: Final = (
     "recipe",
     "protocol",
@@ -23,6 +26,7 @@ COLUMNS: Final = (
     "node",
     "gpu_uuids",
     *(metric.name for metric in METRICS),
+    *(column for name in _READ for column in (f"{name}_readings", f"{name}_coverage_ratio")),
     "source",
     "comparison_id",
 )
@@ -47,6 +51,7 @@ def csv_lines(comparison: Comparison) -> Iterator[str]:
                 run.node,
                 " ".join(run.gpu_uuids),
                 *(run.metrics[metric.name] for metric in METRICS),
+                *(value for name in _READ for value in _readings(run, name)),
                 run.source,
                 comparison.comparison_id,
             )
@@ -54,3 +59,8 @@ def csv_lines(comparison: Comparison) -> Iterator[str]:
             line.truncate()
             writer.writerow(csv_cell(value) if isinstance(value, str) else value for value in values)
             yield line.getvalue()
+
+
+def _readings(run: RunRow, name: MetricName) -> tuple[int | None, float | None]:
+    readings = run.readings.get(name)
+    return (None, None) if readings is None else (readings.n, readings.coverage_ratio)

@@ -54,6 +54,9 @@ def _section_lines(section: Section) -> Iterator[tuple[str, str]]:
     unmeasured = tables.unmeasured_labels(section)
     if unmeasured:
         yield f"not measured, see comparison.md: {', '.join(unmeasured)}", ""
+    for side in section.sides:
+        if side.gpu_text is not None:
+            yield f"{side.framework}: {side.gpu_text}", ""
     for line in tables.fleet_lines(section):
         yield line, ""
 

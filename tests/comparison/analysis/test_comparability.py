@@ -60,6 +60,7 @@ def test_group_by_recipe_and_protocol_separates_runs() -> None:
     [
         ("config.parameter_count", "config.parameter_count", 7, "431080"),
         ("config.epochs", "config.epochs", 9, "2"),
+        ("config.repeat", "config.repeat", 25, "1"),
         ("config.batch_size", "config.batch_size", 128, "64"),
         ("config.learning_rate", "config.learning_rate", 0.01, "0.001"),
         ("config.dropout", "config.dropout", False, "yes"),

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from jobs.comparison.input.metrics import METRICS, Missing, null_reason
+from jobs.comparison.input.metrics import METRICS, NOT_COVERED, TOO_SHORT, Missing, null_reason
 from jobs.comparison.input.parse import parse
 from tests.support.reports import make_report
+
+if TYPE_CHECKING:
+    from jobs.comparison.schema import MetricName
 
 BY_NAME = {metric.name: metric for metric in METRICS}
 UTIL = BY_NAME["gpu_util_percent"]
@@ -25,8 +28,11 @@ def test_metrics_of_a_gpu_run_are_those_of_the_report() -> None:
         "train_wall_s": 12.0,
         "test_accuracy_ratio": 0.95,
         "gpu_util_percent": gpu.util_percent.mean,
+        "gpu_sm_util_percent": Missing("not sampled"),
         "gpu_power_w": gpu.power_w.mean,
         "gpu_energy_j": gpu.energy_j,
+        # 250 W at 10,000 images a second.
+        "gpu_energy_j_per_million_images": pytest.approx(25_000.0, rel=0.02),
     }
     assert (gpu.util_percent.mean, gpu.power_w.mean) == pytest.approx((55.0, 250.0), rel=0.02)
 
@@ -59,7 +65,7 @@ def test_gpu_figures_resumed_run_are_missing() -> None:
     report = make_report(gpu=True, attempt=2, changes={"earlier_attempts": [earlier]})
     found = {name: metric.of(report) for name, metric in BY_NAME.items()}
     assert found["steady_images_per_s"] == 10_000.0
-    for name in ("gpu_util_percent", "gpu_power_w", "gpu_energy_j"):
+    for name in GPU_NAMES:
         value = found[name]
         assert isinstance(value, Missing)
         assert "resumed" in value.reason
@@ -71,9 +77,46 @@ def test_metrics_unmeasured_give_the_reason() -> None:
     assert UTIL.of(report) == Missing("no NVML on this machine")
 
 
-def test_gpu_figures_training_too_short_are_missing() -> None:
+GPU_NAMES = [name for name, metric in BY_NAME.items() if metric.is_of_gpu and name != "gpu_sm_util_percent"]
+
+
+@pytest.mark.parametrize("name", GPU_NAMES)
+def test_gpu_figures_training_too_short_are_missing(name: MetricName) -> None:
     report = make_report(gpu=True, epochs=1, images_per_s=60_000.0)
-    assert UTIL.of(report) == Missing("the train phases are too short for the sampler")
+    assert BY_NAME[name].of(report) == TOO_SHORT
+
+
+def test_gpu_figures_phases_shorter_than_a_reading_are_too_short() -> None:
+    """Many train phases of 0.2 s: no reading that stands for a second lies inside one, so the figure is null."""
+    capability = {"supported": True, "source": "nvmlDeviceGetUtilizationRates", "error": None, "window_s": 1.0}
+    changes: dict[str, Any] = {
+        "training.gpu.util_percent": None,
+        "telemetry.capabilities": {"util_percent": capability},
+    }
+    assert UTIL.of(make_report(gpu=True, changes=changes)) == TOO_SHORT
+    lost = changes | {"telemetry.capabilities": {"util_percent": capability | {"error": "GPU is lost"}}}
+    assert UTIL.of(make_report(gpu=True, changes=lost)) == Missing("no reading in a phase this short")
+
+
+def test_gpu_figures_lost_readings_are_not_called_too_short() -> None:
+    few = {"training.gpu.util_percent.quality": "insufficient", "training.gpu.util_percent.coverage_ratio": 0.5}
+    report = make_report(gpu=True, changes=few)
+    assert UTIL.of(report) == NOT_COVERED
+    # The readings are shown all the same.
+    readings = UTIL.readings(report)
+    assert readings is not None
+    assert readings.coverage_ratio == 0.5
+
+
+def test_gpu_energy_per_image_repeated_training_counts_the_images_of_all() -> None:
+    """12 s of train phases, of which 2 s were between the trainings: 10 s at 10,000 images a second."""
+    repeats = {"trainings": 4, "images": 50_000, "train_s": 5.0, "between_s": 2.0}
+    report = make_report(gpu=True, changes={"results.repeats": repeats, "training.gpu.energy_j": 3_000.0})
+    assert BY_NAME["gpu_energy_j_per_million_images"].of(report) == pytest.approx(3_000.0 / 0.1)
+    unknown = make_report(gpu=True, images_per_s=None, changes={"training.gpu.energy_j": 3_000.0})
+    assert BY_NAME["gpu_energy_j_per_million_images"].of(unknown) == Missing(
+        "one step only, and the first is not steady"
+    )
 
 
 def test_gpu_figures_run_that_never_trained_are_missing() -> None:

@@ -72,7 +72,9 @@ def test_metric_without_a_value_has_no_row_and_is_named() -> None:
     table = render_markdown(comparison).partition("## lenet")[2].partition("###")[0]
     assert "GPU" not in table
     assert "| GPU power in training | torch | 5 runs | no NVML on this machine |" in render_markdown(comparison)
-    assert "not measured, see comparison.md: GPU utilization in training, GPU power in training" in terminal(comparison)
+    assert "not measured, see comparison.md: GPU utilization in training, GPU SM activity in training" in terminal(
+        comparison
+    )
 
 
 def test_markdown_of_many_runs_is_cut_and_says_where_the_rest_is() -> None:
