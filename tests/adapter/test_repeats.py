@@ -49,7 +49,7 @@ def run(program: Program, folder: Path, tmp_path: Path) -> Callable[..., int]:
             "export_dir": tmp_path / "weights",
             "telemetry": "off",
         }
-        return run_trials(TrainRequest(**options | changes), program.load_framework, Console())
+        return run_trials(TrainRequest(**options | changes), program.framework, program.load_framework, Console())
 
     return train_with
 
