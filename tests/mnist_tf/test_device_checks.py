@@ -35,7 +35,7 @@ def test_xla_and_graph_agree() -> None:
 
 
 def test_fault_in_one_execution_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The second training has one bias that is wrong by 1e-6. It runs as a graph too, since XLA takes long to compile."""
+    """The second training has a bias that is wrong by 1e-6. It runs as a graph too: XLA takes long to compile."""
     trained = module._trained
 
     def faulty(spec: RunSpec, data: ImageDataset) -> dict[str, Any]:
