@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from jobs.comparison.analysis.fleet import AGAIN, RUNS_AGAIN
 from jobs.duel.stopping import MIN_BLOCKS
 from jobs.exit_codes import ExitCode
 from tests.k8s.manifests import APPLIED, GPU, INSTANCE, NAME, OVERLAYS, PART_OF, SETS, Job, job, jobs, of_kind
@@ -160,3 +161,17 @@ def test_rwx_volume_is_shared_with_merge() -> None:
         }
     }
     assert gpus(merge) == {}
+
+
+def test_fleet_again_runs_on_labelled_nodes_only_one_pod_a_node_at_a_time() -> None:
+    (found,) = jobs("fleet-again")
+    assert found.pod["nodeSelector"] == {"mnist-jobs/again": "yes"}
+    nodes = found.spec["parallelism"]
+    assert nodes == 2 * AGAIN
+    # A fast node may take a slow node's turn.
+    assert found.spec["completions"] >= (RUNS_AGAIN + 2) * nodes
+    (apart,) = found.pod["affinity"]["podAntiAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
+    assert (
+        apart["labelSelector"]["matchLabels"].items()
+        <= found.document["spec"]["template"]["metadata"]["labels"].items()
+    )
