@@ -91,20 +91,31 @@ class Duel:
     def _execute(self, run: RunRecord) -> int:
         """Run it and return its exit code, which is negative if a signal ended it."""
         report_dir, log = self._report_dir(run), self._log(run)
-        report_dir.mkdir(parents=True, exist_ok=True)
-        log.parent.mkdir(exist_ok=True)
         command, variables = command_of(self.plan, run, report_dir.resolve())
-        with log.open("wb") as errors:
-            # In a session of its own, Ctrl-C does not reach it twice.
-            self._process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=errors,
-                env=variables,
-                pass_fds=[self.place.run_lock],
-                start_new_session=True,
-            )
+        try:
+            report_dir.mkdir(parents=True, exist_ok=True)
+            log.parent.mkdir(exist_ok=True)
+            errors = log.open("wb")
+        except OSError as error:
+            raise NotWritable(
+                f"{str(log)!r} cannot be written ({error.strerror or error}); fix it and go on"
+            ) from error
+        with errors:
+            try:
+                # In a session of its own, Ctrl-C does not reach it twice.
+                self._process = subprocess.Popen(
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=errors,
+                    env=variables,
+                    pass_fds=[self.place.run_lock],
+                    start_new_session=True,
+                )
+            except OSError as error:
+                raise BadInput(
+                    f"{command[0]!r} cannot be started ({error.strerror or error}); fix it and go on"
+                ) from error
             if self._signal is not None:
                 self._process.send_signal(self._signal)
             code = self._process.wait()

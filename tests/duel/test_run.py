@@ -88,6 +88,14 @@ def test_program_of_the_other_framework_is_refused(run: Run, programs: dict[str,
         run(targets=dict.fromkeys(programs, programs["torch"]))
 
 
+def test_program_that_cannot_be_started_ends_it(run: Run, programs: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "empty").touch(0o755)
+    with pytest.raises(BadInput, match=r"empty' cannot be started \(Exec format error\)"):
+        run(targets=dict.fromkeys(programs, str(tmp_path / "empty")))
+    # What went before stays known.
+    assert outcomes(tmp_path / "plan") == ["started"]
+
+
 def test_docker_runs_the_images_on_one_gpu(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A stand-in for docker writes down its words and starts the program that stands for the image."""
     (tmp_path / "bin").mkdir()
