@@ -14,7 +14,7 @@ from tests.support.programs import rounds
 from tests.support.simulated_verdicts import COMPARISONS, FALSE_NOISE, POWER_NOISE, RUNS, SCENARIOS, Scenario, verdicts
 
 TRIED = rounds(40, COMPARISONS)
-"""40 detect a program that calls 25 % of equal sides faster, or misses half of a difference, in 9 of 10."""
+"""40 detect a program that calls 25 % of equal sides faster, or misses 60 % of a difference, in 9 of 10."""
 
 IS_SAMPLE = TRIED < COMPARISONS
 CONFOUNDED = {
@@ -75,4 +75,4 @@ def test_reduced_numbers_detect_clearly_higher_rates() -> None:
     """The power that :data:`TRIED` states."""
     if IS_SAMPLE:
         assert stats.binom.sf(max_count(0.01), TRIED, 0.25) > 0.9
-        assert stats.binom.cdf(min_count(0.8) - 1, TRIED, 0.5) > 0.9
+        assert stats.binom.cdf(min_count(0.8) - 1, TRIED, 0.4) > 0.9
