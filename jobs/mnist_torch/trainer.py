@@ -69,6 +69,7 @@ class TorchTrainer:
             self._images = pixels if spec.device == "cpu" else self._scaled(pixels)
             self._labels = torch.tensor(data.train_labels, device=self._device, dtype=torch.int64)
             self._positions = torch.arange(spec.batch_size, device=self._device)
+        self._evaluated: tuple[NDArray[np.uint8], NDArray[np.uint8], Tensor, Tensor] | None = None
 
     @property
     def parameter_count(self) -> int:
@@ -213,22 +214,32 @@ class TorchTrainer:
     def evaluate(
         self, images: NDArray[np.uint8], labels: NDArray[np.uint8], *, check: Callable[[], None] | None = None
     ) -> Evaluation:
+        pixels, targets = self._on_device(images, labels)
+
         def sums(start: int, stop: int) -> tuple[Tensor, Tensor]:
-            return self._batch_sums(images[start:stop], labels[start:stop])
+            return self._batch_sums(pixels[start:stop], targets[start:stop])
 
         return evaluate_in_batches(len(images), sums, check)
 
-    def _batch_sums(self, images: NDArray[np.uint8], labels: NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
-        logits = self._evaluation_logits(images)
-        target = torch.tensor(labels, device=self._device, dtype=torch.int64)
-        losses = functional.cross_entropy(logits, target, reduction="sum")
-        return losses.double(), (logits.argmax(dim=1) == target).sum()
+    def _on_device(self, images: NDArray[np.uint8], labels: NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
+        """The evaluated set on the device; it is copied once, since each epoch evaluates the same arrays."""
+        evaluated = self._evaluated
+        if evaluated is None or evaluated[0] is not images or evaluated[1] is not labels:
+            pixels = torch.tensor(images, device=self._device)
+            targets = torch.tensor(labels, device=self._device, dtype=torch.int64)
+            evaluated = self._evaluated = images, labels, pixels, targets
+        return evaluated[2:]
+
+    def _batch_sums(self, pixels: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        logits = self._evaluation_logits(pixels)
+        losses = functional.cross_entropy(logits, targets, reduction="sum")
+        return losses.double(), (logits.argmax(dim=1) == targets).sum()
 
     def logits(self, images: NDArray[np.uint8]) -> NDArray[np.float64]:
-        return self._evaluation_logits(images).to("cpu", torch.float64).numpy()
+        pixels = torch.tensor(images, device=self._device)
+        return self._evaluation_logits(pixels).to("cpu", torch.float64).numpy()
 
     @torch.no_grad()
-    def _evaluation_logits(self, images: NDArray[np.uint8]) -> Tensor:
+    def _evaluation_logits(self, pixels: Tensor) -> Tensor:
         self._model.eval()
-        pixels = torch.tensor(images, device=self._device)
         return self._image_logits(self._scaled(pixels))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -79,19 +80,23 @@ def examine(folder: Path, library: Path | None, choice: str = "gpu", **script: s
 
 
 def test_proof_of_a_gpu_whose_readings_follow_the_work(library: Path, tmp_path: Path) -> None:
-    found = examine(tmp_path, library, ramp=f"{time.monotonic() - 1}:4", processes="2")
+    found = examine(tmp_path, library, ramp=f"{time.monotonic() - 1}:0.5", processes="2")
     assert found["program"][0] == "ok"
     assert "compute capability 9.0" in found["program"][1]
     assert found["agrees"][1].startswith("1256 images (")
     assert found["differs"] == ["fail", "eager steps and captured steps differ", ExitCode.NO_USABLE_GPU]
     assert found["ends"] == ["fail", "RuntimeError: CUDA error: an illegal memory access", ExitCode.NO_USABLE_GPU]
-    assert [found[name][0] for name in ("util_percent", "power_w", "energy_j")] == ["ok"] * 3
+    assert found["energy_j"][0] == "ok"
+    for name in ("util_percent", "power_w"):
+        # By how much depends on the speed of this machine.
+        idle, busy = map(float, re.findall(r"([\d.]+) (?:idle|while the GPU worked)", found[name][1]))
+        assert 0 < idle < busy
     # The simulated GPM always reads the same.
     assert found["sm_util_percent"][0] == "fail"
     assert "12.5 idle, 12.5 while the GPU worked: it does not follow the work" in found["sm_util_percent"][1]
     assert found["processes"][0] == "note"
     assert "but 1000, 1001; expected in a container" in found["processes"][1]
-    assert found["time"][0] == "ok"
+    assert "these checks took" in found["time"][1]
 
 
 def test_proof_without_nvml_says_what_was_not_seen(tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ def combine(folder: Path, *answers: dict[str, Any]) -> subprocess.CompletedProce
     for index, one in enumerate(answers):
         paths.append(folder / f"{index}.json")
         paths[-1].write_text(json.dumps(one))
-    command: list[Any] = [sys.executable, ROOT / "scripts/bench_gpu.py", "combine", *paths]
+    command: list[str | Path] = [sys.executable, ROOT / "scripts/bench_gpu.py", "combine", *paths]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
