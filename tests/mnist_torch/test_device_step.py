@@ -70,10 +70,13 @@ def test_compiled_losses_are_one_graph(recipe: Recipe, precision: Precision, pat
 @pytest.mark.usefixtures("patch")
 def test_evaluation_and_trace_ask_no_host(recipe: Recipe, precision: Precision) -> None:
     trainer = meta_trainer(gpu_spec(recipe, precision=precision))
-    images = np.zeros((10, 28, 28), np.uint8)
-    loss, correct = trainer._batch_sums(images, np.zeros(10, np.int64))
+    images, labels = np.zeros((10, 28, 28), np.uint8), np.zeros(10, np.uint8)
+    pixels, targets = trainer._on_device(images, labels)
+    loss, correct = trainer._batch_sums(pixels, targets)
     assert loss.device == correct.device == META
-    assert trainer._evaluation_logits(images).shape == (10, 10)
+    assert trainer._evaluation_logits(pixels).shape == (10, 10)
+    again = trainer._on_device(images, labels)
+    assert all(one is other for one, other in zip(again, (pixels, targets), strict=True))
 
 
 def test_operations_of_a_captured_step_keep_the_budget_and_are_those_of_the_page() -> None:
