@@ -72,16 +72,16 @@ def test_train_repeated_reports_the_first_training_and_the_speed_of_all(
     run: Callable[..., int], tmp_path: Path
 ) -> None:
     assert run(report_dir=tmp_path / "once") == ExitCode.DONE
-    assert run(repeat=4) == ExitCode.DONE
+    assert run(repeat=3) == ExitCode.DONE
     once, report = only_report(tmp_path / "once"), only_report(tmp_path / "reports")
     assert _learned(report) == _learned(once)
     for name, weight in _weights(tmp_path / "weights", once).items():
         assert np.array_equal(_weights(tmp_path / "weights", report)[name], weight), name
-    assert (once.config.repeat, report.config.repeat) == (1, 4)
+    assert (once.config.repeat, report.config.repeat) == (1, 3)
     assert once.results.repeats is None
     repeats = report.results.repeats
     assert repeats is not None
-    assert (repeats.trainings, repeats.images) == (3, 3 * 2 * IMAGES)
+    assert (repeats.trainings, repeats.images) == (2, 2 * 2 * IMAGES)
     # One phase for all of them, in which the GPU is observed without gaps.
     assert [phase.name for phase in report.phases if phase.epoch is None][-2:] == ["build", "train"]
     assert sum(phase.name == "first_step" for phase in report.phases) == 1
@@ -110,7 +110,7 @@ def test_repeated_training_ends_with_the_bits_of_the_first(
     recipe: Recipe, protocol: str, input_path: str, spec: Callable[..., RunSpec], framework: Framework, digits: Any
 ) -> None:
     """Weights, optimizer, dropout and shuffle all start anew: each of them alone would change the weights."""
-    chosen = spec(recipe=recipe, protocol=protocol, input=input_path, epochs=2, repeat=3)
+    chosen = spec(recipe=recipe, protocol=protocol, input=input_path, epochs=2 if recipe is LENET else 1, repeat=2)
     trainer = framework.create_trainer(chosen, digits)
     repeated = RepeatedTraining(trainer, chosen)
     loop = _loop(trainer, chosen, digits)
@@ -168,7 +168,7 @@ def _fail() -> None:
     raise RuntimeError("out of luck")
 
 
-@pytest.mark.parametrize("ending", ["interrupted", "failed"])
+@pytest.mark.parametrize("ending", ["interrupted", "failed"] if TORTURE else ["interrupted"])
 def test_train_cut_short_in_a_repeat_keeps_the_first_training_and_repeats_anew(
     ending: str, run: Callable[..., int], act_in_repeats: Callable[..., None], tmp_path: Path
 ) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from jobs.comparison.analysis.statistics import median
 from jobs.comparison.input.metrics import METRICS, TOO_SHORT, Missing
@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 
     from jobs.comparison.input.metrics import Metric
     from jobs.comparison.input.run_summary import RunSummary
+
+
+SHOWN_BETWEEN_RATIO: Final = 0.01
+"""From this share on, the time between repeats is named: it makes utilization and power lower than in training."""
 
 
 def fewest_readings(metric: Metric, runs: Sequence[RunSummary]) -> Readings | None:
@@ -46,6 +50,9 @@ def gpu_text(runs: Sequence[RunSummary]) -> str | None:
     if measured:
         which = f" (median of {len(read)} runs)" if len(read) > 1 else ""
         trained = training_text(_train_s(read.values()))
+        between = median(sorted(run.between_ratio for run in read.values())) or 0.0
+        if between >= SHOWN_BETWEEN_RATIO:
+            trained += f", {100 * between:.0f} % of it between the repeats"
         listed = "; ".join(measured)
         texts.append(f"GPU figures of {trained}{which}; readings and coverage of a run, at least: {listed}")
     if too_short:

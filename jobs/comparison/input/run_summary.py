@@ -100,6 +100,8 @@ class RunSummary:
     """Epochs that were asked for."""
     repeat: int
     """Trainings that were asked for."""
+    between_ratio: float
+    """Share of the train phases in which no repeat trained: it lies between two of them."""
     packed_epochs: array[float]
     """The values of :attr:`epoch_accuracies`, packed to a fifth of the memory."""
     phases_s: dict[PhaseName, float]
@@ -216,6 +218,7 @@ def summarize(report: Report, *, source: str, location: ReportLocation) -> RunSu
         },
         epochs=config.epochs,
         repeat=config.repeat,
+        between_ratio=_between_ratio(report),
         packed_epochs=array("d", (value for point in _epoch_points(report) for value in point)),
         phases_s=_phases_s(report),
         warnings=tuple((cut(warning.code), cut(warning.message)) for warning in report.warnings[:ITEMS_LIMIT]),
@@ -255,6 +258,13 @@ def _phases_s(report: Report) -> dict[PhaseName, float]:
     for phase in report.phases:
         totals[phase.name] = totals.get(phase.name, 0.0) + max(0.0, phase.end_s - phase.start_s)
     return {name: total for name, total in totals.items() if plausible(total)}
+
+
+def _between_ratio(report: Report) -> float:
+    repeats, training = report.results.repeats, report.training
+    if repeats is None or training is None or training.duration_s <= 0:
+        return 0.0
+    return min(1.0, repeats.between_s / training.duration_s)
 
 
 def _suspect_of(report: Report) -> tuple[str, ...]:

@@ -52,6 +52,16 @@ def test_gpu_text_of_a_side_with_both_kinds_says_how_many_runs_are_too_short() -
     assert text.endswith(f". GPU utilization of 1 run, power of 1 run, energy of 1 run {SHORT}")
 
 
+@pytest.mark.parametrize(
+    ("between_s", "named"), [(0.6, "GPU figures of 12 s of training, 5 % of it between the repeats; "), (0.1, "")]
+)
+def test_gpu_text_of_repeats_names_the_time_between_them_from_one_percent_on(between_s: float, named: str) -> None:
+    repeats = {"trainings": 9, "images": 90_000, "train_s": 9.0, "between_s": between_s}
+    text = _texts(make_report(gpu=True, changes={"results.repeats": repeats}))["torch"]
+    assert text is not None
+    assert text.startswith(named or "GPU figures of 12 s of training; ")
+
+
 def test_gpu_text_without_a_gpu_is_missing() -> None:
     assert _texts(make_report(), make_report(framework="tensorflow")) == {"tensorflow": None, "torch": None}
 
