@@ -87,8 +87,7 @@ test-mnist: mnist-at-hand envs ## the tests of real MNIST; MNIST_DATA_DIR is its
 BROWSERS = chromium chromium-browser google-chrome google-chrome-stable
 
 # Tests of which make test runs a sample, or runs in one framework only.
-REPEATED = $(addprefix tests/adapter/test_,survival.py bad_environment.py train_command.py resume.py telemetry.py types.py)
-
+REPEATED = $(addprefix tests/adapter/test_,survival.py bad_environment.py train_command.py resume.py telemetry.py types.py repeats.py)
 REPEATED_tf = tests/mnist_tf/test_gpu_kernels.py
 
 .PHONY: torture torture-core torture-tf torture-torch
@@ -101,9 +100,10 @@ torture-tf torture-torch: torture-%: .venv-%/.synced
 	MNIST_JOBS_TORTURE=1 .venv-$*/bin/python -m pytest $(REPEATED) $(REPEATED_$*) $(PYTEST_ARGS)
 
 .PHONY: test-long
-test-long: .venv/.synced ## 100,000 damaged reports and 1,000 simulated comparisons; make test runs a sample
+test-long: .venv/.synced ## 100,000 damaged reports and 1,000 simulated comparisons, gates, fleets and duels; make test runs a sample
 	MNIST_JOBS_TORTURE=1 .venv/bin/python -m pytest tests/comparison/input/test_hostile.py \
-		tests/comparison/analysis/test_error_rates.py $(PYTEST_ARGS)
+		tests/comparison/analysis/test_error_rates.py tests/comparison/analysis/test_gate_fleet_rates.py \
+		tests/duel/test_stopping.py $(PYTEST_ARGS)
 
 .PHONY: test-page
 test-page: .venv/.synced ## the comparison's page in Chromium, which is installed if missing

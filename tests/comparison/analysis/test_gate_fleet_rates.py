@@ -29,8 +29,8 @@ SAMPLED_FLEETS = HEALTHY if TRIED == MERGES else [case for case in HEALTHY if ca
 @pytest.mark.slow
 @pytest.mark.parametrize("case", SAMPLED_GATES, ids=lambda case: case.name)
 def test_gate_on_unchanged_builds_alarms_in_at_most_one_percent(case: GateCase) -> None:
-    # Twice the spread between days that is assumed is beyond the promise.
-    rate = 0.01 if case.drift <= 0.03 else 0.02
+    # Twice the spread between days that is assumed is beyond the promise; docs/comparison.md has its rate.
+    rate = 0.01 if case.drift <= 0.03 else 0.05
     assert gates(case, speed=1.0, seed=4, count=TRIED)["regression"] <= max_count(rate)
 
 
