@@ -9,29 +9,19 @@ from typing import Final, Literal
 from pydantic import AwareDatetime
 
 from jobs.choices import FrameworkName
-from jobs.comparison.schema_base import OnePerRun, Part, Readings
+from jobs.comparison.schema_base import MetricName, OnePerRun, Part, Readings
+from jobs.comparison.schema_gate import Gate
 from jobs.comparison.schema_parity import ParityPair, SectionParity, UnpairedTrace
 from jobs.report.schema import PhaseName, Status
 
 SCHEMA_VERSION: Final = "1.3"
 """Major.minor: a minor adds fields, a major changes the meaning of one."""
 
-MetricName = Literal[
-    "steady_images_per_s",
-    "train_wall_s",
-    "test_accuracy_ratio",
-    "gpu_util_percent",
-    "gpu_sm_util_percent",
-    "gpu_power_w",
-    "gpu_energy_j",
-    "gpu_energy_j_per_million_images",
-]
 Why = Literal["framework", "allowed", "environment", "seeds"]
 VerdictKind = Literal[
     "faster", "equivalent", "inconclusive", "confounded", "too_few_runs", "single_observation", "one_side_only"
 ]
 ConfoundedBy = Literal["node", "order"]
-GateOutcome = Literal["regression", "incomparable", "improvement", "unchanged"]
 OutlierKind = Literal["slow", "to_confirm", "no_speed"]
 
 
@@ -273,71 +263,6 @@ class SkippedInput(Part):
     source: str
     reason: str
     count: int
-
-
-class EnvironmentChange(Part):
-    """A field around a framework's runs that differs from the baseline; both sides' values as shown to people."""
-
-    field: str
-    before: list[str]
-    now: list[str]
-
-
-class GateMetric(Part):
-    """One metric now against the baseline.
-
-    ``change`` and ``tolerated`` are shares of the baseline's median, or differences where ``unit`` is ``ratio``.
-    ``tolerated`` is the size of the tolerated change in the direction of ``change``. A change for the worse of size
-    ``visible`` would have been found with a probability of 0.9. ``p_value`` is the one-sided p of a change for the
-    worse before Holm's correction, 1 for a change too small to count. All are ``null`` where there is too little to
-    compare. Where runs are of several sessions, the medians are over the sessions' medians. ``unseen``: more than
-    15 % would have to be tolerated.
-    """
-
-    name: MetricName
-    unit: str
-    n_before: int
-    n_now: int
-    sessions_before: int
-    sessions_now: int
-    median_before: float | None
-    median_now: float | None
-    change: float | None = None
-    tolerated: float | None = None
-    visible: float | None = None
-    p_value: float | None = None
-    outcome: Literal["worse", "better", "within", "unseen", "not_measured"] = "not_measured"
-
-
-class GateSide(Part):
-    """One framework's runs of a recipe and protocol, now against the baseline.
-
-    ``suspect_before`` and ``suspect_now`` count completed runs that are left out, as their reports call them suspect.
-    """
-
-    recipe: str
-    protocol: Literal["matched", "published"]
-    framework: FrameworkName
-    outcome: GateOutcome
-    text: str
-    runs_before: int
-    runs_now: int
-    suspect_before: int
-    suspect_now: int
-    metrics: list[GateMetric]
-    changes: list[EnvironmentChange]
-
-
-class Gate(Part):
-    """Now against the baseline; the outcome is the worst of the sides', ``triage`` says where to look first.
-
-    ``false_alarms_ratio`` is the highest rate at which unchanged runs are called a regression, by any metric.
-    """
-
-    outcome: GateOutcome
-    false_alarms_ratio: float
-    sides: list[GateSide]
-    triage: list[str]
 
 
 class Comparison(Part):

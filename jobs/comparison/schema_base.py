@@ -1,9 +1,20 @@
 """What the models of comparison.json share: their base, and the lists that hold an item for each run."""
 
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any, Generic, TypeVar, overload
+from typing import Annotated, Any, Generic, Literal, TypeVar, overload
 
 from pydantic import BaseModel, ConfigDict, SerializationInfo, WrapSerializer, WrapValidator
+
+MetricName = Literal[
+    "steady_images_per_s",
+    "train_wall_s",
+    "test_accuracy_ratio",
+    "gpu_util_percent",
+    "gpu_sm_util_percent",
+    "gpu_power_w",
+    "gpu_energy_j",
+    "gpu_energy_j_per_million_images",
+]
 
 
 class Part(BaseModel):

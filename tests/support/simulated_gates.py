@@ -22,7 +22,7 @@ from tests.support.reports import STARTED, make_report
 
 if TYPE_CHECKING:
     from jobs.comparison.input.run_summary import RunSummary
-    from jobs.comparison.schema import Gate
+    from jobs.comparison.schema_gate import Gate
 
 RECIPES: Final[tuple[Literal["lenet", "basic-cnn"], ...]] = ("lenet", "basic-cnn")
 SIDES: Final = tuple(product(RECIPES, get_args(FrameworkName)))

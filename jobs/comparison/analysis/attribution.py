@@ -6,7 +6,7 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from jobs.comparison.fields import ENVIRONMENT, FIELDS, show_value
-from jobs.comparison.schema import EnvironmentChange
+from jobs.comparison.schema_gate import EnvironmentChange
 from jobs.comparison.text import join_limited
 
 if TYPE_CHECKING:

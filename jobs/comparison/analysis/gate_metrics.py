@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from jobs.comparison.analysis.gate_shift import measured, shift
 from jobs.comparison.analysis.statistics import SMALLEST_EFFECT
 from jobs.comparison.input.metrics import METRICS, Metric
-from jobs.comparison.schema import GateMetric
+from jobs.comparison.schema_gate import GateMetric
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

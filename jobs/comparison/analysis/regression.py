@@ -15,7 +15,7 @@ from jobs.comparison.analysis.statistics import RUNS_FOR_A_VERDICT
 from jobs.comparison.analysis.verdict import MAX_FAILURE_RATE_GAP
 from jobs.comparison.fields import FIELDS
 from jobs.comparison.input.metrics import COMPLETED, HEADLINE, METRIC_BY_NAME
-from jobs.comparison.schema import Gate, GateSide
+from jobs.comparison.schema_gate import Gate, GateSide
 from jobs.comparison.text import join_limited, pluralize
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from jobs.choices import FrameworkName
     from jobs.comparison.input.run_summary import RunSummary
-    from jobs.comparison.schema import GateMetric, GateOutcome
+    from jobs.comparison.schema_gate import GateMetric, GateOutcome
 
     Key = tuple[str, Literal["matched", "published"], FrameworkName]
 

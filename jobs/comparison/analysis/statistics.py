@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from jobs.choices import FrameworkName
     from jobs.comparison.input.metrics import Metric
     from jobs.comparison.input.run_summary import RunSummary
-    from jobs.comparison.schema import MetricName, VerdictKind
+    from jobs.comparison.schema import VerdictKind
+    from jobs.comparison.schema_base import MetricName
 
 RESAMPLES: Final = 10_000
 CONFIDENCE: Final = 0.90

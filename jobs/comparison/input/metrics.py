@@ -13,7 +13,7 @@ from jobs.report.schema import Aggregate
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from jobs.comparison.schema import MetricName
+    from jobs.comparison.schema_base import MetricName
     from jobs.report.schema import Report, Status
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from jobs.choices import FrameworkName
     from jobs.comparison.fields import Value
-    from jobs.comparison.schema import MetricName
+    from jobs.comparison.schema_base import MetricName
     from jobs.report import Report
     from jobs.report.configuration import Design
     from jobs.report.schema import Dataset, PhaseName, Status

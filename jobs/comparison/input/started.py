@@ -90,6 +90,7 @@ def _summarize(started: StartedRun, *, source: str, raw: bytes, dataset: Dataset
         readings={},
         epochs=config.epochs,
         repeat=1,
+        between_ratio=0.0,
         packed_epochs=array("d"),
         phases_s={},
         warnings=(),

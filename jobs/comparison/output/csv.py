@@ -12,7 +12,8 @@ from jobs.comparison.text import csv_cell
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from jobs.comparison.schema import Comparison, MetricName, RunRow
+    from jobs.comparison.schema import Comparison, RunRow
+    from jobs.comparison.schema_base import MetricName
 
 _RUN_FIELDS: Final = ("framework", "framework_version", "seed", "run_id", "attempt", "status", "status_reason")
 _READ: Final[tuple[MetricName, ...]] = ("gpu_util_percent", "gpu_sm_util_percent", "gpu_power_w")

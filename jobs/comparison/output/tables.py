@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from jobs.choices import FrameworkName
     from jobs.comparison import schema
+    from jobs.comparison.schema_base import MetricName
+    from jobs.comparison.schema_gate import Gate, GateMetric
     from jobs.comparison.schema_parity import ParityPair, ParityQuantity
 
 MAX_VALUES_IN_CELL: Final = 10
@@ -78,7 +80,7 @@ def unmeasured_labels(section: schema.Section) -> list[str]:
     return [metric.label for metric in METRICS if metric.name not in measured]
 
 
-def metric_of(side: schema.FrameworkResults, name: schema.MetricName) -> schema.SideMetric:
+def metric_of(side: schema.FrameworkResults, name: MetricName) -> schema.SideMetric:
     return next(metric for metric in side.metrics if metric.name == name)
 
 
@@ -194,7 +196,7 @@ def _run_cells(row: schema.RunRow) -> list[str]:
     return [row.framework, str(row.seed), name, status, *(value_cell(name, value) for name, value in values)]
 
 
-def value_cell(name: schema.MetricName, value: float | None) -> str:
+def value_cell(name: MetricName, value: float | None) -> str:
     """One run's value of a metric."""
     return ABSENT if value is None else METRIC_BY_NAME[name].shown(value)
 
@@ -233,7 +235,7 @@ def unmeasured_table(section: schema.Section) -> Table:
     return Table(["measurement", "framework", "runs", "reason"], rows)
 
 
-def gate_table(gate: schema.Gate, names: Mapping[FrameworkName, str]) -> Table:
+def gate_table(gate: Gate, names: Mapping[FrameworkName, str]) -> Table:
     """A row for each metric of each side: before, now, the change and the tolerance; ``names`` are the frameworks'."""
     rows = [
         [
@@ -247,7 +249,7 @@ def gate_table(gate: schema.Gate, names: Mapping[FrameworkName, str]) -> Table:
     return Table(["metric", "before", "now", "change", "tolerated", "seen in 9 of 10 if worse by", "outcome"], rows)
 
 
-def _gate_cells(metric: schema.GateMetric) -> list[str]:
+def _gate_cells(metric: GateMetric) -> list[str]:
     shown = METRIC_BY_NAME[metric.name].shown
     medians = [
         ABSENT if value is None else f"{shown(value)}, n={count}"

@@ -13,7 +13,7 @@ from tests.support.reports import make_report
 
 if TYPE_CHECKING:
     from jobs.comparison.input.run_summary import RunSummary
-    from jobs.comparison.schema import Gate, GateSide
+    from jobs.comparison.schema_gate import Gate, GateSide
 
 STEADY = (10_000.0, 10_050.0, 9_950.0, 10_020.0, 9_980.0, 10_010.0)
 

@@ -10,7 +10,7 @@ from jobs.comparison.input.parse import parse
 from tests.support.reports import make_report
 
 if TYPE_CHECKING:
-    from jobs.comparison.schema import MetricName
+    from jobs.comparison.schema_base import MetricName
 
 BY_NAME = {metric.name: metric for metric in METRICS}
 UTIL = BY_NAME["gpu_util_percent"]

@@ -9,7 +9,8 @@ from jobs.comparison.input.metrics import TRAINED_TO_THE_END
 
 if TYPE_CHECKING:
     from jobs.choices import FrameworkName
-    from jobs.comparison.schema import MetricName, Section
+    from jobs.comparison.schema import Section
+    from jobs.comparison.schema_base import MetricName
     from jobs.report.schema import PhaseName
 
 COSTS: Final[tuple[MetricName, ...]] = ("train_wall_s", "gpu_energy_j")
