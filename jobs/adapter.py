@@ -213,7 +213,7 @@ class Framework(Protocol):
         ...
 
     def default_execution(self, device: DeviceKind, input_path: InputPath) -> Execution:
-        """The fastest execution measured for the device."""
+        """The fastest execution measured for the device; for streamed input the framework's own default."""
         ...
 
     def is_out_of_memory(self, error: Exception) -> bool:

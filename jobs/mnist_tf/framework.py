@@ -102,8 +102,9 @@ def _why_no_gpu() -> str:
     )
 
 
-def default_execution(device: DeviceKind, input_path: InputPath) -> Execution:  # noqa: ARG001 - one answer for all
-    return "graph"
+def default_execution(device: DeviceKind, input_path: InputPath) -> Execution:
+    # The streamed path is Keras's fit, which by itself compiles with XLA where there is a GPU.
+    return "compiled" if device == "gpu" and input_path == "streamed" else "graph"
 
 
 def is_out_of_memory(error: Exception) -> bool:

@@ -33,6 +33,9 @@ MAX_READINGS: Final = 1_000_000
 MAX_ENERGY_RATIO: Final = 2.0
 """Between the counter's energy and power times time, beyond which a counter is not believed."""
 
+ENERGY_STEP_S: Final = 0.5
+"""Drivers update the energy counter several times a second: in a shorter time it may stand still and be right."""
+
 
 class MetricReadings(NamedTuple):
     """A metric's readings, the time that each stands for, and their source."""
@@ -158,14 +161,14 @@ class PhaseMetrics:
         reasons[f"{path}.energy_from_power_j"] = (
             reasons[f"{path}.power_w"] if power is None else "power was read for less than 90 % of the time"
         )
-        from_power_j = None
+        from_power_j, duration_s = None, sum(end_s - start_s for start_s, end_s in intervals)
         if power is not None and power.coverage_ratio >= MIN_COVERAGE_RATIO:
-            from_power_j = power.mean * sum(end_s - start_s for start_s, end_s in intervals)
+            from_power_j = power.mean * duration_s
         source = None if counted_j is None else self._readings["energy_j"].source
         # If the counter was reset, energy stays unknown.
         if counted_j is None and from_power_j is not None and not len(self._readings["energy_j"].series.times):
             counted_j, source = from_power_j, "power x time"
-        elif counted_j is not None and (error := _energy_error(counted_j, power, from_power_j)) is not None:
+        elif counted_j is not None and (error := _energy_error(counted_j, duration_s, power, from_power_j)) is not None:
             counted_j, source = None, None
             reasons[f"{path}.energy_j"] = reasons[f"{path}.energy_source"] = error
         return {"energy_j": counted_j, "energy_source": source, "energy_from_power_j": from_power_j}
@@ -217,8 +220,12 @@ def to_time_series(columns: Mapping[Metric, Series]) -> schema.TimeSeries | None
     )
 
 
-def _energy_error(counted_j: float, power: schema.Aggregate | None, from_power_j: float | None) -> str | None:
+def _energy_error(
+    counted_j: float, duration_s: float, power: schema.Aggregate | None, from_power_j: float | None
+) -> str | None:
     """Why the counter's energy cannot be true; ``None`` if it can."""
+    if counted_j == 0 and duration_s < ENERGY_STEP_S:
+        return "the energy counter did not move in a time this short"
     if counted_j == 0:
         return "the energy counter stood still, though a GPU always draws power"
     if power is None or power.quality != "ok" or not from_power_j:

@@ -10,6 +10,8 @@ import tensorflow as tf
 from tensorflow.python.client import device_lib  # type: ignore[attr-defined]
 
 from jobs.mnist_tf import framework
+from jobs.mnist_tf.model import build_model
+from jobs.recipes import RECIPES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,3 +52,14 @@ def test_gpu_turns_soft_placement_off(second_gpu: list[Any]) -> None:
 def test_cpu_leaves_soft_placement_on() -> None:
     framework.select_device("cpu")
     assert tf.config.get_soft_device_placement()
+
+
+def test_default_execution_of_fit_on_a_gpu_is_the_one_that_keras_chooses(monkeypatch: pytest.MonkeyPatch) -> None:
+    models = [build_model(recipe, "fp32", None) for recipe in RECIPES.values()]
+    on_cpu = [model._resolve_auto_jit_compile() for model in models]
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda *_: [SimpleNamespace(device_type="GPU")])
+    on_gpu = [model._resolve_auto_jit_compile() for model in models]
+    assert (any(on_cpu), all(on_gpu)) == (False, True)
+    assert framework.default_execution("cpu", "streamed") == "graph"
+    assert framework.default_execution("gpu", "streamed") == "compiled"
+    assert framework.default_execution("gpu", "resident") == "graph"

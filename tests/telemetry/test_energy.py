@@ -10,7 +10,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 CASES: dict[str, dict[str, Any]] = {
-    "stands still": {"script": {"ENERGY": "still"}},
+    "stands still": {"script": {"ENERGY": "still"}, "rows": 80},
+    "stands still for a short time": {"script": {"ENERGY": "still"}},
     "goes back": {"script": {"ENERGY": "back:0.2"}, "rows": 40},
     "goes back, 32 bits": {"script": {"ENERGY": "back:0.2", "ENERGY32": "1000000"}, "rows": 40},
     # As if it had wrapped, with more than a million joules between.
@@ -30,7 +31,8 @@ def answers(observed: Callable[..., dict[str, dict[str, Any]]]) -> dict[str, dic
 @pytest.mark.parametrize(
     ("case", "words"),
     [
-        ("stands still", "stood still"),
+        ("stands still", "stood still, though a GPU always draws power"),
+        ("stands still for a short time", "did not move in a time this short"),
         ("goes back", "the counter was reset"),
         ("goes back, 32 bits", "the counter was reset"),
         ("goes back from near its end", "one of them is wrong"),
