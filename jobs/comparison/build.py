@@ -157,7 +157,7 @@ def _side(framework: FrameworkName, runs: Sequence[RunSummary], missing: Missing
         gpu_text=gpu_text(runs),
         epochs=_epochs(runs),
         nodes=nodes,
-        second_pass=second_pass(nodes),
+        second_pass=second_pass(nodes, runs[0]),
     )
 
 
