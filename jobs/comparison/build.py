@@ -11,7 +11,7 @@ from jobs import __version__
 from jobs.comparison import schema
 from jobs.comparison.analysis import statistics
 from jobs.comparison.analysis.comparability import group_comparable
-from jobs.comparison.analysis.evidence import weigh
+from jobs.comparison.analysis.evidence import weigh, without_interval
 from jobs.comparison.analysis.expected import missing_runs
 from jobs.comparison.analysis.fleet import by_node, second_pass
 from jobs.comparison.analysis.gpu_figures import fewest_readings, gpu_text
@@ -119,7 +119,7 @@ def _section(
         verdict=decide_verdict(sides, evidence, significance, missing),
         parity=section_parity(group.recipe, group.protocol, group.runs, parity),
         sides=[_side(framework, runs, missing.get(framework)) for framework, runs in sides.items()],
-        ratios=[] if evidence is None else _ratios(sides, evidence.ratio),
+        ratios=[] if evidence is None else _ratios(sides, evidence),
         held_equal=group.held_equal,
         differences=group.differences,
         runs=rows if len(rows) > MAX_ROWS_KEPT else list(rows),
@@ -127,12 +127,13 @@ def _section(
     )
 
 
-def _ratios(
-    sides: Mapping[FrameworkName, Sequence[RunSummary]], headline: schema.MetricRatio | None
-) -> list[schema.MetricRatio]:
-    """The verdict's ratio, and the ratio of the medians of all runs that count for each other metric."""
+def _ratios(sides: Mapping[FrameworkName, Sequence[RunSummary]], evidence: Evidence) -> list[schema.MetricRatio]:
+    """The verdict's ratio, and the ratio of the medians of all runs that count for each other metric.
+
+    Where the verdict is *confounded*, none has an interval: the order or the node moves the other metrics as well.
+    """
     ratios = [
-        headline
+        evidence.ratio
         if metric is HEADLINE
         else statistics.ratio_of_medians(
             {framework: statistics.observed(runs, metric) for framework, runs in sides.items()}, metric.name
@@ -140,6 +141,8 @@ def _ratios(
         for metric in METRICS
         if metric.as_ratio
     ]
+    if evidence.design is not None and evidence.design.confounded is not None:
+        ratios = [without_interval(ratio) for ratio in ratios]
     return [ratio for ratio in ratios if ratio is not None]
 
 
@@ -154,7 +157,7 @@ def _side(framework: FrameworkName, runs: Sequence[RunSummary], missing: Missing
         gpu_text=gpu_text(runs),
         epochs=_epochs(runs),
         nodes=nodes,
-        second_pass=second_pass(nodes),
+        second_pass=second_pass(nodes, runs[0]),
     )
 
 

@@ -91,7 +91,7 @@ def _fleet(case: FleetCase, random: np.random.Generator) -> tuple[set[str], bool
         for _ in range(times):
             runs += _run(case, own, where, len(runs), number, random)
         nodes = by_node(runs)
-        wanted = second_pass(nodes)
+        wanted = second_pass(nodes, runs[0])
         if wanted is None:
             break
         where, times = [int(name) for name in (*wanted.again, *wanted.beside)], RUNS_AGAIN

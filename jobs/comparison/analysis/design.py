@@ -200,7 +200,7 @@ def _apart(sides: Sides, members: Mapping[Place, Sequence[RunSummary]]) -> str:
         framework: {place.node for place, runs in members.items() if runs[0].framework == framework}
         for framework in sides
     }
-    what = "GPU" if len(set.union(*nodes.values())) == 1 else "node"
+    what = "node" if set.isdisjoint(*nodes.values()) else "GPU"
     count = (
         f"one {what} a side" if all(len(places) == 1 for places in named.values()) else f"no {what} has runs of both"
     )

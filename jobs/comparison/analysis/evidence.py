@@ -67,7 +67,7 @@ def weigh(sides: Sides) -> Evidence:
         return Evidence(None, None, None)
     design = read_design(valid)
     if design.confounded or not design.parts:
-        return Evidence(_without_interval(ratio_of_medians(speeds)), None, design)
+        return Evidence(without_interval(ratio_of_medians(speeds)), None, design)
     units = ComparedUnits(
         unit="node" if len(design.nodes) > 1 else "block" if design.in_blocks else "run",
         nodes=len(design.nodes),
@@ -75,7 +75,7 @@ def weigh(sides: Sides) -> Evidence:
         runs=dict(zip(sides, design.runs, strict=True)),
     )
     if min(units.blocks or RUNS_FOR_A_VERDICT, *design.runs) < RUNS_FOR_A_VERDICT:
-        return Evidence(_without_interval(ratio_of_medians(speeds)), None, design, units)
+        return Evidence(without_interval(ratio_of_medians(speeds)), None, design, units)
     names = tuple(sides)
     ratio, p = _of_runs(names, design) if units.unit == "run" else _of_units(names, design)
     return Evidence(ratio, p, design, units)
@@ -124,5 +124,6 @@ def _ratio(names: Sequence[FrameworkName], *logs: float) -> MetricRatio | None:
     return MetricRatio(metric=HEADLINE.name, numerator=names[1], denominator=names[0], ratio=middle, low=low, high=high)
 
 
-def _without_interval(ratio: MetricRatio | None) -> MetricRatio | None:
+def without_interval(ratio: MetricRatio | None) -> MetricRatio | None:
+    """``ratio`` as a number alone."""
     return None if ratio is None else ratio.model_copy(update={"low": None, "high": None})

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from datetime import datetime
 
+    from jobs.choices import FrameworkName
     from jobs.comparison.input.run_summary import RunSummary
     from jobs.comparison.schema import OutlierKind
 
@@ -34,6 +35,8 @@ AGAIN: Final = 3
 
 RUNS_AGAIN: Final = 5
 """Runs that each node needs in the second pass."""
+
+_PROGRAMS: Final[dict[FrameworkName, str]] = {"tensorflow": "mnist-tf", "torch": "mnist-torch"}
 
 Key = tuple[str | None, tuple[str, ...]]
 
@@ -71,14 +74,19 @@ def by_node(runs: Iterable[RunSummary]) -> list[Node]:
     return sorted(nodes, key=lambda node: (node.median or 0.0, node.node or "", node.gpu_uuids))
 
 
-def second_pass(nodes: Sequence[Node]) -> SecondPass | None:
-    """What to run before a node is called slow: the slowest suspicious nodes, and as many ordinary ones."""
+def second_pass(nodes: Sequence[Node], like: RunSummary) -> SecondPass | None:
+    """What to run before a node is called slow: the slowest suspicious nodes, and as many ordinary ones.
+
+    ``like`` is a run of the first pass.
+    """
     again = [node for node in nodes if node.outlier == "to_confirm"][:AGAIN]
     ordinary = [node for node in nodes if node.outlier is None and node.score is not None]
     beside = sorted(ordinary, key=lambda node: (abs(node.score or 0.0), node.node or "", node.gpu_uuids))[:AGAIN]
     if not again or len(beside) < AGAIN:
         return None
-    return SecondPass(again=list(map(_name, again)), beside=list(map(_name, beside)), command=_command(again, beside))
+    return SecondPass(
+        again=list(map(_name, again)), beside=list(map(_name, beside)), command=_command(again, beside, like)
+    )
 
 
 def _judge(runs_of: Mapping[Key, Sequence[RunSummary]]) -> tuple[dict[Key, float], dict[Key, OutlierKind]]:
@@ -127,13 +135,13 @@ def _name(node: Node) -> str:
     return " ".join(part for part in (node.node, ", ".join(node.gpu_uuids)) if part)
 
 
-def _command(again: Sequence[Node], beside: Sequence[Node]) -> str:
+def _command(again: Sequence[Node], beside: Sequence[Node], like: RunSummary) -> str:
     names = [node.node for node in (*again, *beside)]
     if None not in names and len({*names}) == len(names):
         label = " ".join(quote(str(name)) for name in names)
         return f"kubectl label nodes {label} mnist-jobs/again=yes && kubectl apply -k k8s/overlays/fleet-again"
     gpus = " ".join(quote(",".join(node.gpu_uuids)) for node in (*again, *beside))
+    train = f"{_PROGRAMS[like.framework]} train --device gpu --recipe {quote(like.recipe)} --protocol {like.protocol}"
     return (
-        f"for gpu in $(for i in $(seq {RUNS_AGAIN}); do echo {gpus}; done); "
-        "do CUDA_VISIBLE_DEVICES=$gpu mnist-torch train --device gpu; done"
+        f"for gpu in $(for i in $(seq {RUNS_AGAIN}); do echo {gpus}; done); do CUDA_VISIBLE_DEVICES=$gpu {train}; done"
     )

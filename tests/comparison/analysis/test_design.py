@@ -173,7 +173,7 @@ def test_verdict_of_one_side_after_the_other_is_confounded(order: str, last: str
         f"confounded: all {last} runs came after all {before} runs: order and framework cannot be told" in verdict.text
     )
     assert f"; to answer it: {SCRIPT}" in verdict.text
-    assert comparison.sections[0].ratios[0].low is None
+    assert {ratio.low for ratio in comparison.sections[0].ratios} == {None}
     assert "onfounded: all" in terminal(comparison)
 
 
@@ -207,6 +207,19 @@ def test_verdict_of_one_gpu_a_side_is_confounded() -> None:
     assert verdict.next_step is not None
     assert " duel --gpu 0 --blocks" in verdict.next_step
     assert "one GPU a side (tensorflow on GPU-1; torch on GPU-2): GPU and framework cannot be" in verdict.text
+
+
+def test_verdict_of_sides_that_share_nodes_but_no_gpu_names_the_gpu() -> None:
+    runs = []
+    for at, letter in enumerate("FTTFFTTFFTTF"):
+        started = STARTED + timedelta(minutes=at)
+        kubernetes = {"node": "ab"[at // 2 % 2], "namespace": None, "pod": None, "job": None, "index": None}
+        changes = {"environment.kubernetes": kubernetes, "started_at_utc": started, "finished_at_utc": started}
+        changes |= {"devices.0.uuid": f"GPU-{letter}"}
+        runs.append(make_report(framework=LETTER[letter], seed=at, gpu=True, changes=changes))
+    verdict = verdict_of(runs)
+    assert verdict.kind == "confounded"
+    assert "no GPU has runs of both (tensorflow on a GPU-F, b GPU-F; torch on a GPU-T, b GPU-T)" in verdict.text
 
 
 def test_verdict_of_runs_on_unshared_nodes_leaves_them_out() -> None:

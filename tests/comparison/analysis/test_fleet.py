@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.comparison.analysis.fleet import by_node
+from jobs.comparison.analysis.fleet import by_node, second_pass
 from jobs.comparison.output import tables
 from jobs.comparison.output.markdown import render_markdown
 from tests.comparison.comparisons import as_run, compare, terminal
@@ -95,9 +95,17 @@ def test_by_node_of_gpus_without_nodes_prints_a_loop_over_gpus() -> None:
     (section,) = compare(*fleet(*FIRST, node=False)).sections
     wanted = section.sides[0].second_pass
     assert wanted is not None
-    command = wanted.command.replace("mnist-torch train --device gpu", "printenv CUDA_VISIBLE_DEVICES")
+    train = "mnist-torch train --device gpu --recipe lenet --protocol matched"
+    command = wanted.command.replace(train, "printenv CUDA_VISIBLE_DEVICES")
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["GPU-4", "GPU-0", "GPU-5", "GPU-3"] * 5
+
+
+def test_second_pass_runs_what_the_first_pass_ran() -> None:
+    like = as_run(make_report(framework="tensorflow", recipe="basic-cnn", protocol="published"))
+    wanted = second_pass(by_node(map(as_run, fleet(*FIRST, node=False))), like)
+    assert wanted is not None
+    assert "mnist-tf train --device gpu --recipe basic-cnn --protocol published;" in wanted.command
 
 
 def test_by_node_fast_node_is_not_named() -> None:
