@@ -1,7 +1,7 @@
 """The recipes: models and their training settings as data, which each adapter converts to its framework's model.
 
-A new recipe is one entry in :data:`_RECIPES`. The two recipes come from the blog post "TensorFlow 2.0과 PyTorch 비교"
-(2020-08-13): ``basic-cnn`` is its TensorFlow program, ``lenet`` its PyTorch program.
+A new recipe is one entry in :data:`_RECIPES`. ``lenet`` and ``basic-cnn`` come from the blog post "TensorFlow 2.0과
+PyTorch 비교" (2020-08-13): ``basic-cnn`` is its TensorFlow program, ``lenet`` its PyTorch program.
 """
 
 from __future__ import annotations

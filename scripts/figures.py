@@ -17,7 +17,7 @@ import jinja2
 from measurement import RESULTS, ROOT
 
 from jobs import __version__
-from jobs.recipes import RECIPES, model_flop_per_image
+from jobs.recipes import RECIPES, Adam, Convolution, Dense, Flatten, MaxPool, Recipe, model_flop_per_image
 
 TEMPLATES = ROOT / "docs/figures"
 PAGES = [*sorted(ROOT.glob("README*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
@@ -56,8 +56,39 @@ def render(name: str) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {"thousands": thousands, "scientific": scientific, "decimals": decimals, "percent": percent}
-    environment.filters["flop"] = model_flop_per_image
+    environment.filters |= {"flop": model_flop_per_image, "step_flop": step_flop, "step_bytes": step_bytes}
     return environment.get_template(f"{name}.md.jinja").render(results(), recipes=RECIPES)
+
+
+def step_flop(recipe: Recipe) -> int:
+    return recipe.batch_size * model_flop_per_image(recipe)
+
+
+def step_bytes(recipe: Recipe) -> dict[str, Any]:
+    """Bytes of a step in float32: each layer's output five times, each weight seven times, or eleven with Adam."""
+    is_adam = isinstance(recipe.optimizer, Adam)
+    return {
+        "activations": 4 * 5 * recipe.batch_size * outputs(recipe),
+        "weights": 4 * (11 if is_adam else 7) * recipe.parameter_count,
+        "state": "Adam's moments" if is_adam else "momentum",
+    }
+
+
+def outputs(recipe: Recipe) -> int:
+    """The outputs of all layers for one image."""
+    channels, side, features, total = 1, 28, 0, 0
+    for layer in recipe.layers:
+        match layer:
+            case Convolution(filters=filters, kernel=kernel, padding=padding):
+                channels, side = filters, side if padding == "same" else side - kernel + 1
+            case MaxPool(size=size):
+                side //= size
+            case Dense(units=units):
+                features = units
+            case Flatten():
+                continue
+        total += features or channels * side**2
+    return total
 
 
 def results() -> dict[str, Any]:

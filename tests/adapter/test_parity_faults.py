@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from jobs.comparison.analysis.parity import TOLERANCE, compare
-from jobs.recipes import BASIC_CNN, LENET
+from jobs.recipes import BASIC_CNN, LENET, RECIPES
 from jobs.training import seeding as draw
 from jobs.training.parity_trace import batches_with_short_one, relative_error, take_step
 from tests.support.digits import small_digits
@@ -129,7 +129,7 @@ def test_compare_precision_fault_is_found_by_rounding_only(
     assert {weight for quantity, weight in outside if quantity == "gradient"} == straight.weight_norms.keys()
 
 
-@pytest.mark.parametrize("recipe", [LENET, BASIC_CNN], ids=["lenet", "basic-cnn"])
+@pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
 def test_compare_second_run_agrees_in_all_steps(recipe: Recipe, trace: Record, faithful: Record) -> None:
     pair = compare(faithful(recipe), trace(recipe))
     assert (pair.outcome, past(pair), pair.steps) == ("agree", (None, None), STEPS)

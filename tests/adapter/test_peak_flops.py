@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from jobs.recipes import BASIC_CNN, LENET, products
+from jobs.recipes import BASIC_CNN, RECIPES, products
 from jobs.training.seeding import initial_weights
 from tests.support.programs import module_of
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 TIMES = 20
 
 
-@pytest.mark.parametrize("recipe", [LENET, BASIC_CNN], ids=["lenet", "basic-cnn"])
+@pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
 def test_layer_products_each_layer_are_below_the_peak(
     recipe: Recipe, program: Program, framework: Framework, spec: Callable[..., RunSpec]
 ) -> None:

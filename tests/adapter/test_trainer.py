@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jobs.errors import BadInput, NoUsableGpu
-from jobs.recipes import BASIC_CNN, LENET
+from jobs.recipes import BASIC_CNN, RECIPES
 from jobs.training.seeding import epoch_order, initial_weights
 from tests.support import reference
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     Make = Callable[[RunSpec], Trainer]
 
 
-RECIPES = pytest.mark.parametrize("recipe", [LENET, BASIC_CNN], ids=["lenet", "basic-cnn"])
+EVERY_RECIPE = pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
 
 
 def train_one_epoch(trainer: Trainer, spec: RunSpec, digits: ImageDataset) -> tuple[float, list[int]]:
@@ -30,12 +30,12 @@ def train_one_epoch(trainer: Trainer, spec: RunSpec, digits: ImageDataset) -> tu
     return trainer.train_epoch(order, steps.append, epoch=1), steps
 
 
-@RECIPES
+@EVERY_RECIPE
 def test_parameter_count_equals_the_recipe(recipe: Recipe, spec: Spec, matched_trainer: Make) -> None:
     assert matched_trainer(spec(recipe=recipe)).parameter_count == recipe.parameter_count
 
 
-@RECIPES
+@EVERY_RECIPE
 def test_weights_loaded_and_read_are_equal(recipe: Recipe, spec: Spec, matched_trainer: Make) -> None:
     drawn = initial_weights(recipe, 1)
     for precision, dtype in (("fp64", np.float64), ("fp32", np.float32)):
@@ -45,7 +45,7 @@ def test_weights_loaded_and_read_are_equal(recipe: Recipe, spec: Spec, matched_t
             assert (weights[name] == array.astype(dtype)).all()
 
 
-@RECIPES
+@EVERY_RECIPE
 @pytest.mark.parametrize(("precision", "tolerance"), [("fp64", 1e-12), ("fp32", 1e-5)])
 def test_logits_equal_the_numpy_reference(
     recipe: Recipe, precision: str, tolerance: float, spec: Spec, matched_trainer: Make, digits: ImageDataset
@@ -56,7 +56,7 @@ def test_logits_equal_the_numpy_reference(
     assert np.abs(logits - expected).max() <= tolerance
 
 
-@RECIPES
+@EVERY_RECIPE
 def test_evaluation_counts_every_image(recipe: Recipe, spec: Spec, matched_trainer: Make, digits: ImageDataset) -> None:
     trainer = matched_trainer(spec(recipe=recipe))
     # More images than one evaluation batch holds, and not a multiple of it.
@@ -226,7 +226,7 @@ def test_train_epoch_every_execution_equals_eager_in_float32(
 
 
 @pytest.mark.slow
-@RECIPES
+@EVERY_RECIPE
 def test_gradient_average_before_the_first_step_is_zero_and_changes_nothing(
     recipe: Recipe, spec: Spec, matched_trainer: Make, digits: ImageDataset
 ) -> None:
