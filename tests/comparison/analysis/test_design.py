@@ -109,6 +109,23 @@ def test_verdict_of_block_with_one_side_missing_leaves_it_out_and_says_so() -> N
     assert len(section.runs) == 17
 
 
+@pytest.mark.parametrize(("lost", "kind"), [("T", "faster"), ("TT", "inconclusive"), ("FF", "faster")])
+def test_verdict_of_blocks_with_lost_runs_allows_one_more_than_the_other_side(lost: str, kind: str) -> None:
+    killed = [
+        run(
+            16 + 2 * at,
+            LETTER[letter],
+            status="failed",
+            status_reason="killed",
+            config__design={"plan_id": "plan", "block": 8 + at, "position": 0},
+        )
+        for at, letter in enumerate(lost)
+    ]
+    verdict = verdict_of([*in_blocks(EIGHT), *killed])
+    assert verdict.kind == kind
+    assert ("2 of torch's 10 runs did not complete" in verdict.text) == (kind == "inconclusive")
+
+
 def test_verdict_of_two_plans_counts_both_and_says_so() -> None:
     verdict = verdict_of([*in_blocks(EIGHT[:5], plan="one"), *in_blocks(EIGHT[:5], plan="two", first=5)])
     assert verdict.faster == "torch"
