@@ -131,7 +131,8 @@ def test_verdict_of_two_plans_counts_both_and_says_so() -> None:
     assert verdict.faster == "torch"
     assert verdict.units is not None
     assert verdict.units.blocks == 10
-    assert "; note: the blocks are of 2 plans: one, two" in verdict.text
+    assert "; note: the blocks are of 2 plans: one, two; p is right only if it was decided before" in verdict.text
+    assert "a plan that was added because another was inconclusive must be merged alone" in verdict.text
 
 
 def test_verdict_of_unblocked_runs_beside_blocks_leaves_them_out() -> None:
