@@ -59,11 +59,12 @@ class Duel:
         """
         with self._signals_passed_on():
             self._settle_unfinished()
-            while self._signal is None and not self._is_done():
+            while self._signal is None and not self.is_done():
                 self._run_block(self.plan.next_block)
         return self._signal
 
-    def _is_done(self) -> bool:
+    def is_done(self) -> bool:
+        """Whether there are enough blocks."""
         ratios, settings = self.plan.log_ratios(), self.plan.settings
         target = settings.half_width_percent
         if len(ratios) >= settings.blocks:

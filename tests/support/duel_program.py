@@ -61,6 +61,9 @@ def _act(step: str) -> None:
             signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
             os.kill(os.getppid(), signal.SIGTERM)
             signal.pause()
+        case "terminate-duel-and-finish", _, _:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            os.kill(os.getppid(), signal.SIGTERM)
         case "kill", _, _:
             os.kill(os.getpid(), signal.SIGKILL)
         case "wait", _, fifo:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from collections import Counter
 from typing import TYPE_CHECKING, Final
 
 from jobs.comparison.analysis.evidence import counted, why_excluded
+from jobs.comparison.analysis.next_step import duel_command
 from jobs.comparison.analysis.permutation import UNITS_FOR_SIGNS
 from jobs.comparison.analysis.statistics import (
     ALPHA,
@@ -22,7 +22,7 @@ from jobs.comparison.analysis.statistics import (
 )
 from jobs.comparison.input.metrics import HEADLINE
 from jobs.comparison.schema import ExcludedRuns, Suspect, Unchecked, Unstable, Verdict
-from jobs.comparison.text import pluralize
+from jobs.comparison.text import pluralize, ratio_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -87,7 +87,7 @@ def decide_verdict(
     ]
     kind, faster, text = _judge_sides(sides, evidence, significance, missing)
     confounded = None if design is None else design.confounded
-    next_step = None if confounded is None else _duel_command(sides)
+    next_step = None if confounded is None else duel_command(sides)
     notes = {
         "unstable": [
             f"{side.framework}'s runs spread over {100 * side.spread_ratio:.0f} % of their median" for side in unstable
@@ -114,16 +114,6 @@ def decide_verdict(
         unstable=unstable,
         remarks=[] if design is None else design.remarks,
     )
-
-
-def _duel_command(sides: Sides) -> str:
-    """The command that runs both frameworks in randomised blocks on one device, as these runs ran."""
-    runs = [run for side in sides.values() for run in side]
-    if any(run.node is not None for run in runs):
-        return "kubectl apply -k k8s/overlays/duel"
-    gpu = " --gpu 0" if any(run.gpu_uuids for run in runs) else ""
-    recipe, protocol = shlex.quote(runs[0].recipe), runs[0].protocol
-    return f".venv/bin/python scripts/duel.py duel{gpu} --blocks 10 -- --recipe {recipe} --protocol {protocol}"
 
 
 def _excluded(sides: Sides, design: Design | None) -> list[ExcludedRuns]:
@@ -161,7 +151,9 @@ def _judge_sides(
     kind = verdict_kind((counts[below], counts[above]), ratio, significance)
     if kind not in ("single_observation", "too_few_runs"):
         if design is not None and design.confounded is not None:
-            numbers = ", ".join([*([_medians(ratio)] if ratio else []), f"{_runs(counts)} runs"])
+            lacking = Counter(run.framework for run, _ in design.left_out)
+            compared = {framework: count - lacking[framework] for framework, count in counts.items()}
+            numbers = ", ".join([*([_medians(ratio)] if ratio else []), f"{_runs(compared)} runs"])
             return "confounded", None, f"confounded: {design.confounded.text} ({numbers})"
         if (
             design is not None
@@ -204,7 +196,7 @@ def _runs(counts: Mapping[FrameworkName, int]) -> str:
 
 
 def _medians(ratio: MetricRatio) -> str:
-    return f"{ratio.numerator} / {ratio.denominator} is {ratio.ratio:.3f}"
+    return f"{ratio.numerator} / {ratio.denominator} is {ratio_text(ratio.ratio)}"
 
 
 def _units_text(units: ComparedUnits | None, counts: Mapping[FrameworkName, int]) -> str:
@@ -236,9 +228,9 @@ def _sentence(
     if kind == "faster" and factor < 1:
         names = ratio.denominator, ratio.numerator
         factor, low, high = 1 / factor, 1 / high, 1 / low
-    numbers = f"{_CONFIDENCE} interval {low:.3f} to {high:.3f}; {over}{_p_clause(significance)}"
+    numbers = f"{_CONFIDENCE} interval {ratio_text(low)} to {ratio_text(high)}; {over}{_p_clause(significance)}"
     if kind == "faster":
-        return f"{names[0]} is faster: {factor:.3f} times the steady training speed of {names[1]} ({numbers})"
+        return f"{names[0]} is faster: {ratio_text(factor)} times the steady training speed of {names[1]} ({numbers})"
     if kind == "equivalent":
         return f"equivalent in steady training speed: {medians} ({numbers}), within {_EFFECT}"
     why = _why_inconclusive(factor, low, high, significance)

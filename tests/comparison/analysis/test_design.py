@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[3]
 OVERLAY = "kubectl apply -k k8s/overlays/duel"
-SCRIPT = ".venv/bin/python scripts/duel.py duel --blocks 10 -- --recipe lenet --protocol matched"
+DUEL = ".venv/bin/python scripts/duel.py duel --blocks 10 -- --recipe lenet --protocol matched"
+SCRIPT = f"{DUEL} --epochs 2 --batch-size 64 --learning-rate 0.001"
 SPEED = {"tensorflow": 10_000.0, "torch": 12_000.0}
 LETTER: dict[str, FrameworkName] = {"F": "tensorflow", "T": "torch"}
 
@@ -193,6 +194,65 @@ def test_verdict_of_one_side_after_the_other_is_confounded(order: str, last: str
     assert f"; to answer it: {SCRIPT}" in verdict.text
     assert {ratio.low for ratio in comparison.sections[0].ratios} == {None}
     assert "onfounded: all" in terminal(comparison)
+
+
+@pytest.mark.parametrize(
+    ("changes", "options"),
+    [
+        ({"config__precision": "bf16", "config__repeat": 8}, f"{SCRIPT} --precision bf16 --repeat 8"),
+        ({"config__execution": "compiled", "config__input": "streamed"}, " --execution compiled --input streamed"),
+        ({"config__batch_size": 512, "config__epochs": 3}, f"{DUEL} --epochs 3 --batch-size 512 --learning-rate 0.001"),
+    ],
+)
+def test_command_that_answers_a_confounded_comparison_has_the_options_of_its_runs(changes: Any, options: str) -> None:
+    command = verdict_of(in_order("FFFFFTTTTT", node=None, **changes)).next_step
+    assert command is not None
+    assert command.endswith(options)
+
+
+@pytest.mark.parametrize(
+    ("name", "option"), [("synthetic", "--dataset synthetic"), ("idx:my digits", "--dataset './my digits'")]
+)
+def test_command_that_answers_a_confounded_comparison_has_its_data(name: str, option: str) -> None:
+    runs = in_order("FFFFFTTTTT", node=None, config__dataset__name=name)
+    assert f" --protocol matched {option} --epochs" in (verdict_of(runs).next_step or "")
+
+
+def test_verdict_of_confounded_runs_does_not_count_those_that_were_left_out() -> None:
+    backwards = run(12, "torch", finished_at_utc=STARTED - timedelta(hours=1))
+    faster = backwards.model_copy(
+        update={"results": backwards.results.model_copy(update={"steady_images_per_s": 1e6}), "run_id": "other"}
+    )
+    runs = in_order("FFFFFTTTTT")
+    alone, verdict = verdict_of(runs), verdict_of([*runs, backwards, faster])
+    assert verdict.kind == "confounded"
+    assert verdict.text.partition(";")[0] == alone.text.partition(";")[0]
+    assert "5 tensorflow and 5 torch runs)" in verdict.text
+    assert "not counted: 2 torch runs (finished before it started" in verdict.text
+
+
+def test_verdict_of_run_with_speed_of_zero_leaves_it_out_and_says_so() -> None:
+    still = run(12, "torch")
+    still = still.model_copy(update={"results": still.results.model_copy(update={"steady_images_per_s": 0.0})})
+    runs = [*in_order("FTFTFTFTFTFT"), *in_order("FTFTFTFT", offset_h=1, config__seed=99)]
+    runs = [one.model_copy(update={"run_id": f"run-{at}"}) for at, one in enumerate(runs)]
+    verdict = verdict_of([*runs, still])
+    assert (verdict.kind, verdict.faster) == ("faster", "torch")
+    assert [(row.framework, row.why, row.runs) for row in verdict.left_out] == [
+        ("torch", "a speed of 0, which has no ratio to another", 1)
+    ]
+
+
+def test_verdict_of_ratio_far_from_one_is_short() -> None:
+    runs = in_order("FTFTFTFTFTFT")
+    huge = [
+        one.model_copy(update={"results": one.results.model_copy(update={"steady_images_per_s": 1e29})})
+        if one.config.framework == "torch"
+        else one.model_copy(update={"results": one.results.model_copy(update={"steady_images_per_s": 1e-29})})
+        for one in runs
+    ]
+    assert "torch is faster: 1e+58 times" in verdict_of(huge).text
+    assert "1e+58" in terminal(compare(*huge))
 
 
 def test_verdict_of_long_stretches_is_confounded() -> None:
