@@ -236,7 +236,14 @@ def _sentence(
     why = _why_inconclusive(factor, low, high, significance)
     if units is not None and units.blocks is not None and units.blocks < UNITS_FOR_SIGNS and not low <= 1 <= high:
         why += f"; {UNITS_FOR_SIGNS} blocks are needed for a faster side"
+    if units is not None and _has_one_run_a_node(units) and not low <= 1 <= high:
+        why += "; at least two runs a side and node are needed for a faster side"
     return f"inconclusive: {medians} ({numbers}); {why}"
+
+
+def _has_one_run_a_node(units: ComparedUnits) -> bool:
+    """Whether a side has one run on each of a few nodes, not in blocks: then its noise on a node is not known."""
+    return units.blocks is None and 1 < units.nodes < UNITS_FOR_SIGNS and min(units.runs.values()) == units.nodes
 
 
 def _why_inconclusive(ratio: float, low: float, high: float, significance: Significance | None) -> str:

@@ -162,6 +162,15 @@ def test_verdict_of_several_nodes_is_over_nodes(nodes: str, kind: str) -> None:
     assert verdict_of([report for node in nodes for report in in_blocks(EIGHT[:3], node=node)]).kind == kind
 
 
+def test_verdict_of_one_run_a_side_and_node_names_how_many_are_needed() -> None:
+    nodes = [(node, ("FT", "TF")[at % 2]) for at, node in enumerate("abcdefg")]
+    verdict = verdict_of([report for node, order in nodes for report in in_order(order, node=node)])
+    assert verdict.kind == "inconclusive"
+    assert verdict.text.endswith("; at least two runs a side and node are needed for a faster side")
+    twice = verdict_of([report for node, order in nodes for report in in_order(order + order[::-1], node=node)])
+    assert (twice.kind, twice.faster) == ("faster", "torch")
+
+
 def test_verdict_of_nodes_that_prefer_different_frameworks_is_inconclusive() -> None:
     reports = []
     for at, node in enumerate("abcd"):
