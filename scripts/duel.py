@@ -103,10 +103,12 @@ def _run(folder: Path, settings: Settings) -> None:
     with open_plan(folder, settings, _say) as place:
         running = Duel(place, _say)
         stopped_by = running.run()
+        is_done = stopped_by is not None and running.is_done()
         complete, lost = len(place.plan.log_ratios()), len(place.plan.lost_runs)
     _say(f"plan {place.plan.plan_id}: {complete} blocks are complete, {lost} runs were lost")
     if stopped_by is not None:
-        _say("stopped before the end; give the same command again to go on")
+        when = "after the last block; give the same command again for the verdict"
+        _say(f"stopped {when if is_done else 'before the end; give the same command again to go on'}")
         raise typer.Exit(128 + stopped_by)
     script, output = ROOT / "scripts/merge_reports.py", folder / "comparison"
     merge: list[str | Path] = [sys.executable, script, folder / REPORTS, "-o", output]

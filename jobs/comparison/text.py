@@ -64,6 +64,11 @@ def number(value: float) -> str:
     return f"{value:,.{decimals}f}"
 
 
+def ratio_text(value: float) -> str:
+    """A ratio with three decimals; one that is far from 1 with three significant digits."""
+    return f"{value:.3f}" if 1e-2 <= value < 1e6 else f"{value:.3g}"
+
+
 def join_limited(texts: Sequence[str], limit: int, separator: str = ", ") -> str:
     """The first ``limit`` of ``texts`` joined, and how many more there are."""
     rest = len(texts) - limit

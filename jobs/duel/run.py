@@ -31,6 +31,8 @@ NOT_ANOTHER_TIME: Final[dict[int, type[JobError]]] = {
 }
 """Failures that another run would have too: the duel ends with the same error."""
 
+_DAMAGED: Final = "its report cannot be read: "
+
 _DOCKER_ITSELF: Final = {125, 126, 127}
 """Exit codes of ``docker run`` if the container could not be started."""
 
@@ -57,11 +59,12 @@ class Duel:
         """
         with self._signals_passed_on():
             self._settle_unfinished()
-            while self._signal is None and not self._is_done():
+            while self._signal is None and not self.is_done():
                 self._run_block(self.plan.next_block)
         return self._signal
 
-    def _is_done(self) -> bool:
+    def is_done(self) -> bool:
+        """Whether there are enough blocks."""
         ratios, settings = self.plan.log_ratios(), self.plan.settings
         target = settings.half_width_percent
         if len(ratios) >= settings.blocks:
@@ -124,30 +127,36 @@ class Duel:
 
     def _settle(self, run: RunRecord, code: int | None) -> RunRecord:
         """Record the outcome of a run that has ended, from its report; ``code`` is ``None`` if nobody saw its end."""
-        reports = [read(path) for path in sorted(self._report_dir(run).glob("*.json"))]
-        speed, reason = None, None
-        if not reports:
-            reason = f"{_ending(code)}, without a report"
-        else:
-            report = reports[-1]
-            framework, speed = report.environment.framework.name, report.results.steady_images_per_s
-            if framework != run.framework:
-                reason = f"{self.plan.settings.targets[run.framework]!r} trains with {framework}, not {run.framework}"
-            elif report.status != "completed":
-                reason = f"{report.status}: {report.status_reason}"
-            elif not speed:
-                reason = "only one step was trained, which has no steady speed: more --epochs are needed"
+        speed, reason = self._measured(run, code)
         run = run.model_copy(
             update={
                 "outcome": "lost" if reason else "completed",
                 "reason": reason,
-                "steady_images_per_s": None if reason else speed,
+                "steady_images_per_s": speed,
             }
         )
         self.place.record(run)
         if reason:
             self.say(f"block {run.block} is lost: {run.framework}: {reason}")
         return run
+
+    def _measured(self, run: RunRecord, code: int | None) -> tuple[float | None, str | None]:
+        """The steady speed in the run's report, or the reason why the run is lost."""
+        paths = sorted(self._report_dir(run).glob("*.json"))
+        if not paths:
+            return None, f"{_ending(code)}, without a report"
+        try:
+            report = read(paths[-1])
+        except BadInput as error:
+            return None, f"{_DAMAGED}{error}"
+        framework, speed = report.environment.framework.name, report.results.steady_images_per_s
+        if framework != run.framework:
+            return None, f"{self.plan.settings.targets[run.framework]!r} trains with {framework}, not {run.framework}"
+        if report.status != "completed":
+            return None, f"{report.status}: {report.status_reason}"
+        if not speed:
+            return None, "only one step was trained, which has no steady speed: more --epochs are needed"
+        return speed, None
 
     def _settle_unfinished(self) -> None:
         """Record the outcome of a run that an earlier process started and did not see the end of."""
@@ -172,7 +181,7 @@ class Duel:
             raise BadInput(where)
         if code in NOT_ANOTHER_TIME:
             raise NOT_ANOTHER_TIME[code](where)
-        if code == ExitCode.DONE and run.reason is not None:
+        if code == ExitCode.DONE and run.reason is not None and not run.reason.startswith(_DAMAGED):
             # It trained as it was asked to, and would again.
             raise BadInput(f"{run.reason}; begin in another folder")
         self._lost += 1

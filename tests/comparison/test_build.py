@@ -67,7 +67,8 @@ def test_build_no_completed_run_gives_a_comparison() -> None:
 
 def test_build_speeds_of_zero_give_no_ratio() -> None:
     section = only_section(*side("tensorflow", (0.0,) * 5), *side("torch", TORCH_SPEEDS))
-    assert section.verdict.kind == "inconclusive"
+    assert section.verdict.kind == "too_few_runs"
+    assert "5 tensorflow runs (a speed of 0, which has no ratio to another)" in section.verdict.text
     assert "steady_images_per_s" not in [ratio.metric for ratio in section.ratios]
 
 

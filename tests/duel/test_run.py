@@ -83,6 +83,21 @@ def test_block_that_was_stopped_between_its_runs_is_lost(run: Run, tmp_path: Pat
     assert places(tmp_path / "plan") == drawn(tmp_path / "plan", 0, 1, 2)
 
 
+def test_damaged_report_is_a_lost_run_and_its_block_is_replaced(run: Run, tmp_path: Path) -> None:
+    run({"0:1": "damage"})
+    assert outcomes(tmp_path / "plan") == ["completed", "lost"] + ["completed"] * 4
+    # It is the same for a run that an earlier process did not see the end of.
+    plan = plan_in(tmp_path / "plan")
+    plan["runs"][-1] |= {"outcome": "started", "steady_images_per_s": None}
+    (tmp_path / "plan/plan.json").write_text(json.dumps(plan))
+    last = max((tmp_path / "plan/reports").glob("block-002-1-*/*.json"))
+    last.write_bytes(last.read_bytes()[:100])
+    run()
+    assert outcomes(tmp_path / "plan") == ["completed", "lost"] + ["completed"] * 3 + ["lost"] + ["completed"] * 2
+    reasons = [one["reason"] for one in plan_in(tmp_path / "plan")["runs"] if one["outcome"] == "lost"]
+    assert all(reason.startswith("its report cannot be read: ") and "not valid JSON" in reason for reason in reasons)
+
+
 def test_program_of_the_other_framework_is_refused(run: Run, programs: dict[str, str]) -> None:
     with pytest.raises(BadInput, match="trains with torch, not tensorflow; begin in another folder"):
         run(targets=dict.fromkeys(programs, programs["torch"]))

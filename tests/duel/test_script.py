@@ -76,6 +76,14 @@ def test_duel_terminated_ends_after_its_run_with_the_signals_code(duel: Duel, tm
     assert outcomes(tmp_path / "plan") == ["lost"]
 
 
+def test_duel_terminated_after_its_last_block_says_so(duel: Duel, tmp_path: Path) -> None:
+    done = duel("plan", "--blocks", "1", actions={"0:1": "terminate-duel-and-finish"})
+    assert done.returncode == ExitCode.INTERRUPTED
+    assert "stopped after the last block; give the same command again for the verdict" in done.stderr
+    assert outcomes(tmp_path / "plan") == ["completed"] * 2
+    assert duel("plan", "--blocks", "1").returncode == 0
+
+
 def test_duel_of_another_plan_in_the_folder_is_refused(duel: Duel, tmp_path: Path) -> None:
     assert duel("plan", "--blocks", "1", actions={"0:0": "kill-duel"}).returncode == -9
     before = (tmp_path / "plan/plan.json").read_bytes()

@@ -123,7 +123,7 @@ def _blocks(sides: Sides) -> Design:
         (last,) = always_last
         confounded = f"the {last} run came last in every block: order and framework cannot be told apart"
     plans = sorted({plan for plan, _, _ in whole})
-    remarks = [f"the blocks are of {len(plans)} plans: {join_limited(plans, _MAX_NAMED)}"] if len(plans) > 1 else []
+    remarks = [_plans_remark(plans)] if len(plans) > 1 else []
     return Design(
         in_blocks=True,
         parts=[_comparable(place, runs, first) for (_, _, place), runs in whole.items()],
@@ -222,6 +222,14 @@ def _out_of_turn(
         taken, runs = sum(map(turns, orders)), sum(map(len, orders))
         how = f"the frameworks took turns only {pluralize(taken, 'time')} in {runs} runs"
     return f"{how}: slow changes of the machine and the framework cannot be told apart"
+
+
+def _plans_remark(plans: Sequence[str]) -> str:
+    return (
+        f"the blocks are of {len(plans)} plans: {join_limited(plans, _MAX_NAMED)}; p is right only if it was decided "
+        "before the first result that all of them count: a plan that was added because another was inconclusive must "
+        "be merged alone"
+    )
 
 
 def _clock_remarks(sides: Sides) -> Iterator[str]:

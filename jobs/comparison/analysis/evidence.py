@@ -46,7 +46,7 @@ class Evidence(NamedTuple):
 
 
 def counted(runs: Sequence[RunSummary]) -> list[RunSummary]:
-    """The runs that the verdict counts: completed, with a measured speed, and not suspect."""
+    """The runs that the verdict counts: completed, with a measured positive speed, and not suspect."""
     return [run for run in runs if why_excluded(run) is None]
 
 
@@ -54,8 +54,11 @@ def why_excluded(run: RunSummary) -> str | None:
     """Why the verdict does not count ``run``, ``None`` where it does."""
     if not HEADLINE.counts(run.status):
         return run.status
-    if isinstance(run.measured[HEADLINE.name], Missing):
+    speed = run.measured[HEADLINE.name]
+    if isinstance(speed, Missing):
         return "completed without the measurement"
+    if speed <= 0:
+        return f"a speed of {speed:g}, which has no ratio to another"
     return "suspect" if run.suspect_of else None
 
 
@@ -63,10 +66,12 @@ def weigh(sides: Sides) -> Evidence:
     """The evidence of two ``sides``; the ratio is of the second to the first."""
     valid = {framework: counted(runs) for framework, runs in sides.items()}
     speeds = {framework: observed(runs) for framework, runs in valid.items()}
-    if not all(values and values[0] > 0 for values in speeds.values()):
+    if not all(speeds.values()):
         return Evidence(None, None, None)
     design = read_design(valid)
     if design.confounded or not design.parts:
+        lacking = {id(run) for run, _ in design.left_out} if design.confounded else set()
+        speeds = {name: observed(run for run in runs if id(run) not in lacking) for name, runs in valid.items()}
         return Evidence(without_interval(ratio_of_medians(speeds)), None, design)
     units = ComparedUnits(
         unit="node" if len(design.nodes) > 1 else "block" if design.in_blocks else "run",

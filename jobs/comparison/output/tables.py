@@ -12,7 +12,7 @@ from jobs.comparison.analysis.regression import tolerated_text
 from jobs.comparison.analysis.rounding import severity
 from jobs.comparison.fields import show_value
 from jobs.comparison.input.metrics import HEADLINE, METRIC_BY_NAME, METRICS, Metric
-from jobs.comparison.text import ABSENT, join_limited, number, pluralize
+from jobs.comparison.text import ABSENT, join_limited, number, pluralize, ratio_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -115,8 +115,8 @@ def _versus_cell(metric: Metric, section: schema.Section, first: schema.SideMetr
 def ratio_cell(ratio: schema.MetricRatio) -> str:
     """The ratio, and its interval if there is one."""
     if ratio.low is None or ratio.high is None:
-        return f"{ratio.ratio:.3f}"
-    return f"{ratio.ratio:.3f} ({ratio.low:.3f}{_EN_DASH}{ratio.high:.3f})"
+        return f"{ratio_text(ratio.ratio)}"
+    return f"{ratio_text(ratio.ratio)} ({ratio_text(ratio.low)}{_EN_DASH}{ratio_text(ratio.high)})"
 
 
 def epoch_table(section: schema.Section) -> Table:

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[3]
 OVERLAY = "kubectl apply -k k8s/overlays/duel"
-SCRIPT = ".venv/bin/python scripts/duel.py duel --blocks 10 -- --recipe lenet --protocol matched"
+DUEL = ".venv/bin/python scripts/duel.py duel --blocks 10 -- --recipe lenet --protocol matched"
+SCRIPT = f"{DUEL} --epochs 2 --batch-size 64 --learning-rate 0.001"
 SPEED = {"tensorflow": 10_000.0, "torch": 12_000.0}
 LETTER: dict[str, FrameworkName] = {"F": "tensorflow", "T": "torch"}
 
@@ -109,12 +110,30 @@ def test_verdict_of_block_with_one_side_missing_leaves_it_out_and_says_so() -> N
     assert len(section.runs) == 17
 
 
+@pytest.mark.parametrize(("lost", "kind"), [("T", "faster"), ("TT", "inconclusive"), ("FF", "faster")])
+def test_verdict_of_blocks_with_lost_runs_allows_one_more_than_the_other_side(lost: str, kind: str) -> None:
+    killed = [
+        run(
+            16 + 2 * at,
+            LETTER[letter],
+            status="failed",
+            status_reason="killed",
+            config__design={"plan_id": "plan", "block": 8 + at, "position": 0},
+        )
+        for at, letter in enumerate(lost)
+    ]
+    verdict = verdict_of([*in_blocks(EIGHT), *killed])
+    assert verdict.kind == kind
+    assert ("2 of torch's 10 runs did not complete" in verdict.text) == (kind == "inconclusive")
+
+
 def test_verdict_of_two_plans_counts_both_and_says_so() -> None:
     verdict = verdict_of([*in_blocks(EIGHT[:5], plan="one"), *in_blocks(EIGHT[:5], plan="two", first=5)])
     assert verdict.faster == "torch"
     assert verdict.units is not None
     assert verdict.units.blocks == 10
-    assert "; note: the blocks are of 2 plans: one, two" in verdict.text
+    assert "; note: the blocks are of 2 plans: one, two; p is right only if it was decided before" in verdict.text
+    assert "a plan that was added because another was inconclusive must be merged alone" in verdict.text
 
 
 def test_verdict_of_unblocked_runs_beside_blocks_leaves_them_out() -> None:
@@ -141,6 +160,15 @@ def test_verdict_of_plan_on_two_nodes_has_a_block_of_each() -> None:
 @pytest.mark.parametrize(("nodes", "kind"), [("abc", "faster"), ("abcdefgh", "faster")])
 def test_verdict_of_several_nodes_is_over_nodes(nodes: str, kind: str) -> None:
     assert verdict_of([report for node in nodes for report in in_blocks(EIGHT[:3], node=node)]).kind == kind
+
+
+def test_verdict_of_one_run_a_side_and_node_names_how_many_are_needed() -> None:
+    nodes = [(node, ("FT", "TF")[at % 2]) for at, node in enumerate("abcdefg")]
+    verdict = verdict_of([report for node, order in nodes for report in in_order(order, node=node)])
+    assert verdict.kind == "inconclusive"
+    assert verdict.text.endswith("; at least two runs a side and node are needed for a faster side")
+    twice = verdict_of([report for node, order in nodes for report in in_order(order + order[::-1], node=node)])
+    assert (twice.kind, twice.faster) == ("faster", "torch")
 
 
 def test_verdict_of_nodes_that_prefer_different_frameworks_is_inconclusive() -> None:
@@ -175,6 +203,65 @@ def test_verdict_of_one_side_after_the_other_is_confounded(order: str, last: str
     assert f"; to answer it: {SCRIPT}" in verdict.text
     assert {ratio.low for ratio in comparison.sections[0].ratios} == {None}
     assert "onfounded: all" in terminal(comparison)
+
+
+@pytest.mark.parametrize(
+    ("changes", "options"),
+    [
+        ({"config__precision": "bf16", "config__repeat": 8}, f"{SCRIPT} --precision bf16 --repeat 8"),
+        ({"config__execution": "compiled", "config__input": "streamed"}, " --execution compiled --input streamed"),
+        ({"config__batch_size": 512, "config__epochs": 3}, f"{DUEL} --epochs 3 --batch-size 512 --learning-rate 0.001"),
+    ],
+)
+def test_command_that_answers_a_confounded_comparison_has_the_options_of_its_runs(changes: Any, options: str) -> None:
+    command = verdict_of(in_order("FFFFFTTTTT", node=None, **changes)).next_step
+    assert command is not None
+    assert command.endswith(options)
+
+
+@pytest.mark.parametrize(
+    ("name", "option"), [("synthetic", "--dataset synthetic"), ("idx:my digits", "--dataset './my digits'")]
+)
+def test_command_that_answers_a_confounded_comparison_has_its_data(name: str, option: str) -> None:
+    runs = in_order("FFFFFTTTTT", node=None, config__dataset__name=name)
+    assert f" --protocol matched {option} --epochs" in (verdict_of(runs).next_step or "")
+
+
+def test_verdict_of_confounded_runs_does_not_count_those_that_were_left_out() -> None:
+    backwards = run(12, "torch", finished_at_utc=STARTED - timedelta(hours=1))
+    faster = backwards.model_copy(
+        update={"results": backwards.results.model_copy(update={"steady_images_per_s": 1e6}), "run_id": "other"}
+    )
+    runs = in_order("FFFFFTTTTT")
+    alone, verdict = verdict_of(runs), verdict_of([*runs, backwards, faster])
+    assert verdict.kind == "confounded"
+    assert verdict.text.partition(";")[0] == alone.text.partition(";")[0]
+    assert "5 tensorflow and 5 torch runs)" in verdict.text
+    assert "not counted: 2 torch runs (finished before it started" in verdict.text
+
+
+def test_verdict_of_run_with_speed_of_zero_leaves_it_out_and_says_so() -> None:
+    still = run(12, "torch")
+    still = still.model_copy(update={"results": still.results.model_copy(update={"steady_images_per_s": 0.0})})
+    runs = [*in_order("FTFTFTFTFTFT"), *in_order("FTFTFTFT", offset_h=1, config__seed=99)]
+    runs = [one.model_copy(update={"run_id": f"run-{at}"}) for at, one in enumerate(runs)]
+    verdict = verdict_of([*runs, still])
+    assert (verdict.kind, verdict.faster) == ("faster", "torch")
+    assert [(row.framework, row.why, row.runs) for row in verdict.left_out] == [
+        ("torch", "a speed of 0, which has no ratio to another", 1)
+    ]
+
+
+def test_verdict_of_ratio_far_from_one_is_short() -> None:
+    runs = in_order("FTFTFTFTFTFT")
+    huge = [
+        one.model_copy(update={"results": one.results.model_copy(update={"steady_images_per_s": 1e29})})
+        if one.config.framework == "torch"
+        else one.model_copy(update={"results": one.results.model_copy(update={"steady_images_per_s": 1e-29})})
+        for one in runs
+    ]
+    assert "torch is faster: 1e+58 times" in verdict_of(huge).text
+    assert "1e+58" in terminal(compare(*huge))
 
 
 def test_verdict_of_long_stretches_is_confounded() -> None:
