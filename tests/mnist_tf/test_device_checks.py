@@ -6,9 +6,11 @@ import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import tensorflow as tf
 
-from jobs.errors import DeviceCheckFailed
+from jobs.errors import DeviceCheckFailed, NotMeasured
 from jobs.mnist_tf import device_checks as module
+from jobs.mnist_tf import trainer as trainer_module
 from jobs.mnist_tf.device_checks import device_checks
 from jobs.recipes import RECIPES
 from jobs.training.seeding import initial_weights
@@ -50,6 +52,19 @@ def test_fault_in_one_execution_is_found(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(module, "_trained", faulty)
     with pytest.raises(DeviceCheckFailed, match="graph and XLA differ"):
         _checks()["lenet, XLA and graph"].run()
+
+
+def test_fastest_execution_xla_cannot_compile_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """XLA refuses an operation in Python; a graph runs it."""
+    losses = trainer_module._losses
+
+    def with_python(logits: Any, labels: Any) -> Any:
+        return losses(logits, labels) + tf.stop_gradient(tf.py_function(lambda: 0.0, [], logits.dtype))
+
+    monkeypatch.setattr(trainer_module, "_losses", with_python)
+    with pytest.raises(NotMeasured, match="XLA cannot compile the step; choose --execution graph") as raised:
+        _checks()["lenet, fastest execution"].run()
+    assert "EagerPyFunc" in str(raised.value)
 
 
 @pytest.mark.slow

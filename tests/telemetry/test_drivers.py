@@ -35,6 +35,7 @@ SCRIPTS: dict[Case, dict[str, Any]] = {
 } | {
     ("a function is missing in the binding", ""): {
         "until": "power_w",
+        "rows": 150,
         "without": ["nvmlDeviceGetClockInfo"],
     },
     ("a field is missing in the binding", ""): {

@@ -10,15 +10,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 CASES: dict[str, dict[str, Any]] = {
-    "stands still": {"script": {"ENERGY": "still"}, "rows": 80},
+    "stands still": {"script": {"ENERGY": "still"}, "rows": 150},
     "stands still for a short time": {"script": {"ENERGY": "still"}},
+    "moves in a short time": {"rows": 60},
     "goes back": {"script": {"ENERGY": "back:0.2"}, "rows": 40},
     "goes back, 32 bits": {"script": {"ENERGY": "back:0.2", "ENERGY32": "1000000"}, "rows": 40},
     # As if it had wrapped, with more than a million joules between.
     "goes back from near its end": {"script": {"ENERGY": "back:0.2", "ENERGY32": str(3 * 2**30)}, "rows": 400},
-    "wraps": {"script": {"ENERGY32": str(2**32 - 40_000)}, "rows": 60},
+    "wraps": {"script": {"ENERGY32": str(2**32 - 40_000)}, "rows": 150},
     "average power only": {"script": {"FIELD_FAIL": "186:3"}, "rows": 150},
-    "no power": {"script": {"FIELD_FAIL": "186:3", "FAIL": "nvmlDeviceGetPowerUsage:3:0"}},
+    "no power": {"script": {"FIELD_FAIL": "186:3", "FAIL": "nvmlDeviceGetPowerUsage:3:0"}, "rows": 150},
 }
 """Power is 100 W."""
 
@@ -32,7 +33,8 @@ def answers(observed: Callable[..., dict[str, dict[str, Any]]]) -> dict[str, dic
     ("case", "words"),
     [
         ("stands still", "stood still, though a GPU always draws power"),
-        ("stands still for a short time", "did not move in a time this short"),
+        ("stands still for a short time", "in steps of about 0.1 s, too coarse for less than 1 s"),
+        ("moves in a short time", "in steps of about 0.1 s, too coarse for less than 1 s"),
         ("goes back", "the counter was reset"),
         ("goes back, 32 bits", "the counter was reset"),
         ("goes back from near its end", "one of them is wrong"),
