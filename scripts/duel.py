@@ -105,7 +105,7 @@ def _run(folder: Path, settings: Settings) -> None:
         stopped_by = running.run()
         is_done = stopped_by is not None and running.is_done()
         complete, lost = len(place.plan.log_ratios()), len(place.plan.lost_runs)
-    _say(f"plan {place.plan.plan_id}: {complete} blocks are complete, {lost} runs were lost")
+    _say(f"plan {place.plan.plan_id}: {complete} blocks are complete, lost runs: {lost}")
     if stopped_by is not None:
         when = "after the last block; give the same command again for the verdict"
         _say(f"stopped {when if is_done else 'before the end; give the same command again to go on'}")
