@@ -50,6 +50,7 @@ class RunMonitor:
         self._no_device_reason = "the run ended before a device was chosen"
         self.watch_error: str | None = None
         """Why the GPU that the user named is not watched."""
+        self._facts = DeviceFacts()
         self._observation: Observation | None = None
         self._sampler = self._start()
 
@@ -95,7 +96,7 @@ class RunMonitor:
             self._store = SampleStore()
             self._sampler = self._start_threads()
             self._request_device()
-        facts = self._device_facts()
+        facts = self._facts = self._read_facts()
         if self._query is not None and self._query.is_named_by_user:
             self._warn_about_watched_gpu(self._query.uuid, facts.null_reasons.get("devices[]"))
         return facts
@@ -112,7 +113,11 @@ class RunMonitor:
             self._sampler.send({"kind": "attach", "query": self._query and asdict(self._query)})
             self._store.has_device.wait(START_TIMEOUT_S)
 
-    def _device_facts(self) -> DeviceFacts:
+    def device_facts(self) -> DeviceFacts:
+        """What NVML knows of the device by now; it may have answered after :meth:`attach` stopped waiting."""
+        return self._facts if self._store.device is None else self._read_facts()
+
+    def _read_facts(self) -> DeviceFacts:
         answer = self._store.device
         if answer is None:
             if self._sampler.mode == "off":

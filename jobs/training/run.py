@@ -156,6 +156,9 @@ class _Run:
             )
         finally:
             observation = self.monitor.stop(recorder.spans)
+        # NVML may have answered late.
+        facts = self.monitor.device_facts()
+        drivers = {name: getattr(facts, name) for name in ("driver_version", "cuda_driver_version")}
         report = assemble_report(
             attempt=attempt,
             spec=setup.spec,
@@ -166,9 +169,9 @@ class _Run:
             recorder=recorder,
             repeats=repeated.results(recorder),
             observation=observation,
-            environment=environment,
+            environment=environment.model_copy(update=drivers),
             device=setup.device,
-            facts=setup.facts,
+            facts=facts,
             parity=parity,
             memory_peak_bytes=memory_peak_bytes,
             peak_flop_per_s=peak_flop_per_s,

@@ -10,6 +10,7 @@ import pytest
 
 from jobs.cli.app import exit_code_of
 from jobs.report import read
+from jobs.telemetry import monitor
 from tests.support import fake_nvml as library
 from tests.support.programs import once
 
@@ -142,6 +143,15 @@ def test_train_watched_gpu_with_typo_is_named_as_an_error(
     (warning,) = report.warnings
     assert warning.code == "watched_gpu_not_found"
     assert f"error: {warning.message}" in "".join(capfd.readouterr())
+
+
+def test_report_nvml_answers_late_has_the_device(
+    nvml: Path, train: Callable[..., Report], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(monitor, "START_TIMEOUT_S", 0.1)
+    report = train(nvml, {"DELAY": "nvmlSystemGetCudaDriverVersion:1"})
+    assert report.environment.driver_version == "999.12.3"
+    assert report.environment.cuda_driver_version == "13.2"
 
 
 def test_report_steady_gpu_has_the_readings(nvml: Path, train: Callable[..., Report], tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from jobs.telemetry import monitor
 from tests.support import fake_nvml as library
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ from jobs.phases import Clock, Span
 request = json.loads(sys.argv[1])
 clock = Clock()
 sys.executable = request["executable"]
+monitor.START_TIMEOUT_S = request["timeout_s"]
 options = Options(mode=request["mode"], fast_s=0.02, gpm_s=0.1, slow_s=0.1)
 watch = monitor.watch(clock=clock, options=options)
 watch._store.has_inventory.wait(5)  # as it is while the framework is imported
@@ -62,7 +64,8 @@ called_s = clock()
 observation = watch.stop(spans)
 stop_s = clock() - called_s
 print(json.dumps({
-    "facts": vars(facts), "live": vars(live), "seconds": middle_s - start_s, "stop_s": stop_s,
+    "facts": vars(facts), "late_facts": vars(watch.device_facts()), "live": vars(live),
+    "seconds": middle_s - start_s, "stop_s": stop_s,
     "start_s": start_s, "middle_s": middle_s, "origin_s": time.monotonic() - clock(),
     "telemetry": observation.telemetry.model_dump(), "gpu": observation.gpu[1] and observation.gpu[1].model_dump(),
     "startup": observation.gpu[0] and observation.gpu[0].model_dump(),
@@ -88,6 +91,7 @@ def watched(fake_nvml: Path) -> Callable[..., dict[str, Any]]:
         marks: int = 0,
         span_s: float | None = None,
         mode: str = "process",
+        timeout_s: float = monitor.START_TIMEOUT_S,
         executable: str = sys.executable,
         library: Path | None = fake_nvml,
         device: dict[str, Any] | None = None,
@@ -108,6 +112,7 @@ def watched(fake_nvml: Path) -> Callable[..., dict[str, Any]]:
             "marks": marks,
             "span_s": span_s,
             "mode": mode,
+            "timeout_s": timeout_s,
             "executable": executable,
         }
         command = [sys.executable, "-c", PROGRAM, json.dumps(request)]

@@ -174,6 +174,22 @@ def test_energy_32_bit_counter_wraps_without_loss(watched: Watched) -> None:
     assert seen["gpu"]["energy_j"] == pytest.approx(100 * seen["seconds"], rel=0.05)
 
 
+@pytest.mark.parametrize("mode", ["process", "thread"])
+def test_facts_nvml_answers_late_are_there_in_the_end(mode: str, watched: Watched) -> None:
+    seen = watched(mode=mode, timeout_s=0.1, delay="nvmlSystemGetCudaDriverVersion:1")
+    assert seen["facts"]["uuid"] is seen["facts"]["driver_version"] is None
+    facts = seen["late_facts"]
+    assert facts["driver_version"] == "999.12.3"
+    assert facts["uuid"] == "GPU-fake-0"
+    assert facts["power_limit_w"] == 700
+
+
+def test_facts_nvml_never_answers_keep_their_reason(watched: Watched) -> None:
+    seen = watched(timeout_s=0.5, hang="nvmlSystemGetCudaDriverVersion:0", until="rss_bytes", rows=3)
+    assert seen["late_facts"] == seen["facts"]
+    assert "did not answer within" in seen["late_facts"]["null_reasons"]["devices[]"]
+
+
 def test_observation_cpu_job_has_no_gpu(watched: Watched) -> None:
     seen = watched(device={"kind": "cpu", "index": 0, "name": "cpu"}, until="rss_bytes", rows=5)
     assert seen["gpu"] is None

@@ -9,6 +9,7 @@
  *   FAKE_NVML_GPUS=2                   how many GPUs there are (1)
  *   FAKE_NVML_FAIL=function:code:n     function returns code from its n-th call on (n from 0); several by ','
  *   FAKE_NVML_HANG=function:n          function never returns from its n-th call on
+ *   FAKE_NVML_DELAY=function:s         function takes s seconds at its first call
  *   FAKE_NVML_CRASH=function:n         function kills the process at its n-th call
  *   FAKE_NVML_FIELD_FAIL=field:code    that field value holds an error; several by ','
  *   FAKE_NVML_FIELD_OTHER=field        the answer for that field value names another field
@@ -101,6 +102,9 @@ static ret_t scripted(const char *function, int *calls) {
     if (named(getenv("FAKE_NVML_CRASH"), function, call)) abort();
     if (named(getenv("FAKE_NVML_HANG"), function, call))
         for (;;) pause();
+    const char *delay = getenv("FAKE_NVML_DELAY");
+    if (delay && call == 0 && strncmp(delay, function, length) == 0 && delay[length] == ':')
+        usleep((useconds_t)(1e6 * atof(delay + length + 1)));
     for (const char *rule = getenv("FAKE_NVML_FAIL"); rule && *rule;) {
         int code = 0, from = 0;
         if (strncmp(rule, function, length) == 0 && sscanf(rule + length, ":%d:%d", &code, &from) == 2 && call >= from)
