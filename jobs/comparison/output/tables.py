@@ -115,7 +115,7 @@ def _versus_cell(metric: Metric, section: schema.Section, first: schema.SideMetr
 def ratio_cell(ratio: schema.MetricRatio) -> str:
     """The ratio, and its interval if there is one."""
     if ratio.low is None or ratio.high is None:
-        return f"{ratio_text(ratio.ratio)}"
+        return ratio_text(ratio.ratio)
     return f"{ratio_text(ratio.ratio)} ({ratio_text(ratio.low)}{_EN_DASH}{ratio_text(ratio.high)})"
 
 
@@ -168,12 +168,10 @@ def _fleet_line(side: schema.FrameworkResults) -> str:
         line += ", none of which stands apart"
     if outliers:
         line += f"; apart from the others: {join_limited(outliers, MAX_VALUES_IN_CELL)}"
-    if side.second_pass is not None:
-        again, beside = (
-            join_limited(names, MAX_VALUES_IN_CELL) for names in (side.second_pass.again, side.second_pass.beside)
-        )
+    if (second := side.second_pass) is not None:
+        again, beside = (join_limited(names, MAX_VALUES_IN_CELL) for names in (second.again, second.beside))
         line += f"; before any is called slow, run {again} again beside {beside}, and merge all reports: "
-        line += side.second_pass.command
+        line += second.command
     return line
 
 
@@ -271,8 +269,7 @@ def parity_table(pairs: Sequence[ParityPair], limit: int) -> Table:
 def _parity_cells(pair: ParityPair) -> list[str]:
     quantities = {quantity.name: quantity for quantity in pair.quantities}
     outcome = OUTCOME[pair.outcome]
-    if pair.first_step_past_tolerance is not None:
-        step = pair.first_step_past_tolerance
+    if (step := pair.first_step_past_tolerance) is not None:
         outcome += " before step 1" if step == 0 else f" from step {step} on"
     return [
         pair.recipe,
