@@ -170,6 +170,10 @@ class PhaseMetrics:
             counted_j, source = from_power_j, "power x time"
         elif counted_j is not None and (error := _energy_error(counted_j, duration_s, power, from_power_j)) is not None:
             counted_j, source = None, None
+            if "[]" in path:
+                # All phases share it: in some the counter was perhaps not read, in others it is too coarse.
+                earlier = reasons[f"{path}.energy_j"].split("; or ")
+                error = "; or ".join([*earlier[:2], error] if error not in earlier else earlier)
             reasons[f"{path}.energy_j"] = reasons[f"{path}.energy_source"] = error
         return {"energy_j": counted_j, "energy_source": source, "energy_from_power_j": from_power_j}
 
