@@ -12,7 +12,7 @@ REAL_MNIST = os.environ.get("MNIST_DATA_DIR")
 # Programs started here write as they do for most people: through a buffer that is flushed once more at their end.
 os.environ.pop("PYTHONUNBUFFERED", None)
 
-# Two processes of tests share the CPUs. Threads of torch that wait in a busy loop would make the tests take twice as long.
+# Two processes of tests share the CPUs. If torch's threads waited in a busy loop, the tests would take twice as long.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
