@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from jobs.choices import FRAMEWORKS, FrameworkName
 from jobs.errors import BadInput, NotWritable
 from jobs.io.atomic_file import check_writable, write_file
+from jobs.io.file_lock import try_lock
 from jobs.report.configuration import Amount, Count, RunId
 
 if TYPE_CHECKING:
@@ -135,9 +136,9 @@ def open_plan(folder: Path, settings: Settings, say: Callable[[str], None]) -> I
     check_writable(folder, kind="plan", option="FOLDER")
     duel_lock, run_lock = (_open_lock(folder / f".{name}.lock") for name in ("duel", "run"))
     try:
-        if not _try_lock(duel_lock):
+        if not try_lock(duel_lock):
             raise BadInput(f"another duel works in {str(folder)!r}; wait until it ends, or give another folder")
-        if not _try_lock(run_lock):
+        if not try_lock(run_lock):
             say("a run that an earlier duel started here is not done yet: waiting for it")
             fcntl.flock(run_lock, fcntl.LOCK_EX)
         plan = _read(folder, settings)
@@ -180,14 +181,3 @@ def _new_id() -> str:
 
 def _open_lock(path: Path) -> int:
     return os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o644)
-
-
-def _try_lock(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:
-        # A volume without locks.
-        return True
-    return True

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from jobs.errors import NotWritable
+from jobs.io.file_lock import try_lock
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -125,7 +126,7 @@ def _create_locked(folder: Path, stem: str) -> tuple[Path, int]:
         hidden = folder / f".{stem}.{secrets.token_hex(8)}.mnist-jobs.part"
         descriptor = os.open(hidden, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, MODE)
         # Another writer may have removed the file as abandoned before it was locked.
-        if _lock(descriptor) and os.fstat(descriptor).st_nlink:
+        if try_lock(descriptor) and os.fstat(descriptor).st_nlink:
             return hidden, descriptor
         os.close(descriptor)
 
@@ -137,18 +138,6 @@ def _write(descriptor: int, content: bytes | Iterable[bytes]) -> None:
     with contextlib.suppress(OSError):
         os.fchmod(descriptor, MODE)
     os.fsync(descriptor)
-
-
-def _lock(descriptor: int) -> bool:
-    """Lock the file for as long as it is open; ``False`` where another process has locked it."""
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:
-        # A volume without locks: no other writer can lock the file either, so none removes it.
-        return True
-    return True
 
 
 def _remove_abandoned(folder: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import re
 import signal
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 from jobs.comparison.output.csv import csv_lines
 from jobs.errors import NotWritable
 from jobs.io.atomic_file import pending_file, sync_folder
+from jobs.io.file_lock import try_lock
 from jobs.io.stdio import escape_control_chars
 
 if TYPE_CHECKING:
@@ -139,15 +139,11 @@ def _exclusive(folder: Path) -> Iterator[None]:
     """Lock ``folder`` against other merges, and block signals that would stop this one."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        # An error other than BlockingIOError means that the volume has no locks, as some network volumes.
-        with contextlib.suppress(OSError):
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise NotWritable(
-                    f"output folder {escape_control_chars(str(folder))!r} is being written by another merge; "
-                    "merge again, or choose another with --output-dir"
-                ) from error
+        if not try_lock(descriptor):
+            raise NotWritable(
+                f"output folder {escape_control_chars(str(folder))!r} is being written by another merge; "
+                "merge again, or choose another with --output-dir"
+            )
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)
         try:
             yield
