@@ -56,7 +56,8 @@ test: envs ## all tests except those of real MNIST and of the images
 # test-fast leaves out files that mostly start programs, draw pages or build manifests, and training in TensorFlow.
 NOT_FAST = tests/cli/test_closed_streams.py tests/comparison/input/test_hostile.py tests/comparison/output tests/docker \
 	tests/end_to_end tests/io/test_stdio.py tests/scripts/test_merge_reports.py tests/telemetry/test_device_lookup.py \
-	tests/telemetry/test_every_code.py tests/telemetry/test_monitor.py tests/telemetry/test_validity.py tests/test_workflow.py
+	tests/telemetry/test_every_code.py tests/telemetry/test_monitor.py tests/telemetry/test_sampler_process.py \
+	tests/telemetry/test_validity.py tests/test_workflow.py
 FAST_ADAPTER = tests/adapter/test_trainer.py tests/mnist_torch/test_optimizer.py tests/mnist_torch/test_cpu_layers.py
 
 .PHONY: test-fast
@@ -173,7 +174,7 @@ measure-duel: envs ## measure the duel of docs/duel.md, killed once; takes 6 min
 
 .PHONY: operations-tf
 operations-tf: .venv/.synced .venv-tf/.synced ## what TensorFlow's steps start on a GPU, and their kernels; needs no GPU
-	.venv/bin/python scripts/operations_tensorflow.py
+	.venv/bin/python scripts/operations.py tensorflow
 
 .PHONY: parity-survey
 parity-survey: envs ## the parity check over seeds, processor settings and faults; takes an hour
@@ -181,7 +182,7 @@ parity-survey: envs ## the parity check over seeds, processor settings and fault
 
 .PHONY: operations-torch
 operations-torch: .venv/.synced .venv-torch/.synced ## count the operations of torch's step on a GPU; needs no GPU
-	.venv/bin/python scripts/operations_torch.py
+	.venv/bin/python scripts/operations.py torch
 
 .PHONY: figures
 figures: .venv/.synced ## write figures and version into README and docs

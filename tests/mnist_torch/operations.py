@@ -1,4 +1,4 @@
-"""Prints the operations of a step on a GPU as JSON, for ``scripts/operations_torch.py``."""
+"""Prints the operations of a step on a GPU as JSON, for ``scripts/operations.py``."""
 
 from __future__ import annotations
 
