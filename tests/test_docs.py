@@ -302,7 +302,7 @@ def test_telemetry_page_has_the_limits_of_the_code() -> None:
         "Stopping takes at most 2 s",
     ):
         assert figure in text, figure
-    # tests/telemetry/test_monitor.py measures the whole stop.
+    # tests/telemetry/test_sampler_process.py measures the whole stop.
     assert monitor.STOP_TIMEOUT_S < 2
 
 
