@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -172,3 +173,15 @@ METRICS: Final = (
 )
 
 METRIC_BY_NAME: Final[Mapping[MetricName, Metric]] = {metric.name: metric for metric in METRICS}
+
+
+def pack_readings(report: Report) -> array[float]:
+    """Of each metric that is a mean of a GPU's readings: its place in the list, their number and their coverage."""
+    known = [(at, read) for at, metric in enumerate(METRICS) if (read := metric.readings(report)) is not None]
+    return array("d", (value for at, read in known for value in (at, read.n, read.coverage_ratio)))
+
+
+def unpack_readings(packed: array[float]) -> dict[MetricName, tuple[int, float]]:
+    """The number of readings and their coverage, by metric."""
+    values = iter(packed)
+    return {METRICS[int(at)].name: (int(n), coverage) for at, n, coverage in zip(values, values, values, strict=True)}

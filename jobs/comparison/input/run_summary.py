@@ -9,7 +9,7 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeVar
 
 from jobs.comparison.fields import ENVIRONMENT, FIELDS
-from jobs.comparison.input.metrics import METRICS, Missing, plausible
+from jobs.comparison.input.metrics import METRICS, Missing, pack_readings, plausible, unpack_readings
 from jobs.comparison.input.parse import InvalidReport, parse, read_slice
 from jobs.comparison.schema_parity import TrainingCode
 from jobs.comparison.text import shortened
@@ -70,7 +70,6 @@ class RunSummary:
 
     ``compared`` and ``environment`` are the values of :data:`.fields.FIELDS` and :data:`.fields.ENVIRONMENT`, in
     their order; ``phases_s`` is the total time by phase; ``measured`` has every metric's value or why there is none;
-    ``readings`` are the number of readings and their coverage of the GPU's metrics;
     ``suspect_of`` are the causes for which the report calls its measurements suspect; ``unchecked`` what it could not
     read of the GPU, where it calls them unchecked; ``design`` is the run's place in an experiment of blocks;
     ``index`` is that of an Indexed Job; ``code`` is ``None`` for a run without a report, see :mod:`.started`;
@@ -95,7 +94,8 @@ class RunSummary:
     node: str | None
     gpu_uuids: tuple[str, ...]
     measured: dict[MetricName, float | Missing]
-    readings: dict[MetricName, tuple[int, float]]
+    packed_readings: array[float]
+    """The values of :attr:`readings`, packed to a third of the memory."""
     epochs: int
     """Epochs that were asked for."""
     repeat: int
@@ -120,6 +120,11 @@ class RunSummary:
         """The epochs whose test accuracy was measured."""
         values = iter(self.packed_epochs)
         return [EpochPoint(int(epoch), *point) for epoch, *point in zip(values, values, values, strict=True)]
+
+    @property
+    def readings(self) -> dict[MetricName, tuple[int, float]]:
+        """The number of readings and their coverage, by the GPU's metrics that are means of readings."""
+        return unpack_readings(self.packed_readings)
 
     @property
     def identity(self) -> tuple[str, str, str, FrameworkName, int]:
@@ -211,11 +216,7 @@ def summarize(report: Report, *, source: str, location: ReportLocation) -> RunSu
         node=cut(node),
         gpu_uuids=_uuids(report),
         measured={metric.name: _cut_reason(metric.of(report)) for metric in METRICS},
-        readings={
-            metric.name: (read.n, read.coverage_ratio)
-            for metric in METRICS
-            if (read := metric.readings(report)) is not None
-        },
+        packed_readings=pack_readings(report),
         epochs=config.epochs,
         repeat=config.repeat,
         between_ratio=_between_ratio(report),

@@ -52,6 +52,9 @@ class StartedRuns:
 
     def without_report(self, reported: Iterable[RunSummary], dataset: Dataset) -> list[RunSummary]:
         """The runs none of whose attempts is in ``reported``, as failed runs on ``dataset``, which they do not name."""
+        if not self._found:
+            # The sets below would take memory for each of perhaps a hundred thousand reports.
+            return []
         reported = list(reported)
         ids = {run.identity for run in reported}
         # A record has the time of its run's start. Its run id is a guess where the run was resumed.
@@ -87,7 +90,7 @@ def _summarize(started: StartedRun, *, source: str, raw: bytes, dataset: Dataset
         node=node,
         gpu_uuids=(),
         measured={metric.name: Missing("the run has no report") for metric in METRICS},
-        readings={},
+        packed_readings=array("d"),
         epochs=config.epochs,
         repeat=1,
         between_ratio=0.0,
