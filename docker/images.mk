@@ -1,23 +1,40 @@
 # The images, included by the Makefile.
 #   make images            mnist-tf and mnist-torch; MNIST is downloaded during the build
 #   make images DATA=DIR   MNIST is copied from the IDX files (gz or raw) in DIR
+#   make images PLATFORM=linux/arm64   for another processor than this machine's; mnist-torch only
 #   make test-images       builds them and mnist-merge, then tests them
+#   make oci               the images as a release publishes them, in build/oci; the same commit gives the same digests
+#   make reproduce         builds each of them twice and compares the digests
+#   make attest KEY=FILE   signs their bill of materials and provenance; make verify KEY=FILE verifies both
 
 DOCKER ?= docker
+, := ,
 IMAGES := mnist-tf mnist-torch
+# TensorFlow publishes no CUDA wheels for arm64.
+AMD64_ONLY := mnist-tf
 # Needed only by clusters that merge on a shared volume (k8s/overlays/merge).
 MERGE_IMAGE := mnist-merge
 IMAGE_VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' jobs/__init__.py)
 IMAGE_GIT_SHA = $(shell git rev-parse HEAD 2>/dev/null)$(shell test -z "$$(git status --porcelain 2>/dev/null)" || echo -dirty)
+# The commit's time: the images' own time, and the latest that a file in them can have.
+IMAGE_EPOCH = $(or $(shell git log -1 --format=%ct 2>/dev/null),0)
 
 # Values that a person gives reach the commands through the environment. Neither make nor a shell reads them as code.
 override DATA := $(value DATA)
 override IMAGE_BASE := $(or $(value IMAGE_BASE),python:3.13-slim-trixie)
 override IMAGE_TAG := $(or $(value IMAGE_TAG),$(IMAGE_VERSION))
+override KEY := $(value KEY)
 override MNIST_MIRRORS := $(value MNIST_MIRRORS)
+override PLATFORM := $(or $(value PLATFORM),linux/$(patsubst aarch64,arm64,$(patsubst x86_64,amd64,$(shell uname -m))))
 override REGISTRY := $(value REGISTRY)
 override TAG := $(value TAG)
-export DATA IMAGE_BASE IMAGE_TAG MNIST_MIRRORS REGISTRY TAG
+export DATA IMAGE_BASE IMAGE_TAG KEY MNIST_MIRRORS PLATFORM REGISTRY TAG
+
+# Options for every build, such as --add-host or --build-context.
+BUILD_OPTIONS ?=
+# BuildKit in a version of its own, because the version decides on an image's exact bytes. Made when it is missing.
+BUILDER ?= mnist-jobs
+BUILDKIT := moby/buildkit:v0.34.2
 
 # Each image's maximum size in GB (10^9 bytes), and the extra that it contains.
 budget_gb_mnist-tf := 6.0
@@ -28,11 +45,20 @@ extra_mnist-torch := torch
 extra_mnist-merge := compare
 
 ALL_IMAGES := $(IMAGES) $(MERGE_IMAGE)
+REFUSED := $(if $(filter linux/amd64,$(PLATFORM)),,$(AMD64_ONLY))
+BUILT := $(filter-out $(REFUSED),$(IMAGES))
+ALL_BUILT := $(filter-out $(REFUSED),$(ALL_IMAGES))
+NO_CUDA = TensorFlow publishes CUDA wheels only for amd64. Build mnist-torch instead, or use PLATFORM=linux/amd64
 
-.PHONY: images image-values sbom test-images push-images release-notes $(ALL_IMAGES:%=image-%)
+.PHONY: images image-values sbom test-images oci builder reproduce attest verify push-images push-indexes release-notes
+.PHONY: $(ALL_IMAGES:%=image-%) $(ALL_IMAGES:%=oci-%) $(ALL_IMAGES:%=reproduce-%)
 
-images: $(IMAGES:%=image-%) ## build both images and check their size; DATA=DIR copies MNIST from a folder
-	@$(foreach image,$(IMAGES),$(call check_size,$(image)) &&) true
+images: $(BUILT:%=image-%) ## build both images and check their size; DATA=DIR copies MNIST from a folder
+	@$(foreach image,$(BUILT),$(call check_size,$(image)) &&) true
+	@$(foreach image,$(filter $(REFUSED),$(IMAGES)),printf '%-24s not built for %s: %s\n' $(image) "$$PLATFORM" "$(NO_CUDA)";)
+
+$(foreach way,image oci reproduce,$(REFUSED:%=$(way)-%)): image-values
+	@printf 'error: mnist-tf cannot be built for %s: %s\n' "$$PLATFORM" "$(NO_CUDA)" >&2; exit 2
 
 # Checked before anything is copied or built: a command could read the value as an option, or Docker would refuse it.
 image-values:
@@ -42,7 +68,9 @@ image-values:
 	case "$$IMAGE_TAG" in [!A-Za-z0-9_]* | *[!A-Za-z0-9_.-]*) \
 		refuse "IMAGE_TAG=$$IMAGE_TAG is no tag; give letters, digits and _ . - with no . or - first" ;; esac; \
 	case "$$IMAGE_BASE" in [!A-Za-z0-9]* | *[!A-Za-z0-9_.:/@-]*) \
-		refuse "IMAGE_BASE=$$IMAGE_BASE is no image; give one such as python:3.13-slim-trixie" ;; esac
+		refuse "IMAGE_BASE=$$IMAGE_BASE is no image; give one such as python:3.13-slim-trixie" ;; esac; \
+	case "$$PLATFORM" in linux/amd64 | linux/arm64) ;; *) \
+		refuse "PLATFORM=$$PLATFORM is not supported; give linux/amd64 or linux/arm64" ;; esac
 
 # $(call check_size,IMAGE): print its size, and fail above its budget.
 define check_size
@@ -67,39 +95,98 @@ $(IMAGE_DATA): image-values
 	chmod -R u+rwX,go+rX "$$new" && rm -rf $@ && mv "$$new" $@
 endif
 
-$(IMAGES:%=image-%): $(IMAGE_DATA)
+$(foreach way,image oci reproduce,$(BUILT:%=$(way)-%)): $(IMAGE_DATA)
 
-$(ALL_IMAGES:%=image-%): image-%: image-values
-	DOCKER_BUILDKIT=1 $(DOCKER) build --file docker/Dockerfile --target $* \
+# $(call build_arguments,IMAGE): what every build of an image is given.
+define build_arguments
+--file docker/Dockerfile --target $(1) --platform "$$PLATFORM" \
 		--build-arg "BASE=$$IMAGE_BASE" \
 		--build-arg MNIST_FROM=$(if $(DATA),folder,download) \
 		$(if $(MNIST_MIRRORS),--build-arg "MNIST_MIRRORS=$$MNIST_MIRRORS") \
 		--build-arg VERSION=$(IMAGE_VERSION) \
 		--build-arg GIT_SHA=$(IMAGE_GIT_SHA) \
-		--build-arg "IMAGE_REF=$*:$$IMAGE_TAG" \
-		--tag "$*:$$IMAGE_TAG" --tag $*:latest .
+		--build-arg "IMAGE_REF=$(1):$$IMAGE_TAG" $(BUILD_OPTIONS)
+endef
+
+$(ALL_BUILT:%=image-%): image-%: image-values
+	DOCKER_BUILDKIT=1 $(DOCKER) build $(call build_arguments,$*) --tag "$*:$$IMAGE_TAG" --tag $*:latest .
+
+builder:
+	@$(DOCKER) buildx inspect $(BUILDER) > /dev/null 2>&1 \
+		|| $(DOCKER) buildx create --name $(BUILDER) --driver docker-container --driver-opt image=$(BUILDKIT)
+
+# $(call build_exactly,IMAGE,OUTPUT[,OPTIONS]): the build whose result depends on the commit and the base image only.
+# Provenance is no part of the image, since it contains the time of the build: `make attest` and releases sign it.
+define build_exactly
+BUILDX_METADATA_PROVENANCE=max SOURCE_DATE_EPOCH=$(IMAGE_EPOCH) $(DOCKER) buildx build --builder $(BUILDER) \
+		$(call build_arguments,$(1)) --build-arg SOURCE_DATE_EPOCH=$(IMAGE_EPOCH) \
+		--provenance=false --sbom=false --output $(2),rewrite-timestamp=true $(3) .
+endef
+
+OCI = build/oci/$(1)-$(notdir $(PLATFORM))
+
+oci: $(ALL_BUILT:%=oci-%) ## the images as a release publishes them, as OCI layouts in build/oci; needs docker buildx
+
+$(ALL_BUILT:%=oci-%): oci-%: image-values builder
+	@rm -rf "$(call OCI,$*)" && mkdir -p build/oci
+	$(call build_exactly,$*,type=oci$(,)tar=false$(,)dest=$(call OCI,$*),--metadata-file "$(call OCI,$*).json")
+
+reproduce: $(ALL_BUILT:%=reproduce-%) ## build each image twice, without a cache, and compare the digests
+
+# All that the builder keeps is removed before each build, so the second one takes nothing from the first.
+$(ALL_BUILT:%=reproduce-%): reproduce-%: image-values builder
+	@rm -rf build/reproduce/$* && mkdir -p build/reproduce/$*
+	for build in first second; do \
+		$(DOCKER) buildx prune --builder $(BUILDER) --all --force > /dev/null || exit; \
+		$(call build_exactly,$*,type=oci$(,)tar=false$(,)dest=build/reproduce/$*/$$build,--no-cache) || exit; \
+	done
+	python3 scripts/compare_images.py build/reproduce/$*/first build/reproduce/$*/second
+	@rm -rf build/reproduce/$*
+
+attest: .venv/.synced $(ALL_BUILT:%=build/sbom/%.cdx.json) ## sign bill of materials and provenance of the images in build/oci with KEY
+	@for image in $(ALL_BUILT); do \
+		layout="build/oci/$$image-$${PLATFORM#linux/}"; \
+		.venv/bin/python scripts/attest_image.py sign "$$layout" --key "$$KEY" \
+			--sbom "build/sbom/$$image.cdx.json" --metadata "$$layout.json" || exit; \
+	done
+
+verify: .venv/.synced ## verify what make attest signed; KEY is the public key. Needs no network
+	@for image in $(ALL_BUILT); do \
+		.venv/bin/python scripts/attest_image.py verify "build/oci/$$image-$${PLATFORM#linux/}" --key "$$KEY" || exit; \
+	done
 
 sbom: $(ALL_IMAGES:%=build/sbom/%.cdx.json) ## write each image's bill of materials (CycloneDX) into build/sbom
 
-# The same command writes /usr/share/sbom in the image; see docker/Dockerfile.
-build/sbom/%.cdx.json: pyproject.toml uv.lock | $(filter .tools/bin/uv,$(UV))
+build/sbom/%.cdx.json: docker/sbom.sh pyproject.toml uv.lock | $(filter .tools/bin/uv,$(UV))
 	@mkdir -p $(@D)
-	$(UV) export --locked --no-dev --extra $(extra_$*) --format cyclonedx1.5 --quiet \
-		--preview-features sbom-export --output-file $@
+	sh docker/sbom.sh $(UV) $(extra_$*) $@
 
 test-images: images image-$(MERGE_IMAGE) .venv/.synced ## build the images and test them
 	@$(call check_size,$(MERGE_IMAGE))
 	MNIST_JOBS_REQUIRE_IMAGES=1 MNIST_JOBS_DOCKER=$(DOCKER) MNIST_JOBS_IMAGE_TAG="$$IMAGE_TAG" \
 		.venv/bin/python -m pytest tests/docker
 
-push-images: ## push the images to REGISTRY and print their digests
-	@case "$$REGISTRY" in [!a-z0-9]* | *[!a-z0-9._:/-]* | '') \
+# $(call check_registry): REGISTRY is given, and is no option.
+define check_registry
+@case "$$REGISTRY" in [!a-z0-9]* | *[!a-z0-9._:/-]* | '') \
 		printf 'error: REGISTRY=%s is no registry; give one such as ghcr.io/owner\n' "$$REGISTRY" >&2; exit 2 ;; esac
+endef
+
+# One processor's images, under the tag with its name, such as 1.2.3-arm64.
+push-images: image-values ## push the images for PLATFORM to REGISTRY, as make oci builds them
+	$(check_registry)
+	@$(MAKE) --no-print-directory builder
+	$(foreach image,$(ALL_BUILT),$(call build_exactly,$(image),type=image$(,)push=true$(,)"name=$$REGISTRY/$(image):$$IMAGE_TAG-$${PLATFORM#linux/}") &&) true
+
+# The processors' images under one tag each. Docker takes the one for its own processor.
+push-indexes: ## join what push-images pushed for each processor, and print the digests
+	$(check_registry)
 	@for image in $(ALL_IMAGES); do \
-		$(DOCKER) tag "$$image:$$IMAGE_TAG" "$$REGISTRY/$$image:$$IMAGE_TAG" \
-		&& $(DOCKER) push "$$REGISTRY/$$image:$$IMAGE_TAG" >&2 \
-		&& digest=$$($(DOCKER) image inspect --format '{{index .RepoDigests 0}}' "$$REGISTRY/$$image:$$IMAGE_TAG") \
-		&& echo "$$image=$${digest#*@}" || exit; \
+		case " $(AMD64_ONLY) " in *" $$image "*) arches=amd64 ;; *) arches="amd64 arm64" ;; esac; \
+		name="$$REGISTRY/$$image:$$IMAGE_TAG"; \
+		$(DOCKER) buildx imagetools create --tag "$$name" $$(printf "$$name-%s\n" $$arches) >&2 \
+		&& digest=$$($(DOCKER) buildx imagetools inspect --format '{{.Manifest.Digest}}' "$$name") \
+		&& echo "$$image=$$digest" || exit; \
 	done
 
 release-notes: ## write this version's changelog section to build/release/notes.md; checks TAG
