@@ -35,6 +35,8 @@ BUILD_OPTIONS ?=
 # BuildKit in a version of its own, because the version decides on an image's exact bytes. Made when it is missing.
 BUILDER ?= mnist-jobs
 BUILDKIT := moby/buildkit:v0.34.2
+# How layers are packed. zstd is several times as fast; Docker reads it from version 23 on.
+COMPRESSION ?= gzip
 
 # Each image's maximum size in GB (10^9 bytes), and the extra that it contains.
 budget_gb_mnist-tf := 6.0
@@ -120,7 +122,7 @@ builder:
 define build_exactly
 BUILDX_METADATA_PROVENANCE=max SOURCE_DATE_EPOCH=$(IMAGE_EPOCH) $(DOCKER) buildx build --builder $(BUILDER) \
 		$(call build_arguments,$(1)) --build-arg SOURCE_DATE_EPOCH=$(IMAGE_EPOCH) \
-		--provenance=false --sbom=false --output $(2),rewrite-timestamp=true $(3) .
+		--provenance=false --sbom=false --output $(2),rewrite-timestamp=true,compression=$(COMPRESSION) $(3) .
 endef
 
 OCI = build/oci/$(1)-$(notdir $(PLATFORM))
