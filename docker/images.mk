@@ -5,7 +5,7 @@
 #   make test-images       builds them and mnist-merge, then tests them
 #   make oci               the images as a release publishes them, in build/oci; the same commit gives the same digests
 #   make reproduce         builds each of them twice and compares the digests
-#   make attest KEY=FILE   signs their bill of materials and provenance; make verify KEY=FILE verifies both
+#   make attest KEY=FILE   signs the bill of materials and provenance; make verify KEY=FILE verifies both
 
 DOCKER ?= docker
 , := ,
@@ -52,7 +52,7 @@ BUILT := $(filter-out $(REFUSED),$(IMAGES))
 ALL_BUILT := $(filter-out $(REFUSED),$(ALL_IMAGES))
 NO_CUDA = TensorFlow publishes CUDA wheels only for amd64. Build mnist-torch instead, or use PLATFORM=linux/amd64
 
-.PHONY: images image-values sbom test-images oci builder reproduce attest verify push-images push-indexes release-notes
+.PHONY: images image-values sbom test-images oci builder reproduce test-attestations attest verify push-images push-indexes release-notes
 .PHONY: $(ALL_IMAGES:%=image-%) $(ALL_IMAGES:%=oci-%) $(ALL_IMAGES:%=reproduce-%)
 
 images: $(BUILT:%=image-%) ## build both images and check their size; DATA=DIR copies MNIST from a folder
@@ -136,14 +136,17 @@ $(ALL_BUILT:%=oci-%): oci-%: image-values builder
 reproduce: $(ALL_BUILT:%=reproduce-%) ## build each image twice, without a cache, and compare the digests
 
 # All that the builder keeps is removed before each build, so the second one takes nothing from the first.
-$(ALL_BUILT:%=reproduce-%): reproduce-%: image-values builder
+$(ALL_BUILT:%=reproduce-%): reproduce-%: image-values builder .venv/.synced
 	@rm -rf build/reproduce/$* && mkdir -p build/reproduce/$*
 	for build in first second; do \
 		$(DOCKER) buildx prune --builder $(BUILDER) --all --force > /dev/null || exit; \
 		$(call build_exactly,$*,type=oci$(,)tar=false$(,)dest=build/reproduce/$*/$$build,--no-cache) || exit; \
 	done
-	python3 scripts/compare_images.py build/reproduce/$*/first build/reproduce/$*/second
+	.venv/bin/python scripts/compare_images.py build/reproduce/$*/first build/reproduce/$*/second
 	@rm -rf build/reproduce/$*
+
+test-attestations: oci-$(MERGE_IMAGE) .venv/.synced ## sign a built image with a throw-away key, verify it, and change it
+	MNIST_JOBS_REQUIRE_LAYOUTS=$(MERGE_IMAGE)-$(notdir $(PLATFORM)) .venv/bin/python -m pytest tests/docker/test_attestations.py
 
 attest: .venv/.synced $(ALL_BUILT:%=build/sbom/%.cdx.json) ## sign bill of materials and provenance of the images in build/oci with KEY
 	@for image in $(ALL_BUILT); do \

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import platform
+import shutil
 import subprocess
 import uuid
 from functools import cache
@@ -13,6 +15,7 @@ import pytest
 from jobs import __version__
 from tests.support import fake_nvml as library
 from tests.support.digits import small_digits, write_idx_folder
+from tests.support.programs import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,6 +24,8 @@ if TYPE_CHECKING:
 DOCKER = os.environ.get("MNIST_JOBS_DOCKER", "docker")
 TAG = os.environ.get("MNIST_JOBS_IMAGE_TAG", __version__)
 REQUIRED = os.environ.get("MNIST_JOBS_REQUIRE_IMAGES") == "1"
+
+EXTRAS = {"mnist-tf": "tf-cuda", "mnist-torch": "torch", "mnist-merge": "compare"}
 
 LOCKED_DOWN = (
     *("--rm", "--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges", "--network=none"),
@@ -56,6 +61,8 @@ def _missing(reference: str) -> str | None:
 
 
 def image_named(name: str) -> str:
+    if name == "mnist-tf" and platform.machine() in {"aarch64", "arm64"}:
+        pytest.skip("mnist-tf is not built for arm64: TensorFlow publishes CUDA wheels only for amd64")
     reference = f"{name}:{TAG}"
     reason = _missing(reference)
     if reason is not None:
@@ -107,3 +114,18 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = write_idx_folder(tmp_path_factory.mktemp("digits"), small_digits())
     folder.chmod(0o755)
     return f"--volume={folder}:/data:ro"
+
+
+def uv() -> str:
+    found = shutil.which("uv") or shutil.which("uv", path=ROOT / ".tools/bin")
+    if found is None:
+        pytest.skip("uv is not installed; make envs installs it into .tools")
+    return found
+
+
+def write_sbom(image: str, folder: Path) -> Path:
+    """The image's bill of materials, as ``make sbom`` writes it."""
+    path = folder / f"{image}.cdx.json"
+    command = ["sh", "docker/sbom.sh", uv(), EXTRAS[image], str(path)]
+    subprocess.run(command, cwd=ROOT, env={**os.environ, "UV_OFFLINE": "1"}, check=True, capture_output=True)
+    return path

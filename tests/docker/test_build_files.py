@@ -9,23 +9,26 @@ import shutil
 import subprocess
 import sys
 import tomllib
+import uuid
 import zipfile
 from pathlib import Path
 
 import pytest
 
 from jobs import __version__
+from tests.docker.conftest import write_sbom
+from tests.support.programs import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 DOCKERFILE = ROOT / "docker/Dockerfile"
 TEXT = DOCKERFILE.read_text("utf-8")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 IMAGES = ("mnist-tf", "mnist-torch")
+REASON = "TensorFlow publishes CUDA wheels only for amd64"
 
 
 def stages() -> dict[str, str]:
     """By stage: its text."""
-    parts = re.split(r"^FROM \S+ AS (\S+)$", TEXT, flags=re.MULTILINE)
+    parts = re.split(r"^FROM (?:--platform=\S+ )?\S+ AS (\S+)$", TEXT, flags=re.MULTILINE)
     return dict(zip(parts[1::2], parts[2::2], strict=True))
 
 
@@ -64,8 +67,8 @@ def test_images_request_no_gpu() -> None:
 
 
 def test_stages_start_from_the_base_or_each_other() -> None:
-    sources = re.findall(r"^FROM (\S+) AS", TEXT, flags=re.MULTILINE)
-    own = {*stages(), "${BASE}", "mnist-from-${MNIST_FROM}"}
+    sources = re.findall(r"^FROM (?:--platform=\S+ )?(\S+) AS", TEXT, flags=re.MULTILINE)
+    own = {*stages(), "${BASE}", "mnist-from-${MNIST_FROM}", "builder-${TARGETARCH}"}
     assert set(sources) <= own
     assert "ARG BASE=python:3.13-slim-trixie\n" in TEXT
 
@@ -90,6 +93,37 @@ def test_sbom_lists_match_the_extras() -> None:
             (venv,) = re.findall(r"--from=([a-z]+)-dependencies", stage)
             assert f"{image}.cdx.json" in stage
             assert extras[image].removesuffix("-cuda") == venv
+
+
+def test_sbom_of_the_same_lock_has_the_same_bytes(tmp_path: Path) -> None:
+    bills = []
+    for run in ("first", "second"):
+        (tmp_path / run).mkdir()
+        bills.append(write_sbom("mnist-torch", tmp_path / run).read_bytes())
+    assert bills[0] == bills[1]
+    bill = json.loads(bills[0])
+    assert "timestamp" not in bill["metadata"]
+    serial = bill["serialNumber"].removeprefix("urn:uuid:")
+    assert (uuid.UUID(serial).version, uuid.UUID(serial).variant) == (5, uuid.RFC_4122)
+    other = json.loads(write_sbom("mnist-merge", tmp_path).read_text("utf-8"))
+    assert other["serialNumber"] != bill["serialNumber"]
+
+
+def test_dockerfile_refuses_tensorflow_on_arm64_before_it_installs() -> None:
+    first, *_ = re.findall(r"^RUN (.*?[^\\])$", stages()["tf-dependencies"], flags=re.MULTILINE | re.DOTALL)
+    for processor, code in (("amd64", 0), ("arm64", 1)):
+        done = subprocess.run(
+            ["sh", "-c", first], env={"TARGETARCH": processor}, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == code
+        assert (f"error: mnist-tf cannot be built for linux/{processor}: {REASON}" in done.stderr) == (code == 1)
+
+
+def test_dockerfile_installs_for_the_images_processor() -> None:
+    for name in ("tf", "torch", "compare"):
+        assert '--python-platform "$IMAGE_PLATFORM"' in stages()[f"{name}-dependencies"]
+    assert "IMAGE_PLATFORM=aarch64-unknown-linux-gnu" in stages()["builder-arm64"]
+    assert not re.search("x86_64|aarch64|amd64|arm64", (ROOT / "docker/slim.sh").read_text("utf-8"))
 
 
 def test_build_context_is_an_allowlist() -> None:
@@ -118,10 +152,11 @@ def checkout(tmp_path: Path) -> Path:
     return folder
 
 
-def make(checkout: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def make(checkout: Path, *arguments: str, target: str = "images") -> subprocess.CompletedProcess[str]:
     if shutil.which("make") is None:
         pytest.skip("make is not installed")
-    command = ["make", "--no-print-directory", "-f", str(ROOT / "docker/images.mk"), "images", "DOCKER=echo"]
+    command = ["make", "--no-print-directory", "-f", str(ROOT / "docker/images.mk"), target, "DOCKER=echo"]
+    command.append("PLATFORM=linux/amd64")
     # Whoever runs the tests may be make itself, which hands its variables down.
     environment = {name: os.environ[name] for name in ("PATH", "MNIST_MIRRORS") if name in os.environ}
     return subprocess.run(
@@ -161,6 +196,35 @@ def test_make_images_folder_without_data_is_refused(checkout: Path, tmp_path: Pa
     assert "build " not in result.stdout
 
 
+def test_make_images_for_arm64_builds_torch_and_says_why_not_tensorflow(checkout: Path) -> None:
+    result = make(checkout, "PLATFORM=linux/arm64")
+    assert result.returncode == 0, result.stderr
+    (build,) = (line for line in result.stdout.splitlines() if line.startswith("build "))
+    assert "--target mnist-torch --platform linux/arm64 " in build
+    assert re.search(rf"^mnist-tf +not built for linux/arm64: {REASON}", result.stdout, re.MULTILINE)
+
+
+@pytest.mark.parametrize("way", ["image", "oci", "reproduce"])
+def test_make_tensorflow_for_arm64_is_refused(checkout: Path, way: str) -> None:
+    result = make(checkout, "PLATFORM=linux/arm64", target=f"{way}-mnist-tf")
+    assert result.returncode == 2
+    assert f"error: mnist-tf cannot be built for linux/arm64: {REASON}" in result.stderr
+    assert "build " not in result.stdout
+
+
+def test_make_oci_build_depends_on_the_commit_only(checkout: Path) -> None:
+    for command in ("init --quiet", "add .", "-c user.name=a -c user.email=a@b commit --quiet --message=x"):
+        subprocess.run(["git", *command.split()], cwd=checkout, check=True)
+    show = ["git", "show", "--no-patch", "--format=%ct", "HEAD"]
+    epoch = subprocess.run(show, cwd=checkout, check=True, capture_output=True, text=True).stdout.strip()
+    result = make(checkout, target="oci-mnist-torch")
+    assert result.returncode == 0, result.stderr
+    (build,) = (line for line in result.stdout.splitlines() if line.startswith("buildx build "))
+    assert f"--build-arg SOURCE_DATE_EPOCH={epoch} " in build
+    assert "rewrite-timestamp=true" in build
+    assert "--provenance=false" in build
+
+
 def test_uv_is_pinned_by_version_and_hash() -> None:
     (pin,) = re.findall(r"^[^#\s-].*", (ROOT / "docker/uv.txt").read_text("utf-8"), re.MULTILINE)
     assert re.fullmatch(r"uv==[0-9.]+ \\", pin)
@@ -197,13 +261,23 @@ def _files(folder: Path) -> set[Path]:
 
 @pytest.mark.parametrize(
     "value",
-    ["DATA=-delete", "DATA=-exec", "MNIST_MIRRORS=-x", "IMAGE_TAG=-x", "IMAGE_TAG=a b", "IMAGE_BASE=--pull"],
+    [
+        "DATA=-delete",
+        "DATA=-exec",
+        "MNIST_MIRRORS=-x",
+        "IMAGE_TAG=-x",
+        "IMAGE_TAG=a b",
+        "IMAGE_BASE=--pull",
+        "PLATFORM=linux/s390x",
+    ],
 )
 def test_make_images_invalid_value_is_refused_without_a_change(checkout: Path, value: str) -> None:
     before = _files(checkout)
     result = make(checkout, value)
     assert result.returncode == 2
-    assert re.search(rf"^error: {value} (begins with -|is no (tag|image))", result.stderr, re.MULTILINE), result.stderr
+    assert re.search(
+        rf"^error: {value} (begins with -|is no (tag|image)|is not supported)", result.stderr, re.MULTILINE
+    ), result.stderr
     assert "build " not in result.stdout
     assert _files(checkout) == before
 

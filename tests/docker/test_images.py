@@ -11,7 +11,7 @@ import pytest
 
 import jobs
 from jobs import __version__
-from tests.docker.conftest import REQUIRED, docker, image_label, image_named, inspect
+from tests.docker.conftest import REQUIRED, docker, image_label, image_named, inspect, write_sbom
 
 pytestmark = [pytest.mark.docker, pytest.mark.slow]
 
@@ -80,6 +80,25 @@ def test_image_sbom_equals_the_installed_packages(name: str) -> None:
 
 
 @each_image
+def test_image_sbom_equals_what_make_sbom_writes(name: str, tmp_path: Path) -> None:
+    shown = docker("run", "--rm", "--entrypoint=cat", image_named(name), f"/usr/share/sbom/{name}.cdx.json")
+    assert shown.stdout == write_sbom(name, tmp_path).read_text("utf-8")
+
+
+@each_image
+def test_image_files_hold_no_time_of_the_build(name: str) -> None:
+    """A .pyc file names its source by an unchecked hash (PEP 552), and uv's file with the time is gone."""
+    code = (
+        "import pathlib\n"
+        "files = [p for p in pathlib.Path('/opt/venv').rglob('*.pyc')]\n"
+        "print(len(files) > 100)\n"
+        "for p in files:\n    if p.read_bytes()[4:8] != b'\\1\\0\\0\\0': print(p)\n"
+        "for p in pathlib.Path('/opt/venv').rglob('uv_cache.json'): print(p)"
+    )
+    assert python(image_named(name), code) == ["True"]
+
+
+@each_image
 def test_image_caches_are_below_tmp_and_writable(name: str) -> None:
     variables = dict(line.split("=", 1) for line in json.loads(inspect(image_named(name), "{{json .Config.Env}}")))
     caches = {key: value for key, value in variables.items() if "CACHE" in key or key == "HOME"}
@@ -114,7 +133,11 @@ def test_image_has_one_cuda_runtime(image: str) -> None:
     assert all("/site-packages/nvidia/" in path for path in libraries)
 
 
-def test_image_contains_mnist(image: str) -> None:
+def test_image_contains_mnist_decompressed(image: str) -> None:
+    """Compressed files would differ by who compressed them."""
+    names = python(image, "import os\nfor name in sorted(os.listdir('/opt/mnist')): print(name)")
+    assert len(names) == 4
+    assert all(name.endswith("-ubyte") for name in names)
     done = docker("run", "--rm", "--network=none", image, "dataset", "--dataset=mnist")
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("mnist  sha256 ")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import platform
 import re
 import subprocess
 import time
@@ -168,7 +169,7 @@ def test_run_without_arguments_shows_the_help(image: str, program: str) -> None:
 
 
 # Where NVIDIA's container toolkit mounts the driver's own.
-LIBRARY = "/usr/lib/x86_64-linux-gnu/libnvidia-ml.so.1"
+LIBRARY = f"/usr/lib/{platform.machine()}-linux-gnu/libnvidia-ml.so.1"
 
 
 def test_run_with_a_mounted_nvml_reports_gpu_figures(image: str, reports: Path, fake_nvml: Path) -> None:
