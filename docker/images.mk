@@ -52,14 +52,14 @@ BUILT := $(filter-out $(REFUSED),$(IMAGES))
 ALL_BUILT := $(filter-out $(REFUSED),$(ALL_IMAGES))
 NO_CUDA = TensorFlow publishes CUDA wheels only for amd64. Build mnist-torch instead, or use PLATFORM=linux/amd64
 
-.PHONY: images image-values sbom test-images oci builder reproduce test-attestations attest verify push-images push-indexes release-notes
-.PHONY: $(ALL_IMAGES:%=image-%) $(ALL_IMAGES:%=oci-%) $(ALL_IMAGES:%=reproduce-%)
+.PHONY: images image-values sbom test-images oci builder reproduce test-attestations attest verify registry push-images publish-indexes release-notes
+.PHONY: $(foreach way,image oci reproduce publish,$(ALL_IMAGES:%=$(way)-%))
 
 images: $(BUILT:%=image-%) ## build both images and check their size; DATA=DIR copies MNIST from a folder
 	@$(foreach image,$(BUILT),$(call check_size,$(image)) &&) true
 	@$(foreach image,$(filter $(REFUSED),$(IMAGES)),printf '%-24s not built for %s: %s\n' $(image) "$$PLATFORM" "$(NO_CUDA)";)
 
-$(foreach way,image oci reproduce,$(REFUSED:%=$(way)-%)): image-values
+$(foreach way,image oci reproduce publish,$(REFUSED:%=$(way)-%)): image-values
 	@printf 'error: mnist-tf cannot be built for %s: %s\n' "$$PLATFORM" "$(NO_CUDA)" >&2; exit 2
 
 # Checked before anything is copied or built: a command could read the value as an option, or Docker would refuse it.
@@ -97,7 +97,7 @@ $(IMAGE_DATA): image-values
 	chmod -R u+rwX,go+rX "$$new" && rm -rf $@ && mv "$$new" $@
 endif
 
-$(foreach way,image oci reproduce,$(BUILT:%=$(way)-%)): $(IMAGE_DATA)
+$(foreach way,image oci reproduce publish,$(BUILT:%=$(way)-%)): $(IMAGE_DATA)
 
 # $(call build_arguments,IMAGE): what every build of an image is given.
 define build_arguments
@@ -171,21 +171,24 @@ test-images: images image-$(MERGE_IMAGE) .venv/.synced ## build the images and t
 	MNIST_JOBS_REQUIRE_IMAGES=1 MNIST_JOBS_DOCKER=$(DOCKER) MNIST_JOBS_IMAGE_TAG="$$IMAGE_TAG" \
 		.venv/bin/python -m pytest tests/docker
 
-# $(call check_registry): REGISTRY is given, and is no option.
-define check_registry
-@case "$$REGISTRY" in [!a-z0-9]* | *[!a-z0-9._:/-]* | '') \
+registry:
+	@case "$$REGISTRY" in [!a-z0-9]* | *[!a-z0-9._:/-]* | '') \
 		printf 'error: REGISTRY=%s is no registry; give one such as ghcr.io/owner\n' "$$REGISTRY" >&2; exit 2 ;; esac
-endef
 
-# One processor's images, under the tag with its name, such as 1.2.3-arm64.
-push-images: image-values ## push the images for PLATFORM to REGISTRY, as make oci builds them
-	$(check_registry)
-	@$(MAKE) --no-print-directory builder
-	$(foreach image,$(ALL_BUILT),$(call build_exactly,$(image),type=image$(,)push=true$(,)"name=$$REGISTRY/$(image):$$IMAGE_TAG-$${PLATFORM#linux/}") &&) true
+push-images: registry ## push the images to REGISTRY and print their digests
+	@for image in $(ALL_BUILT); do \
+		$(DOCKER) tag "$$image:$$IMAGE_TAG" "$$REGISTRY/$$image:$$IMAGE_TAG" \
+		&& $(DOCKER) push "$$REGISTRY/$$image:$$IMAGE_TAG" >&2 \
+		&& digest=$$($(DOCKER) image inspect --format '{{index .RepoDigests 0}}' "$$REGISTRY/$$image:$$IMAGE_TAG") \
+		&& echo "$$image=$${digest#*@}" || exit; \
+	done
+
+# For releases: the image as make oci builds it, under the tag with the processor's name, such as 1.2.3-arm64.
+$(ALL_BUILT:%=publish-%): publish-%: image-values registry builder
+	$(call build_exactly,$*,type=image$(,)push=true$(,)"name=$$REGISTRY/$*:$$IMAGE_TAG-$${PLATFORM#linux/}")
 
 # The processors' images under one tag each. Docker takes the one for its own processor.
-push-indexes: ## join what push-images pushed for each processor, and print the digests
-	$(check_registry)
+publish-indexes: registry ## join what make publish-IMAGE pushed for each processor, and print the digests
 	@for image in $(ALL_IMAGES); do \
 		case " $(AMD64_ONLY) " in *" $$image "*) arches=amd64 ;; *) arches="amd64 arm64" ;; esac; \
 		name="$$REGISTRY/$$image:$$IMAGE_TAG"; \

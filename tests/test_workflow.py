@@ -39,14 +39,14 @@ def _runs(name: str) -> list[str]:
 
 
 def _is_target(name: str) -> bool:
-    return re.search(rf"^{name}( [^=]*)?:", MAKEFILES, re.MULTILINE) is not None
+    return re.search(rf"(^|: ){name}( [^=]*)?:", MAKEFILES, re.MULTILINE) is not None
 
 
 @each_workflow
 def test_make_targets_of_the_workflow_exist(path: Path) -> None:
     for run in _runs(path.name):
         if run.startswith("make "):
-            assert _is_target(run.split()[1]), run
+            assert _is_target(run.replace("${{ matrix.image }}", "%").split()[1]), run
 
 
 def test_ci_runs_the_make_targets_of_people() -> None:
@@ -151,8 +151,20 @@ def test_release_attests_every_image_before_it_is_announced() -> None:
     assert set(jobs["images"]["outputs"]) == set(jobs["attest"]["strategy"]["matrix"]["image"]) == published
     actions = {step["uses"].partition("@")[0] for step in jobs["attest"]["steps"] if "uses" in step}
     assert {"actions/attest-build-provenance", "actions/attest-sbom"} <= actions
-    assert [jobs[name]["needs"] for name in ("images", "attest", "release")] == ["test", "images", "attest"]
+    order = ["test", "test-images", "base", "publish", "images", "attest", "release"]
+    assert [jobs[name].get("needs") for name in order] == [None, *order[:-1]]
     assert {"make check", "make test"} <= {step.get("run") for step in jobs["test"]["steps"]}
+
+
+def test_release_publishes_each_image_for_the_processors_that_it_is_built_for() -> None:
+    pairs = _workflow(ROOT / ".github/workflows/release.yml")["jobs"]["publish"]["strategy"]["matrix"]["include"]
+    x86, arm = "ubuntu-24.04", "ubuntu-24.04-arm"
+    expected = [
+        ("mnist-tf", x86),
+        *((image, runner) for image in ("mnist-torch", "mnist-merge") for runner in (x86, arm)),
+    ]
+    assert [(pair["image"], pair["runner"]) for pair in pairs] == expected
+    assert re.search(r"^AMD64_ONLY := mnist-tf$", MAKEFILES, re.MULTILINE)
 
 
 @pytest.fixture

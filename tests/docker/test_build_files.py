@@ -204,7 +204,7 @@ def test_make_images_for_arm64_builds_torch_and_says_why_not_tensorflow(checkout
     assert re.search(rf"^mnist-tf +not built for linux/arm64: {REASON}", result.stdout, re.MULTILINE)
 
 
-@pytest.mark.parametrize("way", ["image", "oci", "reproduce"])
+@pytest.mark.parametrize("way", ["image", "oci", "reproduce", "publish"])
 def test_make_tensorflow_for_arm64_is_refused(checkout: Path, way: str) -> None:
     result = make(checkout, "PLATFORM=linux/arm64", target=f"{way}-mnist-tf")
     assert result.returncode == 2
