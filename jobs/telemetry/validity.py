@@ -18,8 +18,8 @@ MPS_SERVER: Final = "NVIDIA's MPS server"
 VOLTAGE_LIMITS: Final = ("board_limit", "reliability")
 """The highest voltage at which the board may operate, and the highest at which the chip is reliable.
 
-nvml.h of CUDA 13 calls these policies "board limit (operating)" and "reliability"; NVIDIA's NVAPI names the two voltages.
-They are set when the board is built. They end the range of clocks, so that a GPU which nothing else limits is at one.
+nvml.h of CUDA 13.5 calls these policies "board limit (operating)" and "reliability"; NVIDIA's NVAPI names the two
+voltages. They are set when the board is built and end the range of clocks: a GPU that nothing else limits is at one.
 """
 SLOWDOWN_CAUSES: Final = ("sw_thermal", "hw_thermal", "hw_power_brake")
 """A run on a GPU whose slowdowns by one of these are not known is not ``ok``."""

@@ -69,9 +69,7 @@ def test_energy_of_a_counter_that_wraps_is_whole(answers: dict[str, dict[str, An
         ("an unknown GPU, no field of power", "nvmlDeviceGetPowerUsage"),
     ],
 )
-def test_power_without_instant_value_is_an_average(
-    case: str, source: str, answers: dict[str, dict[str, Any]]
-) -> None:
+def test_power_without_instant_value_is_an_average(case: str, source: str, answers: dict[str, dict[str, Any]]) -> None:
     """As where a GPU gives only the mean over the last second: the phase's first second has no reading."""
     seen = answers[case]
     capability = seen["capabilities"]["power_w"]
