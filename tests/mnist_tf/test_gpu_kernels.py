@@ -26,9 +26,10 @@ COPIED = {
 }
 """The values that a step copies to the device. The last two are of the streamed path, whose batches are copied too."""
 KERAS_DROPOUT = "Keras's own dropout, which published keeps, computes its random numbers' seed on the host"
-READ_BACK_BY_KERAS = {"Cast(DstT=int32, SrcT=int64) -> StatelessRandomGetKeyCounter(Tseed=int32).seed": KERAS_DROPOUT}
+SEED = "StatelessRandomGetKeyCounter(Tseed=int32)"
+READ_BACK_BY_KERAS = {f"Cast(DstT=int32, SrcT=int64) -> {SEED}.seed": KERAS_DROPOUT}
 COPIED_BY_KERAS = {
-    f"StatelessRandomGetKeyCounter(Tseed=int32) -> StatelessRandomUniformV2(Tshape=int32, dtype={dtype}).{name}": KERAS_DROPOUT
+    f"{SEED} -> StatelessRandomUniformV2(Tshape=int32, dtype={dtype}).{name}": KERAS_DROPOUT
     for dtype in ("float32", "float64")
     for name in ("key", "counter")
 }
