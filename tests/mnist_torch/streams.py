@@ -53,8 +53,8 @@ class StreamOrder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         given += [(one, (kwargs or {}).get(one.name)) for one in func._schema.arguments[len(args) :]]
         result = func(*args, **(kwargs or {}))
         stream, at = self.current, (self.current, self.current.operations + 1)
-        changed = {id for one, value in given if one.alias_info and one.alias_info.is_write for id in self._ids(value)}
-        used = {id for _, value in given for id in self._ids(value)}
+        writes = [value for one, value in given if one.alias_info and one.alias_info.is_write]
+        changed, used = self._ids(writes), self._ids([value for _, value in given])
         for storage in used:
             earlier = [self._written[storage]] if storage in self._written else []
             earlier += self._read[storage] if storage in changed else []
