@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import tensorflow as tf
 from tensorflow.core.framework.node_def_pb2 import NodeDef
-from tensorflow.python.eager import context
+from tensorflow.python.eager import context  # type: ignore[attr-defined]
 from tensorflow.python.framework import op_callbacks, op_def_registry
 
 from jobs import adapter_common
@@ -40,11 +40,11 @@ class EagerLog(Walk):
     """What ran eagerly; operations that the code places on the host are left out."""
 
     def note(
-        self, name: str | bytes, inputs: Any, attributes: Any, outputs: Any, op_name: Any = None, graph: Any = None
+        self, kind: str | bytes, inputs: Any, attributes: Any, outputs: Any, op_name: Any = None, graph: Any = None
     ) -> None:
         """TensorFlow calls this after each operation, and for each that it adds to a graph; those are walked later."""
         del inputs, outputs, op_name
-        name, device = tf.compat.as_str(name), context.context().device_name
+        name, device = tf.compat.as_str(kind), context.context().device_name
         if graph is not None or device.endswith("CPU:0"):
             return
         if context.context().has_function(name):
@@ -52,7 +52,7 @@ class EagerLog(Walk):
             walk_function(name, self, xla=False)
             return
         given, node = dict(zip(attributes[::2], attributes[1::2], strict=True)), NodeDef(op=name)
-        for attribute in op_def_registry.get(name).attr:
+        for attribute in op_def_registry.get(name).attr:  # type: ignore[no-untyped-call]
             if attribute.type == "type":
                 node.attr[attribute.name].type = tf.as_dtype(given[attribute.name]).as_datatype_enum
             elif attribute.type == "list(type)":

@@ -18,6 +18,7 @@ from tests.mnist_tf.gpu_kernels import CASES, Case, functions, input_digits, wal
 
 if TYPE_CHECKING:
     from jobs.choices import TrainingProtocol
+    from tests.mnist_tf.gpu_kernels import Walk
 
 PROTOCOLS: Final[tuple[TrainingProtocol, ...]] = ("matched", "published")
 PRECISIONS: Final = ("fp32", "bf16", "fp64")
@@ -33,14 +34,16 @@ def table() -> dict[str, Any]:
     for case in CASES:
         if case.precision not in PRECISIONS or case.execution == "eager":
             continue
-        walks = {name: walk(function) for name, function in functions(case, case.trainer(input_digits())).items()}
+        walks: dict[str, Walk] = {
+            name: walk(function) for name, function in functions(case, case.trainer(input_digits())).items()
+        }
         if any(found.missing or found.read_back or found.unplaced for found in walks.values()):
             raise SystemExit(f"{case}: the tests say what is wrong")
         if case.execution == "graph":
-            runs = {protocol: whole_run(replace(case, protocol=protocol)) for protocol in PROTOCOLS}
-            if any(found.missing for found in runs.values()):
-                raise SystemExit(f"{case}: the tests say what is wrong")
-            walks |= runs
+            for protocol in PROTOCOLS:
+                walks[f"{protocol} run"] = whole_run(replace(case, protocol=protocol))
+        if any(found.missing for found in walks.values()):
+            raise SystemExit(f"{case}: the tests say what is wrong")
         for name, found in walks.items():
             for operation in found.kernels:
                 types[operation.name][case.precision] |= {

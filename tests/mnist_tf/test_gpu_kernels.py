@@ -15,6 +15,7 @@ from tests.mnist_tf.gpu_kernels import CASES, INPUTS, PRECISIONS, Case, function
 from tests.support.programs import TORTURE
 
 if TYPE_CHECKING:
+    from jobs.choices import TrainingProtocol
     from tests.mnist_tf.gpu_kernels import Walk
 
 pytestmark = pytest.mark.skipif(not tf.test.is_built_with_cuda(), reason="this TensorFlow has no GPU kernels")
@@ -54,9 +55,10 @@ def _walk_training(case: Case) -> Walk:
     return walk(functions(case, case.trainer(input_digits()))["train"])
 
 
+PROTOCOLS: tuple[TrainingProtocol, ...] = ("matched", "published")
 RUN = [
     Case(recipe=recipe, precision=precision, execution="graph", input=path, protocol=protocol)
-    for recipe, precision, path, protocol in product(RECIPES, PRECISIONS, INPUTS, ("matched", "published"))
+    for recipe, precision, path, protocol in product(RECIPES, PRECISIONS, INPUTS, PROTOCOLS)
     # The functions of the matched protocol are walked below; the rest of a run depends little on the recipe.
     if TORTURE or (precision == "fp32" and (protocol == "published" or recipe == "lenet"))
 ]

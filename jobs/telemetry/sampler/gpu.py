@@ -132,12 +132,13 @@ class PolledReader:
 
     def _window_s(self, source: NvmlSource) -> float | None:
         """The time over which one of the source's readings is an average on this GPU; ``None``: it is an instant."""
-        if source.instant_until is not None and self._capability is None:
+        if source.instant_until is None:
+            return source.window_s
+        if self._capability is None:
             answer = try_call(lambda: pynvml.nvmlDeviceGetCudaComputeCapability(gpu_and_instance(self._handle)[0]))
             # If it is not known, an average: then no reading counts that may include time before the phase.
             self._capability = (99, 0) if isinstance(answer, NvmlUnavailable) else tuple(answer)
-        is_instant = source.instant_until is not None and self._capability <= source.instant_until
-        return None if is_instant else source.window_s
+        return None if self._capability <= source.instant_until else source.window_s
 
     def _ask(self, sources: Iterable[NvmlSource]) -> dict[NvmlSource, Any]:
         """By source: its value and whether that has only 32 bits, or an error. Each function is called once."""
