@@ -23,7 +23,7 @@ from jobs.exit_codes import ExitCode
 from jobs.phases import Clock, Span
 from jobs.recipes import LENET
 from jobs.telemetry import monitor
-from jobs.telemetry.processes import compute_process_ids
+from jobs.telemetry.processes import processes_on
 from jobs.telemetry.sampler.nvml import NvmlUnavailable
 from jobs.telemetry.types import Options
 
@@ -187,12 +187,14 @@ def _own_process(device: FrameworkDevice) -> Finding:
     query = monitor.query_of(device)
     assert query is not None
     try:
-        ids = compute_process_ids(query)
+        processes = processes_on(query)
     except NvmlUnavailable as error:
         return Finding("note", "processes", f"NVML lists none: {error}")
     own = os.getpid()
-    listed = ", ".join(map(str, sorted(ids))) or "none"
-    if own in ids:
+    listed = ", ".join(map(str, sorted(processes.ids))) or "none"
+    if processes.mps_servers:
+        listed += f", with {processes.mps_servers} server{'s' if processes.mps_servers > 1 else ''} of NVIDIA's MPS"
+    if own in processes.ids:
         return Finding("ok", "processes", f"NVML lists this process, {own}, on the device (all: {listed})")
     return Finding(
         "note",

@@ -22,10 +22,11 @@ def matmul_flop_per_s(spec: RunSpec) -> float:
     set_precision(spec.precision)
     dtype = tf.bfloat16 if spec.precision == "bf16" else variable_dtype(spec.precision)
     shape = (MATRIX_SIDE[spec.device],) * 2
-    with tf.device(device_for(spec.device)):
+    device = device_for(spec.device)
+    with tf.device(device):
         # Stateless, so that the measurement does not change training's random numbers.
         left, right = (tf.cast(tf.random.stateless_uniform(shape, (0, seed)), dtype) for seed in range(2))
-        return peak_flop_per_s(_repeated(lambda: tf.linalg.matmul(left, right)), spec.device)
+        return peak_flop_per_s(_repeated(lambda: tf.linalg.matmul(left, right), device), spec.device)
 
 
 def product_runs(product: MatmulLayer, batch: int) -> dict[str, Callable[[int], object]]:
@@ -54,14 +55,19 @@ def product_runs(product: MatmulLayer, batch: int) -> dict[str, Callable[[int], 
     }
 
 
-def _repeated(compute: Callable[[], tf.Tensor]) -> Callable[[int], object]:
+def _repeated(compute: Callable[[], tf.Tensor], device: str = "/CPU:0") -> Callable[[int], object]:
+    """``compute`` as often as asked for, each operation on ``device`` by name."""
+
     def repeat(times: tf.Tensor) -> tf.Tensor:
-        total = tf.constant(0.0)
-        for _ in tf.range(times):  # type: ignore[attr-defined]
-            # One at a time; the sum keeps the compiler from removing unused results.
-            tf.autograph.experimental.set_loop_options(parallel_iterations=1)
-            total += tf.cast(tf.reshape(compute(), [-1])[0], tf.float32)
-        return total
+        with tf.device(device):
+            total, done = tf.constant(0.0), tf.constant(0)
+            # Not over a range: TensorFlow would compute its length on the device and read it back.
+            while done < times:
+                # One at a time; the sum keeps the compiler from removing unused results.
+                tf.autograph.experimental.set_loop_options(parallel_iterations=1)
+                total += tf.cast(tf.reshape(compute(), [-1])[0], tf.float32)
+                done += 1
+            return total
 
     graph: Any = tf.function(repeat)
     return lambda times: graph(tf.constant(times)).numpy()

@@ -139,7 +139,9 @@ class TensorFlowTrainer:
         if order is None:
             seed = (shuffle_seed(self._spec.seed, epoch), 0)
             experimental: Any = tf.random.experimental  # type: ignore[attr-defined]
-            order = experimental.stateless_shuffle(tf.range(len(self._data.train_images)), seed).numpy()
+            # The host cuts the order into batches, and TensorFlow shuffles nowhere else.
+            with tf.device("/CPU:0"):
+                order = experimental.stateless_shuffle(tf.range(len(self._data.train_images)), seed).numpy()
         return self._train_resident(order, on_step, done, stop_every)
 
     def _train_streamed(self, batches: Any, on_step: Callable[[int], None], done: int) -> float:

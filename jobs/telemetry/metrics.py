@@ -24,6 +24,7 @@ class NvmlSource(NamedTuple):
     ``name`` is the source's name in the report, and the binding's function unless ``function`` is given. ``argument``
     names the constant that the function takes after the handle, or GPM's metric. ``member`` is the result's field.
     ``factor`` converts to the metric's unit. ``window_s`` is the averaging time of one reading, if it is an average.
+    Up to the compute capability ``instant_until`` it is none.
     With ``mask`` the value is 1 if the result has any of these bits, else 0.
     """
 
@@ -33,6 +34,7 @@ class NvmlSource(NamedTuple):
     member: str = ""
     factor: float = 1.0
     window_s: float | None = None
+    instant_until: tuple[int, int] | None = None
     mask: int = 0
 
 
@@ -83,10 +85,13 @@ def _throttle(cause: str, field_id: str) -> Metric:
 # The sample period is between 1/6 s and 1 s, depending on the product (nvmlUtilization_t). The longest is assumed,
 # so that a reading that may include time before the phase does not count.
 _UTIL: Final = NvmlSource("nvmlDeviceGetUtilizationRates", member="gpu", window_s=1.0)
-# nvmlDeviceGetPowerUsage is an average over 1 s from Ampere on, except GA100 (its reference).
+# nvml.h: the instant exists on all GPUs, the average over 1 s from Ampere on, but not on GA100. nvmlDeviceGetPowerUsage
+# is that average where it exists, else an instant. GA100, the chip of A100 and A30, is compute capability 8.0; the rest
+# of Ampere has 8.6 and 8.7.
 _POWER: Final = (
     NvmlSource("NVML_FI_DEV_POWER_INSTANT", factor=1e-3),
-    NvmlSource("nvmlDeviceGetPowerUsage", factor=1e-3, window_s=1.0),
+    NvmlSource("NVML_FI_DEV_POWER_AVERAGE", factor=1e-3, window_s=1.0),
+    NvmlSource("nvmlDeviceGetPowerUsage", factor=1e-3, window_s=1.0, instant_until=(8, 0)),
 )
 _SM_CLOCK: Final = NvmlSource("nvmlDeviceGetClockInfo(SM)", "nvmlDeviceGetClockInfo", "NVML_CLOCK_SM", factor=1e6)
 _MEMORY_CLOCK: Final = NvmlSource("nvmlDeviceGetClockInfo(MEM)", "nvmlDeviceGetClockInfo", "NVML_CLOCK_MEM", factor=1e6)

@@ -201,8 +201,9 @@ class RunMonitor:
             )
             warnings += training_warnings(training, is_power_limit_lowered=self._is_power_limit_lowered())
         if self._on_gpu:
-            others = None if self._store.gpu_end is None else self._store.gpu_end["other_process_count"]
-            warnings += other_work_warnings(self._usage_before_run(), others)
+            end = self._store.gpu_end or {"other_process_count": None, "mps_servers": 0}
+            others, servers = end["other_process_count"], end["mps_servers"]
+            warnings += other_work_warnings(self._usage_before_run(), others, mps_servers=servers)
         reasons["timeseries"] = no_host or "no reading was taken"
         return Observation(
             telemetry=schema.Telemetry(

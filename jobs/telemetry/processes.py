@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING
 import pynvml
 
 from jobs.telemetry.sampler.device_lookup import find
-from jobs.telemetry.sampler.nvml import NvmlUnavailable, call
+from jobs.telemetry.sampler.nvml import ComputeProcesses, NvmlUnavailable, call, compute_processes
 
 if TYPE_CHECKING:
     from jobs.telemetry.types import DeviceQuery
 
 
-def compute_process_ids(query: DeviceQuery, *, timeout_s: float = 5.0) -> frozenset[int]:
-    """The ids of the compute processes on the device; the host's ids, also in a container.
+def processes_on(query: DeviceQuery, *, timeout_s: float = 5.0) -> ComputeProcesses:
+    """The compute processes on the device.
 
     Raises:
         NvmlUnavailable: they cannot be listed, or NVML did not answer in time.
     """
-    answers: list[frozenset[int] | NvmlUnavailable] = []
+    answers: list[ComputeProcesses | NvmlUnavailable] = []
     # A thread, since a call into NVML may never return.
     thread = Thread(target=lambda: answers.append(_ask(query)), daemon=True)
     thread.start()
@@ -31,14 +31,14 @@ def compute_process_ids(query: DeviceQuery, *, timeout_s: float = 5.0) -> frozen
     return answer
 
 
-def _ask(query: DeviceQuery) -> frozenset[int] | NvmlUnavailable:
+def _ask(query: DeviceQuery) -> ComputeProcesses | NvmlUnavailable:
     try:
         call(pynvml.nvmlInit)
     except NvmlUnavailable as error:
         return error
     try:
         handle, _ = find(query)
-        return frozenset(int(process.pid) for process in call(pynvml.nvmlDeviceGetComputeRunningProcesses, handle))
+        return compute_processes(handle)
     except NvmlUnavailable as error:
         return error
     finally:

@@ -14,6 +14,13 @@ if TYPE_CHECKING:
 THROTTLED_RATIO: Final = 0.05
 ENERGY_TOLERANCE_RATIO: Final = 0.1
 POWER_CAP: Final = "power_cap"
+MPS_SERVER: Final = "NVIDIA's MPS server"
+VOLTAGE_LIMITS: Final = ("board_limit", "reliability")
+"""The highest voltage at which the board may operate, and the highest at which the chip is reliable.
+
+nvml.h of CUDA 13.5 calls these policies "board limit (operating)" and "reliability"; NVIDIA's NVAPI names the two
+voltages. They are set when the board is built and end the range of clocks: a GPU that nothing else limits is at one.
+"""
 SLOWDOWN_CAUSES: Final = ("sw_thermal", "hw_thermal", "hw_power_brake")
 """A run on a GPU whose slowdowns by one of these are not known is not ``ok``."""
 MIN_GAP_S: Final = 0.5
@@ -62,8 +69,8 @@ def assess_validity(*, on_gpu: bool, training: TrainingSummary | None, warnings:
 def training_warnings(training: TrainingSummary, *, is_power_limit_lowered: bool = False) -> list[RunWarning]:
     """Warnings from the metrics of steady training.
 
-    A GPU that holds its own power limit works as it was built: a T4 does so in every run. The run is suspect only if
-    the limit was lowered.
+    A GPU at its own power or voltage limit works as it was built: a T4 holds its power limit in every run. The run is
+    suspect only if the power limit was lowered.
     """
     gpu, host, duration_s = training.gpu, training.host, training.duration_s
     warnings: dict[str, str] = {}
@@ -88,6 +95,11 @@ def _throttle_warnings(gpu: GpuPhase, duration_s: float, *, is_power_limit_lower
         warnings["gpu_at_power_limit"] = text
     elif capped:
         shares[f"{POWER_CAP}, at a power limit below the board's default"] = capped
+    # They may overlap, so the longer one is named.
+    limit, held = max(((name, shares.pop(name, 0.0)) for name in VOLTAGE_LIMITS), key=lambda item: item[1])
+    if held > THROTTLED_RATIO:
+        text = f"the GPU was at its own voltage limit for {100 * held:.0f} % of training ({limit})"
+        warnings["gpu_at_voltage_limit"] = f"{text}, which is normal at the highest clocks"
     # Causes may overlap, so their sum may exceed the time at lowered clocks; the longest one does not.
     cause, share = max(shares.items(), key=lambda item: item[1], default=("", 0.0))
     if share > THROTTLED_RATIO:
@@ -148,8 +160,13 @@ def _host_warnings(host: HostPhase, gpu: GpuPhase | None, duration_s: float) -> 
     return warnings
 
 
-def other_work_warnings(before: NvmlDevice | None, other_process_count: int | None) -> list[RunWarning]:
-    """Warnings of other processes' use of the GPU, ``before`` the job used it and at its end."""
+def other_work_warnings(
+    before: NvmlDevice | None, other_process_count: int | None, *, mps_servers: int
+) -> list[RunWarning]:
+    """Warnings of other processes' use of the GPU, ``before`` the job used it and at its end.
+
+    ``mps_servers`` are not among the other processes: they only pass on the work of others, which are counted.
+    """
     warnings = {}
     if before is not None:
         used = before.memory_used_bytes or 0.0
@@ -164,4 +181,6 @@ def other_work_warnings(before: NvmlDevice | None, other_process_count: int | No
     if others:
         text = f"{others} other compute process{'es' if others > 1 else ''} used the GPU"
         warnings["gpu_other_processes"] = text
+    if mps_servers:
+        warnings["gpu_mps_server"] = f"the GPU is shared through {MPS_SERVER}, which does not count as another process"
     return _to_warnings(warnings)

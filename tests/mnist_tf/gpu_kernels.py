@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import tensorflow as tf
+from tensorflow.python.eager import context  # type: ignore[attr-defined]
 from tensorflow.python.framework import kernels
 from tensorflow.python.framework.function_def_to_graph import function_def_to_graph
 
@@ -21,8 +22,6 @@ from jobs.mnist_tf.trainer import TensorFlowTrainer
 from jobs.recipes import RECIPES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from jobs.choices import Execution, InputPath, Precision, TrainingProtocol
 
 GPU: Final = ("GPU", "DEFAULT")
@@ -67,6 +66,8 @@ class Walk:
     """``from -> to`` of each value that is copied from host memory to the device."""
     launches: dict[str, int] = field(default_factory=dict)
     """Kernels that start on the device, by operation. A loop's body counts once."""
+    walked: set[tuple[str, bool]] = field(default_factory=set)
+    """Functions that were looked at, each with whether XLA compiles it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,32 +124,28 @@ def functions(case: Case, trainer: TensorFlowTrainer) -> dict[str, Any]:
 def walk(concrete: Any) -> Walk:
     """Look up the operations of a traced function and of all functions that it calls."""
     found = Walk()
-    library = {function.signature.name: function for function in concrete.graph.as_graph_def().library.function}
-    xla = bool(concrete.function_def.attr["_XlaMustCompile"].b)
-    _walk_graph(concrete.graph, found, xla=xla)
-    for name, compiled in _called(concrete.graph, library, xla=xla):
-        graph = function_def_to_graph(library[name])  # type: ignore[no-untyped-call]
-        _walk_graph(graph, found, xla=compiled)
+    walk_function(concrete.name, found, xla=False)
     return found
 
 
-def _called(graph: Any, library: dict[str, Any], *, xla: bool) -> Iterator[tuple[str, bool]]:
-    """Each function of ``library`` that ``graph`` calls, and whether XLA compiles it."""
-    compiled = {
-        name: xla or function.attr["_XlaMustCompile"].b or any(node.attr["_XlaMustCompile"].b for node in nodes)
-        for name, function in library.items()
-        for nodes in [[n for n in graph.as_graph_def().node if n.attr["f"].func.name == name]]
-    }
-    for name, function in library.items():
-        if compiled[name]:
-            for node in function.node_def:
-                compiled |= {attr.func.name: True for attr in node.attr.values() if attr.func.name}
-    yield from compiled.items()
+def walk_function(name: str, found: Walk, *, xla: bool) -> None:
+    """Add a function that TensorFlow knows by this name, and all that it calls; ``xla``: its caller is compiled."""
+    definition = context.context().get_function_def(name)
+    xla |= definition.attr["_XlaMustCompile"].b
+    if (name, xla) in found.walked:
+        return
+    found.walked.add((name, xla))
+    _walk_graph(function_def_to_graph(definition), found, xla=xla)  # type: ignore[no-untyped-call]
+    for node in definition.node_def:
+        is_compiled = xla or bool(node.attr["_XlaMustCompile"].b)
+        for attribute in node.attr.values():
+            if attribute.func.name:
+                walk_function(attribute.func.name, found, xla=is_compiled)
 
 
 def _walk_graph(graph: Any, found: Walk, *, xla: bool) -> None:
     for op in graph.get_operations():
-        operation = Operation(op.type, _types(op.node_def))
+        operation = Operation(op.type, types_of(op.node_def))
         kernel = None if op.type == "Placeholder" else kernel_of(op.node_def, XLA if xla else GPU)
         if op.type != "Placeholder":
             if kernel is None:
@@ -163,7 +160,7 @@ def _walk_graph(graph: Any, found: Walk, *, xla: bool) -> None:
                 found.launches[op.type] = found.launches.get(op.type, 0) + 1
 
 
-def _types(node: Any) -> tuple[tuple[str, str], ...]:
+def types_of(node: Any) -> tuple[tuple[str, str], ...]:
     """The attributes that are types. Those that begin with an underscore are the tracer's notes."""
     return tuple(
         (name, ",".join(sorted({str(tf.as_dtype(number).name) for number in numbers})))
@@ -184,12 +181,12 @@ def _type_numbers(node: Any) -> tuple[tuple[str, tuple[int, ...]], ...]:
 
 @cache
 def _registered(name: str) -> list[Any]:
-    _register_xla_kernels()
+    register_xla_kernels()
     return list(kernels.get_registered_kernels_for_op(name).kernel)  # type: ignore[no-untyped-call]
 
 
 @cache
-def _register_xla_kernels() -> None:
+def register_xla_kernels() -> None:
     """TensorFlow enters them when it first compiles a function."""
     compiled: Any = tf.function(lambda x: x + 1, jit_compile=True)
     compiled(tf.constant(1.0))
@@ -243,7 +240,7 @@ def _find_transfers(op: Any, kernel: Any | None, found: Walk) -> None:
 
 
 def _described(op: Any) -> str:
-    return str(Operation(op.type, _types(op.node_def)))
+    return str(Operation(op.type, types_of(op.node_def)))
 
 
 def _argument_names(op: Any, arguments: Any) -> list[str]:

@@ -5,15 +5,22 @@ from __future__ import annotations
 import json
 import re
 from collections import defaultdict
-from typing import Any, Final
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final
 
 import tensorflow as tf
 
 from jobs.adapter import RunSpec
 from jobs.mnist_tf.trainer import TensorFlowTrainer
 from jobs.recipes import RECIPES
+from tests.mnist_tf.eager_operations import whole_run
 from tests.mnist_tf.gpu_kernels import CASES, Case, functions, input_digits, walk
 
+if TYPE_CHECKING:
+    from jobs.choices import TrainingProtocol
+    from tests.mnist_tf.gpu_kernels import Walk
+
+PROTOCOLS: Final[tuple[TrainingProtocol, ...]] = ("matched", "published")
 PRECISIONS: Final = ("fp32", "bf16", "fp64")
 """tf32 has the types of fp32."""
 NO_KERNEL: Final = {"bitcast", "constant", "get-tuple-element", "parameter", "tuple"}
@@ -27,10 +34,17 @@ def table() -> dict[str, Any]:
     for case in CASES:
         if case.precision not in PRECISIONS or case.execution == "eager":
             continue
-        for name, function in functions(case, case.trainer(input_digits())).items():
-            found = walk(function)
-            if found.missing or found.read_back or found.unplaced:
-                raise SystemExit(f"{case}, {name}: {found.missing or found.read_back or found.unplaced}")
+        walks: dict[str, Walk] = {
+            name: walk(function) for name, function in functions(case, case.trainer(input_digits())).items()
+        }
+        if any(found.missing or found.read_back or found.unplaced for found in walks.values()):
+            raise SystemExit(f"{case}: the tests say what is wrong")
+        if case.execution == "graph":
+            for protocol in PROTOCOLS:
+                walks[f"{protocol} run"] = whole_run(replace(case, protocol=protocol))
+        if any(found.missing for found in walks.values()):
+            raise SystemExit(f"{case}: the tests say what is wrong")
+        for name, found in walks.items():
             for operation in found.kernels:
                 types[operation.name][case.precision] |= {
                     one for _, names in operation.types for one in names.split(",")

@@ -54,7 +54,8 @@ def test_fault_in_one_execution_is_found(monkeypatch: pytest.MonkeyPatch) -> Non
         _checks()["lenet, XLA and graph"].run()
 
 
-def test_fastest_execution_xla_cannot_compile_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("check", ["XLA and graph", "fastest execution"])
+def test_check_xla_cannot_compile_is_not_measured(check: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """XLA refuses an operation in Python; a graph runs it."""
     losses = trainer_module._losses
 
@@ -63,8 +64,41 @@ def test_fastest_execution_xla_cannot_compile_is_not_measured(monkeypatch: pytes
 
     monkeypatch.setattr(trainer_module, "_losses", with_python)
     with pytest.raises(NotMeasured, match="XLA cannot compile the step; choose --execution graph") as raised:
-        _checks()["lenet, fastest execution"].run()
+        _checks()[f"lenet, {check}"].run()
     assert "EagerPyFunc" in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("message", "missing"),
+    [
+        ("libdevice not found at ./libdevice.10.bc [Op:__inference__masked_steps_33]", "CUDA's libdevice"),
+        ("Couldn't get ptxas version string: INTERNAL: Couldn't invoke ptxas --version", "CUDA's ptxas"),
+    ],
+)
+def test_check_xla_without_a_part_of_cuda_names_it(message: str, missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    trained = module._trained
+
+    def refused(spec: RunSpec, data: ImageDataset) -> dict[str, Any]:
+        if spec.execution == "compiled":
+            raise tf.errors.InternalError(None, None, message)
+        return trained(spec, data)
+
+    monkeypatch.setattr(module, "_trained", refused)
+    with pytest.raises(NotMeasured, match=f"it lacks {missing}: run the image mnist-tf") as raised:
+        _checks()["lenet, XLA and graph"].run()
+    assert "choose --execution graph" in str(raised.value)
+    assert message in str(raised.value)
+
+
+def test_check_xla_out_of_memory_is_no_note(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(spec: RunSpec, _: ImageDataset) -> dict[str, Any]:
+        if spec.execution == "compiled":
+            raise tf.errors.ResourceExhaustedError(None, None, "out of memory")
+        return {}
+
+    monkeypatch.setattr(module, "_trained", full)
+    with pytest.raises(tf.errors.ResourceExhaustedError):
+        _checks()["lenet, XLA and graph"].run()
 
 
 @pytest.mark.slow

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import tensorflow as tf
 
 from jobs.mnist_tf import trainer as trainer_module
-from tests.mnist_tf.gpu_kernels import CASES, Case, functions, input_digits, walk
+from jobs.recipes import RECIPES
+from tests.mnist_tf.eager_operations import recorded, whole_run
+from tests.mnist_tf.gpu_kernels import CASES, INPUTS, PRECISIONS, Case, functions, input_digits, walk
 from tests.support.programs import TORTURE
 
 if TYPE_CHECKING:
+    from jobs.choices import TrainingProtocol
     from tests.mnist_tf.gpu_kernels import Walk
 
 pytestmark = pytest.mark.skipif(not tf.test.is_built_with_cuda(), reason="this TensorFlow has no GPU kernels")
@@ -22,6 +26,16 @@ COPIED = {
     "StridedSlice(Index=int32, T=int32) -> Cast(DstT=float64, SrcT=int32).x": "Keras's metric weighs by this size",
 }
 """The values that a step copies to the device. The last two are of the streamed path, whose batches are copied too."""
+KERAS_DROPOUT = "Keras's own dropout, which published keeps, computes its random numbers' seed on the host"
+SEED = "StatelessRandomGetKeyCounter(Tseed=int32)"
+READ_BACK_BY_KERAS = {f"Cast(DstT=int32, SrcT=int64) -> {SEED}.seed": KERAS_DROPOUT}
+COPIED_BY_KERAS = {
+    f"{SEED} -> StatelessRandomUniformV2(Tshape=int32, dtype={dtype}).{name}": KERAS_DROPOUT
+    for dtype in ("float32", "float64")
+    for name in ("key", "counter")
+}
+PIPELINE = {"DatasetCardinality", "IteratorGetNext", "OptionalFromValue", "StatefulPartitionedCall"}
+"""What Keras's fit does on the host: it takes a batch from tf.data and calls the step, which is on the device."""
 # Eager steps are the same functions as graph's, and tf32 has the types of fp32: both are walked by make torture.
 WALKED = [case for case in CASES if TORTURE or (case.precision != "tf32" and case.execution != "eager")]
 
@@ -39,6 +53,47 @@ def lenet() -> Case:
 
 def _walk_training(case: Case) -> Walk:
     return walk(functions(case, case.trainer(input_digits()))["train"])
+
+
+PROTOCOLS: tuple[TrainingProtocol, ...] = ("matched", "published")
+RUN = [
+    Case(recipe=recipe, precision=precision, execution="graph", input=path, protocol=protocol)
+    for recipe, precision, path, protocol in product(RECIPES, PRECISIONS, INPUTS, PROTOCOLS)
+    # The functions of the matched protocol are walked below; the rest of a run depends little on the recipe.
+    if TORTURE or (precision == "fp32" and (protocol == "published" or recipe == "lenet"))
+]
+
+
+@pytest.mark.parametrize("case", RUN, ids=str)
+def test_whole_run_has_gpu_kernels_and_leaves_no_operation_to_chance(case: Case) -> None:
+    """Set-up, training, state, evaluation, the trace's logits and the measurement of the device's peak."""
+    found = whole_run(case)
+    assert not found.missing, f"no GPU kernel for {sorted(map(str, found.missing))}"
+    unplaced = {operation for operation in found.unplaced if case.input == "resident" or operation.name not in PIPELINE}
+    assert not unplaced, f"on no device: {sorted(map(str, unplaced))}"
+    by_keras = case.protocol == "published"
+    assert found.read_back <= (READ_BACK_BY_KERAS.keys() if by_keras else set())
+    assert found.copied <= COPIED.keys() | (COPIED_BY_KERAS.keys() if by_keras else set())
+    # An empty record would find nothing.
+    assert {"AssignVariableOp", "ReadVariableOp", "StatelessRandomUniformV2", "Conv2DBackpropFilter", "MatMul"} <= {
+        operation.name for operation in found.kernels
+    }
+
+
+def test_record_names_an_eager_operation_without_a_gpu_kernel() -> None:
+    with recorded() as found, tf.device("/GPU:0"):
+        tf.gather(tf.constant([1, 2], tf.uint8), [0])
+    assert [operation.name for operation in found.missing] == ["GatherV2"]
+
+
+def test_record_names_what_runs_on_the_cpu_unasked() -> None:
+    experimental: Any = tf.random.experimental  # type: ignore[attr-defined]
+    with recorded() as found:
+        experimental.stateless_shuffle(tf.range(3), (1, 0))
+    assert [operation.name for operation in found.unplaced] == ["StatelessShuffle"]
+    with recorded() as found, tf.device("/CPU:0"):
+        experimental.stateless_shuffle(tf.range(3), (1, 0))
+    assert not found.unplaced | found.missing
 
 
 @pytest.mark.parametrize("case", WALKED, ids=str)

@@ -12,6 +12,7 @@ from jobs.mnist_torch.cuda_graph import WARM_UP_STEPS
 from jobs.mnist_torch.trainer import TorchTrainer
 from jobs.recipes import BASIC_CNN, LENET
 from jobs.training.seeding import epoch_order, initial_weights
+from tests.mnist_torch.streams import Stream, stream_order
 from tests.support.digits import small_digits
 
 if TYPE_CHECKING:
@@ -55,3 +56,33 @@ def test_graph_execution_equals_eager_steps(
     expected = eager.weights()
     for name, array in graph.weights().items():
         assert np.abs(array - expected[name]).max() <= 1e-10, name
+
+
+@pytest.mark.usefixtures("cuda_stand_in")
+@pytest.mark.parametrize("recipe", [LENET, BASIC_CNN], ids=["lenet", "basic-cnn"])
+def test_graph_streams_wait_for_each_other(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Warm-up on a side stream, reset and replays: each sees what the one before has done."""
+    trainer = make_trainer(recipe, "matched", "graph")
+    with stream_order(monkeypatch) as order:
+        trainer.train_epoch(epoch_order(1, 1, 72), lambda _: None, epoch=1)
+    # The side stream did work, and so did the current one.
+    assert len(order.streams) == 2
+    assert all(stream.operations > 50 for stream in order.streams)
+
+
+@pytest.mark.usefixtures("cuda_stand_in")
+@pytest.mark.parametrize("missed", [0, 1], ids=["before the warm-up", "after the warm-up"])
+def test_graph_with_a_missed_wait_is_found(missed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[Stream] = []
+
+    def wait_stream(self: Stream, other: Stream) -> None:
+        waits.append(other)
+        if len(waits) != missed + 1:
+            wait(self, other)
+
+    wait = Stream.wait_stream
+    monkeypatch.setattr(Stream, "wait_stream", wait_stream)
+    trainer = make_trainer(LENET, "matched", "graph")
+    with stream_order(monkeypatch), pytest.raises(AssertionError, match="of another stream without waiting"):
+        trainer.train_epoch(epoch_order(1, 1, 72), lambda _: None, epoch=1)
+    assert len(waits) == missed + 1

@@ -19,7 +19,14 @@ CASES: dict[str, dict[str, Any]] = {
     "goes back from near its end": {"script": {"ENERGY": "back:0.2", "ENERGY32": str(3 * 2**30)}, "rows": 400},
     "wraps": {"script": {"ENERGY32": str(2**32 - 40_000)}, "rows": 150},
     "average power only": {"script": {"FIELD_FAIL": "186:3"}, "rows": 150},
-    "no power": {"script": {"FIELD_FAIL": "186:3", "FAIL": "nvmlDeviceGetPowerUsage:3:0"}, "rows": 150},
+    "A100": {"script": {"CAPABILITY": "8.0"}},
+    "A100, no field of power": {"script": {"FIELD_FAIL": "186:3", "CAPABILITY": "8.0"}},
+    "A10, no field of power": {"script": {"FIELD_FAIL": "185:3,186:3", "CAPABILITY": "8.6"}, "rows": 150},
+    "an unknown GPU, no field of power": {
+        "script": {"FIELD_FAIL": "185:3,186:3", "FAIL": "nvmlDeviceGetCudaComputeCapability:999:0"},
+        "rows": 150,
+    },
+    "no power": {"script": {"FIELD_FAIL": "185:3,186:3", "FAIL": "nvmlDeviceGetPowerUsage:3:0"}, "rows": 150},
 }
 """Power is 100 W."""
 
@@ -54,15 +61,37 @@ def test_energy_of_a_counter_that_wraps_is_whole(answers: dict[str, dict[str, An
     assert seen["gpu"]["energy_j"] == pytest.approx(100 * seen["seconds"], rel=0.1)
 
 
-def test_power_without_instant_value_is_an_average(answers: dict[str, dict[str, Any]]) -> None:
+@pytest.mark.parametrize(
+    ("case", "source"),
+    [
+        ("average power only", "NVML_FI_DEV_POWER_AVERAGE"),
+        ("A10, no field of power", "nvmlDeviceGetPowerUsage"),
+        ("an unknown GPU, no field of power", "nvmlDeviceGetPowerUsage"),
+    ],
+)
+def test_power_without_instant_value_is_an_average(case: str, source: str, answers: dict[str, dict[str, Any]]) -> None:
     """As where a GPU gives only the mean over the last second: the phase's first second has no reading."""
-    seen = answers["average power only"]
+    seen = answers[case]
     capability = seen["capabilities"]["power_w"]
-    assert capability["source"] == "nvmlDeviceGetPowerUsage"
+    assert capability["source"] == source
     assert capability["window_s"] == 1.0
     assert seen["gpu"]["power_w"]["mean"] == 100
     assert seen["gpu"]["power_w"]["n"] < 100
     assert seen["gpu"]["energy_source"] == "NVML_FI_DEV_TOTAL_ENERGY_CONSUMPTION"
+
+
+@pytest.mark.parametrize(
+    ("case", "source"),
+    [("A100", "NVML_FI_DEV_POWER_INSTANT"), ("A100, no field of power", "nvmlDeviceGetPowerUsage")],
+)
+def test_power_of_an_a100_is_an_instant(case: str, source: str, answers: dict[str, dict[str, Any]]) -> None:
+    """nvml.h: GA100 has no average, and ``nvmlDeviceGetPowerUsage`` is an instant there. So each reading counts."""
+    seen = answers[case]
+    capability = seen["capabilities"]["power_w"]
+    assert capability["source"] == source
+    assert capability["window_s"] is None
+    assert seen["gpu"]["power_w"]["mean"] == 100
+    assert seen["gpu"]["power_w"]["n"] >= 15
 
 
 def test_power_not_offered_is_null_with_reason(answers: dict[str, dict[str, Any]]) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from jobs.report.schema import Aggregate, GpuPhase, HostPhase, RunWarning, TrainingSummary
-from jobs.telemetry.validity import SLOWDOWN_CAUSES, assess_validity, training_warnings
+from jobs.telemetry.validity import SLOWDOWN_CAUSES, VOLTAGE_LIMITS, assess_validity, training_warnings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,8 +43,17 @@ def test_validity_busy_gpu_before_start_is_suspect(watched: Watched) -> None:
 CASES: dict[str, dict[str, Any]] = {
     "own power limit": {"script": {"THROTTLE": "1", "CAUSE": "power_cap"}},
     "lowered power limit": {"script": {"THROTTLE": "1", "CAUSE": "power_cap", "DEFAULT_LIMIT": "800"}},
+    "board_limit": {"script": {"THROTTLE": "1", "CAUSE": "board_limit"}},
+    "reliability": {"script": {"THROTTLE": "1", "CAUSE": "reliability"}},
+    "sync_boost": {"script": {"THROTTLE": "1", "CAUSE": "sync_boost"}},
     "lost": {"script": {"GONE": "0.3:1.1"}, "rows": 60},
     "own process": {"script": {"OWN": "4711"}},
+    "MPS": {"script": {"OWN": "4711", "MPS": "31"}},
+    "MPS in a container": {"script": {"OWN": "4711", "MPS": "31", "NAMES": "0"}},
+    "MPS before Volta": {"script": {"MPS": "31", "FAIL": "nvmlDeviceGetMPSComputeRunningProcesses_v3:3:0"}},
+    "another client of MPS": {"script": {"OWN": "4711", "MPS": "31", "MPS_OTHERS": "1"}},
+    "another process beside MPS": {"script": {"OWN": "4711", "MPS": "31", "PROCESSES": "1"}},
+    "two processes in a container": {"script": {"OWN": "4711", "PROCESSES": "1", "NAMES": "0"}},
     "another process": {"script": {"OWN": "4711", "PROCESSES": "1"}},
 }
 
@@ -68,6 +77,22 @@ def test_validity_lowered_power_limit_is_suspect(answers: dict[str, dict[str, An
     assert "a power limit below the board's default" in seen["warnings"]["gpu_throttled"]
 
 
+@pytest.mark.parametrize("limit", VOLTAGE_LIMITS)
+def test_validity_own_voltage_limit_is_ok(limit: str, answers: dict[str, dict[str, Any]]) -> None:
+    """A GPU that neither power nor heat limits runs at the highest clocks that its voltage allows."""
+    seen = answers[limit]
+    assert seen["gpu"]["throttle_s"][limit] == pytest.approx(seen["seconds"], rel=0.1)
+    assert seen["validity"] == {"status": "ok", "causes": [], "not_checked": []}
+    assert seen["warnings"].keys() == {"gpu_at_voltage_limit"}
+    assert f"({limit}), which is normal" in seen["warnings"]["gpu_at_voltage_limit"]
+
+
+def test_validity_held_back_by_another_gpu_is_suspect(answers: dict[str, dict[str, Any]]) -> None:
+    seen = answers["sync_boost"]
+    assert seen["validity"]["causes"] == ["gpu_throttled"]
+    assert "(sync_boost)" in seen["warnings"]["gpu_throttled"]
+
+
 def test_validity_gpu_lost_for_a_part_of_training_is_unchecked(answers: dict[str, dict[str, Any]]) -> None:
     seen = answers["lost"]
     # The counters were read at both ends.
@@ -77,7 +102,31 @@ def test_validity_gpu_lost_for_a_part_of_training_is_unchecked(answers: dict[str
     assert seen["validity"]["status"] == "unchecked"
 
 
-@pytest.mark.parametrize(("case", "warnings"), [("own process", set()), ("another process", {"gpu_other_processes"})])
+@pytest.mark.parametrize("case", ["MPS", "MPS in a container", "MPS before Volta"])
+def test_validity_mps_server_is_named_and_not_another_process(case: str, answers: dict[str, dict[str, Any]]) -> None:
+    """It is listed beside the job, or in its place."""
+    seen = answers[case]
+    assert seen["validity"]["status"] == "ok"
+    assert seen["warnings"].keys() == {"gpu_mps_server"}
+    assert "NVIDIA's MPS server" in seen["warnings"]["gpu_mps_server"]
+
+
+@pytest.mark.parametrize("case", ["another client of MPS", "another process beside MPS"])
+def test_validity_other_work_beside_mps_is_suspect(case: str, answers: dict[str, dict[str, Any]]) -> None:
+    seen = answers[case]
+    assert seen["validity"]["causes"] == ["gpu_other_processes"]
+    assert seen["warnings"]["gpu_other_processes"] == "1 other compute process used the GPU"
+    assert "gpu_mps_server" in seen["warnings"]
+
+
+@pytest.mark.parametrize(
+    ("case", "warnings"),
+    [
+        ("own process", set()),
+        ("another process", {"gpu_other_processes"}),
+        ("two processes in a container", {"gpu_other_processes"}),
+    ],
+)
 def test_validity_own_process_under_a_foreign_number_is_not_another(
     case: str, warnings: set[str], answers: dict[str, dict[str, Any]]
 ) -> None:

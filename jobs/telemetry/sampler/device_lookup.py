@@ -39,13 +39,14 @@ def inventory() -> list[NvmlDevice]:
 
 def _device(handle: Any) -> NvmlDevice:
     uuid, name = try_call(nvml.uuid_of, handle), try_call(pynvml.nvmlDeviceGetName, handle)
+    processes = try_call(nvml.compute_processes, handle)
     used = PolledReader(handle, metrics_read_at("fast"), MessageWriter(lambda _: None)).read()
     return NvmlDevice(
         uuid=None if isinstance(uuid, NvmlUnavailable) else str(uuid),
         name=None if isinstance(name, NvmlUnavailable) else str(name),
         memory_used_bytes=used.get("memory_used_bytes"),
         util_percent=used.get("util_percent"),
-        processes=nvml.process_count(handle),
+        processes=None if isinstance(processes, NvmlUnavailable) else processes.users,
         error=next((str(answer) for answer in (uuid, name) if isinstance(answer, NvmlUnavailable)), None),
     )
 

@@ -14,10 +14,10 @@ from jobs.telemetry.sampler.loop import MIN_MARK_INTERVAL_S
 from jobs.telemetry.sampler.nvml import (
     NvmlUnavailable,
     call,
+    compute_processes,
     field_id,
     field_value,
     gpu_and_instance,
-    process_count,
     try_call,
 )
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from jobs.telemetry.metrics import Metric, NvmlSource
     from jobs.telemetry.sampler.loop import MessageWriter, Rate
+    from jobs.telemetry.sampler.nvml import ComputeProcesses
     from jobs.telemetry.types import Options
 
 UINT32_RANGE: Final = 2.0**32
@@ -82,18 +83,15 @@ class GpuSampler:
             self._writer.add_sample(now_s, self._counters.read())
             self._xids.read()
 
-    def finish(self) -> int | None:
-        """Read counters and events a last time; return the number of other processes on the device, if known.
-
-        NVML gives the host's process ids, which a container does not know: one process is assumed to be the job.
-        """
+    def finish(self) -> ComputeProcesses | None:
+        """Read counters and events a last time; return the processes on the device, if they can be listed."""
         self.read_counters()
         self._xids.read()
         self._buffer.read()
         self._gpm.close()
         self._xids.close()
-        count = process_count(self._handle)
-        return None if count is None else max(0, count - 1)
+        processes = try_call(compute_processes, self._handle)
+        return None if isinstance(processes, NvmlUnavailable) else processes
 
 
 class PolledReader:
@@ -106,6 +104,7 @@ class PolledReader:
         self._field_ids: dict[str, int] = {}
         self._last_raw: dict[str, float] = {}
         self._wrapped: dict[str, float] = {}
+        self._capability: tuple[int, int] | None = None
 
     def read(self) -> dict[str, float]:
         """The metrics that could be read now, by name, in their units."""
@@ -127,9 +126,19 @@ class PolledReader:
                 if is_32_bit and metric.aggregation == "delta":
                     value = self._unwrap(metric.name, value)
                 values[metric.name] = value * source.factor
-                self._writer.record_ok(metric.name, source.name, source.window_s)
+                self._writer.record_ok(metric.name, source.name, self._window_s(source))
             pending = next_source
         return values
+
+    def _window_s(self, source: NvmlSource) -> float | None:
+        """The time over which one of the source's readings is an average on this GPU; ``None``: it is an instant."""
+        if source.instant_until is None:
+            return source.window_s
+        if self._capability is None:
+            answer = try_call(lambda: pynvml.nvmlDeviceGetCudaComputeCapability(gpu_and_instance(self._handle)[0]))
+            # If it is not known, an average: then no reading counts that may include time before the phase.
+            self._capability = (99, 0) if isinstance(answer, NvmlUnavailable) else tuple(answer)
+        return None if self._capability <= source.instant_until else source.window_s
 
     def _ask(self, sources: Iterable[NvmlSource]) -> dict[NvmlSource, Any]:
         """By source: its value and whether that has only 32 bits, or an error. Each function is called once."""

@@ -80,5 +80,8 @@ class GpuLoop(SamplerLoop):
             self.start_rates(fast=self._options.fast_s, gpm=self._options.gpm_s, slow=self._options.slow_s)
 
     def finish(self) -> None:
-        others = None if self.gpu is None else self.gpu.finish()
-        self._writer.send("gpu_end", rates=self.statistics(), other_process_count=others)
+        processes = None if self.gpu is None else self.gpu.finish()
+        # NVML gives the host's process ids, which a container does not know: one process is assumed to be the job.
+        others = None if processes is None else max(0, processes.users - 1)
+        servers = 0 if processes is None else processes.mps_servers
+        self._writer.send("gpu_end", rates=self.statistics(), other_process_count=others, mps_servers=servers)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import pynvml
 
@@ -169,7 +169,36 @@ def gpu_and_instance(handle: Any) -> tuple[Any, int | None]:
     return gpu, int(call(pynvml.nvmlDeviceGetGpuInstanceId, handle))
 
 
-def process_count(handle: Any) -> int | None:
-    """Compute processes on the device; ``None`` where they may not be listed."""
-    processes = try_call(pynvml.nvmlDeviceGetComputeRunningProcesses, handle)
-    return None if isinstance(processes, NvmlUnavailable) else len(processes)
+class ComputeProcesses(NamedTuple):
+    """The processes with a compute context on a device; in a container too the ids are the host's."""
+
+    ids: frozenset[int]
+    mps_servers: int
+    """How many of them are servers of NVIDIA's Multi-Process Service (MPS), which work for their clients only."""
+
+    @property
+    def users(self) -> int:
+        return len(self.ids) - self.mps_servers
+
+
+MPS_SERVER: Final = "nvidia-cuda-mps-server"
+
+
+def compute_processes(handle: Any) -> ComputeProcesses:
+    """The compute processes on the device, those that share it by MPS among them.
+
+    The server of MPS is known by its name. A container does not know the names of the host's processes. There it is
+    one that is not in NVML's list of MPS processes, if that list has any: these have a server.
+
+    Raises:
+        NvmlUnavailable: they may not be listed.
+    """
+    contexts = {int(process.pid) for process in call(pynvml.nvmlDeviceGetComputeRunningProcesses, handle)}
+    # Where it fails, as on a GPU before Volta, the first list has all.
+    answer = try_call(pynvml.nvmlDeviceGetMPSComputeRunningProcesses, handle)
+    clients = set() if isinstance(answer, NvmlUnavailable) else {int(process.pid) for process in answer}
+    without_mps = contexts - clients
+    servers = sum(MPS_SERVER in str(try_call(pynvml.nvmlSystemGetProcessName, pid)) for pid in without_mps)
+    if not servers and clients and without_mps:
+        servers = 1
+    return ComputeProcesses(frozenset(contexts | clients), servers)

@@ -25,11 +25,16 @@
  *   FAKE_NVML_ENERGY=still|back:s      energy does not move; falls to 0 s seconds after telemetry attached
  *   FAKE_NVML_DEFAULT_LIMIT=W          the board's default power limit (700, as the one in force)
  *   FAKE_NVML_THROTTLE=share           share of time throttled
- *   FAKE_NVML_CAUSE=name               by power_cap, hw_thermal, hw_power_brake or sync_boost (sw_thermal)
+ *   FAKE_NVML_CAUSE=name               by power_cap, hw_thermal, hw_power_brake, sync_boost, board_limit or
+ *                                      reliability (sw_thermal); the last two are counted only
  *   FAKE_NVML_ECC=rate                 corrected memory errors a second
  *   FAKE_NVML_XID=number               one XID event, of the GPU or of FAKE_NVML_XID_INSTANCE=k alone
  *   FAKE_NVML_PROCESSES=n              compute processes on every GPU
  *   FAKE_NVML_OWN=pid                  one more as soon as the job uses it: the job's own, by this number
+ *   FAKE_NVML_MPS=pid                  the job and FAKE_NVML_MPS_OTHERS=n more are clients of an MPS server of that id:
+ *                                      they are in NVML's list of MPS processes, only the server in the other
+ *   FAKE_NVML_NAMES=0                  no process has a name, as the host's have none in a container
+ *   FAKE_NVML_CAPABILITY=8.0           the compute capability (9.0); power has no average up to 8.0
  *   FAKE_NVML_BUSY=1                   busy and full before the job, too
  * Built with -DOLD_DRIVER it lacks the functions that came after driver 450.
  *
@@ -68,6 +73,7 @@ static double number(const char *name, double otherwise) {
 }
 static int count_gpus(void) { return (int)number("FAKE_NVML_GPUS", 1); }
 static int lost_gpu(void) { return (int)number("FAKE_NVML_LOST", -1); }
+static int capability(void) { return (int)lround(10 * number("FAKE_NVML_CAPABILITY", 9)); }
 static int busy(const gpu_t *gpu) { return in_use[gpu->index] || getenv("FAKE_NVML_BUSY"); }
 
 static double clock_s(clockid_t clock) {
@@ -222,7 +228,11 @@ ret_t nvmlDeviceGetPciInfo_v3(gpu_t *gpu, pci_t *pci) {
     return OK;
 }
 ret_t nvmlDeviceGetCudaComputeCapability(gpu_t *gpu, int *major, int *minor) {
-    (void)gpu; SCRIPTED *major = 9; *minor = 0; return OK;
+    (void)gpu; SCRIPTED
+    int tenths = capability();
+    *major = tenths / 10;
+    *minor = tenths % 10;
+    return OK;
 }
 ret_t nvmlDeviceGetEnforcedPowerLimit(gpu_t *gpu, unsigned *milliwatts) {
     SCRIPTED
@@ -382,13 +392,19 @@ ret_t nvmlDeviceGetFieldValues(gpu_t *gpu, int count, field_t *fields) {
         case 74: f->value.ull = throttled_ns("power_cap"); break;
         case 75: f->value.ull = throttled_ns("sw_thermal"); break;
         case 76: f->value.ull = throttled_ns("sync_boost"); break;
-        case 77: case 79: f->value.ull = 1000; break;
+        case 77: f->value.ull = throttled_ns("board_limit"); break;
+        case 79: f->value.ull = throttled_ns("reliability"); break;
         case 83:
             f->value.ull = millijoules(gpu);
             if (getenv("FAKE_NVML_ENERGY32")) {
                 f->type = TYPE_UINT;
                 f->value.u = (unsigned)millijoules(gpu);
             }
+            break;
+        case 185:
+            f->type = TYPE_UINT;
+            f->value.u = (unsigned)lround(1000 * watts(gpu));
+            if (capability() <= 80) f->code = NOT_SUPPORTED;
             break;
         case 186: f->type = TYPE_UINT; f->value.u = (unsigned)lround(1000 * watts(gpu)); break;
         case 197: f->value.ull = ns / 1000; break;     /* 1 MB/s */
@@ -472,15 +488,30 @@ ret_t nvmlDeviceGetGpuInstanceId(gpu_t *device, unsigned *id) { SCRIPTED *id = (
 
 /* Processes and events */
 typedef struct { unsigned pid; unsigned long long memory; unsigned instance, compute; } process_t;
-ret_t nvmlDeviceGetComputeRunningProcesses_v3(gpu_t *gpu, unsigned *count, process_t *processes) {
-    SCRIPTED
-    unsigned others = (unsigned)number("FAKE_NVML_PROCESSES", 0);
-    unsigned there = others + (getenv("FAKE_NVML_OWN") && in_use[gpu->index]);
+/* `others` processes from the id `first` on, and the one with the id `own` unless that is 0. */
+static ret_t list(unsigned others, unsigned first, unsigned own, unsigned *count, process_t *processes) {
+    unsigned there = others + (own != 0);
     if (there == 0) { *count = 0; return OK; }
     if (!processes || *count < there) { *count = there; return INSUFFICIENT_SIZE; }
-    for (unsigned i = 0; i < there; i++)
-        processes[i] = (process_t){i < others ? 1000 + i : (unsigned)number("FAKE_NVML_OWN", 0), 1 << 20, 0, 0};
+    for (unsigned i = 0; i < there; i++) processes[i] = (process_t){i < others ? first + i : own, 1 << 20, 0, 0};
     *count = there;
+    return OK;
+}
+static unsigned own_process(const gpu_t *gpu) { return in_use[gpu->index] ? (unsigned)number("FAKE_NVML_OWN", 0) : 0; }
+ret_t nvmlDeviceGetComputeRunningProcesses_v3(gpu_t *gpu, unsigned *count, process_t *processes) {
+    SCRIPTED
+    unsigned server = (unsigned)number("FAKE_NVML_MPS", 0), others = (unsigned)number("FAKE_NVML_PROCESSES", 0);
+    return list(others, 1000, server ? server : own_process(gpu), count, processes);
+}
+ret_t nvmlDeviceGetMPSComputeRunningProcesses_v3(gpu_t *gpu, unsigned *count, process_t *processes) {
+    SCRIPTED
+    int is_shared = getenv("FAKE_NVML_MPS") != NULL;
+    return list((unsigned)number("FAKE_NVML_MPS_OTHERS", 0), 2000, is_shared ? own_process(gpu) : 0, count, processes);
+}
+ret_t nvmlSystemGetProcessName(unsigned pid, char *name, unsigned length) {
+    SCRIPTED
+    if (number("FAKE_NVML_NAMES", 1) == 0) return NOT_FOUND;
+    snprintf(name, length, pid == (unsigned)number("FAKE_NVML_MPS", 0) ? "nvidia-cuda-mps-server" : "python");
     return OK;
 }
 typedef struct { gpu_t *gpu; unsigned long long type, data; unsigned instance, compute; } event_t;
