@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from jobs import __version__
 from jobs.exit_codes import ExitCode
+from jobs.io.stdio import escape_control_chars
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -41,7 +42,7 @@ class Summary:
         self._runs: list[dict[str, Any]] = []
 
     def add_error(self, text: str) -> None:
-        self._errors.append(" ".join(text.split()))
+        self._errors.append(escape_control_chars(" ".join(text.split())))
 
     def add_report(self, report: Report) -> None:
         kubernetes, results = report.environment.kubernetes, report.results
@@ -127,7 +128,9 @@ def _encode(line: str) -> bytes:
 def _write(path: Path, line: str) -> None:
     try:
         # Written in place: the kubelet mounts this one file, so it cannot be replaced.
-        path.write_bytes(_encode(line))
+        # Opening a pipe that nobody reads would wait for ever.
+        with open(path, "wb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK, 0o644)) as file:  # noqa: PTH123
+            file.write(_encode(line))
     except OSError as error:
         reason = error.strerror or error
         print(f"warning: termination message {str(path)!r} cannot be written ({reason})", file=sys.stderr)  # noqa: T201
