@@ -85,7 +85,7 @@ def query_advisories(requirements: Path) -> list[Package] | None:
         # If the advisories cannot be reached, it ends with a line of its log or with its HTTP client's exception.
         if done.returncode == 1 and last.startswith(("ERROR:pip_audit", "requests.exceptions.")):
             return None
-        raise AuditFailed(f"pip-audit ended with code {done.returncode} and without an answer: {ascii(last[:200])}")
+        raise AuditFailed(f"pip-audit ended with code {done.returncode} and without an answer: {last[:200]!a}")
     try:
         packages = AuditResult.model_validate_json(done.stdout).dependencies
     except ValidationError as error:

@@ -45,7 +45,8 @@ class Console:
 
     @contextmanager
     def _bar(self, label: str, steps: int, live: Callable[[], LiveReading]) -> Iterator[Callable[[int], None]]:
-        columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        name = TextColumn("{task.description}", markup=False)
+        columns = (name, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         with Progress(*columns, TextColumn("{task.fields[gpu]}"), console=self._rich, transient=True) as progress:
             task = progress.add_task(label, total=steps, gpu="")
             due_s = time.monotonic()

@@ -129,7 +129,7 @@ def _write(path: Path, line: str) -> None:
     try:
         # Written in place: the kubelet mounts this one file, so it cannot be replaced.
         # Opening a pipe that nobody reads would wait for ever.
-        with open(path, "wb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK, 0o644)) as file:  # noqa: PTH123
+        with open(path, "wb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK, 0o644)) as file:
             file.write(_encode(line))
     except OSError as error:
         reason = error.strerror or error

@@ -118,10 +118,10 @@ def checkout(tmp_path: Path) -> Path:
     return folder
 
 
-def make(checkout: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def make(checkout: Path, *arguments: str, goal: str = "images") -> subprocess.CompletedProcess[str]:
     if shutil.which("make") is None:
         pytest.skip("make is not installed")
-    command = ["make", "--no-print-directory", "-f", str(ROOT / "docker/images.mk"), "images", "DOCKER=echo"]
+    command = ["make", "--no-print-directory", "-f", str(ROOT / "docker/images.mk"), goal, "DOCKER=echo"]
     # Whoever runs the tests may be make itself, which hands its variables down.
     environment = {name: os.environ[name] for name in ("PATH", "MNIST_MIRRORS") if name in os.environ}
     return subprocess.run(
@@ -253,6 +253,52 @@ def test_make_images_mirrors_are_passed_unchanged(
     assert result.returncode == 0, result.stderr
     assert (checkout / "arguments").read_text().splitlines().count(f"MNIST_MIRRORS={mirrors}") == 2
     assert _files(checkout) - before == {checkout / "arguments"}
+
+
+HOSTILE = ["a; touch ran", "'; touch ran; '", '"; touch ran; "', "$(touch ran)", "$(shell touch ran)", "-x"]
+
+
+@pytest.mark.parametrize("value", HOSTILE)
+@pytest.mark.parametrize("way", ["argument", "environment"])
+@pytest.mark.parametrize(
+    ("name", "goal", "passed"),
+    [
+        ("PYTHON", ".venv/.synced", "--python={}"),
+        ("TF_EXTRA", ".venv-tf/.synced", "--extra={}"),
+        ("DEMO_EPOCHS", "demo", "--epochs={}"),
+        ("PAGE", "picture", "{}"),
+    ],
+)
+def test_make_value_is_passed_unchanged(
+    tmp_path: Path, name: str, goal: str, passed: str, value: str, way: str
+) -> None:
+    for file in ("Makefile", "pyproject.toml", "uv.lock"):
+        shutil.copy(ROOT / file, tmp_path)
+    for program in ("bin/uv", ".venv/bin/python"):
+        path = tmp_path / program
+        path.parent.mkdir(parents=True)
+        path.write_text("#!/bin/sh\nprintf '%s\\n' \"$@\" >> arguments\n")
+        path.chmod(0o755)
+    for folder in (".venv-tf", ".venv-torch"):
+        (tmp_path / folder).mkdir()
+    environment = {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"}
+    command = ["make", "-C", str(tmp_path), goal]
+    if way == "argument":
+        command.append(f"{name}={value}")
+    else:
+        environment[name] = value
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert passed.format(value) in (tmp_path / "arguments").read_text().splitlines()
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("value", ["IMAGE_TAG=-x", "IMAGE_TAG=a b"])
+def test_make_push_images_invalid_tag_is_refused(checkout: Path, value: str) -> None:
+    result = make(checkout, "REGISTRY=localhost:5000", value, goal="push-images")
+    assert result.returncode == 2
+    assert f"error: {value} is no tag" in result.stderr
+    assert "push " not in result.stdout
 
 
 @pytest.mark.parametrize(("gigabytes", "over"), [(5.5, None), (5.7, "mnist-torch"), (6.1, "mnist-tf")])

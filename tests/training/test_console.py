@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from jobs.cli.app import exit_code_of
+from jobs.io.stdio import PipeSafeConsole
 from jobs.mnist_torch.cli import PROGRAM
 from jobs.training.console import Console
 from tests.support.digits import small_digits, write_idx_folder
@@ -26,6 +27,23 @@ def folder(tmp_path: Path) -> Path:
 def test_console_line_with_escapes_shows_them_as_text(capsys: pytest.CaptureFixture[str]) -> None:
     Console().line(f"1 epoch of idx:{ESCAPES} [bold]")
     assert capsys.readouterr().err == f"1 epoch of idx:{SHOWN} [bold]\n"
+
+
+@pytest.mark.parametrize("size", ["²", "9" * 5000, "0", "-1", "", "wide\udce9"])
+def test_console_size_in_the_environment_that_is_no_number_is_ignored(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], size: str
+) -> None:
+    expected = PipeSafeConsole().size
+    monkeypatch.setenv("COLUMNS", size)
+    monkeypatch.setenv("LINES", size)
+    assert PipeSafeConsole().size == expected
+    Console().line("1 epoch")
+    assert capsys.readouterr().err == "1 epoch\n"
+
+
+def test_console_line_with_markup_and_emoji_codes_shows_them_as_text(capsys: pytest.CaptureFixture[str]) -> None:
+    Console().line(r"data :warning: of [red]x[/] in C:\[bold]\ and [/nothing]")
+    assert capsys.readouterr().err == "data :warning: of [red]x[/] in C:\\[bold]\\ and [/nothing]\n"
 
 
 @pytest.mark.parametrize("command", ["dataset", "doctor"])
