@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from jobs.cli.app import exit_code_of
+from jobs.datasets import load
+from jobs.exit_codes import ExitCode
 from jobs.io.stdio import PipeSafeConsole
 from jobs.mnist_torch.cli import PROGRAM
 from jobs.training.console import Console
@@ -55,6 +57,19 @@ def test_command_on_a_folder_with_escapes_shows_them_as_text(
     shown = capsys.readouterr().out
     assert f"idx:a{SHOWN}" in shown
     assert shown.replace("\n", "").isprintable()
+
+
+@pytest.mark.parametrize("arguments", [[f"--{ESCAPES}"], [f"x{ESCAPES}"], ["train", f"--{ESCAPES}"]])
+def test_usage_error_with_escapes_shows_them_as_text(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code_of(PROGRAM, arguments) == ExitCode.BAD_INPUT
+    shown = capsys.readouterr().err
+    assert SHOWN in shown
+    assert shown.rstrip("\n").isprintable()
+
+
+def test_folder_name_with_escapes_or_without_utf_8_is_text_that_a_report_can_hold(tmp_path: Path) -> None:
+    folder = write_idx_folder(tmp_path / f"caf\udce9{ESCAPES}", small_digits())
+    assert load(str(folder)).name == rf"idx:caf\udce9{SHOWN}"
 
 
 def test_error_about_a_folder_with_escapes_shows_them_as_text(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
