@@ -4,15 +4,19 @@ SHELL := /bin/bash
 .DELETE_ON_ERROR:
 
 # TensorFlow has no wheels for Python 3.14 yet. uv uses the first matching interpreter that it finds.
-PYTHON ?= >=3.11,<3.14
-DEMO_EPOCHS ?= 3
+ANY_PYTHON := >=3.11,<3.14
+# Values that a person gives reach the commands through the environment. Neither make nor a shell reads them as code.
+# Only UV, DOCKER, PYTEST_ARGS and BENCH_ARGS are parts of a command line, as they are written.
+override PYTHON := $(or $(value PYTHON),$(ANY_PYTHON))
+override DEMO_EPOCHS := $(or $(value DEMO_EPOCHS),3)
 # Use tf-cuda if TensorFlow shall use a GPU. The images always contain it.
-TF_EXTRA ?= tf
-PAGE ?= comparison/comparison.html
+override TF_EXTRA := $(or $(value TF_EXTRA),tf)
+override PAGE := $(or $(value PAGE),comparison/comparison.html)
+export PYTHON DEMO_EPOCHS TF_EXTRA PAGE
 
 # An installed uv is used. Otherwise one is installed into .tools, which needs only Python's venv module.
 UV := $(shell command -v uv 2>/dev/null || echo .tools/bin/uv)
-SYNC = $(UV) sync --locked --quiet --python '$(PYTHON)'
+SYNC = $(UV) sync --locked --quiet "--python=$$PYTHON"
 
 .PHONY: help
 help: ## print this list
@@ -31,7 +35,7 @@ envs: .venv/.synced .venv-tf/.synced .venv-torch/.synced ## create the three env
 	@touch $@
 
 .venv-tf/.synced: pyproject.toml uv.lock | $(filter .tools/bin/uv,$(UV))
-	UV_PROJECT_ENVIRONMENT=.venv-tf $(SYNC) --extra $(TF_EXTRA) --group test --group types --group types-tf
+	UV_PROJECT_ENVIRONMENT=.venv-tf $(SYNC) "--extra=$$TF_EXTRA" --group test --group types --group types-tf
 	@touch $@
 
 .venv-torch/.synced: pyproject.toml uv.lock | $(filter .tools/bin/uv,$(UV))
@@ -40,7 +44,7 @@ envs: .venv/.synced .venv-tf/.synced .venv-torch/.synced ## create the three env
 
 .PHONY: demo
 demo: envs ## train lenet in both frameworks, merge the reports, print the table
-	.venv/bin/python scripts/demo.py --epochs $(DEMO_EPOCHS)
+	.venv/bin/python scripts/demo.py "--epochs=$$DEMO_EPOCHS"
 
 # Two processes whatever the machine: each framework uses further threads of its own.
 IN_PARALLEL = -n 2 --dist worksteal
@@ -114,7 +118,7 @@ test-page: .venv/.synced ## the comparison's page in Chromium, which is installe
 
 .PHONY: picture
 picture: .venv/.synced ## make the README's picture from PAGE (comparison/comparison.html)
-	.venv/bin/python scripts/picture.py $(PAGE) docs/images/comparison.png
+	.venv/bin/python scripts/picture.py -- "$$PAGE" docs/images/comparison.png
 
 # In its own environment an adapter is checked against its framework's real types.
 ADAPTER_MYPY = bin/mypy --cache-dir .mypy_cache/$(1) jobs/mnist_$(1)/*.py tests/mnist_$(1)/*.py tests/adapter/*.py
@@ -140,7 +144,7 @@ bench: envs ## speed compared with the post's programs; needs a quiet machine an
 
 # In the images, so that the machine needs only Docker. Each answer replaces an earlier one when it is complete.
 BENCH_GPU = build/bench-gpu
-IN_IMAGE = $(DOCKER) run --rm --network none --volume "$(CURDIR)/scripts:/opt/scripts:ro" --entrypoint python
+IN_IMAGE = $(DOCKER) run --rm --network none --volume "$$PWD/scripts:/opt/scripts:ro" --entrypoint python
 
 .PHONY: bench-gpu
 bench-gpu: ## speed on a GPU compared with the post's programs, in build/bench-gpu.json; needs only Docker and make images
@@ -149,7 +153,7 @@ bench-gpu: ## speed on a GPU compared with the post's programs, in build/bench-g
 		$(IN_IMAGE) --gpus all $$image /opt/scripts/bench_gpu.py measure $(BENCH_ARGS) > $(BENCH_GPU)/$$image.new \
 			&& mv $(BENCH_GPU)/$$image.new $(BENCH_GPU)/$$image.json || exit; \
 	done
-	$(IN_IMAGE) --volume "$(CURDIR)/$(BENCH_GPU):/answers:ro" mnist-torch /opt/scripts/bench_gpu.py combine \
+	$(IN_IMAGE) --volume "$$PWD/$(BENCH_GPU):/answers:ro" mnist-torch /opt/scripts/bench_gpu.py combine \
 		/answers/mnist-tf.json /answers/mnist-torch.json > build/bench-gpu.new && mv build/bench-gpu.new build/bench-gpu.json
 
 .PHONY: bench-shared-cpu

@@ -14,12 +14,12 @@ IMAGES := mnist-tf mnist-torch
 AMD64_ONLY := mnist-tf
 # Needed only by clusters that merge on a shared volume (k8s/overlays/merge).
 MERGE_IMAGE := mnist-merge
-IMAGE_VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' jobs/__init__.py)
-IMAGE_GIT_SHA = $(shell git rev-parse HEAD 2>/dev/null)$(shell test -z "$$(git status --porcelain 2>/dev/null)" || echo -dirty)
+override IMAGE_VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' jobs/__init__.py)
+override IMAGE_GIT_SHA = $(shell git rev-parse HEAD 2>/dev/null)$(shell test -z "$$(git status --porcelain 2>/dev/null)" || echo -dirty)
 # The commit's time: the images' own time, and the latest that a file in them can have.
 IMAGE_EPOCH = $(or $(shell git log -1 --format=%ct 2>/dev/null),0)
 
-# Values that a person gives reach the commands through the environment. Neither make nor a shell reads them as code.
+# As in the Makefile: values reach the commands through the environment.
 override DATA := $(value DATA)
 override IMAGE_BASE := $(or $(value IMAGE_BASE),python:3.13-slim-trixie)
 override IMAGE_TAG := $(or $(value IMAGE_TAG),$(IMAGE_VERSION))
@@ -168,10 +168,10 @@ build/sbom/%.cdx.json: docker/sbom.sh pyproject.toml uv.lock | $(filter .tools/b
 
 test-images: images image-$(MERGE_IMAGE) .venv/.synced ## build the images and test them
 	@$(call check_size,$(MERGE_IMAGE))
-	MNIST_JOBS_REQUIRE_IMAGES=1 MNIST_JOBS_DOCKER=$(DOCKER) MNIST_JOBS_IMAGE_TAG="$$IMAGE_TAG" \
+	MNIST_JOBS_REQUIRE_IMAGES=1 MNIST_JOBS_DOCKER="$(DOCKER)" MNIST_JOBS_IMAGE_TAG="$$IMAGE_TAG" \
 		.venv/bin/python -m pytest tests/docker
 
-registry:
+registry: image-values
 	@case "$$REGISTRY" in [!a-z0-9]* | *[!a-z0-9._:/-]* | '') \
 		printf 'error: REGISTRY=%s is no registry; give one such as ghcr.io/owner\n' "$$REGISTRY" >&2; exit 2 ;; esac
 

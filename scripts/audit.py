@@ -81,8 +81,11 @@ def query_advisories(requirements: Path) -> list[Package] | None:
     except OSError as error:
         raise AuditFailed(f"{pip_audit} cannot be run ({error.strerror or error}); make .venv anew") from error
     if not done.stdout.strip():
-        # If the advisories cannot be reached, it prints no JSON.
-        return None
+        last = done.stderr.decode(errors="replace").strip().rpartition("\n")[2]
+        # If the advisories cannot be reached, it ends with a line of its log or with its HTTP client's exception.
+        if done.returncode == 1 and last.startswith(("ERROR:pip_audit", "requests.exceptions.")):
+            return None
+        raise AuditFailed(f"pip-audit ended with code {done.returncode} and without an answer: {last[:200]!a}")
     try:
         packages = AuditResult.model_validate_json(done.stdout).dependencies
     except ValidationError as error:

@@ -12,6 +12,7 @@ from jobs.checkpoint.codec import Checkpoint, CorruptCheckpoint, decode, encode
 from jobs.checkpoint.metadata import MAX_ATTEMPT, CheckpointMetadata, FinishedRun, TrainingProgress, differences
 from jobs.errors import BadInput
 from jobs.io.atomic_file import write_file
+from jobs.io.whole_number import whole_number
 from jobs.report.schema import EarlierAttempt
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def next_attempt(folder: Path | None) -> tuple[str, int] | None:
         return None
     prefix = f"{found['run_id']}.attempt-"
     numbers = [name.removeprefix(prefix) for name in names if name.startswith(prefix)]
-    return found["run_id"], 1 + max((int(number) for number in numbers if number.isdecimal()), default=1)
+    return found["run_id"], 1 + max(filter(None, map(whole_number, numbers)), default=1)
 
 
 def _progress(name: re.Match[str]) -> tuple[str, str, str]:

@@ -79,7 +79,9 @@ def _fail_with(error: Exception, program: Program) -> int:
             "raise the limit that `ulimit -v` shows, or give the job more memory",
             ExitCode.OUT_OF_MEMORY,
         )
-    traceback.print_exception(error)
+    with suppress(OSError):
+        for line in "".join(traceback.format_exception(error)).splitlines():
+            print(escape_control_chars(line), file=sys.stderr)  # noqa: T201 - a defect is reported with these lines
     return _fail(f"unexpected {type(error).__name__}; please report it with the lines above", ExitCode.INTERNAL_ERROR)
 
 

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 import pooch
-from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from jobs.datasets.idx import FILE_NAMES_TEXT, MNIST_SHA256, IdxFileSpec, content_sha256, printable_path
 from jobs.errors import BadInput, DatasetRefused
+from jobs.io.stdio import PipeSafeConsole, escape_control_chars
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -169,8 +169,8 @@ def _http_status(error: OSError) -> int | None:
 
 
 def _host(url: str) -> str:
-    """For messages, because an address may contain a password."""
-    return urlsplit(url).netloc.rpartition("@")[2]
+    """For messages, because an address may contain a password. Without control characters."""
+    return escape_control_chars(urlsplit(url).netloc.rpartition("@")[2])
 
 
 class _DownloadProgress:
@@ -188,8 +188,8 @@ class _DownloadProgress:
             on_progress(title)
         elif not with_bar:
             print(title, file=sys.stderr, flush=True)  # noqa: T201 - this is the program's progress
-        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-        self._bar = Progress(*columns, console=Console(stderr=True), disable=not with_bar)
+        columns = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+        self._bar = Progress(*columns, console=PipeSafeConsole(stderr=True), disable=not with_bar)
         self._task = self._bar.add_task(title, total=None)
         self._received_bytes = 0
         self._bar.start()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Final
 
@@ -36,7 +37,7 @@ def free_memory_bytes(root: Path = ROOT) -> int | None:
 def cpu_stat_file(process_id: int) -> Path | None:
     """The ``cpu.stat`` that counts the process's throttling; ``None`` if there is none."""
     try:
-        lines = (PROC / f"{process_id}/cgroup").read_text().splitlines()
+        lines = os.fsdecode((PROC / f"{process_id}/cgroup").read_bytes()).splitlines()
     except OSError:
         return None
     paths = {controllers: path.lstrip("/") for _, controllers, path in (line.split(":", 2) for line in lines)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import tensorflow as tf
 
@@ -13,6 +13,7 @@ from jobs.adapter_common import check_precision
 from jobs.errors import NoUsableGpu
 from jobs.io.cpus import usable_cpus
 from jobs.io.cuda_driver import pci_bus_id
+from jobs.io.whole_number import whole_number
 from jobs.mnist_tf.device_checks import device_checks
 from jobs.mnist_tf.native_logs import suppress_native_stderr
 from jobs.mnist_tf.peak_flops import matmul_flop_per_s
@@ -30,6 +31,9 @@ __all__ = (
     "versions",
 )  # fmt: skip
 """The members of :class:`jobs.adapter.Framework`."""
+
+MAX_THREADS: Final = 4096
+"""More than the CPUs of any machine. TensorFlow's process crashes where it cannot start all of a pool's threads."""
 
 
 def versions() -> FrameworkVersions:
@@ -81,8 +85,9 @@ def _set_threads() -> None:
 
 
 def _number(variable: str) -> int | None:
-    text = os.environ.get(variable, "")
-    return int(text) if text.isascii() and text.isdigit() else None
+    """The variable's number of threads; ``None`` where it is unset or no number up to :data:`MAX_THREADS`."""
+    number = whole_number(os.environ.get(variable, ""))
+    return None if number is None or number > MAX_THREADS else number
 
 
 def _gpus(choice: DeviceChoice) -> list[Any]:

@@ -6,7 +6,6 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from jobs.io.stdio import PipeSafeConsole, escape_control_chars, flush_stdio
@@ -30,7 +29,7 @@ class Console:
 
     def line(self, text: str) -> None:
         try:
-            self._rich.print(escape(escape_control_chars(text)))
+            self._rich.print(escape_control_chars(text), markup=False, emoji=False)
         except OSError:
             # The text left in the buffer would make the next flush of standard error fail as well.
             flush_stdio()
@@ -46,9 +45,10 @@ class Console:
 
     @contextmanager
     def _bar(self, label: str, steps: int, live: Callable[[], LiveReading]) -> Iterator[Callable[[int], None]]:
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        name = TextColumn("{task.description}", markup=False)
+        columns = (name, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         with Progress(*columns, TextColumn("{task.fields[gpu]}"), console=self._rich, transient=True) as progress:
-            task = progress.add_task(escape(label), total=steps, gpu="")
+            task = progress.add_task(label, total=steps, gpu="")
             due_s = time.monotonic()
 
             def update(done: int) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import re
 import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -15,6 +14,7 @@ from jobs import __version__
 from jobs.io.cgroup import cpu_quota_cores
 from jobs.io.cpus import affinity_cores
 from jobs.io.stdio import escape_control_chars
+from jobs.io.whole_number import whole_number
 from jobs.report.configuration import Cpu, Environment, FrameworkVersion, Image, Kubernetes
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def read_environment(
         memory_total_bytes=psutil.virtual_memory().total,
         os=platform.platform(),
     )
-    if not index or _is_index(index):
+    if not index or whole_number(index) is not None:
         return environment, {}
     return environment, {
         "environment.kubernetes.index": f"{INDEX_VARIABLE} is '{index[:40]}', which is no index",
@@ -73,18 +73,13 @@ def read_kubernetes(variables: Mapping[str, str]) -> Kubernetes | None:
         namespace=variables.get("MNIST_JOBS_POD_NAMESPACE") or None,
         pod=variables.get("MNIST_JOBS_POD_NAME") or None,
         job=variables.get("MNIST_JOBS_JOB_NAME") or None,
-        index=int(index) if _is_index(index) else None,
+        index=whole_number(index),
     )
 
 
 def _printable(variables: Mapping[str, str]) -> dict[str, str]:
     """A variable may hold any byte; the report is UTF-8."""
     return {name: escape_control_chars(value) for name, value in variables.items()}
-
-
-def _is_index(text: str) -> bool:
-    # Kubernetes' indices are below 2^31; int() alone would accept digits of other scripts.
-    return re.fullmatch(r"[0-9]{1,10}", text) is not None
 
 
 def cpu_model() -> str | None:

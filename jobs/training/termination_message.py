@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from jobs import __version__
 from jobs.exit_codes import ExitCode
+from jobs.io.stdio import escape_control_chars
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -41,7 +42,7 @@ class Summary:
         self._runs: list[dict[str, Any]] = []
 
     def add_error(self, text: str) -> None:
-        self._errors.append(" ".join(text.split()))
+        self._errors.append(escape_control_chars(" ".join(text.split())))
 
     def add_report(self, report: Report) -> None:
         kubernetes, results = report.environment.kubernetes, report.results
@@ -66,7 +67,7 @@ class Summary:
     def line(self) -> str:
         """The message, a JSON object of at most :data:`LIMIT_BYTES`; the oldest runs are dropped first."""
         runs, error = list(self._runs), "; ".join(self._errors)
-        while len(_encode(line := self._line(runs, error))) > LIMIT_BYTES and (runs or error):
+        while len((line := self._line(runs, error)).encode()) > LIMIT_BYTES and (runs or error):
             if runs:
                 del runs[0]
             else:
@@ -85,7 +86,9 @@ class Summary:
             "runs_left_out": len(self._runs) - len(runs),
             "runs": runs,
         }
-        return json.dumps(content, ensure_ascii=False, separators=(",", ":"))
+        text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
+        # JSON has no need to escape C1 controls and marks of direction, and `kubectl describe` shows the line as it is.
+        return "".join(one if one.isprintable() else json.dumps(one)[1:-1] for one in text)
 
 
 @contextmanager
@@ -120,14 +123,12 @@ def note_error(text: str) -> None:
         summary.add_error(text)
 
 
-def _encode(line: str) -> bytes:
-    return line.encode(errors="replace")
-
-
 def _write(path: Path, line: str) -> None:
     try:
         # Written in place: the kubelet mounts this one file, so it cannot be replaced.
-        path.write_bytes(_encode(line))
+        # Opening a pipe that nobody reads would wait for ever.
+        with open(path, "wb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK, 0o644)) as file:
+            file.write(line.encode())
     except OSError as error:
         reason = error.strerror or error
         print(f"warning: termination message {str(path)!r} cannot be written ({reason})", file=sys.stderr)  # noqa: T201

@@ -111,7 +111,8 @@ def test_next_attempt_is_told_by_names_alone(run: _Run, tmp_path: Path) -> None:
     run.save(1, 5, 1.0)
     assert next_attempt(tmp_path) == ("run-1", 2)
     _Run(tmp_path).store.register_attempt(make_attempt(2))
-    (tmp_path / "run-1.attempt-x").touch()
+    for number in ("x", "²", "٣", "9" * 200):
+        (tmp_path / f"run-1.attempt-{number}").touch()
     (tmp_path / "run-2.attempt-9").touch()
     assert next_attempt(tmp_path) == ("run-1", 3)
 

@@ -151,12 +151,14 @@ def test_program_error_is_an_internal_error(
     program: Program, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def broken(*_: object, **__: object) -> None:
-        raise ZeroDivisionError("a bug of ours")
+        raise ZeroDivisionError("a bug of ours \x1b[31m\x9b")
 
     monkeypatch.setattr("jobs.datasets.load", broken)
     assert exit_code_of(program, ["dataset"]) == ExitCode.INTERNAL_ERROR
     error = capsys.readouterr().err
     assert "Traceback" in error
+    assert r"ZeroDivisionError: a bug of ours \x1b[31m\x9b" in error
+    assert error.replace("\n", "").isprintable()
     assert error.splitlines()[-1].startswith("error: unexpected ZeroDivisionError")
 
 

@@ -288,6 +288,17 @@ def test_download_password_in_the_address_is_not_shown(monkeypatch: pytest.Monke
     assert "secret" not in message
 
 
+def test_download_address_with_escapes_is_shown_as_text(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MNIST_MIRRORS", "http://127.0.0.1:9\x1bc\x9b\udce9/")
+    with pytest.raises(DatasetRefused, match=r"127\.0\.0\.1:9\\x1bc\\x9b\\udce9: no"):
+        data.load("mnist")
+    shown = capsys.readouterr().err
+    assert r"from 127.0.0.1:9\x1bc\x9b\udce9" in shown
+    assert shown.replace("\n", "").isprintable()
+
+
 def test_download_without_on_progress_prints_lines_to_stderr(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], good: Answer
 ) -> None:

@@ -152,10 +152,10 @@ def checkout(tmp_path: Path) -> Path:
     return folder
 
 
-def make(checkout: Path, *arguments: str, target: str = "images") -> subprocess.CompletedProcess[str]:
+def make(checkout: Path, *arguments: str, goal: str = "images") -> subprocess.CompletedProcess[str]:
     if shutil.which("make") is None:
         pytest.skip("make is not installed")
-    command = ["make", "--no-print-directory", "-f", str(ROOT / "docker/images.mk"), target, "DOCKER=echo"]
+    command = ["make", "--no-print-directory", "-f", str(ROOT / "docker/images.mk"), goal, "DOCKER=echo"]
     command.append("PLATFORM=linux/amd64")
     # Whoever runs the tests may be make itself, which hands its variables down.
     environment = {name: os.environ[name] for name in ("PATH", "MNIST_MIRRORS") if name in os.environ}
@@ -206,7 +206,7 @@ def test_make_images_for_arm64_builds_torch_and_says_why_not_tensorflow(checkout
 
 @pytest.mark.parametrize("way", ["image", "oci", "reproduce", "publish"])
 def test_make_tensorflow_for_arm64_is_refused(checkout: Path, way: str) -> None:
-    result = make(checkout, "PLATFORM=linux/arm64", target=f"{way}-mnist-tf")
+    result = make(checkout, "PLATFORM=linux/arm64", goal=f"{way}-mnist-tf")
     assert result.returncode == 2
     assert f"error: mnist-tf cannot be built for linux/arm64: {REASON}" in result.stderr
     assert "build " not in result.stdout
@@ -217,7 +217,7 @@ def test_make_oci_build_depends_on_the_commit_only(checkout: Path) -> None:
         subprocess.run(["git", *command.split()], cwd=checkout, check=True)
     show = ["git", "show", "--no-patch", "--format=%ct", "HEAD"]
     epoch = subprocess.run(show, cwd=checkout, check=True, capture_output=True, text=True).stdout.strip()
-    result = make(checkout, target="oci-mnist-torch")
+    result = make(checkout, goal="oci-mnist-torch")
     assert result.returncode == 0, result.stderr
     (build,) = (line for line in result.stdout.splitlines() if line.startswith("buildx build "))
     assert f"--build-arg SOURCE_DATE_EPOCH={epoch} " in build
@@ -327,6 +327,52 @@ def test_make_images_mirrors_are_passed_unchanged(
     assert result.returncode == 0, result.stderr
     assert (checkout / "arguments").read_text().splitlines().count(f"MNIST_MIRRORS={mirrors}") == 2
     assert _files(checkout) - before == {checkout / "arguments"}
+
+
+HOSTILE = ["a; touch ran", "'; touch ran; '", '"; touch ran; "', "$(touch ran)", "$(shell touch ran)", "-x"]
+
+
+@pytest.mark.parametrize("value", HOSTILE)
+@pytest.mark.parametrize("way", ["argument", "environment"])
+@pytest.mark.parametrize(
+    ("name", "goal", "passed"),
+    [
+        ("PYTHON", ".venv/.synced", "--python={}"),
+        ("TF_EXTRA", ".venv-tf/.synced", "--extra={}"),
+        ("DEMO_EPOCHS", "demo", "--epochs={}"),
+        ("PAGE", "picture", "{}"),
+    ],
+)
+def test_make_value_is_passed_unchanged(
+    tmp_path: Path, name: str, goal: str, passed: str, value: str, way: str
+) -> None:
+    for file in ("Makefile", "pyproject.toml", "uv.lock"):
+        shutil.copy(ROOT / file, tmp_path)
+    for program in ("bin/uv", ".venv/bin/python"):
+        path = tmp_path / program
+        path.parent.mkdir(parents=True)
+        path.write_text("#!/bin/sh\nprintf '%s\\n' \"$@\" >> arguments\n")
+        path.chmod(0o755)
+    for folder in (".venv-tf", ".venv-torch"):
+        (tmp_path / folder).mkdir()
+    environment = {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"}
+    command = ["make", "-C", str(tmp_path), goal]
+    if way == "argument":
+        command.append(f"{name}={value}")
+    else:
+        environment[name] = value
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert passed.format(value) in (tmp_path / "arguments").read_text().splitlines()
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("value", ["IMAGE_TAG=-x", "IMAGE_TAG=a b"])
+def test_make_push_images_invalid_tag_is_refused(checkout: Path, value: str) -> None:
+    result = make(checkout, "REGISTRY=localhost:5000", value, goal="push-images")
+    assert result.returncode == 2
+    assert f"error: {value} is no tag" in result.stderr
+    assert "push " not in result.stdout
 
 
 @pytest.mark.parametrize(("gigabytes", "over"), [(5.5, None), (5.7, "mnist-torch"), (6.1, "mnist-tf")])

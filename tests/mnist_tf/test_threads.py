@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from jobs.io.cpus import usable_cpus
+from jobs.mnist_tf.framework import MAX_THREADS
 from tests.support.programs import ROOT
 
 PROGRAM = """
@@ -39,8 +40,8 @@ print(intra, inter, numerics.intra_op_threads, numerics.inter_op_threads)
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="counts threads as Linux shows them")
-@pytest.mark.parametrize("asked", [None, (3, 5)])
-def test_threads_that_are_read_back_are_in_force(asked: tuple[int, int] | None) -> None:
+@pytest.mark.parametrize("asked", [None, (3, 5), ("9" * 5000, str(MAX_THREADS + 1))])
+def test_threads_that_are_read_back_are_in_force(asked: tuple[int | str, int | str] | None) -> None:
     names = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
     environment = {name: value for name, value in os.environ.items() if name not in names}
     environment |= {"PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "2"}
@@ -48,5 +49,6 @@ def test_threads_that_are_read_back_are_in_force(asked: tuple[int, int] | None) 
         environment |= dict(zip(names, map(str, asked), strict=True))
     # The threads take the name of the program's file.
     done = subprocess.run([sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True, check=True)
-    intra, inter = asked or (usable_cpus(), usable_cpus())
+    # Text that is no number of threads counts as none.
+    intra, inter = asked if asked == (3, 5) else (usable_cpus(), usable_cpus())
     assert done.stdout.split() == [str(intra), str(inter), str(intra), str(inter)]

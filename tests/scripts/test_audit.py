@@ -39,8 +39,8 @@ def pip_audit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "bin/pip-audit"
 
 
-def _answers(pip_audit: Path, answer: str) -> None:
-    pip_audit.write_text(f"#!/bin/sh\nprintf '%s' '{answer}'\n")
+def _answers(pip_audit: Path, answer: str, *, log: str = "", code: int = 0) -> None:
+    pip_audit.write_text(f"#!/bin/sh\nprintf '%s' '{answer}'\nprintf '%s\\n' '{log}' >&2\nexit {code}\n")
     pip_audit.chmod(0o755)
 
 
@@ -82,7 +82,42 @@ def test_print_findings_vulnerability_is_named_and_fails(capsys: pytest.CaptureF
     assert audit.print_findings(found[:1]) == 0
 
 
-@pytest.mark.parametrize("answer", ["", '{"dependencies": []}', '{"dependencies": [{"name": "a", "skip_reason": ""}]}'])
+@pytest.mark.parametrize(
+    ("log", "code"),
+    [
+        ("pip-audit: error: unrecognized arguments: --progress-spinner off", 2),
+        ("Traceback (most recent call last):\nModuleNotFoundError: No module named pip_api", 1),
+        ("", 1),
+        ("", 0),
+    ],
+)
+def test_main_pip_audit_that_fails_is_no_audit_that_found_nothing(
+    pip_audit: Path, capsys: pytest.CaptureFixture[str], log: str, code: int
+) -> None:
+    _answers(pip_audit, "", log=log, code=code)
+    assert audit.main() == 2
+    last = log.rpartition("\n")[2]
+    assert capsys.readouterr() == (
+        "", f"error: audit: pip-audit ended with code {code} and without an answer: {last!r}\n",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "log",
+    [
+        "ERROR:pip_audit._cli:Tip: your network may be blocking this service. Try another service with `-s SERVICE`",
+        "Traceback (most recent call last):\nrequests.exceptions.ProxyError: HTTPSConnectionPool: Max retries exceeded",
+    ],
+)
+def test_main_without_a_network_says_that_the_audit_was_not_done(
+    pip_audit: Path, capsys: pytest.CaptureFixture[str], log: str
+) -> None:
+    _answers(pip_audit, "", log=log, code=1)
+    assert audit.main() == 0
+    assert "not done" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("answer", ['{"dependencies": []}', '{"dependencies": [{"name": "a", "skip_reason": ""}]}'])
 def test_main_without_advisories_says_that_the_audit_was_not_done(
     pip_audit: Path, capsys: pytest.CaptureFixture[str], answer: str
 ) -> None:

@@ -47,6 +47,8 @@ def test_find_only_gpu_needs_no_identifier(watched: Watched) -> None:
         # A prefix of both UUIDs.
         {"CUDA_VISIBLE_DEVICES": "GPU-fake"},
         {"CUDA_VISIBLE_DEVICES": "GPU-other"},
+        # As a number of 32 bits it would be 0.
+        {"CUDA_VISIBLE_DEVICES": "4294967296", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"},
     ],
 )
 def test_find_two_gpus_without_identifier_reads_none(variables: dict[str, str], watched: Watched) -> None:

@@ -65,6 +65,8 @@ def test_host_reader_missing_process_raises() -> None:
             "nr_throttled 3\nthrottled_time 2500000000\n",
         ),
         ("4:cpu,cpuacct:/docker/b\n", "cpu/cpu.stat", "nr_throttled 3\nthrottled_time 2500000000\n"),
+        # A name that is not UTF-8.
+        ("0::/caf\udce9\n", "caf\udce9/cpu.stat", "usage_usec 9\nthrottled_usec 2500000\n"),
     ],
 )
 def test_host_reader_cgroup_v1_or_v2_gives_throttled_time(
@@ -74,7 +76,7 @@ def test_host_reader_cgroup_v1_or_v2_gives_throttled_time(
     (root / file).parent.mkdir(parents=True)
     (root / file).write_text(stat)
     (proc / str(os.getpid())).mkdir(parents=True)
-    (proc / str(os.getpid()) / "cgroup").write_text(membership)
+    (proc / str(os.getpid()) / "cgroup").write_bytes(os.fsencode(membership))
     monkeypatch.setattr(cgroup, "ROOT", root)
     monkeypatch.setattr(cgroup, "PROC", proc)
     assert HostReader(os.getpid()).read()["cgroup_throttled_s"] == 2.5

@@ -81,6 +81,31 @@ def test_message_of_doctor_has_what_it_found_wrong(
     assert message["error"] == "; ".join(" ".join(line.split()) for line in wrong)
 
 
+def test_message_of_a_failure_has_no_control_characters(path: Path) -> None:
+    assert run(["dataset", "--dataset", "caf\udce9\x1b[31m\x9b\u202e"]) == ExitCode.BAD_INPUT
+    error = read(path)["error"]
+    assert error.startswith(r"--dataset 'caf\udce9\x1b[31m\x9b\u202e': no such data set")
+    assert error.isprintable()
+
+
+def test_summary_of_a_run_with_control_characters_is_printable_and_the_same() -> None:
+    summary, odd = Summary("mnist-torch"), "570\x9b31m\u202e\x7f\U000e0001"
+    report = make_report()
+    environment = report.environment.model_copy(update={"driver_version": odd})
+    summary.add_report(report.model_copy(update={"environment": environment}))
+    assert summary.line().isprintable()
+    assert json.loads(summary.line())["driver_version"] == odd
+
+
+def test_message_to_a_pipe_that_nobody_reads_changes_no_exit_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    monkeypatch.setenv(PATH_VARIABLE, str(tmp_path / "pipe"))
+    assert run(["--version"]) == ExitCode.DONE
+    assert "pipe' cannot be written (No such device or address)" in capsys.readouterr().err
+
+
 def test_message_of_success_has_code_0_and_no_error(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["--version"]) == ExitCode.DONE
     assert capsys.readouterr().err == ""
@@ -121,8 +146,8 @@ def test_summary_of_anything_fits_in_one_line(errors: list[str], runs: int) -> N
     for _ in range(runs):
         summary.add_report(make_report())
     line = summary.line()
-    assert len(line.encode(errors="replace")) <= LIMIT_BYTES
-    assert "\n" not in line
+    assert len(line.encode()) <= LIMIT_BYTES
+    assert line.isprintable()
     assert json.loads(line)["runs_left_out"] <= runs
 
 

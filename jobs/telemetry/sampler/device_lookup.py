@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pynvml
 
+from jobs.io.whole_number import whole_number
 from jobs.telemetry.metrics import metrics_read_at
 from jobs.telemetry.sampler import nvml
 from jobs.telemetry.sampler.gpu import PolledReader
@@ -93,8 +94,8 @@ def _lookups(query: DeviceQuery) -> Iterator[tuple[str, Callable[[], Any]]]:
     entry = _visible_entry(query)
     if entry.startswith(("GPU-", "MIG-")):
         yield "visible_devices_uuid", lambda: _by_uuid_prefix(entry)
-    elif entry.isdecimal() and query.device_order == "PCI_BUS_ID":
-        yield "visible_devices_index", lambda: call(pynvml.nvmlDeviceGetHandleByIndex, int(entry))
+    elif (index := whole_number(entry)) is not None and query.device_order == "PCI_BUS_ID":
+        yield "visible_devices_index", lambda: call(pynvml.nvmlDeviceGetHandleByIndex, index)
 
 
 def _visible_entry(query: DeviceQuery) -> str:
