@@ -54,7 +54,7 @@ def why_excluded(run: RunSummary) -> str | None:
     """Why the verdict does not count ``run``, ``None`` where it does."""
     if not HEADLINE.counts(run.status):
         return run.status
-    speed = run.measured[HEADLINE.name]
+    speed = run.measured(HEADLINE.name)
     if isinstance(speed, Missing):
         return "completed without the measurement"
     if speed <= 0:
