@@ -6,7 +6,7 @@ from math import exp, sqrt
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
-from scipy import stats
+from scipy.special import stdtrit
 
 from jobs.comparison.analysis.design import Design, read_design
 from jobs.comparison.analysis.permutation import UNITS_FOR_SIGNS, Strata, sign_flip_p, student_p, two_sample_p
@@ -106,7 +106,7 @@ def _of_units(names: Sequence[FrameworkName], design: Design) -> tuple[MetricRat
         p = max(student_p(blocks), sign_flip_p(blocks))
         return _ratio(names, float(np.median(blocks)), *median_interval(blocks.tolist())), p
     nodes = np.array([parts.mean() for parts in by_node])
-    quantile = float(stats.t.ppf((1 + CONFIDENCE) / 2, nodes.size - 1))
+    quantile = float(stdtrit(nodes.size - 1, (1 + CONFIDENCE) / 2))
     middle, half = float(nodes.mean()), quantile * float(np.std(nodes, ddof=1)) / sqrt(nodes.size)
     if nodes.size >= UNITS_FOR_SIGNS:
         p = sign_flip_p(nodes)

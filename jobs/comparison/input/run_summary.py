@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import zlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from hashlib import sha256
 from struct import unpack_from
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeVar
 
 from jobs.comparison.fields import ENVIRONMENT, FIELDS
 from jobs.comparison.input.metrics import (
@@ -185,35 +185,6 @@ class RunSummary:
                 f"{self.source!r} has changed since it was read first; merge again once nothing writes to it"
             )
         return raw
-
-
-SHARED_FIELDS: Final = (
-    "recipe",
-    "framework_version",
-    "dataset",
-    "compared",
-    "environment",
-    "node",
-    "gpu_uuids",
-    "missing",
-    "phases",
-    "warnings",
-    "suspect_of",
-    "unchecked",
-    "code",
-)
-"""Fields that many runs have the same value of."""
-
-
-def share_values(run: RunSummary, known: dict[Hashable, Any]) -> RunSummary:
-    """``run`` with its values interned in ``known``, so that equal values are in memory once."""
-
-    def shared(value: Any) -> Any:
-        # 1, 1.0 and True are equal and have the same hash, but print differently.
-        key = (value, tuple(map(type, value))) if isinstance(value, tuple) else value
-        return known.setdefault(key, value)
-
-    return replace(run, **{name: shared(getattr(run, name)) for name in SHARED_FIELDS})
 
 
 def summarize(report: Report, *, source: str, location: ReportLocation) -> RunSummary:
