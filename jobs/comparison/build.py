@@ -187,7 +187,7 @@ def _side_metric(metric: Metric, runs: Sequence[RunSummary]) -> schema.SideMetri
 def _observation(metric: Metric, run: RunSummary) -> schema.Observation:
     value = run.measured(metric.name)
     assert not isinstance(value, Missing)
-    return schema.Observation.model_construct(run_id=run.run_id, attempt=run.attempt, value=value)
+    return schema.Observation(run_id=run.run_id, attempt=run.attempt, value=value)
 
 
 def _epochs(runs: Iterable[RunSummary]) -> list[schema.EpochAccuracy]:
@@ -221,9 +221,7 @@ def _row(run: RunSummary) -> schema.RunRow:
     fields = {name: getattr(run, name) for name in _COPIED_FIELDS} | {
         "gpu_uuids": list(run.gpu_uuids),
         "metrics": {name: None if isinstance(value, Missing) else value for name, value in measured.items()},
-        "readings": {
-            name: Readings.model_construct(n=n, coverage_ratio=coverage) for name, (n, coverage) in run.readings.items()
-        },
+        "readings": {name: Readings(n=n, coverage_ratio=coverage) for name, (n, coverage) in run.readings.items()},
         "missing": {name: value.reason for name, value in measured.items() if isinstance(value, Missing)},
     }
     return schema.RunRow.model_construct(**fields)
