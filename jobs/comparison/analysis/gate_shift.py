@@ -63,7 +63,7 @@ def measured(runs: Iterable[RunSummary], metric: Metric, sessions: Sessions) -> 
     for run in runs:
         value = run.measured(metric.name)
         if counts(run, metric) and not isinstance(value, Missing):
-            found[sessions.of(run) if metric.as_ratio else None].append(value)
+            found[sessions[run.started_at_utc] if metric.as_ratio else None].append(value)
     return Measured([sorted(values) for _, values in sorted(found.items(), key=str)])
 
 
