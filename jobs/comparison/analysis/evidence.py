@@ -9,7 +9,7 @@ import numpy as np
 from scipy.special import stdtrit
 
 from jobs.comparison.analysis.design import Design, read_design
-from jobs.comparison.analysis.permutation import UNITS_FOR_SIGNS, Strata, sign_flip_p, student_p, two_sample_p
+from jobs.comparison.analysis.permutation import UNITS_FOR_SIGNS, sign_flip_p, student_p, two_sample_p
 from jobs.comparison.analysis.statistics import (
     CONFIDENCE,
     RUNS_FOR_A_VERDICT,
@@ -95,7 +95,7 @@ def _of_runs(names: Sequence[FrameworkName], design: Design) -> tuple[MetricRati
         for parts in ([part.first for part in design.parts], [part.second for part in design.parts])
     )
     speeds = {names[0]: np.exp(first).tolist(), names[1]: np.exp(second).tolist()}
-    return ratio_of_medians(speeds), two_sample_p(_strata(design), excess=design.excess)
+    return ratio_of_medians(speeds), _p_of_runs(design)
 
 
 def _of_units(names: Sequence[FrameworkName], design: Design) -> tuple[MetricRatio | None, float]:
@@ -113,12 +113,12 @@ def _of_units(names: Sequence[FrameworkName], design: Design) -> tuple[MetricRat
     elif design.in_blocks:
         p = sign_flip_p(np.concatenate([parts / parts.size for parts in by_node]))
     else:
-        p = two_sample_p(_strata(design), excess=design.excess)
+        p = _p_of_runs(design)
     return _ratio(names, middle, middle - half, middle + half), max(student_p(nodes), p)
 
 
-def _strata(design: Design) -> Strata:
-    return Strata([(part.first, part.second) for part in design.parts])
+def _p_of_runs(design: Design) -> float:
+    return two_sample_p([(part.first, part.second) for part in design.parts], excess=design.excess)
 
 
 def _ratio(names: Sequence[FrameworkName], *logs: float) -> MetricRatio | None:
