@@ -83,7 +83,7 @@ def _merge(paths: list[str], output_dir: Path, allow: list[str], baseline_paths:
     if baseline is not None:
         _warn(baseline)
     with _compare_extra():
-        # Imported after the input is checked, since SciPy takes a second to import.
+        # Imported after the input is checked, since SciPy takes a while to import.
         from jobs.comparison.build import build  # noqa: PLC0415
         from jobs.comparison.output.html.page import render_html  # noqa: PLC0415
         from jobs.comparison.output.html.timelines import timelines  # noqa: PLC0415

@@ -168,7 +168,7 @@ def _on_known_gpus(runs: Sequence[RunSummary]) -> list[RunSummary]:
 
 
 def _side_metric(metric: Metric, runs: Sequence[RunSummary]) -> schema.SideMetric:
-    measured = [(run.measured[metric.name], run) for run in runs if metric.counts(run.status)]
+    measured = [(run.measured(metric.name), run) for run in runs if metric.counts(run.status)]
     reasons = Counter(value.reason for value, _ in measured if isinstance(value, Missing))
     observed = [(value, run.run_id, run.attempt, run) for value, run in measured if not isinstance(value, Missing)]
     observed.sort(key=lambda entry: entry[:3])
@@ -185,9 +185,9 @@ def _side_metric(metric: Metric, runs: Sequence[RunSummary]) -> schema.SideMetri
 
 
 def _observation(metric: Metric, run: RunSummary) -> schema.Observation:
-    value = run.measured[metric.name]
+    value = run.measured(metric.name)
     assert not isinstance(value, Missing)
-    return schema.Observation.model_construct(run_id=run.run_id, attempt=run.attempt, value=value)
+    return schema.Observation(run_id=run.run_id, attempt=run.attempt, value=value)
 
 
 def _epochs(runs: Iterable[RunSummary]) -> list[schema.EpochAccuracy]:
@@ -217,13 +217,12 @@ def _epochs(runs: Iterable[RunSummary]) -> list[schema.EpochAccuracy]:
 
 def _row(run: RunSummary) -> schema.RunRow:
     # Its values were validated with the report; validating them again would double the time.
+    measured = {metric.name: run.measured(metric.name) for metric in METRICS}
     fields = {name: getattr(run, name) for name in _COPIED_FIELDS} | {
         "gpu_uuids": list(run.gpu_uuids),
-        "metrics": {name: None if isinstance(value, Missing) else value for name, value in run.measured.items()},
-        "readings": {
-            name: Readings.model_construct(n=n, coverage_ratio=coverage) for name, (n, coverage) in run.readings.items()
-        },
-        "missing": {name: value.reason for name, value in run.measured.items() if isinstance(value, Missing)},
+        "metrics": {name: None if isinstance(value, Missing) else value for name, value in measured.items()},
+        "readings": {name: Readings(n=n, coverage_ratio=coverage) for name, (n, coverage) in run.readings.items()},
+        "missing": {name: value.reason for name, value in measured.items() if isinstance(value, Missing)},
     }
     return schema.RunRow.model_construct(**fields)
 

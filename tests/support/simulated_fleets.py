@@ -7,7 +7,7 @@ again, until it asks for none. A node counts as named when the comparison calls 
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -17,6 +17,7 @@ import numpy as np
 from jobs.comparison.analysis.fleet import RUNS_AGAIN, by_node, second_pass
 from jobs.comparison.input.run_summary import ReportLocation, summarize
 from tests.support.reports import STARTED, make_report
+from tests.support.simulated_runs import with_values
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -104,16 +105,14 @@ def _run(
     logs = own[where] + random.normal(0, RUN_NOISE, len(where))
     if case.spread_is == "moment":
         logs = logs + _draw(case, len(where), random)
-    template: Any = _template()
     start = STARTED + timedelta(minutes=10 * number)
     return [
-        replace(
-            template,
+        with_values(
+            _template(),
+            {"steady_images_per_s": 1000.0 * float(np.exp(log)) * (SLOW if case.slow and node == 0 else 1.0)},
             node=str(node),
             run_id=str(seed + at),
             started_at_utc=start,
-            measured=template.measured
-            | {"steady_images_per_s": 1000.0 * float(np.exp(log)) * (SLOW if case.slow and node == 0 else 1.0)},
         )
         for at, (node, log) in enumerate(zip(where, logs, strict=True))
     ]

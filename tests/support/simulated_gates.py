@@ -7,7 +7,7 @@ speeds of a side by a random factor (3 %). Each run has noise of its own.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
 from itertools import product
@@ -19,9 +19,11 @@ from jobs.choices import FrameworkName
 from jobs.comparison.analysis.regression import gate
 from jobs.comparison.input.run_summary import ReportLocation, summarize
 from tests.support.reports import STARTED, make_report
+from tests.support.simulated_runs import with_values
 
 if TYPE_CHECKING:
     from jobs.comparison.input.run_summary import RunSummary
+    from jobs.comparison.schema_base import MetricName
     from jobs.comparison.schema_gate import Gate
 
 RECIPES: Final[tuple[Literal["lenet", "basic-cnn"], ...]] = ("lenet", "basic-cnn")
@@ -95,22 +97,20 @@ def _runs(
 
 def _run(side: tuple[Any, Any], day: int, speed: float, accuracy: float) -> RunSummary:
     run = _template(*side)
-    usual: Any = run.measured
-    measured: Any = {
-        "steady_images_per_s": usual["steady_images_per_s"] * speed,
-        "train_wall_s": usual["train_wall_s"] / speed,
-        "test_accuracy_ratio": accuracy,
-    }
-    return replace(run, started_at_utc=STARTED + timedelta(days=day), measured=usual | measured)
+    started = STARTED + timedelta(days=day)
+    return with_values(run, {**_at_speed(run, speed), "test_accuracy_ratio": accuracy}, started_at_utc=started)
 
 
 def _scaled(run: RunSummary, speed: float) -> RunSummary:
-    usual: Any = run.measured
-    changed = {
-        "steady_images_per_s": usual["steady_images_per_s"] * speed,
-        "train_wall_s": usual["train_wall_s"] / speed,
-    }
-    return replace(run, measured=usual | changed)
+    return with_values(run, _at_speed(run, speed))
+
+
+def _at_speed(run: RunSummary, speed: float) -> dict[MetricName, float]:
+    """Speed and time of ``run`` if it were ``speed`` times as fast."""
+    images_per_s, wall_s = run.measured("steady_images_per_s"), run.measured("train_wall_s")
+    assert isinstance(images_per_s, float)
+    assert isinstance(wall_s, float)
+    return {"steady_images_per_s": images_per_s * speed, "train_wall_s": wall_s / speed}
 
 
 @cache

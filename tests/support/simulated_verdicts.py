@@ -6,7 +6,7 @@ Frameworks are equal if the medians of their speeds are, since the verdict compa
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -20,6 +20,7 @@ from jobs.comparison.input.metrics import HEADLINE
 from jobs.comparison.input.run_summary import ReportLocation, RunSummary, summarize
 from jobs.report.configuration import Design
 from tests.support.reports import STARTED, make_report
+from tests.support.simulated_runs import with_values
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -232,12 +233,12 @@ def _summaries(
     sides: dict[FrameworkName, list[RunSummary]] = {framework: [] for framework in FRAMEWORKS}
     for at, (log_speed, design) in enumerate(zip(log_speeds, designs, strict=True)):
         template = _TEMPLATES[int(second[at])]
-        run = replace(
+        run = with_values(
             template,
+            {HEADLINE.name: float(1000 * np.exp(log_speed))},
             started_at_utc=STARTED + timedelta(minutes=2 * at),
             finished_at_utc=STARTED + timedelta(minutes=2 * at + 1),
             node=f"node-{node[at]}",
-            measured={HEADLINE.name: float(1000 * np.exp(log_speed))},
             design=design,
         )
         sides[template.framework].append(run)

@@ -182,7 +182,7 @@ def _other(sides: Sides, run: RunSummary) -> FrameworkName:
 def _comparable(place: Place, runs: Sequence[RunSummary], first: FrameworkName) -> Comparable:
     logs: tuple[list[float], list[float]] = ([], [])
     for run in runs:
-        speed = run.measured[HEADLINE.name]
+        speed = run.measured(HEADLINE.name)
         assert isinstance(speed, float)
         logs[run.framework != first].append(float(np.log(speed)))
     below, above = (np.array(sorted(side)) for side in logs)

@@ -6,10 +6,10 @@ from math import exp, sqrt
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
-from scipy import stats
+from scipy.special import stdtrit
 
 from jobs.comparison.analysis.design import Design, read_design
-from jobs.comparison.analysis.permutation import UNITS_FOR_SIGNS, Strata, sign_flip_p, student_p, two_sample_p
+from jobs.comparison.analysis.permutation import UNITS_FOR_SIGNS, sign_flip_p, student_p, two_sample_p
 from jobs.comparison.analysis.statistics import (
     CONFIDENCE,
     RUNS_FOR_A_VERDICT,
@@ -54,7 +54,7 @@ def why_excluded(run: RunSummary) -> str | None:
     """Why the verdict does not count ``run``, ``None`` where it does."""
     if not HEADLINE.counts(run.status):
         return run.status
-    speed = run.measured[HEADLINE.name]
+    speed = run.measured(HEADLINE.name)
     if isinstance(speed, Missing):
         return "completed without the measurement"
     if speed <= 0:
@@ -95,7 +95,7 @@ def _of_runs(names: Sequence[FrameworkName], design: Design) -> tuple[MetricRati
         for parts in ([part.first for part in design.parts], [part.second for part in design.parts])
     )
     speeds = {names[0]: np.exp(first).tolist(), names[1]: np.exp(second).tolist()}
-    return ratio_of_medians(speeds), two_sample_p(_strata(design), excess=design.excess)
+    return ratio_of_medians(speeds), _p_of_runs(design)
 
 
 def _of_units(names: Sequence[FrameworkName], design: Design) -> tuple[MetricRatio | None, float]:
@@ -106,19 +106,19 @@ def _of_units(names: Sequence[FrameworkName], design: Design) -> tuple[MetricRat
         p = max(student_p(blocks), sign_flip_p(blocks))
         return _ratio(names, float(np.median(blocks)), *median_interval(blocks.tolist())), p
     nodes = np.array([parts.mean() for parts in by_node])
-    quantile = float(stats.t.ppf((1 + CONFIDENCE) / 2, nodes.size - 1))
+    quantile = float(stdtrit(nodes.size - 1, (1 + CONFIDENCE) / 2))
     middle, half = float(nodes.mean()), quantile * float(np.std(nodes, ddof=1)) / sqrt(nodes.size)
     if nodes.size >= UNITS_FOR_SIGNS:
         p = sign_flip_p(nodes)
     elif design.in_blocks:
         p = sign_flip_p(np.concatenate([parts / parts.size for parts in by_node]))
     else:
-        p = two_sample_p(_strata(design), excess=design.excess)
+        p = _p_of_runs(design)
     return _ratio(names, middle, middle - half, middle + half), max(student_p(nodes), p)
 
 
-def _strata(design: Design) -> Strata:
-    return Strata([(part.first, part.second) for part in design.parts])
+def _p_of_runs(design: Design) -> float:
+    return two_sample_p([(part.first, part.second) for part in design.parts], excess=design.excess)
 
 
 def _ratio(names: Sequence[FrameworkName], *logs: float) -> MetricRatio | None:

@@ -10,7 +10,7 @@ from collections import defaultdict
 from math import log
 from shlex import quote
 from statistics import median
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from jobs.comparison.analysis.fleet_limit import node_scale, slowest_limit
 from jobs.comparison.analysis.statistics import RUNS_FOR_A_VERDICT, SMALLEST_EFFECT, observed
@@ -39,13 +39,6 @@ RUNS_AGAIN: Final = 5
 _PROGRAMS: Final[dict[FrameworkName, str]] = {"tensorflow": "mnist-tf", "torch": "mnist-torch"}
 
 Key = tuple[str | None, tuple[str, ...]]
-
-
-class _Passes(NamedTuple):
-    """Log speeds of the nodes: one for the first pass, and one for the second of each node that has it."""
-
-    first: dict[Key, float]
-    second: dict[Key, float]
 
 
 def by_node(runs: Iterable[RunSummary]) -> list[Node]:
@@ -85,40 +78,42 @@ def second_pass(nodes: Sequence[Node], like: RunSummary) -> SecondPass | None:
     if not again or len(beside) < AGAIN:
         return None
     return SecondPass(
-        again=list(map(_name, again)), beside=list(map(_name, beside)), command=_command(again, beside, like)
+        again=list(map(node_name, again)), beside=list(map(node_name, beside)), command=_command(again, beside, like)
     )
 
 
 def _judge(runs_of: Mapping[Key, Sequence[RunSummary]]) -> tuple[dict[Key, float], dict[Key, OutlierKind]]:
-    passes = _passes(runs_of)
-    first = passes.first
+    first, second = _passes(runs_of)
     if len(first) < NODES_FOR_OUTLIERS:
         return {}, {}
     middle, scale = median(first.values()), node_scale(list(first.values()))
     scores = {key: (speed - middle) / scale if scale > 0 else 0.0 for key, speed in first.items()}
     floor = log(SMALLEST_EFFECT)
     suspicious = {key for key, speed in first.items() if middle - speed > max(floor, SUSPICIOUS_SCORE * scale)}
-    controls = [speed for key, speed in passes.second.items() if key not in suspicious]
+    controls = [speed for key, speed in second.items() if key not in suspicious]
     limit = max(floor, slowest_limit(list(first.values())) * scale)
     outliers: dict[Key, OutlierKind] = {}
     for key in suspicious:
-        if key not in passes.second or len(controls) < AGAIN:
+        if key not in second or len(controls) < AGAIN:
             outliers[key] = "to_confirm"
-        elif median(controls) - passes.second[key] > limit:
+        elif median(controls) - second[key] > limit:
             outliers[key] = "slow"
     return scores, outliers
 
 
-def _passes(runs_of: Mapping[Key, Sequence[RunSummary]]) -> _Passes:
-    """Splits the runs at the time when every node had started: later runs are the second pass of their node."""
+def _passes(runs_of: Mapping[Key, Sequence[RunSummary]]) -> tuple[dict[Key, float], dict[Key, float]]:
+    """Log speeds of the nodes in the first pass, and in the second of each node that has it.
+
+    Runs that started after every node had started are the second pass of their node.
+    """
     speeds_of = {key: _speeds(runs) for key, runs in runs_of.items()}
     speeds_of = {key: speeds for key, speeds in speeds_of.items() if speeds}
     if not speeds_of:
-        return _Passes({}, {})
+        return {}, {}
     everyone = max(speeds[0][0] for speeds in speeds_of.values())
     first = {key: _middle([speed for start, speed in speeds if start <= everyone]) for key, speeds in speeds_of.items()}
     later = {key: [speed for start, speed in speeds if start > everyone] for key, speeds in speeds_of.items()}
-    return _Passes(first, {key: _middle(speeds) for key, speeds in later.items() if len(speeds) >= RUNS_AGAIN})
+    return first, {key: _middle(speeds) for key, speeds in later.items() if len(speeds) >= RUNS_AGAIN}
 
 
 def _speeds(runs: Sequence[RunSummary]) -> list[tuple[datetime, float]]:
@@ -131,7 +126,8 @@ def _middle(speeds: Sequence[float]) -> float:
     return median(map(log, speeds))
 
 
-def _name(node: Node) -> str:
+def node_name(node: Node) -> str:
+    """Node and GPUs, as far as known."""
     return " ".join(part for part in (node.node, ", ".join(node.gpu_uuids)) if part)
 
 

@@ -76,7 +76,7 @@ def candidates(now: Sequence[RunSummary], before: Sequence[RunSummary], sessions
         if metric.name in DIRECTION:
             old, new = (measured(runs, metric, sessions) for runs in (before, now))
             # A score does not depend on the day.
-            together = not metric.as_ratio or len({sessions.of(run) for run in (*now, *before)}) == 1
+            together = not metric.as_ratio or len({sessions[run.started_at_utc] for run in (*now, *before)}) == 1
             moved = shift(old, new, as_ratio=metric.as_ratio, same_session=together)
             found.append(Candidate(metric, old, new, moved))
     return found

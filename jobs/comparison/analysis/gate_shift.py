@@ -61,9 +61,9 @@ def measured(runs: Iterable[RunSummary], metric: Metric, sessions: Sessions) -> 
     """The values of ``metric``. A score such as an accuracy does not depend on the day: its runs are one session."""
     found: dict[datetime | None, list[float]] = defaultdict(list)
     for run in runs:
-        value = run.measured[metric.name]
+        value = run.measured(metric.name)
         if counts(run, metric) and not isinstance(value, Missing):
-            found[sessions.of(run) if metric.as_ratio else None].append(value)
+            found[sessions[run.started_at_utc] if metric.as_ratio else None].append(value)
     return Measured([sorted(values) for _, values in sorted(found.items(), key=str)])
 
 

@@ -23,7 +23,7 @@ SHOWN_BETWEEN_RATIO: Final = 0.01
 
 def fewest_readings(metric: Metric, runs: Sequence[RunSummary]) -> Readings | None:
     """The fewest readings of one of ``runs``, and the lowest coverage; ``None`` where the metric has none."""
-    read = [run.readings[metric.name] for run in runs if metric.name in run.readings]
+    read = [found for run in runs if (found := run.readings.get(metric.name)) is not None]
     return Readings(n=min(n for n, _ in read), coverage_ratio=min(ratio for _, ratio in read)) if read else None
 
 
@@ -38,8 +38,8 @@ def gpu_text(runs: Sequence[RunSummary]) -> str | None:
             continue
         label = metric.label.removeprefix("GPU ").removesuffix(" in training")
         counted = [run for run in runs if metric.counts(run.status)]
-        having = [run for run in counted if not isinstance(run.measured[metric.name], Missing)]
-        lacking = [run for run in counted if run.measured[metric.name] == TOO_SHORT]
+        having = [run for run in counted if not isinstance(run.measured(metric.name), Missing)]
+        lacking = [run for run in counted if run.measured(metric.name) == TOO_SHORT]
         read |= {run.run_id: run for run in having}
         short |= {run.run_id: run for run in lacking}
         if readings := fewest_readings(metric, having):

@@ -107,7 +107,7 @@ class _Order(NamedTuple):
 
     @property
     def weight(self) -> float:
-        """As :attr:`.permutation.Strata.weights`, before division by their sum."""
+        """As in :func:`.permutation.two_sample_p`, before division by their sum."""
         return 1 / self.scale
 
     def variances(self, correlation: float) -> tuple[float, float]:

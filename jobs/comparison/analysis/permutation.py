@@ -10,10 +10,10 @@ from __future__ import annotations
 from functools import lru_cache
 from itertools import chain, combinations
 from math import comb, inf, sqrt
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-from scipy import stats
+from scipy.special import stdtr
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
     Pair = tuple[Floats, Floats]
-    """Both sides' logarithms in one place, such as a GPU."""
+    """Both sides' logarithms in one place, such as a GPU; neither is empty."""
 
 PERMUTATIONS: Final = 10_000
 """Seeded random permutations where there are too many for an exact test."""
@@ -46,29 +46,17 @@ _SMALLEST_VARIANCE: Final = 1e-24
 """Smaller variances of a mean logarithm are rounding."""
 
 
-class Strata(NamedTuple):
-    """Runs by place: each pair is the logarithms of both sides in one place, none of them empty."""
-
-    pairs: Sequence[Pair]
-
-    @property
-    def weights(self) -> Floats:
-        """Each place's weight in the mean difference: large where both sides have many runs."""
-        sizes = np.array([below.size * above.size / (below.size + above.size) for below, above in self.pairs])
-        return np.asarray(sizes / sizes.sum())
-
-
-def two_sample_p(strata: Strata, *, excess: float = 1.0) -> float:
+def two_sample_p(strata: Sequence[Pair], *, excess: float = 1.0) -> float:
     """Two-sided p of equal mean logarithms in all places; values change sides within their place only.
 
     The statistic is studentized: the mean difference over its standard error (Janssen 1997). ``excess`` is by how much
     the variance exceeds that of values in random order; the statistic is divided by its root. The p is 1 where a side
     has one run in each place, since its spread is not known.
     """
-    freedom = [sum(pair[side].size - 1 for pair in strata.pairs) for side in (0, 1)]
+    freedom = [sum(pair[side].size - 1 for pair in strata) for side in (0, 1)]
     if min(freedom) == 0:
         return 1.0
-    as_observed = [np.repeat([[1.0, 0.0]], [below.size, above.size], axis=1) for below, above in strata.pairs]
+    as_observed = [np.repeat([[1.0, 0.0]], [below.size, above.size], axis=1) for below, above in strata]
     differences, variances = _moments(strata, as_observed)
     difference, errors = abs(float(differences[0])), variances[:, 0]
     if difference <= _ROUNDING:
@@ -77,13 +65,12 @@ def two_sample_p(strata: Strata, *, excess: float = 1.0) -> float:
     # Welch (1947).
     squares = float(np.sum(errors**2 / freedom))
     degrees = float(errors.sum()) ** 2 / squares if squares > 0 else inf
-    p_t = min(1.0, T_FACTOR * 2 * float(stats.t.sf(limit, degrees)))
+    p_t = _t_p(limit, degrees)
     if max(freedom) > MAX_PERMUTED:
         return p_t
-    several = len(strata.pairs) > 1
+    several = len(strata) > 1
     splits = [
-        _random_splits(n.size, m.size, at) if several else _splits(n.size, m.size)
-        for at, (n, m) in enumerate(strata.pairs)
+        _random_splits(n.size, m.size, at) if several else _splits(n.size, m.size) for at, (n, m) in enumerate(strata)
     ]
     differences, variances = _moments(strata, splits)
     statistics = np.abs(differences) / np.sqrt(np.maximum(variances.sum(axis=0), _SMALLEST_VARIANCE))
@@ -95,7 +82,12 @@ def student_p(units: Floats) -> float:
     if units.size < 2 or not units.any():
         return 1.0
     error = float(np.std(units, ddof=1)) / sqrt(units.size)
-    return min(1.0, T_FACTOR * 2 * float(stats.t.sf(abs(float(units.mean())) / max(error, _ROUNDING), units.size - 1)))
+    return _t_p(abs(float(units.mean())) / max(error, _ROUNDING), units.size - 1)
+
+
+def _t_p(statistic: float, degrees: float) -> float:
+    # Not from scipy.stats, whose import takes most of a second and 80 MB.
+    return min(1.0, T_FACTOR * 2 * float(stdtr(degrees, -statistic)))
 
 
 def sign_flip_p(values: Floats) -> float:
@@ -111,14 +103,16 @@ def sign_flip_p(values: Floats) -> float:
     return float(np.mean(sums >= sums[0] * (1 - _ROUNDING)))
 
 
-def _moments(strata: Strata, splits: Sequence[Floats]) -> tuple[Floats, Floats]:
+def _moments(strata: Sequence[Pair], splits: Sequence[Floats]) -> tuple[Floats, Floats]:
     """The mean difference for each row of ``splits``, and the two sides' parts of its variance, one a row.
 
     A row marks the values that are taken for the first side's. A side's variance is pooled over the places.
     """
     difference = np.zeros(len(splits[0]))
     squares, freedom, factors = np.zeros((2, len(splits[0]))), np.zeros((2, 1)), np.zeros((2, 1))
-    for weight, pair, marks in zip(strata.weights, strata.pairs, splits, strict=True):
+    # A place counts more where both sides have many runs.
+    sizes = np.array([below.size * above.size / (below.size + above.size) for below, above in strata])
+    for weight, pair, marks in zip(sizes / sizes.sum(), strata, splits, strict=True):
         values = np.concatenate(pair)
         values = values - values.mean()
         for side, mark in enumerate((marks, 1.0 - marks)):

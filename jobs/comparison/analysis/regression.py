@@ -10,7 +10,7 @@ from jobs.comparison.analysis.attribution import UPGRADE_FIELDS, attribute, chan
 from jobs.comparison.analysis.comparability import DATA_FIELD
 from jobs.comparison.analysis.gate_metrics import DIRECTION, GATE_ALPHA, candidates, judge
 from jobs.comparison.analysis.gate_shift import counts
-from jobs.comparison.analysis.sessions import Sessions
+from jobs.comparison.analysis.sessions import find_sessions
 from jobs.comparison.analysis.statistics import RUNS_FOR_A_VERDICT
 from jobs.comparison.analysis.verdict import MAX_FAILURE_RATE_GAP
 from jobs.comparison.fields import FIELDS
@@ -39,7 +39,7 @@ def gate(now: Sequence[RunSummary], before: Sequence[RunSummary], *, allow: Iter
     """
     allowed = (frozenset(allow) | UPGRADE_FIELDS) - {DATA_FIELD}
     old, new = _by_side(before), _by_side(now)
-    sessions = Sessions((*now, *before))
+    sessions = find_sessions((*now, *before))
     keys = sorted({*old, *new})
     refusals = {key: _refusal(new.get(key, []), old.get(key, []), allowed) for key in keys}
     found = {key: [] if refusals[key] else candidates(new[key], old[key], sessions) for key in keys}

@@ -12,7 +12,7 @@ from math import pi
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-from scipy import stats
+from scipy.special import stdtr, stdtrit
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,6 +26,7 @@ _SAMPLES: Final = 100_000
 _MAX_SIMULATED: Final = 40
 """Beyond this sample size the standardised statistic hardly depends on it."""
 _SEED: Final = 20_200_813
+_VALUES_AT_ONCE: Final = 250_000
 
 
 def robust_scale(values: Sequence[float]) -> float:
@@ -61,7 +62,7 @@ class Shift:
             return 0.0 if self.change * direction > 0 else 1.0
         statistic = self.change * direction / self.error
         if self.sizes is None:
-            return float(stats.t.sf(statistic, self.degrees))
+            return float(stdtr(self.degrees, -statistic))
         reference = _reference(*self.sizes)
         beyond = (reference.size - int(np.searchsorted(reference, abs(statistic)))) / (2 * reference.size)
         # A simulation shows no probability smaller than one of its samples.
@@ -71,7 +72,7 @@ class Shift:
     def distance(self, level: float) -> float:
         """The change whose one-sided p is ``level``, at most 0.5."""
         if self.sizes is None:
-            return float(stats.t.isf(level, self.degrees)) * self.error
+            return float(-stdtrit(self.degrees, level)) * self.error
         reference = _reference(*self.sizes)
         return float(reference[min(reference.size - 1, int((1 - 2 * level) * reference.size))]) * self.error
 
@@ -79,9 +80,14 @@ class Shift:
 def trimmed_deviation(rows: NDArray[Any], trimmed_ratio: float = TRIMMED_RATIO) -> NDArray[Any]:
     """The standard deviation of each row without the values furthest from its median."""
     count = kept(rows.shape[1], trimmed_ratio)
-    distances = np.abs(rows - np.median(rows, axis=1, keepdims=True))
-    inside = np.argpartition(distances, count - 1, axis=1)[:, :count]
-    return np.asarray(np.take_along_axis(rows, inside, axis=1).std(axis=1, ddof=1))
+
+    def deviation(part: NDArray[Any]) -> NDArray[Any]:
+        distances = np.abs(part - np.median(part, axis=1, keepdims=True))
+        inside = np.argpartition(distances, count - 1, axis=1)[:, :count]
+        return np.asarray(np.take_along_axis(part, inside, axis=1).std(axis=1, ddof=1))
+
+    # Each step copies its rows; of all at once these copies would be most of a merge's memory.
+    return np.concatenate([deviation(part) for part in np.array_split(rows, 1 + rows.size // _VALUES_AT_ONCE)])
 
 
 def kept(n: int, trimmed_ratio: float = TRIMMED_RATIO) -> int:

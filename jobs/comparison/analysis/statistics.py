@@ -64,7 +64,7 @@ class Significance(NamedTuple):
 
 def observed(runs: Iterable[RunSummary], metric: Metric = HEADLINE) -> list[float]:
     """The values of ``metric`` in the runs that count for it, smallest first."""
-    values = (run.measured[metric.name] for run in runs if metric.counts(run.status))
+    values = (run.measured(metric.name) for run in runs if metric.counts(run.status))
     return sorted(value for value in values if not isinstance(value, Missing))
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from array import array
 from dataclasses import dataclass
+from math import nan
+from struct import pack, unpack
 from typing import TYPE_CHECKING, Any, Final
 
 from jobs.comparison.text import number
@@ -12,7 +13,7 @@ from jobs.report.null_reasons import nearest_key
 from jobs.report.schema import Aggregate
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from jobs.comparison.schema_base import MetricName
     from jobs.report.schema import Report, Status
@@ -174,14 +175,34 @@ METRICS: Final = (
 
 METRIC_BY_NAME: Final[Mapping[MetricName, Metric]] = {metric.name: metric for metric in METRICS}
 
+PLACE_OF: Final[Mapping[MetricName, int]] = {metric.name: at for at, metric in enumerate(METRICS)}
 
-def pack_readings(report: Report) -> array[float]:
+
+def pack_values(values: Iterable[float]) -> bytes:
+    """``values`` in 8 bytes each. As Python objects they would take three to ten times the memory."""
+    numbers = tuple(values)
+    return pack(f"{len(numbers)}d", *numbers)
+
+
+def unpack_values(packed: bytes) -> tuple[float, ...]:
+    """The values of :func:`pack_values`."""
+    return unpack(f"{len(packed) // 8}d", packed)
+
+
+def pack_measured(measured: Mapping[MetricName, float | Missing]) -> tuple[bytes, tuple[Missing | None, ...]]:
+    """Packed values of all metrics, NaN where there is none, and why there is none; both in the list's order."""
+    ordered = [measured[metric.name] for metric in METRICS]
+    values = pack_values(nan if isinstance(value, Missing) else value for value in ordered)
+    return values, tuple(value if isinstance(value, Missing) else None for value in ordered)
+
+
+def pack_readings(report: Report) -> bytes:
     """Of each metric that is a mean of a GPU's readings: its place in the list, their number and their coverage."""
     known = [(at, read) for at, metric in enumerate(METRICS) if (read := metric.readings(report)) is not None]
-    return array("d", (value for at, read in known for value in (at, read.n, read.coverage_ratio)))
+    return pack_values(value for at, read in known for value in (at, read.n, read.coverage_ratio))
 
 
-def unpack_readings(packed: array[float]) -> dict[MetricName, tuple[int, float]]:
+def unpack_readings(packed: bytes) -> dict[MetricName, tuple[int, float]]:
     """The number of readings and their coverage, by metric."""
-    values = iter(packed)
+    values = iter(unpack_values(packed))
     return {METRICS[int(at)].name: (int(n), coverage) for at, n, coverage in zip(values, values, values, strict=True)}

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from jobs.comparison.input.parse import parse_json
-from jobs.comparison.input.run_summary import share_values
 from jobs.comparison.input.started import StartedRuns
 from jobs.comparison.text import join_limited, pluralize, shortened
 from jobs.errors import BadInput
@@ -27,6 +26,23 @@ MAX_LINES_NAMED: Final = 10
 """Line numbers kept of the damaged lines of one log."""
 
 _PATH_LIMIT: Final = 100
+
+_SHARED_FIELDS: Final = (
+    "recipe",
+    "framework_version",
+    "dataset",
+    "compared",
+    "environment",
+    "node",
+    "gpu_uuids",
+    "missing",
+    "phases",
+    "warnings",
+    "suspect_of",
+    "unchecked",
+    "code",
+)
+"""Fields that many runs have the same value of."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +87,7 @@ class ReportCollection:
         if known is not None:
             _check_same_report(known, run)
             run = min(known, run, key=lambda copy: (not copy.has_series, copy.source))
-        self.runs[run.run_id, run.attempt] = share_values(run, self._shared)
+        self.runs[run.run_id, run.attempt] = _share_values(run, self._shared)
 
     def skip(self, source: str, reason: str, *, line: int | None = None) -> None:
         """Note that a file, or a line of a log, could not be used."""
@@ -98,6 +114,17 @@ class ReportCollection:
             f"{pluralize(self.ignored, 'file')} not read ({names}): of a folder only *.json and *.log are; "
             "unpack or rename what holds reports"
         )
+
+
+def _share_values(run: RunSummary, known: dict[Hashable, Any]) -> RunSummary:
+    """``run`` with its values interned in ``known``, so that equal values are in memory once."""
+
+    def shared(value: Any) -> Any:
+        # 1, 1.0 and True are equal and have the same hash, but print differently.
+        key = (value, tuple(map(type, value))) if isinstance(value, tuple) else value
+        return known.setdefault(key, value)
+
+    return replace(run, **{name: shared(getattr(run, name)) for name in _SHARED_FIELDS})
 
 
 def _check_same_report(one: RunSummary, other: RunSummary) -> None:

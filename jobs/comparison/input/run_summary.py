@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import zlib
-from array import array
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeVar
+from struct import unpack_from
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeVar
 
 from jobs.comparison.fields import ENVIRONMENT, FIELDS
-from jobs.comparison.input.metrics import METRICS, Missing, pack_readings, plausible, unpack_readings
+from jobs.comparison.input.metrics import (
+    METRICS,
+    PLACE_OF,
+    Missing,
+    pack_measured,
+    pack_readings,
+    pack_values,
+    plausible,
+    unpack_readings,
+    unpack_values,
+)
 from jobs.comparison.input.parse import InvalidReport, parse, read_slice
 from jobs.comparison.schema_parity import TrainingCode
 from jobs.comparison.text import shortened
@@ -69,7 +79,7 @@ class RunSummary:
     """One attempt of one run.
 
     ``compared`` and ``environment`` are the values of :data:`.fields.FIELDS` and :data:`.fields.ENVIRONMENT`, in
-    their order; ``phases_s`` is the total time by phase; ``measured`` has every metric's value or why there is none;
+    their order; :meth:`measured` gives every metric's value or why there is none;
     ``suspect_of`` are the causes for which the report calls its measurements suspect; ``unchecked`` what it could not
     read of the GPU, where it calls them unchecked; ``design`` is the run's place in an experiment of blocks;
     ``index`` is that of an Indexed Job; ``code`` is ``None`` for a run without a report, see :mod:`.started`;
@@ -93,18 +103,19 @@ class RunSummary:
     environment: tuple[Value, ...]
     node: str | None
     gpu_uuids: tuple[str, ...]
-    measured: dict[MetricName, float | Missing]
-    packed_readings: array[float]
-    """The values of :attr:`readings`, packed to a third of the memory."""
+    packed_measured: bytes
+    missing: tuple[Missing | None, ...]
+    """With the field before: what :func:`~.metrics.pack_measured` makes of the metrics."""
+    packed_readings: bytes
     epochs: int
     """Epochs that were asked for."""
     repeat: int
     """Trainings that were asked for."""
     between_ratio: float
     """Share of the train phases in which no repeat trained: it lies between two of them."""
-    packed_epochs: array[float]
-    """The values of :attr:`epoch_accuracies`, packed to a fifth of the memory."""
-    phases_s: dict[PhaseName, float]
+    packed_epochs: bytes
+    phases: tuple[PhaseName, ...]
+    packed_phases_s: bytes
     warnings: tuple[tuple[str, str], ...]
     suspect_of: tuple[str, ...]
     unchecked: tuple[str, ...]
@@ -115,10 +126,21 @@ class RunSummary:
     source: str
     location: ReportLocation
 
+    def measured(self, name: MetricName) -> float | Missing:
+        """The value of a metric, or why there is none."""
+        at = PLACE_OF[name]
+        value: float = unpack_from("d", self.packed_measured, 8 * at)[0]
+        return self.missing[at] or value
+
+    @property
+    def phases_s(self) -> dict[PhaseName, float]:
+        """The total time of each phase."""
+        return dict(zip(self.phases, unpack_values(self.packed_phases_s), strict=True))
+
     @property
     def epoch_accuracies(self) -> list[EpochPoint]:
         """The epochs whose test accuracy was measured."""
-        values = iter(self.packed_epochs)
+        values = iter(unpack_values(self.packed_epochs))
         return [EpochPoint(int(epoch), *point) for epoch, *point in zip(values, values, values, strict=True)]
 
     @property
@@ -165,38 +187,12 @@ class RunSummary:
         return raw
 
 
-SHARED_FIELDS: Final = (
-    "recipe",
-    "framework_version",
-    "dataset",
-    "compared",
-    "environment",
-    "node",
-    "gpu_uuids",
-    "warnings",
-    "suspect_of",
-    "unchecked",
-    "code",
-)
-"""Fields that many runs have the same value of."""
-
-
-def share_values(run: RunSummary, known: dict[Hashable, Any]) -> RunSummary:
-    """``run`` with its values interned in ``known``, so that equal values are in memory once."""
-
-    def shared(value: Any) -> Any:
-        # 1, 1.0 and True are equal and have the same hash, but print differently.
-        key = (value, tuple(map(type, value))) if isinstance(value, tuple) else value
-        return known.setdefault(key, value)
-
-    measured = {name: shared(value) if isinstance(value, Missing) else value for name, value in run.measured.items()}
-    return replace(run, measured=measured, **{name: shared(getattr(run, name)) for name in SHARED_FIELDS})
-
-
 def summarize(report: Report, *, source: str, location: ReportLocation) -> RunSummary:
     """The summary of ``report``; long texts and lists are cut."""
     config, environment = report.config, report.environment
     node = None if environment.kubernetes is None else environment.kubernetes.node
+    packed_measured, missing = pack_measured({metric.name: _cut_reason(metric.of(report)) for metric in METRICS})
+    phases_s = _phases_s(report)
     return RunSummary(
         run_id=report.run_id,
         attempt=report.attempt,
@@ -215,13 +211,15 @@ def summarize(report: Report, *, source: str, location: ReportLocation) -> RunSu
         environment=tuple(cut(field.read(report)) for field in ENVIRONMENT),
         node=cut(node),
         gpu_uuids=_uuids(report),
-        measured={metric.name: _cut_reason(metric.of(report)) for metric in METRICS},
+        packed_measured=packed_measured,
+        missing=missing,
         packed_readings=pack_readings(report),
         epochs=config.epochs,
         repeat=config.repeat,
         between_ratio=_between_ratio(report),
-        packed_epochs=array("d", (value for point in _epoch_points(report) for value in point)),
-        phases_s=_phases_s(report),
+        packed_epochs=pack_values(value for point in _epoch_points(report) for value in point),
+        phases=tuple(phases_s),
+        packed_phases_s=pack_values(phases_s.values()),
         warnings=tuple((cut(warning.code), cut(warning.message)) for warning in report.warnings[:ITEMS_LIMIT]),
         suspect_of=_suspect_of(report),
         unchecked=_unchecked(report),

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from array import array
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from pydantic import ValidationError
 
 from jobs.comparison.fields import ENVIRONMENT, FIELDS
-from jobs.comparison.input.metrics import METRICS, Missing
+from jobs.comparison.input.metrics import METRICS, Missing, pack_measured
 from jobs.comparison.input.parse import invalid, parse_json
 from jobs.comparison.input.run_summary import ReportLocation, RunSummary, cut
 from jobs.report.started import StartedRun
@@ -71,6 +70,7 @@ class StartedRuns:
 def _summarize(started: StartedRun, *, source: str, raw: bytes, dataset: Dataset) -> RunSummary:
     config, kubernetes = started.config, started.kubernetes
     node = None if kubernetes is None else cut(kubernetes.node)
+    packed_measured, missing = pack_measured({metric.name: Missing("the run has no report") for metric in METRICS})
     return RunSummary(
         run_id=started.run_id,
         attempt=started.attempt,
@@ -89,13 +89,15 @@ def _summarize(started: StartedRun, *, source: str, raw: bytes, dataset: Dataset
         environment=tuple(node if field.path == _NODE else None for field in ENVIRONMENT),
         node=node,
         gpu_uuids=(),
-        measured={metric.name: Missing("the run has no report") for metric in METRICS},
-        packed_readings=array("d"),
+        packed_measured=packed_measured,
+        missing=missing,
+        packed_readings=b"",
         epochs=config.epochs,
         repeat=1,
         between_ratio=0.0,
-        packed_epochs=array("d"),
-        phases_s={},
+        packed_epochs=b"",
+        phases=(),
+        packed_phases_s=b"",
         warnings=(),
         suspect_of=(),
         unchecked=(),

@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from jobs.comparison.analysis.fleet import NODES_FOR_OUTLIERS
+from jobs.comparison.analysis.fleet import NODES_FOR_OUTLIERS, node_name
 from jobs.comparison.analysis.parity import OUTCOME, QUANTITY
 from jobs.comparison.analysis.regression import tolerated_text
 from jobs.comparison.analysis.rounding import severity
@@ -176,9 +176,8 @@ def _fleet_line(side: schema.FrameworkResults) -> str:
 
 
 def _node_text(node: schema.Node) -> str:
-    name = " ".join(part for part in (node.node, ", ".join(node.gpu_uuids)) if part)
     speed = "" if node.median is None else f", {number(node.median)} images/s"
-    return f"{name} ({_OUTLIER[node.outlier]}{speed})"
+    return f"{node_name(node)} ({_OUTLIER[node.outlier]}{speed})"
 
 
 def run_table(section: schema.Section, limit: int) -> Table:

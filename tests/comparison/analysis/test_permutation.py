@@ -12,7 +12,6 @@ from jobs.comparison.analysis.permutation import (
     MAX_PERMUTED,
     T_FACTOR,
     UNITS_FOR_SIGNS,
-    Strata,
     sign_flip_p,
     student_p,
     two_sample_p,
@@ -29,7 +28,7 @@ logs = st.lists(st.floats(-60, 60), min_size=5, max_size=8)
 
 def p_of(*sides: Sequence[float] | NDArray[Any], excess: float = 1.0) -> float:
     below, above = (np.sort(np.asarray(side, float)) for side in sides)
-    return two_sample_p(Strata([(below, above)]), excess=excess)
+    return two_sample_p([(below, above)], excess=excess)
 
 
 def studentized(a: np.ndarray, b: np.ndarray, axis: int) -> np.ndarray:
@@ -83,13 +82,13 @@ def test_two_sample_p_of_many_runs_is_close_to_permutations(monkeypatch: pytest.
 def test_two_sample_p_of_two_places_takes_no_difference_of_places_for_one_of_sides() -> None:
     slow, fast = np.linspace(0, 0.01, 6), np.linspace(0.5, 0.51, 6)
     # Pooled, 5 of 6 fast runs are of the second side.
-    strata = Strata([(slow[:5], slow[5:]), (fast[:1], fast[1:])])
+    strata = [(slow[:5], slow[5:]), (fast[:1], fast[1:])]
     assert two_sample_p(strata) > 0.05
     assert p_of(np.concatenate([slow[:5], fast[:1]]), np.concatenate([slow[5:], fast[1:]])) < 0.05
 
 
 def test_two_sample_p_without_repeated_runs_in_a_place_is_one() -> None:
-    assert two_sample_p(Strata([(np.array([0.0]), np.array([1.0]))] * 6)) == 1.0
+    assert two_sample_p([(np.array([0.0]), np.array([1.0]))] * 6) == 1.0
 
 
 def test_two_sample_p_of_excess_variance_is_larger() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from array import array
+from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -27,9 +29,10 @@ class EndedRun(NamedTuple):
 
 @dataclass
 class DrawnRuns:
-    """The runs of one side; ``completed_phases_s`` has the times by phase of each completed run."""
+    """The runs of one side; ``phases_s`` has each phase's times in the ``completed`` runs that have it."""
 
-    completed_phases_s: list[dict[PhaseName, float]] = field(default_factory=list)
+    completed: int = 0
+    phases_s: dict[PhaseName, array[float]] = field(default_factory=lambda: defaultdict(lambda: array("d")))
     ended: list[EndedRun] = field(default_factory=list)
     why_no_energy: set[str] = field(default_factory=set)
 
@@ -40,7 +43,9 @@ def drawn_runs(section: Section) -> dict[FrameworkName, DrawnRuns]:
     for row in section.runs:
         side = drawn[row.framework]
         if row.status == "completed":
-            side.completed_phases_s.append(row.phases_s)
+            side.completed += 1
+            for phase, time_s in row.phases_s.items():
+                side.phases_s[phase].append(time_s)
         accuracy = row.metrics["test_accuracy_ratio"]
         if accuracy is not None and row.status in TRAINED_TO_THE_END:
             side.ended.append(EndedRun(row.run_id, accuracy, tuple(row.metrics[cost] for cost in COSTS)))

@@ -31,15 +31,15 @@ def phases_figure(runs: Mapping[FrameworkName, DrawnRuns]) -> FigureBlock:
     stacks: dict[FrameworkName, dict[PhaseName, float]] = {}
     counts: list[str] = []
     for framework, side in runs.items():
-        completed = side.completed_phases_s
+        # A run without a phase spent no time in it.
         stack = {
-            phase: median(times.get(phase, 0.0) for times in completed)
+            phase: median([*times, *[0.0] * (side.completed - len(times))])
             for phase in _LABELS
-            if any(phase in times for times in completed)
+            if (times := side.phases_s.get(phase))
         }
         if stack:
             stacks[framework] = stack
-            counts.append(pluralize(len(completed), f"{DISPLAY_NAMES[framework]} run"))
+            counts.append(pluralize(side.completed, f"{DISPLAY_NAMES[framework]} run"))
     if not stacks:
         return FigureBlock(title=title, note="No completed run has phases.")
     present = [phase for phase in _LABELS if any(phase in stack for stack in stacks.values())]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from math import ceil, floor, log10
 from typing import TYPE_CHECKING, Final
 
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from jobs.io.stdio import escape_control_chars
 
@@ -85,15 +85,14 @@ def linear_scale(values: Iterable[float], *, margin: float = 0.0, max_steps: int
 
 def element(tag: str, *children: str, **attributes: str | float | None) -> Markup:
     """An element; text is escaped. ``class_`` sets ``class``, ``text_anchor`` sets ``text-anchor``, and so on."""
-    start = Markup().join(
-        Markup(' {}="{}"').format(
-            name.rstrip("_").replace("_", "-"), f"{value:.6g}" if isinstance(value, float) else value
-        )
+    # Markup.format would take several times as long, a second for a page of thousands of marks.
+    start = "".join(
+        f' {name.rstrip("_").replace("_", "-")}="{escape(f"{value:.6g}" if isinstance(value, float) else value)}"'
         for name, value in attributes.items()
         if value is not None
     )
-    content = Markup().join(child if isinstance(child, Markup) else escape_control_chars(child) for child in children)
-    return Markup("<{0}{1}>{2}</{0}>").format(tag, start, content)
+    content = "".join(escape(child if isinstance(child, Markup) else escape_control_chars(child)) for child in children)
+    return Markup(f"<{tag}{start}>{content}</{tag}>")  # noqa: S704 - its parts are escaped
 
 
 def text(

@@ -86,7 +86,7 @@ def _median_run(runs: Sequence[RunSummary]) -> RunSummary | None:
     measured = [
         (speed, run.run_id, run.attempt, run)
         for run in runs
-        if HEADLINE.counts(run.status) and not isinstance(speed := run.measured[HEADLINE.name], Missing)
+        if HEADLINE.counts(run.status) and not isinstance(speed := run.measured(HEADLINE.name), Missing)
     ]
     return sorted(measured, key=lambda entry: entry[:3])[(len(measured) - 1) // 2][3] if measured else None
 
