@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, BinaryIO, Final, TypeVar
+from typing import TYPE_CHECKING, BinaryIO, Final
 
 from jobs.comparison.input.parse import REPORT_LIMIT, InvalidReport, parse
 from jobs.comparison.input.run_summary import ReportLocation, summarize
 from jobs.comparison.input.started import parse_started
 from jobs.report import LINE_MARKER
-from jobs.report.started import STARTED_MARKER
+from jobs.report.started import STARTED_MARKER, StartedRun
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from jobs.comparison.input.report_collection import ReportCollection
+    from jobs.report import Report
 
-_Parsed = TypeVar("_Parsed")
+LOG_LIMIT: Final = 4 * 1024**3
+"""Maximum bytes of one log: 250,000 report lines. Input without an end is given up here, within seconds."""
 
-LOG_LIMIT: Final = 16 * 1024**3
-"""Maximum bytes of one log: a million report lines. Input without an end is given up here."""
+_PIECE: Final = 1024**2
+"""Bytes that are read at once."""
 
 DAMAGED_LINE: Final = "report line cut short or damaged"
 DAMAGED_STARTED_LINE: Final = "started line cut short or damaged"
@@ -32,6 +34,7 @@ _REPORT: Final = LINE_MARKER.encode()
 _STARTED: Final = STARTED_MARKER.encode()
 _COMMON_START: Final = b"MNIST_JOBS_"
 """Both markers begin with it."""
+_PARSE: Final[Mapping[bytes, Callable[..., Report | StartedRun]]] = {_REPORT: parse, _STARTED: parse_started}
 _DECODER: Final = json.JSONDecoder()
 
 
@@ -53,27 +56,28 @@ def read_log(
     if size is not None and size > LOG_LIMIT:
         raise InvalidReport(f"{source!r} is {TOO_LARGE}")
     for number, offset, marker, raw in _marked(stream, LOG_LIMIT if size is None else size):
-        if len(raw) > REPORT_LIMIT:
-            collection.skip(source, TOO_LONG, line=number)
-            continue
         try:
-            if marker == _STARTED:
-                started, payload = _parse_start(parse_started, raw.strip(), origin=source)
-                collection.started.add(started, source=source, raw=payload)
-            else:
-                report, payload = _parse_start(parse, raw.strip(), origin=source)
-                start = len(raw) - len(raw.lstrip())
-                location = ReportLocation.of(payload, path=path, offset=offset + start)
-                collection.add(summarize(report, source=source, location=location))
+            # Where the text is longer, the report at its start may still be whole.
+            parsed, payload = _parse_start(_PARSE[marker], raw[:REPORT_LIMIT].strip(), origin=source)
         except InvalidReport as error:
-            # A JSON document that is no report, such as one of another schema version, is not a damaged line.
             damaged = DAMAGED_STARTED_LINE if marker == _STARTED else DAMAGED_LINE
-            collection.skip(source, str(error) if error.valid_json else damaged, line=number)
+            reason = TOO_LONG if len(raw) > REPORT_LIMIT else damaged
+            # A JSON document that is no report, such as one of another schema version, is not a damaged line.
+            collection.skip(source, str(error) if error.valid_json else reason, line=number)
+            continue
+        if isinstance(parsed, StartedRun):
+            collection.started.add(parsed, source=source, raw=payload)
+        else:
+            start = len(raw) - len(raw.lstrip())
+            location = ReportLocation.of(payload, path=path, offset=offset + start)
+            collection.add(summarize(parsed, source=source, location=location))
     if size is None and stream.read(1):
         raise InvalidReport(f"{source!r} is {TOO_LARGE}")
 
 
-def _parse_start(parse_payload: Callable[..., _Parsed], payload: bytes, *, origin: str) -> tuple[_Parsed, bytes]:
+def _parse_start(
+    parse_payload: Callable[..., Report | StartedRun], payload: bytes, *, origin: str
+) -> tuple[Report | StartedRun, bytes]:
     """What is at the start of ``payload``, and its bytes; another writer's text may follow on the same line."""
     try:
         return parse_payload(payload, origin=origin), payload
@@ -98,28 +102,35 @@ def _first_value(payload: bytes) -> bytes | None:
 def _marked(stream: BinaryIO, size: int) -> Iterator[tuple[int, int, bytes, bytes]]:
     """Line number, offset, marker and text after each marker in the first ``size`` bytes, up to the next or line end.
 
-    Text longer than :data:`.parse.REPORT_LIMIT` is cut, though not to exactly that length. At most two pieces of a
-    line without a marker are in memory.
+    Text longer than :data:`.parse.REPORT_LIMIT` is cut, though not to exactly that length. In memory is at most one
+    such text and one piece.
     """
     number, offset, text, remaining = 1, 0, b"", size
-    while piece := stream.readline(min(REPORT_LIMIT, remaining)):
+    while True:
+        piece = stream.read(min(_PIECE, remaining))
         remaining -= len(piece)
         text += piece
-        line_ended = piece.endswith(b"\n") or len(piece) < REPORT_LIMIT or not remaining
+        done = 0
         begin, marker = _find_marker(text, 0)
         while begin >= 0:
             start = begin + len(marker)
-            end, next_marker = _find_marker(text, start)
-            if end < 0 and not line_ended and len(text) - start <= REPORT_LIMIT:
+            line_end = text.find(b"\n", start)
+            next_begin, next_marker = _find_marker(text, start)
+            ends = [at for at in (line_end, next_begin) if at >= 0]
+            if not ends and piece and len(text) - start <= REPORT_LIMIT:
                 # The rest of it has not been read yet.
                 break
-            yield number, offset + start, marker, text[start:] if end < 0 else text[start:end]
-            begin, marker = end, next_marker
+            number += text.count(b"\n", done, begin)
+            done = begin
+            yield number, offset + start, marker, text[start : min(ends)] if ends else text[start:]
+            begin, marker = next_begin, next_marker
+        if not piece:
+            return
         # The end of a piece may be the beginning of a marker.
-        done = len(text) if line_ended else begin if begin >= 0 else max(0, len(text) - len(_STARTED) + 1)
-        offset += done
-        text = text[done:]
-        number += piece.endswith(b"\n")
+        keep_from = begin if begin >= 0 else max(done, len(text) - len(_STARTED) + 1)
+        number += text.count(b"\n", done, keep_from)
+        offset += keep_from
+        text = text[keep_from:]
 
 
 def _find_marker(text: bytes, start: int) -> tuple[int, bytes]:
