@@ -145,7 +145,7 @@ def test_merge_unchanged_reports_has_a_section_and_a_trace() -> None:
 
 
 @settings(
-    max_examples=rounds(60, 5000),
+    max_examples=rounds(40, 5000),
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
     # A failing example is small as it is found. A smaller one would take minutes.
