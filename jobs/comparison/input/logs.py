@@ -20,9 +20,6 @@ if TYPE_CHECKING:
 LOG_LIMIT: Final = 4 * 1024**3
 """Maximum bytes of one log: 250,000 report lines. Input without an end is given up here, within seconds."""
 
-_PIECE: Final = 1024**2
-"""Bytes that are read at once."""
-
 DAMAGED_LINE: Final = "report line cut short or damaged"
 DAMAGED_STARTED_LINE: Final = "started line cut short or damaged"
 TOO_LONG: Final = f"report line longer than {REPORT_LIMIT // 1024**2} MiB"
@@ -102,35 +99,28 @@ def _first_value(payload: bytes) -> bytes | None:
 def _marked(stream: BinaryIO, size: int) -> Iterator[tuple[int, int, bytes, bytes]]:
     """Line number, offset, marker and text after each marker in the first ``size`` bytes, up to the next or line end.
 
-    Text longer than :data:`.parse.REPORT_LIMIT` is cut, though not to exactly that length. In memory is at most one
-    such text and one piece.
+    Text longer than :data:`.parse.REPORT_LIMIT` is cut, though not to exactly that length. At most two pieces of a
+    line without a marker are in memory.
     """
     number, offset, text, remaining = 1, 0, b"", size
-    while True:
-        piece = stream.read(min(_PIECE, remaining))
+    while piece := stream.readline(min(REPORT_LIMIT, remaining)):
         remaining -= len(piece)
         text += piece
-        done = 0
+        line_ended = piece.endswith(b"\n") or len(piece) < REPORT_LIMIT or not remaining
         begin, marker = _find_marker(text, 0)
         while begin >= 0:
             start = begin + len(marker)
-            line_end = text.find(b"\n", start)
-            next_begin, next_marker = _find_marker(text, start)
-            ends = [at for at in (line_end, next_begin) if at >= 0]
-            if not ends and piece and len(text) - start <= REPORT_LIMIT:
+            end, next_marker = _find_marker(text, start)
+            if end < 0 and not line_ended and len(text) - start <= REPORT_LIMIT:
                 # The rest of it has not been read yet.
                 break
-            number += text.count(b"\n", done, begin)
-            done = begin
-            yield number, offset + start, marker, text[start : min(ends)] if ends else text[start:]
-            begin, marker = next_begin, next_marker
-        if not piece:
-            return
+            yield number, offset + start, marker, text[start:] if end < 0 else text[start:end]
+            begin, marker = end, next_marker
         # The end of a piece may be the beginning of a marker.
-        keep_from = begin if begin >= 0 else max(done, len(text) - len(_STARTED) + 1)
-        number += text.count(b"\n", done, keep_from)
-        offset += keep_from
-        text = text[keep_from:]
+        done = len(text) if line_ended else begin if begin >= 0 else max(0, len(text) - len(_STARTED) + 1)
+        offset += done
+        text = text[done:]
+        number += piece.endswith(b"\n")
 
 
 def _find_marker(text: bytes, start: int) -> tuple[int, bytes]:

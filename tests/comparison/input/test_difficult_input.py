@@ -136,14 +136,12 @@ STARTED = STARTED_MARKER.encode() + b"{}"
 @given(
     lines=st.lists(st.lists(st.sampled_from([b"x", b"xyzzy" * 9, b"{", LINE_MARKER.encode()[:-1], STARTED, MARKED]))),
     limit=st.integers(len(MARKED), 3 * len(MARKED)),
-    piece=st.sampled_from([100, 1000, len(MARKED) - 1, len(MARKED), 4 * len(MARKED)]),
 )
-def test_marked_any_piece_size_yields_every_report(lines: list[list[bytes]], limit: int, piece: int) -> None:
+def test_marked_any_piece_size_yields_every_report(lines: list[list[bytes]], limit: int) -> None:
     raw = b"\n".join(b"".join(parts) for parts in lines)
     expected = raw.count(MARKED)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(logs, "REPORT_LIMIT", limit)
-        patch.setattr(logs, "_PIECE", piece)
         seen = [
             (number, raw[offset : offset + len(payload)] == payload, payload.startswith(GOOD))
             for number, offset, marker, payload in logs._marked(io.BytesIO(raw), len(raw))
@@ -199,16 +197,16 @@ def test_load_link_to_the_kernel_log_is_skipped(tmp_path: Path) -> None:
 
 
 def test_marked_growing_log_is_read_to_its_first_size(tmp_path: Path) -> None:
-    """Whoever writes on may write as fast as it is read: each piece that is read makes the file longer here."""
+    """Whoever writes on may write as fast as it is read: each line that is read makes the file longer here."""
     path = tmp_path / "pod.log"
     path.write_bytes(MARKED + b"\n")
 
     class Growing(io.BufferedReader):
-        def read(self, size: int | None = -1) -> bytes:
-            piece = super().read(size)
+        def readline(self, size: int | None = -1) -> bytes:
+            line = super().readline(size)
             with path.open("ab") as stream:
                 stream.write(b"{}\n" * 10_000)
-            return piece
+            return line
 
     size = path.stat().st_size
     with Growing(path.open("rb", buffering=0)) as stream:
