@@ -140,8 +140,6 @@ def _warn(loaded: Loaded) -> None:
         _print_error(f"warning: skipped {what}")
     if len(loaded.skipped) > WARNINGS_SHOWN:
         _print_error(f"warning: skipped {len(loaded.skipped) - WARNINGS_SHOWN} more; comparison.json lists all")
-    if loaded.ignored:
-        _print_error(f"note: {loaded.ignored}")
     if loaded.copies:
         _print_error(
             f"note: {pluralize(loaded.copies, 'report')} found again, by run id and attempt; each run counts once"

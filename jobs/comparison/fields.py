@@ -64,7 +64,8 @@ def _power_limits(report: Report) -> Value:
 def _gpu_memory(report: Report) -> Value:
     """In whole GiB, since drivers reserve different shares of a GPU's memory. Frameworks count it in other ways."""
     sizes = [device.memory_total_bytes for device in report.devices if device.mapping_method is not None]
-    return ", ".join("unknown" if size is None else f"{size / 2**30:.0f} GiB" for size in sizes) or None
+    # In integers, since a size may be more than a float holds.
+    return ", ".join("unknown" if size is None else f"{(size + 2**29) // 2**30} GiB" for size in sizes) or None
 
 
 def _quota(report: Report) -> Value:

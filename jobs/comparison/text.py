@@ -14,7 +14,7 @@ ABSENT: Final = "—"
 """Shown where there is no measurement."""
 
 CELL_LIMIT: Final = 32_000
-"""Maximum characters of one CSV cell; spreadsheets cut or split cells of over 32,767."""
+"""Maximum length of one CSV cell in UTF-16 units, as spreadsheets count; they cut or split cells of over 32,767."""
 
 # Inside a word an underscore or a hash needs no escape in Markdown.
 _MARKDOWN: Final = re.compile(
@@ -22,9 +22,9 @@ _MARKDOWN: Final = re.compile(
 )
 # The number of an issue, or what may be that of a commit.
 _REFERENCE: Final = re.compile(r"#|(?<![0-9A-Za-z])(?:gh-[0-9]|[0-9a-f]{7,40}(?![0-9A-Za-z]))", re.IGNORECASE)
-# Some spreadsheets read full-width forms as the plain characters. The separator of cells depends on the locale, so a
-# cell may begin after any of them.
-_FORMULA: Final = re.compile(r'(^|[,;|])(?=[ "]*[=+\-@＝＋－＠])')  # noqa: RUF001
+# Some spreadsheets read full-width and small forms as the plain characters. The separator of cells depends on the
+# locale, so a cell may begin after any of them. A tab is escaped by then.
+_FORMULA: Final = re.compile(r'(^|[,;|])(?=[ "]*[=+\-@＝＋－＠﹦﹢﹣﹫−])')  # noqa: RUF001
 _BREAKS: Final = ("\t", "\r", "\n")
 _ENTITIES: Final = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 
@@ -51,7 +51,11 @@ def _escape(match: re.Match[str]) -> str:
 
 def csv_cell(text: str) -> str:
     """``text`` on one line of limited length, no part of which a spreadsheet runs as a formula (CSV injection)."""
-    shown = shortened(_FORMULA.sub(r"\1'", escape_control_chars(text)), CELL_LIMIT)
+    shown = _FORMULA.sub(r"\1'", escape_control_chars(text))
+    units = shown.encode("utf-16-le")
+    if len(units) > 2 * CELL_LIMIT:
+        # A character of two units that is cut in the middle is left out.
+        shown = f"{units[: 2 * CELL_LIMIT].decode('utf-16-le', 'ignore')}… ({len(shown):,} characters)"
     # A tab or line break at the start is escaped by now, but some spreadsheets undo that.
     return f"'{shown}" if text.startswith(_BREAKS) else shown
 

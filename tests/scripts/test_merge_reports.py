@@ -274,7 +274,7 @@ def test_merge_files_with_similar_names_are_reported(matrix: Path, tmp_path: Pat
     (matrix / "more.json.gz").write_bytes(b"")
     result = merge(matrix, cwd=tmp_path)
     assert result.returncode == 0
-    assert result.stderr.startswith(f"note: 1 file not read ({matrix}/more.json.gz): of a folder only *.json and *.log")
+    assert result.stderr.startswith(f"warning: skipped {matrix}/more.json.gz: not read for its name: of a folder only ")
 
 
 def test_merge_ascii_terminal_gets_question_marks(tmp_path: Path) -> None:

@@ -26,8 +26,11 @@ if TYPE_CHECKING:
 READ_SUFFIXES: Final = (".json", ".log", STARTED_SUFFIX)
 """Files with other suffixes are not read from folders."""
 
-_SIMILAR_SUFFIXES: Final = frozenset({"json", "jsonl", "ndjson", "log", "gz", "tgz", "tar", "zip", "bz2", "xz", "zst"})
-"""Parts of file names of compressed or rotated reports and logs."""
+_SIMILAR_SUFFIXES: Final = frozenset(
+    {"json", "json~", "jsonl", "ndjson", "log", "log~", "started"}
+    | {"7z", "br", "bz2", "gz", "lz4", "tar", "tgz", "xz", "z", "zip", "zst"}
+)
+"""Parts of file names of compressed, rotated or otherwise named reports and logs, in lower case."""
 
 PARALLEL_THRESHOLD: Final = 1000
 """Minimum files for parallel reading; fewer take less time than starting the processes."""

@@ -31,15 +31,14 @@ STANDARD_INPUT: Final = "-"
 class Loaded:
     """The loaded runs, in an order that does not depend on the input's.
 
-    ``copies`` counts reports read besides the one that is kept of each run and attempt; ``ignored`` says which files
-    of folders were not read although their names resemble a report's. A run that has started and has no report is one
-    of ``runs``, as a failed one.
+    ``copies`` counts reports read besides the one that is kept of each run and attempt. The files of folders that were
+    not read although their names resemble a report's are the first of ``skipped``. A run that has started and has no
+    report is one of ``runs``, as a failed one.
     """
 
     runs: tuple[RunSummary, ...]
     skipped: tuple[Skipped, ...]
     copies: int
-    ignored: str | None = None
 
 
 def load(paths: Sequence[str], stdin: BinaryIO, *, leave_out: Iterable[Path] = ()) -> Loaded:
@@ -75,9 +74,11 @@ def load(paths: Sequence[str], stdin: BinaryIO, *, leave_out: Iterable[Path] = (
     died = collection.started.without_report(reported, reported[0].dataset)
     return Loaded(
         runs=tuple(sorted([*reported, *died], key=_run_order)),
-        skipped=tuple(sorted(collection.skipped.values(), key=lambda skipped: (skipped.source, skipped.reason))),
+        skipped=(
+            *collection.skipped_names(),
+            *sorted(collection.skipped.values(), key=lambda skipped: (skipped.source, skipped.reason)),
+        ),
         copies=collection.reports - len(collection.runs),
-        ignored=collection.ignored_text(),
     )
 
 
@@ -90,9 +91,8 @@ def _no_report_text(path: str, skipped: Sequence[Skipped], collection: ReportCol
     if skipped:
         count = sum(item.count for item in skipped)
         text += f" ({count} skipped, the first: {skipped[0].source}: {skipped[0].reason})"
-    ignored = collection.ignored_text()
-    if ignored:
-        text += f" ({ignored})"
+    for ignored in collection.skipped_names():
+        text += f" ({ignored.source}: {ignored.reason})"
     return f"{text}; a job writes reports to --report-dir and one line with {LINE_MARKER.strip()} to its log"
 
 

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, BinaryIO, Final, TypeVar
+from typing import TYPE_CHECKING, BinaryIO, Final
 
 from jobs.comparison.input.parse import REPORT_LIMIT, InvalidReport, parse
 from jobs.comparison.input.run_summary import ReportLocation, summarize
 from jobs.comparison.input.started import parse_started
 from jobs.report import LINE_MARKER
-from jobs.report.started import STARTED_MARKER
+from jobs.report.started import STARTED_MARKER, StartedRun
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from jobs.comparison.input.report_collection import ReportCollection
+    from jobs.report import Report
 
-_Parsed = TypeVar("_Parsed")
-
-LOG_LIMIT: Final = 16 * 1024**3
-"""Maximum bytes of one log: a million report lines. Input without an end is given up here."""
+LOG_LIMIT: Final = 4 * 1024**3
+"""Maximum bytes of one log: 250,000 report lines. Input without an end is given up here, within seconds."""
 
 DAMAGED_LINE: Final = "report line cut short or damaged"
 DAMAGED_STARTED_LINE: Final = "started line cut short or damaged"
@@ -32,6 +31,7 @@ _REPORT: Final = LINE_MARKER.encode()
 _STARTED: Final = STARTED_MARKER.encode()
 _COMMON_START: Final = b"MNIST_JOBS_"
 """Both markers begin with it."""
+_PARSE: Final[Mapping[bytes, Callable[..., Report | StartedRun]]] = {_REPORT: parse, _STARTED: parse_started}
 _DECODER: Final = json.JSONDecoder()
 
 
@@ -53,27 +53,28 @@ def read_log(
     if size is not None and size > LOG_LIMIT:
         raise InvalidReport(f"{source!r} is {TOO_LARGE}")
     for number, offset, marker, raw in _marked(stream, LOG_LIMIT if size is None else size):
-        if len(raw) > REPORT_LIMIT:
-            collection.skip(source, TOO_LONG, line=number)
-            continue
         try:
-            if marker == _STARTED:
-                started, payload = _parse_start(parse_started, raw.strip(), origin=source)
-                collection.started.add(started, source=source, raw=payload)
-            else:
-                report, payload = _parse_start(parse, raw.strip(), origin=source)
-                start = len(raw) - len(raw.lstrip())
-                location = ReportLocation.of(payload, path=path, offset=offset + start)
-                collection.add(summarize(report, source=source, location=location))
+            # Where the text is longer, the report at its start may still be whole.
+            parsed, payload = _parse_start(_PARSE[marker], raw[:REPORT_LIMIT].strip(), origin=source)
         except InvalidReport as error:
-            # A JSON document that is no report, such as one of another schema version, is not a damaged line.
             damaged = DAMAGED_STARTED_LINE if marker == _STARTED else DAMAGED_LINE
-            collection.skip(source, str(error) if error.valid_json else damaged, line=number)
+            reason = TOO_LONG if len(raw) > REPORT_LIMIT else damaged
+            # A JSON document that is no report, such as one of another schema version, is not a damaged line.
+            collection.skip(source, str(error) if error.valid_json else reason, line=number)
+            continue
+        if isinstance(parsed, StartedRun):
+            collection.started.add(parsed, source=source, raw=payload)
+        else:
+            start = len(raw) - len(raw.lstrip())
+            location = ReportLocation.of(payload, path=path, offset=offset + start)
+            collection.add(summarize(parsed, source=source, location=location))
     if size is None and stream.read(1):
         raise InvalidReport(f"{source!r} is {TOO_LARGE}")
 
 
-def _parse_start(parse_payload: Callable[..., _Parsed], payload: bytes, *, origin: str) -> tuple[_Parsed, bytes]:
+def _parse_start(
+    parse_payload: Callable[..., Report | StartedRun], payload: bytes, *, origin: str
+) -> tuple[Report | StartedRun, bytes]:
     """What is at the start of ``payload``, and its bytes; another writer's text may follow on the same line."""
     try:
         return parse_payload(payload, origin=origin), payload

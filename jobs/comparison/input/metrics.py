@@ -198,7 +198,9 @@ def pack_measured(measured: Mapping[MetricName, float | Missing]) -> tuple[bytes
 
 def pack_readings(report: Report) -> bytes:
     """Of each metric that is a mean of a GPU's readings: its place in the list, their number and their coverage."""
-    known = [(at, read) for at, metric in enumerate(METRICS) if (read := metric.readings(report)) is not None]
+    read_by_place = ((at, metric.readings(report)) for at, metric in enumerate(METRICS))
+    # A number of readings that is not plausible may be more than a float holds.
+    known = [(at, read) for at, read in read_by_place if read is not None and plausible(read.n)]
     return pack_values(value for at, read in known for value in (at, read.n, read.coverage_ratio))
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from jobs.comparison.input.parse import parse_json
 from jobs.comparison.input.started import StartedRuns
-from jobs.comparison.text import join_limited, pluralize, shortened
+from jobs.comparison.text import join_limited, shortened
 from jobs.errors import BadInput
 from jobs.io.stdio import escape_control_chars
 
@@ -24,6 +24,10 @@ MAX_FILES_NAMED: Final = 3
 
 MAX_LINES_NAMED: Final = 10
 """Line numbers kept of the damaged lines of one log."""
+
+IGNORED: Final = (
+    "not read for its name: of a folder only *.json, *.started and *.log are; unpack or rename what holds reports"
+)
 
 _PATH_LIMIT: Final = 100
 
@@ -47,7 +51,7 @@ _SHARED_FIELDS: Final = (
 
 @dataclass(frozen=True, kw_only=True)
 class Skipped:
-    """An input that could not be used: one file, or ``count`` lines of a log, the first of which are in ``lines``."""
+    """An input that was not used: one file, ``count`` lines of a log, the first in ``lines``, or ``count`` files."""
 
     source: str
     reason: str
@@ -101,19 +105,16 @@ class ReportCollection:
     def ignore(self, name: str) -> None:
         """Note that a file in a folder was not read, although its name resembles a report's."""
         self.ignored += 1
-        if len(self.ignored_names) < MAX_FILES_NAMED:
-            self.ignored_names.append(name)
+        # The first by name, so that the order of the paths does not matter.
+        self.ignored_names = sorted([*self.ignored_names, name])[:MAX_FILES_NAMED]
 
-    def ignored_text(self) -> str | None:
-        """A sentence on the files that were ignored; ``None`` where there are none."""
+    def skipped_names(self) -> list[Skipped]:
+        """The files that were ignored, as one entry; empty where there are none."""
         if not self.ignored:
-            return None
+            return []
         rest = self.ignored - len(self.ignored_names)
         names = ", ".join(self.ignored_names) + (f" and {rest} more" if rest else "")
-        return (
-            f"{pluralize(self.ignored, 'file')} not read ({names}): of a folder only *.json and *.log are; "
-            "unpack or rename what holds reports"
-        )
+        return [Skipped(source=names, reason=IGNORED, count=self.ignored)]
 
 
 def _share_values(run: RunSummary, known: dict[Hashable, Any]) -> RunSummary:

@@ -23,6 +23,7 @@ from jobs.comparison.input.metrics import (
 from jobs.comparison.input.parse import InvalidReport, parse, read_slice
 from jobs.comparison.schema_parity import TrainingCode
 from jobs.comparison.text import shortened
+from jobs.errors import BadInput
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterator, Sequence
@@ -179,9 +180,13 @@ class RunSummary:
         location = self.location
         if location.path is None:
             return zlib.decompress(location.compressed)
-        raw = read_slice(location.path, location.offset, location.size, origin=self.source)
+        try:
+            raw = read_slice(location.path, location.offset, location.size, origin=self.source)
+        except InvalidReport as error:
+            raise BadInput(f"{error}; it could be read before: merge again once nothing changes it") from error
         if sha256(raw).digest() != location.sha256:
-            raise InvalidReport(
+            # No InvalidReport: the run was counted, so the merge must not go on as if its file had never been one.
+            raise BadInput(
                 f"{self.source!r} has changed since it was read first; merge again once nothing writes to it"
             )
         return raw

@@ -38,9 +38,15 @@ def check_outputs(folder: Path) -> None:
     """Check that :func:`write` can create or replace its files in ``folder``.
 
     Raises:
-        NotWritable: a folder, a device or a pipe has the name of one. A link is replaced; its target is unchanged.
+        NotWritable: ``folder`` is none, or a folder, a device or a pipe has the name of one of the files, also of one
+            that is moved away. A link is replaced; its target is unchanged.
     """
-    for path in output_files(folder):
+    with contextlib.suppress(OSError):
+        if folder.exists() and not folder.is_dir():
+            raise NotWritable(
+                f"output folder {escape_control_chars(str(folder))!r} is no folder; choose another with --output-dir"
+            )
+    for path in (name for file in output_files(folder) for name in (file, _backup(file))):
         try:
             mode = path.lstat().st_mode
         except OSError:
@@ -107,13 +113,18 @@ def json_pieces(comparison: Comparison) -> Iterator[bytes]:
     yield text[end:].encode()
 
 
+def _backup(path: Path) -> Path:
+    """Where the earlier file of ``path`` is while the new ones get their names."""
+    return path.with_name(f".{path.name}.old")
+
+
 def _replace_all(pending: Sequence[PendingFile], paths: Sequence[Path]) -> None:
     """Give every pending file its path, or on an error restore the earlier files.
 
     The earlier files are moved away before the first new one is named. A merge that is killed in between leaves an
     incomplete comparison, never a mixture of two; the next merge removes what is left.
     """
-    backups = {path: path.with_name(f".{path.name}.old") for path in paths}
+    backups = {path: _backup(path) for path in paths}
     moved: list[Path] = []
     named: list[Path] = []
     try:

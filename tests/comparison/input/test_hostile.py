@@ -202,5 +202,8 @@ def test_load_report_from_a_log_reads_its_bytes_again(tmp_path: Path) -> None:
     (run,) = load([str(tmp_path / "pod.log")], io.BytesIO()).runs
     assert run.load_report() == parse(GOOD, origin="x")
     (tmp_path / "pod.log").write_text("gone")
-    with pytest.raises(InvalidReport):
+    with pytest.raises(BadInput, match="has changed since it was read first"):
+        run.load_report()
+    (tmp_path / "pod.log").unlink()
+    with pytest.raises(BadInput, match=r"cannot be read .* merge again"):
         run.load_report()

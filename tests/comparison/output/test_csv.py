@@ -23,6 +23,13 @@ def test_csv_has_a_row_for_each_run_with_exact_numbers() -> None:
 
 
 EXCEL_LIMIT = 32_767
+"""Of one cell, in UTF-16 units: a character beyond the first 65,536 counts twice."""
+FORMS = tuple("＝＋－＠﹦﹢﹣﹫−")  # noqa: RUF001
+"""Full-width and small forms and the minus sign, which some spreadsheets read as the plain characters."""
+
+
+def utf16_units(text: str) -> int:
+    return len(text.encode("utf-16-le")) // 2
 
 
 @pytest.mark.parametrize(
@@ -39,6 +46,9 @@ EXCEL_LIMIT = 32_767
         ('a; "@x', "a;' \"@x"),
         ("a,-1|+1", "a,'-1|'+1"),
         (";＝1", ";'＝1"),  # noqa: RUF001
+        ("﹦1+1", "'﹦1+1"),
+        ("a;﹢1|﹣1,﹫x", "a;'﹢1|'﹣1,'﹫x"),
+        ("−1", "'−1"),  # noqa: RUF001
         ("a;b=1", "a;b=1"),
         ("", ""),
     ],
@@ -54,12 +64,12 @@ def test_csv_cell_of_any_text_is_one_printable_line(text: str) -> None:
     assert not cell.startswith(("=", "+", "-", "@", "\t", "\r", "\n"))
 
 
-@given(st.lists(st.sampled_from([*";,|=+-@", " ", '"', "x", "1", "\t", "\n"])))
+@given(st.lists(st.sampled_from([*";,|=+-@", *FORMS, " ", '"', "x", "1", "\t", "\n"])))
 def test_csv_cell_split_at_another_separator_has_no_formula(parts: list[str]) -> None:
     cell = csv_cell("".join(parts))
     for separator in ";,|":
         for part in cell.split(separator):
-            assert not part.strip(' "').startswith(tuple("=+-@"))
+            assert not part.strip(' "').startswith((*"=+-@", *FORMS))
 
 
 def test_csv_cell_of_a_thousand_devices_fits_a_spreadsheet() -> None:
@@ -69,7 +79,9 @@ def test_csv_cell_of_a_thousand_devices_fits_a_spreadsheet() -> None:
     (row,) = csv.DictReader(io.StringIO(text))
     assert len(row["gpu_uuids"]) < EXCEL_LIMIT
     assert row["gpu_uuids"].endswith("characters)")
-    assert max(len(csv_cell(character * 100_000)) for character in ("x", "\U0010ffff", ";=", '"')) < EXCEL_LIMIT
+    texts = [character * 100_000 for character in ("x", "\U0010ffff", "\U0001f600", "x\U0001f600", ";=", '"')]
+    assert max(utf16_units(csv_cell(text)) for text in texts) < EXCEL_LIMIT
+    assert csv_cell("\U0001f600" * 20_000) == "\U0001f600" * 16_000 + "… (20,000 characters)"
 
 
 def test_run_row_of_a_thousand_devices_keeps_a_hundred() -> None:

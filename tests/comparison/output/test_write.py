@@ -152,6 +152,27 @@ def test_write_over_a_folder_or_pipe_is_refused_and_changes_nothing(tmp_path: Pa
                 (folder / name).rmdir()
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_write_backup_name_of_a_folder_is_refused_and_changes_nothing(name: str, tmp_path: Path) -> None:
+    for earlier in ([], [compare(make_report(seed=1))]):
+        for comparison in earlier:
+            _write(comparison, tmp_path)
+        (tmp_path / f".{name}.old").mkdir(exist_ok=True)
+        before = sorted(tmp_path.iterdir()), _ids(tmp_path)
+        with pytest.raises(NotWritable, match=rf"\.{re.escape(name)}\.old' cannot be written: it is a folder"):
+            _write(compare(make_report(seed=2)), tmp_path)
+        assert (sorted(tmp_path.iterdir()), _ids(tmp_path)) == before
+        (tmp_path / f".{name}.old").rmdir()
+
+
+def test_check_outputs_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(NotWritable, match=r"file' is no folder; choose another with --output-dir"):
+        check_outputs(tmp_path / "file")
+    check_outputs(tmp_path / "new")
+    check_outputs(tmp_path / "file/below")
+
+
 def test_write_over_a_link_replaces_it_and_keeps_the_target(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("mine")
     (tmp_path / "out").mkdir()
