@@ -8,18 +8,9 @@ import sys
 from contextlib import suppress
 from typing import Final
 
-from rich.console import Console
-
 from jobs.errors import NotWritable
 
 _CANNOT_STORE: Final = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
-
-
-class PipeSafeConsole(Console):
-    """Ignores EPIPE; rich would end the program."""
-
-    def on_broken_pipe(self) -> None:
-        self.quiet = True
 
 
 def escape_control_chars(text: str) -> str:
