@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    # Before the slow imports below. It imports this file once more, under another name.
+    from jobs.cli.start import run_script
+
+    run_script(__file__)
+
 import argparse
 import subprocess
 import sys
@@ -9,14 +15,12 @@ import time
 from pathlib import Path
 
 from jobs.exit_codes import ExitCode
-from jobs.io.stdio import open_streams
 from jobs.recipes import LENET, RECIPES
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
 def main() -> int:
-    open_streams()
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--epochs", type=int, default=3, help="epochs a job (default: 3)")
     parser.add_argument("--recipe", choices=RECIPES, default=LENET.name, help=f"default: {LENET.name}")
@@ -53,7 +57,3 @@ def choose_dataset() -> str:
         raise SystemExit(fetch.returncode)
     print("data: MNIST cannot be downloaded, so this demo trains on the SYNTHETIC dataset instead")
     return "synthetic"
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    # Before the slow imports below. It imports this file once more, under another name.
+    from jobs.cli.start import run_script
+
+    run_script(__file__)
+
 import os
 import subprocess
 import sys
@@ -15,7 +21,7 @@ from jobs.duel.command import check_settings
 from jobs.duel.plan import REPORTS, Settings, open_plan
 from jobs.duel.run import Duel
 from jobs.errors import BadInput, JobError
-from jobs.io.stdio import escape_control_chars, open_streams
+from jobs.io.stdio import escape_control_chars
 
 ROOT = Path(__file__).resolve().parents[1]
 PROGRAMS = {"tensorflow": ROOT / ".venv-tf/bin/mnist-tf", "torch": ROOT / ".venv-torch/bin/mnist-torch"}
@@ -124,11 +130,6 @@ def _say(text: str) -> None:
 
 def main() -> None:
     """Run the command line and leave with its exit code."""
-    open_streams()
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
     app.command()(duel)
     app()
-
-
-if __name__ == "__main__":
-    main()

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    # Before the slow imports below. It imports this file once more, under another name.
+    from jobs.cli.start import run_script
+
+    run_script(__file__)
+
 import gc
 import os
 import sys
@@ -15,7 +21,9 @@ from jobs.comparison.output.write import check_outputs, output_files, write
 from jobs.comparison.text import pluralize
 from jobs.errors import FrameworkMissing, JobError
 from jobs.exit_codes import ExitCode
-from jobs.io.stdio import PipeSafeConsole, escape_control_chars, flush_stdio, open_streams, stdout_error
+from jobs.io.rich_console import PipeSafeConsole
+from jobs.io.stdio import escape_control_chars, flush_stdio, stdout_error
+from jobs.training.signals import exit_on_signals
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -160,7 +168,7 @@ def _print_error(text: str) -> None:
 
 def main() -> None:
     """Run the command line and leave with its exit code."""
-    open_streams()
+    exit_on_signals()
     # A merge creates no large reference cycles, and the search for them takes a third of its time.
     gc.disable()
     # NumPy's import reads it and fails if it is no number.
@@ -184,7 +192,3 @@ def main() -> None:
         sys.exit(not_written.exit_code)
     finally:
         flush_stdio()
-
-
-if __name__ == "__main__":
-    main()

@@ -12,7 +12,7 @@ import typer
 from jobs.cli.commands import Program, build_app
 from jobs.errors import JobError
 from jobs.exit_codes import ExitCode
-from jobs.io.memory import no_room_to_load
+from jobs.io.memory_limit import out_of_memory
 from jobs.io.stdio import escape_control_chars, flush_stdio, open_streams, stdout_error
 from jobs.training.signals import ExitOnSignal
 from jobs.training.termination_message import note_error, termination_message
@@ -73,12 +73,8 @@ def _fail_with(error: Exception, program: Program) -> int:
         command = getattr(getattr(error, "ctx", None), "command_path", program.name)
         message = " ".join(str(format_message()).split()).replace("Value error, ", "").rstrip(".")
         return _fail(f"{message}; see `{command} --help`" if message else "", ExitCode.BAD_INPUT)
-    if isinstance(error, MemoryError) or no_room_to_load(error):
-        return _fail(
-            f"out of memory ({type(error).__name__}: {' '.join(str(error).split())[:200]}); "
-            "raise the limit that `ulimit -v` shows, or give the job more memory",
-            ExitCode.OUT_OF_MEMORY,
-        )
+    if (explained := out_of_memory(error)) is not None:
+        return _fail(str(explained), explained.exit_code)
     with suppress(OSError):
         for line in "".join(traceback.format_exception(error)).splitlines():
             print(escape_control_chars(line), file=sys.stderr)  # noqa: T201 - a defect is reported with these lines

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Final
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from jobs.io.stdio import PipeSafeConsole, escape_control_chars, flush_stdio
+from jobs.io.rich_console import PipeSafeConsole
+from jobs.io.stdio import escape_control_chars, flush_stdio
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -30,11 +30,27 @@ def exit_at_once_on_signals() -> None:
         signal.signal(number, _exit_at_once)
 
 
+def exit_on_signals() -> None:
+    """End the program on a signal as an error would, so that temporary files are removed; a second ends it at once."""
+    for number in SIGNALS:
+        signal.signal(number, _exit)
+
+
+def _exit(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the signature is Python's
+    exit_at_once_on_signals()
+    _say_interrupted(number)
+    raise SystemExit(128 + number)
+
+
 def _exit_at_once(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the signature is Python's
+    _say_interrupted(number)
+    os._exit(128 + number)
+
+
+def _say_interrupted(number: int) -> None:
     if number == signal.SIGINT:
         with suppress(OSError):
             os.write(2, b"error: interrupted by SIGINT\n")
-    os._exit(128 + number)
 
 
 def _ignore_signals() -> None:
