@@ -17,7 +17,8 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, Trans
 
 from jobs.datasets.idx import FILE_NAMES_TEXT, MNIST_SHA256, IdxFileSpec, content_sha256, printable_path
 from jobs.errors import BadInput, DatasetRefused
-from jobs.io.stdio import PipeSafeConsole, escape_control_chars
+from jobs.io.rich_console import PipeSafeConsole
+from jobs.io.stdio import escape_control_chars
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -9,7 +9,7 @@ import pytest
 from jobs.cli.app import exit_code_of
 from jobs.datasets import load
 from jobs.exit_codes import ExitCode
-from jobs.io.stdio import PipeSafeConsole
+from jobs.io.rich_console import PipeSafeConsole
 from jobs.mnist_torch.cli import PROGRAM
 from jobs.training.console import Console
 from tests.support.digits import small_digits, write_idx_folder
