@@ -1,15 +1,12 @@
-"""The parts of the report of one run over several ranks, and the line that each rank prints into its log."""
+"""The parts of the report of one run over several ranks."""
 
 from __future__ import annotations
 
-from typing import Final, Literal
+from typing import Literal
 
 from pydantic import Field
 
 from jobs.report.configuration import Amount, Count, Model, Number, Sha256
-
-RANK_MARKER: Final = "MNIST_JOBS_RANK "
-"""The start of a rank's line in a log, after any prefix of the log."""
 
 
 class RankEpoch(Model):

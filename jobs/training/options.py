@@ -158,13 +158,16 @@ class TrainRequest:
 
 
 def train_signature() -> inspect.Signature:
-    """A keyword parameter for each field of :class:`TrainRequest`, from which Typer makes the command's options."""
+    """A keyword parameter for each field of :class:`TrainRequest`, from which Typer makes the command's options.
+
+    The first parameter is the command's context.
+    """
     hints = get_type_hints(TrainRequest, include_extras=True)
-    return inspect.Signature(
-        [
-            inspect.Parameter(
-                field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=hints[field.name]
-            )
-            for field in fields(TrainRequest)
-        ]
-    )
+    context = inspect.Parameter("context", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)
+    options = [
+        inspect.Parameter(
+            field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=hints[field.name]
+        )
+        for field in fields(TrainRequest)
+    ]
+    return inspect.Signature([context, *options])
