@@ -37,7 +37,7 @@ class Connection:
 
     def __init__(self, stream: socket.socket) -> None:
         self._socket = stream
-        self._file = stream.makefile("rb")
+        self._received = b""
         self._lock = threading.Lock()
         stream.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -58,9 +58,14 @@ class Connection:
         Raises:
             OSError: the connection is closed, or what came is no message of this program.
         """
-        line = self._file.readline(MAX_LINE)
-        if not line.endswith(b"\n"):
-            raise ConnectionError("the connection was closed")
+        while b"\n" not in self._received:
+            chunk = self._socket.recv(1 << 16)
+            if not chunk:
+                raise ConnectionError("the connection was closed")
+            self._received += chunk
+            if len(self._received) > MAX_LINE:
+                raise ConnectionError("it sent something else than this program does")
+        line, _, self._received = self._received.partition(b"\n")
         try:
             message = json.loads(line)
         except (ValueError, RecursionError) as error:
