@@ -145,7 +145,7 @@ def checkpoint_folder(request: TrainRequest, seed: int) -> Path | None:
 
 
 def resolve_spec(request: TrainRequest, framework: Framework, device: DeviceKind) -> RunSpec:
-    """Resolve every default: a field of :class:`RunSpec` that the request leaves open is the recipe's."""
+    """Resolve every default: a required field of :class:`RunSpec` that the request leaves open is the recipe's."""
     # The blog post's loops use a data loader; the matched ones keep the data on the device.
     input_path = request.input or ("resident" if request.protocol == "matched" else "streamed")
     recipe = RECIPES[request.recipe]
@@ -157,7 +157,12 @@ def resolve_spec(request: TrainRequest, framework: Framework, device: DeviceKind
         "execution": request.execution or framework.default_execution(device, input_path),
         "device": device,
     }
-    return RunSpec(**{name: getattr(recipe, name, None) if value is None else value for name, value in values.items()})
+    return RunSpec(
+        **{
+            name: getattr(recipe, name) if value is None and RunSpec.model_fields[name].is_required() else value
+            for name, value in values.items()
+        }
+    )
 
 
 def run_fingerprint(
