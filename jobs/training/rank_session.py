@@ -215,9 +215,7 @@ class RankSession:
         if self.channel is None:
             return error
         self._noticed.set()
-        if isinstance(error, PeerLost):
-            return error
-        if not isinstance(error, JobError):
+        if isinstance(error, PeerLost) or not isinstance(error, JobError):
             # A collective fails at once when a peer is gone; the channel says which one a little later.
             lost = self.channel.wait_for_loss(STUCK_S / 2)
             if lost is not None:
