@@ -29,7 +29,7 @@ def launch(command: Sequence[str], *, framework: FrameworkName, ranks: int) -> i
 
     It is that of the rank that failed first, not of those that ended because of it. Signals are passed on.
     """
-    ports = _free_ports(ranks + 1)
+    ports = free_ports(ranks + 1)
     shared = {TOKEN_VARIABLE: secrets.token_hex(16), CONTROL_PORT_VARIABLE: str(ports[ranks])}
     # Closed when this process ends, by whatever: see end_with_launcher.
     alive, alive_here = os.pipe()
@@ -86,7 +86,7 @@ def rank_command(program: str, arguments: Sequence[str]) -> list[str]:
     return [sys.executable, "-P", "-c", f"from jobs.cli.start import {script}; {script}()", *arguments]
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     """Ports that no program listens on; all are held until all are found, so that they differ."""
     sockets = [socket.create_server((HOST, 0)) for _ in range(count)]
     ports = [int(server.getsockname()[1]) for server in sockets]
