@@ -34,10 +34,9 @@ def main(module: str, epoch: str, step: str, *arguments: str) -> None:
         def then_die(done: int) -> None:
             nonlocal sent
             on_step(done)
-            if (progress.epoch, done) >= at:
-                if not sent:
-                    sent = True
-                    os.kill(os.getpid(), number)
+            if (progress.epoch, done) >= at and not sent:
+                sent = True
+                os.kill(os.getpid(), number)
 
         return then_die
 
