@@ -52,9 +52,8 @@ class RankGroup:
 
     @property
     def shards(self) -> range:
-        """The shards of a global batch that this rank computes."""
-        count = SHARDS // self.size
-        return range(self.rank * count, (self.rank + 1) * count)
+        """The shards of a global batch that this rank computes; all have as many where the size divides 8."""
+        return range(SHARDS * self.rank // self.size, SHARDS * (self.rank + 1) // self.size)
 
     def exchange(self, part: Any) -> list[Any]:
         """Every rank's ``part``, a small JSON value, by rank. Waits for all.
