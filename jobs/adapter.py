@@ -227,8 +227,11 @@ class Framework(Protocol):
         """
         ...
 
-    def default_execution(self, device: DeviceKind, input_path: InputPath) -> Execution:
-        """The fastest execution measured for the device; for streamed input the framework's own default."""
+    def default_execution(self, device: DeviceKind, input_path: InputPath, *, in_shards: bool = False) -> Execution:
+        """The fastest execution measured for the device; for streamed input the framework's own default.
+
+        ``in_shards``: for training that computes its batches in shards, which not every execution can.
+        """
         ...
 
     def is_out_of_memory(self, error: Exception) -> bool:

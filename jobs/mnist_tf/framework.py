@@ -102,7 +102,12 @@ def _why_no_gpu() -> str:
     )
 
 
-def default_execution(device: DeviceKind, input_path: InputPath) -> Execution:
+def default_execution(
+    device: DeviceKind,
+    input_path: InputPath,
+    *,
+    in_shards: bool = False,  # noqa: ARG001 - shards run in a graph too
+) -> Execution:
     # The streamed path is Keras's fit, which by itself compiles with XLA where there is a GPU.
     return "compiled" if device == "gpu" and input_path == "streamed" else "graph"
 

@@ -74,8 +74,8 @@ def _why_no_gpu() -> str:
     )
 
 
-def default_execution(device: DeviceKind, input_path: InputPath) -> Execution:
-    return "graph" if device == "gpu" and input_path == "resident" else "eager"
+def default_execution(device: DeviceKind, input_path: InputPath, *, in_shards: bool = False) -> Execution:
+    return "graph" if device == "gpu" and input_path == "resident" and not in_shards else "eager"
 
 
 def is_out_of_memory(error: Exception) -> bool:

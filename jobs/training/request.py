@@ -154,7 +154,8 @@ def resolve_spec(request: TrainRequest, framework: Framework, device: DeviceKind
         "batch_size": batch_size * request.ranks if request.scaling == "weak" else batch_size,
         "recipe": recipe,
         "input": input_path,
-        "execution": request.execution or framework.default_execution(device, input_path),
+        "execution": request.execution
+        or framework.default_execution(device, input_path, in_shards=request.reduction is not None),
         "device": device,
     }
     return RunSpec(

@@ -22,7 +22,6 @@ from jobs.training.seeding import epoch_order, shard_seeds
 from tests.mnist_torch.ranks import digest, free_port, make_trainer, place_of, run_ranks, train
 
 if TYPE_CHECKING:
-    from jobs.mnist_torch.trainer import TorchTrainer
     from jobs.ranks.place import RankPlace
 
 CASES: Final = tuple(product(RECIPES, ("fp32", "fp64")))
