@@ -99,12 +99,12 @@ def join_ranks(place: RankPlace, *, timeout_s: float) -> None:
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         dist.init_process_group(backend, store=store, rank=place.rank, world_size=place.size)
     except RuntimeError as error:
-        reason = str(error).strip().partition("\n")[0]
-        if "EADDRINUSE" in reason:
-            reason = "the port is in use; end the process that listens there, or choose another port"
-        raise RanksNotConnected(
-            f"rank {place.rank} of {place.size} could not join the others at {host}:{port} within {timeout_s:g} s: {reason}"
-        ) from error
+        refused = f"rank {place.rank} of {place.size} could not join the others at {host}:{port}"
+        if "EADDRINUSE" in str(error):
+            refused += ": the port is in use; end the process that listens there, or choose another port"
+        else:
+            refused += f" within {timeout_s:g} s: {str(error).strip().partition(chr(10))[0]}"
+        raise RanksNotConnected(refused) from error
 
 
 def _show_one_gpu(local_rank: int) -> None:

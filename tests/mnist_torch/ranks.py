@@ -16,7 +16,6 @@ from jobs.adapter import RunSpec
 from jobs.mnist_torch.framework import create_trainer, join_ranks
 from jobs.ranks.group import RankGroup
 from jobs.ranks.place import RankPlace
-from jobs.recipes import RECIPES
 from jobs.training.seeding import epoch_order, initial_weights
 from tests.support.digits import small_digits
 
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
 
     from jobs.choices import Reduction
     from jobs.mnist_torch.trainer import TorchTrainer
+    from jobs.recipes import Recipe
 
 # A server forks each rank once it has imported torch, and what torch.optim imports when it is used: seconds each.
 CONTEXT = multiprocessing.get_context("forkserver")
@@ -87,10 +87,10 @@ def _rank(pipe: Connection, place: RankPlace, joins: bool, work: Callable[..., A
 
 
 def make_trainer(
-    group: RankGroup | None, recipe: str, reduction: Reduction | None, *, images: int, **changes: Any
+    group: RankGroup | None, recipe: Recipe, reduction: Reduction | None, *, images: int, **changes: Any
 ) -> TorchTrainer:
     """A trainer with the drawn weights, for ``images`` images in batches of 24: three images a shard."""
-    spec = RunSpec.for_recipe(RECIPES[recipe], device="cpu", execution="eager").replace(
+    spec = RunSpec.for_recipe(recipe, device="cpu", execution="eager").replace(
         reduction=reduction, **({"batch_size": 24} | changes)
     )
     trainer = create_trainer(spec, small_digits(train=images, test=10), group)

@@ -17,7 +17,7 @@ from jobs.errors import BadInput, PeerLost, RanksNotConnected
 from jobs.mnist_torch.collectives import tree_sum
 from jobs.mnist_torch.framework import join_ranks
 from jobs.ranks.group import SHARDS, RankGroup
-from jobs.recipes import RECIPES
+from jobs.recipes import BASIC_CNN, LENET, RECIPES
 from jobs.training.seeding import epoch_order, shard_seeds
 from tests.mnist_torch.ranks import digest, free_port, make_trainer, place_of, run_ranks, train
 
@@ -33,7 +33,9 @@ def train_cases(group: RankGroup, images: int, batch_size: int) -> dict[tuple[st
     """By recipe and precision: the SHA-256 of the training state, and the epochs' losses."""
     results = {}
     for recipe, precision in CASES:
-        trainer = make_trainer(group, recipe, "exact", images=images, precision=precision, batch_size=batch_size)
+        trainer = make_trainer(
+            group, RECIPES[recipe], "exact", images=images, precision=precision, batch_size=batch_size
+        )
         losses = train(trainer, images=images)
         results[recipe, precision] = digest(trainer), losses
     return results
@@ -60,7 +62,7 @@ def test_exact_recipes_own_batches_give_the_same_bits(size: int) -> None:
 
 
 def weights_of_fast(group: RankGroup, images: int, batch_size: int) -> dict[str, Any]:
-    trainer = make_trainer(group, "basic-cnn", "fast", images=images, precision="fp64", batch_size=batch_size)
+    trainer = make_trainer(group, BASIC_CNN, "fast", images=images, precision="fp64", batch_size=batch_size)
     (loss,) = train(trainer, images=images, epochs=1)
     return {"loss": loss} | trainer.weights()
 
@@ -69,7 +71,7 @@ def weights_of_fast(group: RankGroup, images: int, batch_size: int) -> dict[str,
 def test_fast_any_number_of_ranks_agrees_with_exact(size: int, batch_size: int) -> None:
     """With dropout: both have the same masks. In batches of 8 a shard has one image; 3 ranks do not divide 8."""
     images = 2 * batch_size + 2
-    exact = make_trainer(RankGroup(), "basic-cnn", "exact", images=images, precision="fp64", batch_size=batch_size)
+    exact = make_trainer(RankGroup(), BASIC_CNN, "exact", images=images, precision="fp64", batch_size=batch_size)
     (loss,) = train(exact, images=images, epochs=1)
     expected = {"loss": loss} | exact.weights()
     results = run_ranks(size, weights_of_fast, images, batch_size)
@@ -81,9 +83,9 @@ def test_fast_any_number_of_ranks_agrees_with_exact(size: int, batch_size: int) 
 
 def test_exact_equals_one_process_without_shards() -> None:
     """The sum of the shards' gradients is the batch's, a short one included; without dropout, which differs."""
-    recipe = {"recipe": RECIPES["basic-cnn"].without_dropout(), "precision": "fp64"}
-    exact = make_trainer(RankGroup(), "basic-cnn", "exact", images=IMAGES, **recipe)
-    plain = make_trainer(None, "basic-cnn", None, images=IMAGES, **recipe)
+    recipe = BASIC_CNN.without_dropout()
+    exact = make_trainer(RankGroup(), recipe, "exact", images=IMAGES, precision="fp64")
+    plain = make_trainer(None, recipe, None, images=IMAGES, precision="fp64")
     assert train(exact, images=IMAGES, epochs=1) == pytest.approx(train(plain, images=IMAGES, epochs=1), rel=1e-12)
     expected = plain.weights()
     for name, array in exact.weights().items():
@@ -103,7 +105,7 @@ def interrupted_and_resumed(group: RankGroup, stop_at: int) -> tuple[str, str, s
             states.append((digest(first), first.state()))
 
     states: list[Any] = []
-    make = partial(make_trainer, group, "basic-cnn", "exact", images=IMAGES)
+    make = partial(make_trainer, group, BASIC_CNN, "exact", images=IMAGES)
     order = epoch_order(1, 2, IMAGES)
     first = make()
     train(first, images=IMAGES, epochs=1)
@@ -122,7 +124,7 @@ def test_resume_within_an_epoch_on_any_number_of_ranks_gives_the_same_bits() -> 
 
 
 def test_train_epoch_reports_stops_times_and_one_thread() -> None:
-    trainer = make_trainer(RankGroup(), "lenet", "exact", images=IMAGES)
+    trainer = make_trainer(RankGroup(), LENET, "exact", images=IMAGES)
     threads = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
@@ -147,7 +149,7 @@ def test_exact_number_of_threads_changes_no_bit() -> None:
     threads, digests = torch.get_num_threads(), set()
     for count in (1, 2):
         torch.set_num_threads(count)
-        trainer = make_trainer(RankGroup(), "lenet", "exact", images=IMAGES)
+        trainer = make_trainer(RankGroup(), LENET, "exact", images=IMAGES)
         train(trainer, images=IMAGES, epochs=1)
         digests.add(digest(trainer))
     torch.set_num_threads(threads)
@@ -156,7 +158,7 @@ def test_exact_number_of_threads_changes_no_bit() -> None:
 
 def die_in_the_third_step(group: RankGroup) -> float:
     """The seconds until the lost rank was noticed; rank 1 kills itself while the others wait for its gradients."""
-    trainer = make_trainer(group, "lenet", "exact", images=IMAGES)
+    trainer = make_trainer(group, LENET, "exact", images=IMAGES)
     losses, calls = trainer._losses, iter(range(3 * SHARDS))
 
     def dying(*batch: torch.Tensor) -> torch.Tensor:
@@ -219,7 +221,7 @@ def test_join_ranks_of_another_framework_is_refused() -> None:
 @pytest.mark.parametrize("changes", [{"execution": "compiled"}, {"input": "streamed"}])
 def test_create_trainer_ranks_of_an_unsupported_path_are_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(BadInput, match="use --execution eager and --input resident"):
-        make_trainer(RankGroup(), "lenet", "exact", images=IMAGES, **changes)
+        make_trainer(RankGroup(), LENET, "exact", images=IMAGES, **changes)
 
 
 @pytest.mark.parametrize("count", [1, 2, 4, 8])
