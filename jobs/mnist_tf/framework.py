@@ -10,24 +10,28 @@ import tensorflow as tf
 
 from jobs.adapter import FrameworkDevice, FrameworkVersions
 from jobs.adapter_common import check_precision
-from jobs.errors import NoUsableGpu
+from jobs.errors import BadInput, NoUsableGpu
 from jobs.io.cpus import usable_cpus
 from jobs.io.cuda_driver import pci_bus_id
+from jobs.mnist_tf.collectives import connect
 from jobs.mnist_tf.device_checks import device_checks
 from jobs.mnist_tf.native_logs import suppress_native_stderr
 from jobs.mnist_tf.peak_flops import matmul_flop_per_s
+from jobs.mnist_tf.rank_trainer import RankTrainer
 from jobs.mnist_tf.trainer import TensorFlowTrainer
 
 if TYPE_CHECKING:
     from jobs.adapter import DeviceChoice, DeviceKind, Execution, InputPath, RunSpec
     from jobs.datasets import ImageDataset
+    from jobs.ranks.group import RankGroup
+    from jobs.ranks.place import RankPlace
 
 # Each trainer makes functions of its own, which TensorFlow reports as retracing from the fifth trial on.
 tf.get_logger().addFilter(lambda record: "triggered tf.function retracing" not in record.getMessage())
 
 __all__ = (
-    "create_trainer", "default_execution", "device_checks", "is_out_of_memory", "matmul_flop_per_s", "select_device",
-    "versions",
+    "create_trainer", "default_execution", "device_checks", "is_out_of_memory", "join_ranks", "matmul_flop_per_s",
+    "select_device", "versions",
 )  # fmt: skip
 """The members of :class:`jobs.adapter.Framework`."""
 
@@ -111,10 +115,22 @@ def is_out_of_memory(error: Exception) -> bool:
     return isinstance(error, tf.errors.ResourceExhaustedError)
 
 
-def create_trainer(spec: RunSpec, data: ImageDataset) -> TensorFlowTrainer:
+def join_ranks(place: RankPlace, *, timeout_s: float) -> None:
+    if place.engine == "torchrun":
+        raise BadInput("torchrun starts the ranks of mnist-torch; start mnist-tf with TF_CONFIG, or with --ranks alone")
+    _set_threads()
+    connect(place, timeout_s=timeout_s)
+
+
+def create_trainer(spec: RunSpec, data: ImageDataset, group: RankGroup | None = None) -> TensorFlowTrainer:
+    if group is not None and (spec.execution == "compiled" or spec.input != "resident"):
+        raise BadInput(
+            f"--reduction {spec.reduction}: the ranks of mnist-tf run graph or eager steps on resident data; use "
+            "--execution graph and --input resident"
+        )
     capability = None
     if spec.device == "gpu":
         details = tf.config.experimental.get_device_details(tf.config.list_physical_devices("GPU")[0])
         capability = details.get("compute_capability")
     check_precision(spec, capability)
-    return TensorFlowTrainer(spec, data)
+    return TensorFlowTrainer(spec, data) if group is None else RankTrainer(spec, data, group)
