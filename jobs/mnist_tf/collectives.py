@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import re
 from contextlib import contextmanager
+from dataclasses import dataclass
+from queue import Empty, Queue
+from threading import Thread
 from typing import TYPE_CHECKING, Any, Final
 
 import tensorflow as tf
@@ -25,35 +28,83 @@ HEARTBEAT_TIMEOUT_S: Final = 10
 """A rank that is silent for so long is lost, and every collective fails. One that ended is noticed at once."""
 JOB: Final = "worker"
 
-_strategies: list[tf.distribute.MultiWorkerMirroredStrategy] = []
-"""The strategy of this process, once it is connected. TensorFlow can be connected once in a process."""
+
+@dataclass
+class _Membership:
+    """This process among the ranks. TensorFlow can be connected once in a process."""
+
+    place: RankPlace
+    timeout_s: float
+    strategy: tf.distribute.Strategy | None = None
 
 
-def connect(place: RankPlace, *, timeout_s: float) -> None:
-    """Start this rank's server and wait for the others. No operation may have run in this process.
+_memberships: list[_Membership] = []
+
+
+def join(place: RankPlace, *, timeout_s: float) -> None:
+    """Note where the other ranks are, for :func:`connect`."""
+    _memberships[:] = [_Membership(place, timeout_s)]
+
+
+def ranks_here() -> int:
+    """The ranks that share this machine's CPUs: those with the host of this one."""
+    if not _memberships:
+        return 1
+    place = _memberships[0].place
+    hosts = [host for host, _ in place.addresses]
+    return hosts.count(hosts[place.rank])
+
+
+def connect() -> None:
+    """Start this rank's server and wait for the others, once in this process. No operation may have run before.
 
     Raises:
-        RanksNotConnected: a rank did not come within ``timeout_s``, or the port is in use.
+        RanksNotConnected: a rank did not come in time, or the port is in use.
     """
-    addresses = [f"{host}:{port}" for host, port in place.addresses]
+    (member,) = _memberships
+    if member.strategy is not None:
+        return
+    place = member.place
+    cluster = tf.train.ClusterSpec({JOB: [f"{host}:{port}" for host, port in place.addresses]})
     resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
-        tf.train.ClusterSpec({JOB: addresses}), task_type=JOB, task_id=place.rank, rpc_layer="grpc"
+        cluster, task_type=JOB, task_id=place.rank, rpc_layer="grpc"
     )
     context().configure_coordination_service(
         "standalone",
         service_leader=f"/job:{JOB}/replica:0/task:0",
-        cluster_register_timeout_in_ms=round(1000 * timeout_s),
+        cluster_register_timeout_in_ms=round(1000 * member.timeout_s),
         heartbeat_timeout_in_ms=1000 * HEARTBEAT_TIMEOUT_S,
         coordinated_jobs=[coordination_config_pb2.CoordinatedJob(name=JOB, num_tasks=place.size)],
     )
+    made = Queue[Any]()
+
+    def make() -> None:
+        try:
+            made.put(tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=resolver))
+        except Exception as error:  # noqa: BLE001 - it is raised in the thread that waits
+            made.put(error)
+
+    # In a thread of its own: rank 0 waits for the others without a limit, and cannot be interrupted.
+    Thread(target=make, daemon=True).start()
     try:
-        _strategies.append(tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=resolver))
-    except (tf.errors.OpError, RuntimeError) as error:
-        raise RanksNotConnected(_why_not_connected(place, error, timeout_s)) from error
+        strategy = made.get(timeout=member.timeout_s)
+    except Empty:
+        strategy = None
+    if not isinstance(strategy, tf.distribute.Strategy):
+        raise RanksNotConnected(
+            f"rank {place.rank} of {place.size} could not join the others: {_why_not(member, strategy)}"
+        ) from strategy
+    member.strategy = strategy
 
 
-def _why_not_connected(place: RankPlace, error: Exception, timeout_s: float) -> str:
-    return f"{type(error)} {error} {timeout_s}"
+def _why_not(member: _Membership, error: Exception | None) -> str:
+    place = member.place
+    if error is None or isinstance(error, tf.errors.DeadlineExceededError):
+        ranks = ", ".join(f"{host}:{port}" for host, port in place.addresses)
+        return f"not all of {ranks} answered within {member.timeout_s:g} s; see the logs of the other ranks"
+    if "Could not start gRPC server" in str(error):
+        return f"port {place.addresses[place.rank][1]} is in use on this machine; free it, or choose another port"
+    return " ".join(str(error).split())[:300]
 
 
 def add_in_tree(rows: tf.Tensor) -> tf.Tensor:
@@ -81,12 +132,16 @@ class Collectives:
         return add_in_tree(rows)
 
     def add_over_ranks(self, row: tf.Tensor) -> tf.Tensor:
-        """The sum of every rank's ``row`` (1, n), of the same shape. Not within control flow of the caller's function."""
+        """The sum of every rank's ``row``, of the same shape (1, n).
+
+        A loop may contain it, but no control flow within ``strategy.run``.
+        """
         return row if self._group.size == 1 else self._over_ranks(row)
 
     def _run(self, row: tf.Tensor) -> tf.Tensor:
-        (strategy,) = _strategies
-        total: tf.Tensor = strategy.run(self._gather_and_add if self._exact else self._reduce, args=(row,))
+        total: tf.Tensor = _memberships[0].strategy.run(
+            self._gather_and_add if self._exact else self._reduce, args=(row,)
+        )
         return total
 
     def _gather_and_add(self, row: tf.Tensor) -> tf.Tensor:

@@ -83,8 +83,9 @@ class RankTrainer(TensorFlowTrainer):
 
     def _masked_steps(self, indices: tf.Tensor, counts: tf.Tensor, start: tf.Tensor, stop: tf.Tensor) -> tf.Tensor:
         """Seconds of these steps, and of their communication, of shape (2,); zeros on a GPU."""
-        step, communication_s = start, tf.zeros((), tf.float64)
-        start_s = self._now(start)
+        communication_s, start_s = tf.zeros((), tf.float64), self._now(start)
+        with tf.control_dependencies([start_s]):
+            step = tf.identity(start)
         while step < stop:
             communication_s += self._shared_step(indices[step], counts[step])
             step += 1
