@@ -31,7 +31,7 @@ JOB: Final = "worker"
 
 @dataclass
 class _Membership:
-    """This process among the ranks. TensorFlow can be connected once in a process."""
+    """A process among the ranks. TensorFlow can be connected once in a process."""
 
     place: RankPlace
     timeout_s: float
@@ -76,6 +76,7 @@ def connect() -> None:
         heartbeat_timeout_in_ms=1000 * HEARTBEAT_TIMEOUT_S,
         coordinated_jobs=[coordination_config_pb2.CoordinatedJob(name=JOB, num_tasks=place.size)],
     )
+    context().coordination_service.cluster_register_with_barrier = True
     made = Queue[Any]()
 
     def make() -> None:

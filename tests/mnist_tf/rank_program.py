@@ -1,7 +1,8 @@
-"""Trains as 1 to 8 ranks on this machine: ``python -m tests.mnist_tf.rank_program SIZE JOBS``, JOBS a JSON list.
+"""Trains as 1 to 8 ranks on this machine: ``python -m tests.mnist_tf.rank_program SIZE JOBS [CASE RANK]``.
 
-TensorFlow is imported once; the ranks are forks of this process. Each rank prints a line of JSON for each job:
-``{"rank", "weights" by epoch, "loss" by epoch, "state", "stops", "steps", "compute_s", "communication_s"}``.
+``JOBS`` is a JSON list. TensorFlow is imported once; the ranks are forks of this process. Each prints a line of JSON
+for each job, and the last line has their exit codes. With ``CASE`` only ``RANK`` starts; it is ``missing``, or
+``busy`` where something else listens at its port.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import pickle
 import signal
 import socket
 import sys
-from contextlib import suppress
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ from jobs.mnist_tf.cli import PROGRAM
 from jobs.ranks.group import RankGroup
 from jobs.ranks.place import RankPlace
 from tests.support.digits import small_digits
+from tests.support.programs import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -60,6 +62,18 @@ class PipeExchange:
         return json.loads(line)
 
 
+class AtEveryStep(RankGroup):
+    """Stops without an exchange, so that only a collective can notice that a rank is gone."""
+
+    def next_stop(self, step: int, end: int) -> int:
+        return min(step + 1, end)
+
+
+def environment() -> dict[str, str]:
+    """For a process that runs this module: without a GPU."""
+    return os.environ | {"CUDA_VISIBLE_DEVICES": "-1", "PYTHONPATH": str(ROOT)}
+
+
 def free_ports(count: int) -> list[int]:
     with_port = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
     ports = [server.getsockname()[1] for server in with_port]
@@ -84,17 +98,21 @@ def run_job(job: dict[str, Any], framework: Any, group: RankGroup) -> dict[str, 
 
     job = dict(job)
     images = job.pop("images", IMAGES)
-    kill, save, load, stop_every = (job.pop(name, None) for name in ("kill", "save", "load", "stop_every"))
+    kill, save, load, arrays, stop_every = map(job.pop, ("kill", "save", "load", "arrays", "stop_every"), [None] * 5)
     recipe, epochs = RECIPES[job.pop("recipe")], job.pop("epochs", 2)
     spec = RunSpec.for_recipe(recipe, device="cpu", execution="graph").replace(ranks=group.size, epochs=epochs, **job)
     data = small_digits(train=images, test=1)
+    if kill is not None:
+        group = AtEveryStep(rank=group.rank, size=group.size)
     trainer = framework.create_trainer(spec, data, group if spec.reduction else None)
     trainer.load_weights(initial_weights(recipe, spec.seed))
     start, done = 1, 0
     if load is not None:
-        start, done, state = pickle.loads(Path(load).read_bytes())
+        start, done, state = pickle.loads(Path(load).read_bytes())  # noqa: S301 - written by the test
         trainer.load_state(state)
-    weights, losses, stops, states = [], [], [], {}
+    weights: list[str] = []
+    losses: list[float] = []
+    stops: list[int] = []
     for epoch in range(start, epochs + 1):
 
         def on_step(step: int, epoch: int = epoch) -> None:
@@ -108,16 +126,17 @@ def run_job(job: dict[str, Any], framework: Any, group: RankGroup) -> dict[str, 
         losses.append(trainer.train_epoch(order, on_step, epoch=epoch, done=done, stop_every=stop_every))
         weights.append(digest(trainer.weights()))
         done = 0
-    states = digest(trainer.state())
-    if job.get("arrays"):
-        Path(job["arrays"]).write_bytes(pickle.dumps(trainer.weights()))
+    if arrays is not None and group.is_first:
+        Path(arrays).write_bytes(pickle.dumps(trainer.weights()))
     times = trainer.step_times()
     measured = {} if times is None else vars(times)
-    return {"rank": group.rank, "weights": weights, "loss": losses, "state": states, "stops": stops, **measured}
+    state = digest(trainer.state())
+    return {"rank": group.rank, "weights": weights, "loss": losses, "state": state, "stops": stops, **measured}
 
 
-def run_rank(rank: int, size: int, ports: list[int], exchange: Any, jobs: list[dict[str, Any]]) -> int:
+def run_rank(rank: int, ports: list[int], exchange: Any, jobs: list[dict[str, Any]], timeout_s: float) -> int:
     framework: Any = PROGRAM.load_framework()
+    size = len(ports)
     group = RankGroup(rank=rank, size=size, exchange=exchange)
     try:
         if size > 1:
@@ -129,24 +148,31 @@ def run_rank(rank: int, size: int, ports: list[int], exchange: Any, jobs: list[d
                 control=("127.0.0.1", 0),
                 engine="tf_config",
             )
-            framework.join_ranks(place, timeout_s=120)
+            framework.join_ranks(place, timeout_s=timeout_s)
         framework.select_device("cpu")
         for job in jobs:
-            sys.stdout.write(json.dumps(run_job(job, framework, group)) + "\n")
-            sys.stdout.flush()
-        # As the training room: nobody leaves before all are done.
+            _print(run_job(job, framework, group))
+        # As in a whole run, no rank leaves before all are done.
         group.exchange(None)
     except JobError as error:
-        sys.stdout.write(json.dumps({"rank": rank, "error": type(error).__name__, "message": str(error)}) + "\n")
+        _print({"rank": rank, "error": type(error).__name__, "message": str(error)})
         return int(error.exit_code)
     return 0
 
 
-def fork_ranks(size: int, start: Callable[[int, Any], int]) -> list[int]:
-    """Run ``start(rank, exchange)`` in a process each; the exit codes by rank, negative for a signal."""
+def _print(line: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(line) + "\n")
+    sys.stdout.flush()
+
+
+def fork_ranks(size: int, present: list[int], start: Callable[[int, Any], int]) -> dict[str, Any]:
+    """Run ``start(rank, exchange)`` for the ranks of ``present``, in a process each.
+
+    The result has their exit codes, negative for a signal, and the seconds between the first and the last end.
+    """
     pairs = [socket.socketpair() for _ in range(size - 1)]
-    pids = []
-    for rank in range(size):
+    pids = {}
+    for rank in present:
         pid = os.fork()
         if pid == 0:
             own = [pair[0] for pair in pairs] if rank == 0 else [pairs[rank - 1][1]]
@@ -157,22 +183,32 @@ def fork_ranks(size: int, start: Callable[[int, Any], int]) -> list[int]:
                 code = start(rank, PipeExchange([one.makefile("rw") for one in own], first=rank == 0))
             finally:
                 sys.stdout.flush()
+                sys.stderr.flush()
                 # A normal exit would tear down TensorFlow's modules, which takes longer than these trainings.
                 os._exit(code)
-        pids.append(pid)
+        pids[pid] = rank
     for one in (one for pair in pairs for one in pair):
         one.close()
-    return [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
+    codes, ends_s = dict.fromkeys(present, 0), []
+    while pids:
+        pid, status = os.wait()
+        codes[pids.pop(pid)] = os.waitstatus_to_exitcode(status)
+        ends_s.append(time.monotonic())
+    return {"codes": list(codes.values()), "between_ends_s": ends_s[-1] - ends_s[0]}
 
 
 def main() -> None:
-    size, jobs = int(sys.argv[1]), json.loads(sys.argv[2])
+    size, jobs, case = int(sys.argv[1]), json.loads(sys.argv[2]), sys.argv[3:]
     PROGRAM.load_framework()
-    ports = free_ports(size)
-    codes = fork_ranks(size, lambda rank, exchange: run_rank(rank, size, ports, exchange, jobs))
-    sys.stdout.write(json.dumps({"codes": codes}) + "\n")
+    ports, present, timeout_s, listener = free_ports(size), list(range(size)), 120.0, None
+    if case:
+        present, timeout_s = [int(case[1])], 5.0
+        if case[0] == "busy":
+            listener = socket.create_server(("", ports[present[0]]))
+    _print(fork_ranks(size, present, lambda rank, exchange: run_rank(rank, ports, exchange, jobs, timeout_s)))
+    if listener is not None:
+        listener.close()
 
 
 if __name__ == "__main__":
-    with suppress(BrokenPipeError):
-        main()
+    main()
