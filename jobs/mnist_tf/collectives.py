@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 from contextlib import contextmanager
 from dataclasses import dataclass
-from queue import Empty, Queue
-from threading import Thread
 from typing import TYPE_CHECKING, Any, Final
 
 import tensorflow as tf
@@ -76,31 +74,19 @@ def connect() -> None:
         heartbeat_timeout_in_ms=1000 * HEARTBEAT_TIMEOUT_S,
         coordinated_jobs=[coordination_config_pb2.CoordinatedJob(name=JOB, num_tasks=place.size)],
     )
+    # Otherwise rank 0 would wait for the others without a limit.
     context().coordination_service.cluster_register_with_barrier = True
-    made = Queue[Any]()
-
-    def make() -> None:
-        try:
-            made.put(tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=resolver))
-        except Exception as error:  # noqa: BLE001 - it is raised in the thread that waits
-            made.put(error)
-
-    # In a thread of its own: rank 0 waits for the others without a limit, and cannot be interrupted.
-    Thread(target=make, daemon=True).start()
     try:
-        strategy = made.get(timeout=member.timeout_s)
-    except Empty:
-        strategy = None
-    if not isinstance(strategy, tf.distribute.Strategy):
+        member.strategy = tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=resolver)
+    except (tf.errors.OpError, RuntimeError) as error:
         raise RanksNotConnected(
-            f"rank {place.rank} of {place.size} could not join the others: {_why_not(member, strategy)}"
-        ) from strategy
-    member.strategy = strategy
+            f"rank {place.rank} of {place.size} could not join the others: {_why_not(member, error)}"
+        ) from error
 
 
-def _why_not(member: _Membership, error: Exception | None) -> str:
+def _why_not(member: _Membership, error: Exception) -> str:
     place = member.place
-    if error is None or isinstance(error, tf.errors.DeadlineExceededError):
+    if isinstance(error, tf.errors.DeadlineExceededError):
         ranks = ", ".join(f"{host}:{port}" for host, port in place.addresses)
         return f"not all of {ranks} answered within {member.timeout_s:g} s; see the logs of the other ranks"
     if "Could not start gRPC server" in str(error):

@@ -10,13 +10,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import pickle
 import signal
 import socket
 import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from jobs.errors import JobError, PeerLost
 from jobs.mnist_tf.cli import PROGRAM
@@ -108,8 +108,9 @@ def run_job(job: dict[str, Any], framework: Any, group: RankGroup) -> dict[str, 
     trainer.load_weights(initial_weights(recipe, spec.seed))
     start, done = 1, 0
     if load is not None:
-        start, done, state = pickle.loads(Path(load).read_bytes())  # noqa: S301 - written by the test
-        trainer.load_state(state)
+        start, done = load["at"]
+        with np.load(load["path"]) as state:
+            trainer.load_state(dict(state))
     weights: list[str] = []
     losses: list[float] = []
     stops: list[int] = []
@@ -118,7 +119,7 @@ def run_job(job: dict[str, Any], framework: Any, group: RankGroup) -> dict[str, 
         def on_step(step: int, epoch: int = epoch) -> None:
             stops.append(step)
             if save is not None and [epoch, step] == save["at"] and group.is_first:
-                Path(save["path"]).write_bytes(pickle.dumps((epoch, step, trainer.state())))
+                np.savez(save["path"], **trainer.state())
             if kill is not None and [epoch, step] == kill["at"] and group.rank == kill["rank"]:
                 os.kill(os.getpid(), signal.SIGKILL)
 
@@ -127,7 +128,7 @@ def run_job(job: dict[str, Any], framework: Any, group: RankGroup) -> dict[str, 
         weights.append(digest(trainer.weights()))
         done = 0
     if arrays is not None and group.is_first:
-        Path(arrays).write_bytes(pickle.dumps(trainer.weights()))
+        np.savez(arrays, **trainer.weights())
     times = trainer.step_times()
     measured = {} if times is None else vars(times)
     state = digest(trainer.state())

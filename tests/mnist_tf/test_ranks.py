@@ -1,9 +1,8 @@
-"""Ranks of mnist-tf on this machine: processes that TensorFlow connects. tests/adapter/test_ranks.py runs the program."""
+"""Ranks of mnist-tf on this machine: processes that TensorFlow connects."""
 
 from __future__ import annotations
 
 import json
-import pickle
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
@@ -60,9 +59,9 @@ def test_add_in_tree_is_the_fixed_tree_wherever_it_is_cut() -> None:
 def test_ranks_have_the_bits_of_one_rank_and_go_on_from_its_checkpoint(tmp_path: Path) -> None:
     """Dropout on, a short last batch, and a checkpoint in the middle of the second epoch."""
     job = {"recipe": "basic-cnn", "reduction": "exact", "stop_every": 2}
-    state = str(tmp_path / "state")
-    alone, _ = run_ranks(1, [job | {"save": {"at": [2, 4], "path": state}}])
-    together, end = run_ranks(2, [job, job | {"load": state}])
+    checkpoint = {"at": [2, 4], "path": str(tmp_path / "state.npz")}
+    alone, _ = run_ranks(1, [job | {"save": checkpoint}])
+    together, end = run_ranks(2, [job, job | {"load": checkpoint}])
     assert end["codes"] == [0, 0]
     for whole, resumed in together.values():
         assert bits(whole) == bits(alone[0][0])
@@ -90,14 +89,14 @@ def test_exact_has_the_same_bits_for_any_number_of_ranks() -> None:
 def test_fast_agrees_with_exact_in_fp64_with_dropout(size: int, tmp_path: Path) -> None:
     """Three ranks have 2, 3 and 3 shards."""
     job = {"recipe": "basic-cnn", "precision": "fp64", "epochs": 1}
-    paths = {name: tmp_path / name for name in ("exact", "fast")}
+    paths = {name: tmp_path / f"{name}.npz" for name in ("exact", "fast")}
     run_ranks(1, [job | {"reduction": "exact", "arrays": str(paths["exact"])}])
     results, end = run_ranks(size, [job | {"reduction": "fast", "arrays": str(paths["fast"])}])
     assert end["codes"] == [0] * size
     assert len({str(bits(of_rank[0])) for of_rank in results.values()}) == 1
-    exact, fast = (pickle.loads(path.read_bytes()) for path in paths.values())
-    for name, array in exact.items():
-        assert np.abs(fast[name] - array).max() <= 1e-12
+    with np.load(paths["exact"]) as exact, np.load(paths["fast"]) as fast:
+        for name, array in exact.items():
+            assert np.abs(fast[name] - array).max() <= 1e-12
 
 
 @pytest.mark.slow
