@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import time
 from datetime import timedelta
@@ -86,7 +85,6 @@ def is_out_of_memory(error: Exception) -> bool:
 def join_ranks(place: RankPlace, *, timeout_s: float) -> None:
     if place.engine == "tf_config":
         raise BadInput("TF_CONFIG: it starts the ranks of mnist-tf; use torchrun, or --ranks without an engine")
-    _show_one_gpu(place.local_rank)
     host, port = place.addresses[0]
     # With torchrun the variables also say whether its agent already listens there.
     url = "env://" if place.engine == "torchrun" else f"tcp://{host}:{port}"
@@ -105,19 +103,6 @@ def join_ranks(place: RankPlace, *, timeout_s: float) -> None:
         else:
             refused += f" within {timeout_s:g} s: {str(error).strip().partition(chr(10))[0]}"
         raise RanksNotConnected(refused) from error
-
-
-def _show_one_gpu(local_rank: int) -> None:
-    """Of several GPUs let CUDA see only this rank's; it reads the variable when it starts.
-
-    A variable with one GPU is the launcher's choice for this rank.
-    """
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = str(local_rank)
-    elif "," in visible:
-        gpus = visible.split(",")
-        os.environ["CUDA_VISIBLE_DEVICES"] = gpus[local_rank] if local_rank < len(gpus) else ""
 
 
 def create_trainer(spec: RunSpec, data: ImageDataset, group: RankGroup | None = None) -> TorchTrainer:
