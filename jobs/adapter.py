@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from jobs.choices import FrameworkName
     from jobs.datasets import ImageDataset
+    from jobs.ranks.group import RankGroup
+    from jobs.ranks.place import RankPlace
     from jobs.report.schema import Numerics
 
 # Adapters find what they need here.
@@ -115,6 +117,15 @@ class DeviceCheck:
     """
 
 
+@dataclass(frozen=True, kw_only=True)
+class StepTimes:
+    """What steps took in one rank; times are ``None`` where the framework cannot take them on its device."""
+
+    steps: int
+    compute_s: float | None
+    communication_s: float | None
+
+
 class Trainer(Protocol):
     """A model on a device, with its training data.
 
@@ -191,6 +202,10 @@ class Trainer(Protocol):
         """The sum of the losses of the epoch's examples so far."""
         ...
 
+    def step_times(self) -> StepTimes | None:
+        """The steps since the last call; ``None`` in a trainer of one rank without shards."""
+        ...
+
     def gradient_average(self) -> dict[str, NDArray[np.float64]]:
         """The optimizer's running average of gradients by weight, in the canonical layout.
 
@@ -212,8 +227,11 @@ class Framework(Protocol):
         """
         ...
 
-    def default_execution(self, device: DeviceKind, input_path: InputPath) -> Execution:
-        """The fastest execution measured for the device; for streamed input the framework's own default."""
+    def default_execution(self, device: DeviceKind, input_path: InputPath, *, in_shards: bool = False) -> Execution:
+        """The fastest execution measured for the device; for streamed input the framework's own default.
+
+        ``in_shards``: for training that computes its batches in shards, which not every execution can.
+        """
         ...
 
     def is_out_of_memory(self, error: Exception) -> bool:
@@ -237,8 +255,20 @@ class Framework(Protocol):
         """
         ...
 
-    def create_trainer(self, spec: RunSpec, data: ImageDataset) -> Trainer:
+    def join_ranks(self, place: RankPlace, *, timeout_s: float) -> None:
+        """Connect this process to the other ranks, before anything else is asked of the framework.
+
+        Raises:
+            BadInput: this framework is not started by the engine of ``place``.
+            RanksNotConnected: a rank did not come within ``timeout_s``, or a port is in use.
+        """
+        ...
+
+    def create_trainer(self, spec: RunSpec, data: ImageDataset, group: RankGroup | None = None) -> Trainer:
         """Build model and optimizer and stage the data, with the framework's own initial weights.
+
+        ``group`` is given where ``spec.reduction`` is set. The trainer then calls :meth:`RankGroup.next_stop` at the
+        start of an epoch and after each stop, and ``on_step`` at each stop and at no other step.
 
         Raises:
             BadInput: the device cannot do what the spec asks for.

@@ -14,4 +14,8 @@ Execution = Literal["eager", "graph", "compiled"]
 InputPath = Literal["resident", "streamed"]
 DeviceChoice = Literal["auto", "gpu", "cpu"]
 DeviceKind = Literal["gpu", "cpu"]
+Reduction = Literal["exact", "fast"]
+"""How ranks add their gradients: shard by shard in a fixed order, or in one sum whose order the engine chooses."""
+Scaling = Literal["strong", "weak"]
+"""What stays the same with more ranks: the step's batch, or each rank's part of it."""
 TelemetryMode = Literal["process", "thread", "off"]

@@ -49,3 +49,15 @@ class OutOfMemory(JobError):
 
 class NotComparable(JobError):
     exit_code = ExitCode.NOT_COMPARABLE
+
+
+class RanksNotConnected(JobError):
+    """The ranks of one run did not all start, or could not reach one another."""
+
+    exit_code = ExitCode.RANKS_NOT_CONNECTED
+
+
+class PeerLost(JobError):
+    """Another rank of the same run ended, so that this one cannot go on."""
+
+    exit_code = ExitCode.PEER_LOST

@@ -23,6 +23,8 @@ class ExitCode(IntEnum):
     OUT_OF_MEMORY = 9, "out of memory, the GPU's or the host's"
     NOT_COMPARABLE = 10, "reports that are not comparable were given to one comparison"
     REGRESSION = 11, "slower, less accurate or failing more often than the baseline"
+    RANKS_NOT_CONNECTED = 12, "the ranks of one run could not connect: a port in use, or a rank that did not start"
+    PEER_LOST = 13, "another rank of the same run ended or could not be reached"
     INTERRUPTED_BY_KEYBOARD = 130, "interrupted by SIGINT (Ctrl-C)"
     INTERRUPTED = 143, "interrupted by SIGTERM, as Kubernetes and docker stop do"
 

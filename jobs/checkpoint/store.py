@@ -100,8 +100,10 @@ class CheckpointStore:
                 return finished.report
         return None
 
-    def resume(self, trainer: Trainer) -> Checkpoint | None:
+    def resume(self, trainer: Trainer, *, at_most: tuple[int, int] | None = None) -> Checkpoint | None:
         """Load the newest valid checkpoint into ``trainer``; ``None``, and nothing changed, if there is none.
+
+        ``at_most`` leaves out those after this epoch and step.
 
         Raises:
             BadInput: the newest valid checkpoint has another configuration.
@@ -117,6 +119,8 @@ class CheckpointStore:
                 continue
             self._require_equal(path, checkpoint.metadata.fingerprint)
             progress = checkpoint.metadata.progress
+            if at_most is not None and (progress.epoch, progress.step) > at_most:
+                continue
             try:
                 checkpoint.metadata.check(self._extent)
                 trainer.load_state(checkpoint.arrays)
@@ -133,7 +137,10 @@ class CheckpointStore:
         Raises:
             BadInput: see :meth:`resume`.
         """
-        checkpoint = self.resume(trainer)
+        return self.start(self.resume(trainer), attempt)
+
+    def start(self, checkpoint: Checkpoint | None, attempt: Attempt) -> tuple[Attempt, TrainingProgress]:
+        """Start ``attempt``, as the next one of the run of ``checkpoint`` if there is one."""
         if checkpoint is None:
             return self.register_attempt(attempt), TrainingProgress()
         metadata, progress = checkpoint.metadata, checkpoint.metadata.progress

@@ -49,7 +49,7 @@ def exit_code_of(program: Program, arguments: Sequence[str]) -> int:
     """Run one command and return its exit code; an error is printed as one line."""
     command = typer.main.get_command(build_app(program))
     try:
-        result = command.main(args=list(arguments), prog_name=program.name, standalone_mode=False)
+        result = command.main(args=list(arguments), prog_name=program.name, standalone_mode=False, obj=arguments)
     except JobError as error:
         return _fail(str(error), error.exit_code)
     except (KeyboardInterrupt, typer.Abort):

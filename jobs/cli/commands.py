@@ -24,7 +24,7 @@ from jobs.training.options import (
 from jobs.training.termination_message import note_error
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from jobs.adapter import Framework
     from jobs.choices import FrameworkName
@@ -100,15 +100,9 @@ def build_app(program: Program) -> typer.Typer:
             typer.echo(context.get_help(), err=True)
             raise typer.Exit(ExitCode.BAD_INPUT)
 
-    def train(**options: Any) -> None:
+    def train(context: typer.Context, **options: Any) -> None:
         """Train, evaluate after every epoch, and write one report per run."""
-        from jobs.training.console import Console  # noqa: PLC0415
-        from jobs.training.run import run_trials  # noqa: PLC0415
-
-        request = TrainRequest(**options)
-        if request.compile_cache is not None:
-            program.use_compile_cache(request.compile_cache)
-        raise typer.Exit(run_trials(request, program.framework, program.load_framework, Console()))
+        raise typer.Exit(_train(program, TrainRequest(**options), context.obj))
 
     train.__signature__ = train_signature()  # type: ignore[attr-defined]
     app.command()(train)
@@ -155,6 +149,24 @@ def build_app(program: Program) -> typer.Typer:
         _print_dataset(dataset)
 
     return app
+
+
+def _train(program: Program, request: TrainRequest, arguments: Sequence[str]) -> int:
+    """Train as one rank if something has started this process as one; else start the ranks, if there are several."""
+    from jobs.ranks.launcher import launch, rank_command  # noqa: PLC0415
+    from jobs.ranks.place import find_place  # noqa: PLC0415
+    from jobs.training.console import Console  # noqa: PLC0415
+    from jobs.training.request import check_request, resolve_ranks  # noqa: PLC0415
+    from jobs.training.run import run_trials  # noqa: PLC0415
+
+    place = find_place(os.environ, framework=program.framework, ranks=request.ranks, service=request.ranks_service)
+    if place is None and request.ranks > 1:
+        check_request(resolve_ranks(request, None))
+        return launch(rank_command(program.name, arguments), framework=program.framework, ranks=request.ranks)
+    if request.compile_cache is not None:
+        program.use_compile_cache(request.compile_cache)
+    console = Console(quiet=place is not None and place.rank > 0)
+    return run_trials(request, program.framework, program.load_framework, console, place)
 
 
 def _print_dataset(name: str) -> None:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import keras
 import tensorflow as tf
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 PHILOX: Final = 1
 """TensorFlow's number for the algorithm Philox 4x32-10 (Salmon et al. 2011)."""
 DRAWS_A_STEP: Final = 1 << 32
 """How far the counter moves in a step: further than the numbers that a layer draws in one."""
+SHARD: Final = 1 << 32
+"""How far apart the counters of two shards are in the word that numbers the layers: further than there are layers."""
 
 
 class CounterDropout(keras.layers.Layer):
@@ -25,6 +30,9 @@ class CounterDropout(keras.layers.Layer):
         self._rate = rate
         self._seed = seed
         self._stream = stream
+        self.shards: Sequence[tf.Tensor] | None = None
+        """The shards (int64) whose examples the next inputs are, in this order and as many of each; the step's numbers
+        then depend on the shard. ``None``: the inputs are a whole batch."""
 
     def build(self, shape: Any) -> None:  # noqa: ARG002 - the counter is the same for any shape
         self._counter = self.add_weight(
@@ -34,13 +42,24 @@ class CounterDropout(keras.layers.Layer):
     def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:  # noqa: FBT001 - Keras's signature
         if not training or self._rate == 0:
             return inputs
-        counter = self._counter.value
-        random = tf.raw_ops.StatelessRandomUniformV2(
-            shape=tf.shape(inputs),
+        if self.shards is None:
+            random = self._draw(tf.shape(inputs), self._counter.value)
+            self.next_step()
+        else:
+            shape = [inputs.shape[0] // len(self.shards), *inputs.shape[1:]]
+            counters = [self._counter.value + tf.stack([tf.zeros_like(n), (n + 1) * SHARD]) for n in self.shards]
+            random = tf.concat([self._draw(shape, counter) for counter in counters], axis=0)
+        return tf.where(random >= self._rate, inputs / (1 - self._rate), tf.zeros((), inputs.dtype))
+
+    def next_step(self) -> None:
+        """Move to the numbers of the next step. A call with ``shards`` leaves this to the caller."""
+        self._counter.assign_add([DRAWS_A_STEP, 0])
+
+    def _draw(self, shape: Any, counter: tf.Tensor) -> tf.Tensor:
+        return tf.raw_ops.StatelessRandomUniformV2(
+            shape=shape,
             key=tf.constant([self._seed], tf.uint64),
             counter=tf.bitcast(counter, tf.uint64),
             alg=PHILOX,
             dtype=tf.float32,
         )
-        counter.assign_add([DRAWS_A_STEP, 0])
-        return tf.where(random >= self._rate, inputs / (1 - self._rate), tf.zeros((), inputs.dtype))

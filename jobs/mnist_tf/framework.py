@@ -10,25 +10,29 @@ import tensorflow as tf
 
 from jobs.adapter import FrameworkDevice, FrameworkVersions
 from jobs.adapter_common import check_precision
-from jobs.errors import NoUsableGpu
+from jobs.errors import BadInput, NoUsableGpu
 from jobs.io.cpus import usable_cpus
 from jobs.io.cuda_driver import pci_bus_id
 from jobs.io.whole_number import whole_number
+from jobs.mnist_tf.collectives import connect, join, ranks_here
 from jobs.mnist_tf.device_checks import device_checks
 from jobs.mnist_tf.native_logs import suppress_native_stderr
 from jobs.mnist_tf.peak_flops import matmul_flop_per_s
+from jobs.mnist_tf.rank_trainer import RankTrainer
 from jobs.mnist_tf.trainer import TensorFlowTrainer
 
 if TYPE_CHECKING:
     from jobs.adapter import DeviceChoice, DeviceKind, Execution, InputPath, RunSpec
     from jobs.datasets import ImageDataset
+    from jobs.ranks.group import RankGroup
+    from jobs.ranks.place import RankPlace
 
 # Each trainer makes functions of its own, which TensorFlow reports as retracing from the fifth trial on.
 tf.get_logger().addFilter(lambda record: "triggered tf.function retracing" not in record.getMessage())
 
 __all__ = (
-    "create_trainer", "default_execution", "device_checks", "is_out_of_memory", "matmul_flop_per_s", "select_device",
-    "versions",
+    "create_trainer", "default_execution", "device_checks", "is_out_of_memory", "join_ranks", "matmul_flop_per_s",
+    "select_device", "versions",
 )  # fmt: skip
 """The members of :class:`jobs.adapter.Framework`."""
 
@@ -71,16 +75,18 @@ def select_device(choice: DeviceChoice) -> FrameworkDevice:
     )
 
 
-def _set_threads() -> None:
+def _set_threads(*, share: int | None = None, intra: int | None = None) -> None:
     """Set the sizes of both thread pools: those of TensorFlow's variables, or the CPUs that this process may use.
+
+    ``share`` replaces the number of CPUs; ``intra`` is the size of the pool that divides an operation.
 
     TensorFlow's own default ignores a CPU quota and cannot be read back. Pools that exist keep their sizes, so that
     what is read back is in force.
     """
-    threading, default = tf.config.threading, usable_cpus()
+    threading, default = tf.config.threading, share or usable_cpus()
     # RuntimeError: the pools exist and have other sizes.
     with contextlib.suppress(RuntimeError):
-        threading.set_intra_op_parallelism_threads(_number("TF_NUM_INTRAOP_THREADS") or default)
+        threading.set_intra_op_parallelism_threads(intra or _number("TF_NUM_INTRAOP_THREADS") or default)
         threading.set_inter_op_parallelism_threads(_number("TF_NUM_INTEROP_THREADS") or default)
 
 
@@ -107,7 +113,12 @@ def _why_no_gpu() -> str:
     )
 
 
-def default_execution(device: DeviceKind, input_path: InputPath) -> Execution:
+def default_execution(
+    device: DeviceKind,
+    input_path: InputPath,
+    *,
+    in_shards: bool = False,  # noqa: ARG001 - shards run in a graph too
+) -> Execution:
     # The streamed path is Keras's fit, which by itself compiles with XLA where there is a GPU.
     return "compiled" if device == "gpu" and input_path == "streamed" else "graph"
 
@@ -116,10 +127,43 @@ def is_out_of_memory(error: Exception) -> bool:
     return isinstance(error, tf.errors.ResourceExhaustedError)
 
 
-def create_trainer(spec: RunSpec, data: ImageDataset) -> TensorFlowTrainer:
+def join_ranks(place: RankPlace, *, timeout_s: float) -> None:
+    if place.engine == "torchrun":
+        raise BadInput("torchrun starts the ranks of mnist-torch; start mnist-tf with TF_CONFIG, or with --ranks alone")
+    # TensorFlow fixes devices and threads when it connects. Both are known when the trainer is made.
+    join(place, timeout_s=timeout_s)
+
+
+def create_trainer(spec: RunSpec, data: ImageDataset, group: RankGroup | None = None) -> TensorFlowTrainer:
+    if group is not None and (spec.execution == "compiled" or spec.input != "resident"):
+        raise BadInput(
+            f"--reduction {spec.reduction}: the ranks of mnist-tf run graph or eager steps on resident data; use "
+            "--execution graph and --input resident"
+        )
     capability = None
     if spec.device == "gpu":
         details = tf.config.experimental.get_device_details(tf.config.list_physical_devices("GPU")[0])
         capability = details.get("compute_capability")
     check_precision(spec, capability)
-    return TensorFlowTrainer(spec, data)
+    if group is None:
+        return TensorFlowTrainer(spec, data)
+    _set_rank_threads(spec)
+    if group.size > 1:
+        connect()
+    return RankTrainer(spec, data, group)
+
+
+def _set_rank_threads(spec: RunSpec) -> None:
+    """Divide the CPUs by the ranks of this machine. Under ``exact`` on a CPU one thread computes an operation.
+
+    Several threads share an operation's sums, so that their number would change the bits. The threads of the other
+    pool only compute operations side by side.
+    """
+    alone = spec.reduction == "exact" and spec.device == "cpu"
+    _set_threads(share=max(1, usable_cpus() // ranks_here()), intra=1 if alone else None)
+    threads = tf.config.threading.get_intra_op_parallelism_threads()
+    if alone and threads != 1:
+        raise BadInput(
+            f"--reduction exact: TensorFlow already computes with {threads} threads an operation in this process; set "
+            "TF_NUM_INTRAOP_THREADS=1 before it starts"
+        )

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from jobs.adapter import Evaluation, RunSpec
+    from jobs.adapter import Evaluation, RunSpec, StepTimes
     from jobs.datasets import ImageDataset
     from jobs.report.schema import Numerics
 
@@ -121,6 +121,9 @@ class TensorFlowTrainer:
             total, _ = self._model.metrics[0].variables
             return float(total.numpy())
         return float(self._loss_total.numpy())
+
+    def step_times(self) -> StepTimes | None:
+        return None
 
     def gradient_average(self) -> dict[str, NDArray[np.float64]]:
         return to_canonical(self._optimizer.gradient_averages, self._spec.recipe)

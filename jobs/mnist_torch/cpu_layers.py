@@ -31,11 +31,19 @@ class FastCpuDropout(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if not self.training:
             return x
-        words = torch.empty(-(-x.numel() // 4), dtype=torch.int64, device=x.device).random_(-(2**63), None)
-        numbers = words.view(torch.int16)[: x.numel()]
-        mask = (numbers >= self._lowest_kept).to(x.dtype).mul_(self._scale)
+        mask = (self._numbers(x) >= self._lowest_kept).to(x.dtype).mul_(self._scale)
         # In the memory order of x, channels last or not.
         return x * torch.as_strided(mask, x.size(), x.stride())
+
+    def _numbers(self, x: torch.Tensor) -> torch.Tensor:
+        """A random number for each element of ``x``, int16."""
+        return random_numbers(x.numel(), x.device, None)
+
+
+def random_numbers(count: int, device: torch.device, generator: torch.Generator | None) -> torch.Tensor:
+    """``count`` uniform random numbers of type int16, of torch's own generator or ``generator``."""
+    words = torch.empty(-(-count // 4), dtype=torch.int64, device=device)
+    return words.random_(-(2**63), None, generator=generator).view(torch.int16)[:count]
 
 
 class OneDnnLinear(nn.Linear):

@@ -7,7 +7,16 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
 
-from jobs.choices import DeviceKind, Execution, FrameworkName, InputPath, Precision, TrainingProtocol
+from jobs.choices import (
+    DeviceKind,
+    Execution,
+    FrameworkName,
+    InputPath,
+    Precision,
+    Reduction,
+    Scaling,
+    TrainingProtocol,
+)
 
 Ratio = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0)]
@@ -145,13 +154,16 @@ class RunSettings(Model):
     protocol: TrainingProtocol
     seed: Count
     epochs: Count
-    batch_size: Count
+    batch_size: Count = Field(description="examples of a step, of all ranks together")
     learning_rate: Amount
     precision: Precision
     execution: Execution
     input: InputPath
     device: DeviceKind
     repeat: Number = Field(default=1, description="times that training is run; those after the first only measure")
+    ranks: Number = Field(default=1, description="processes that trained together")
+    reduction: Reduction | None = added("how the gradients were added: by shards in a fixed order, or in one sum")
+    scaling: Scaling | None = added("what more ranks leave the same: the step's batch, or each rank's part of it")
 
 
 class Config(RunSettings):

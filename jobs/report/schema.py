@@ -28,6 +28,7 @@ from jobs.report.configuration import (
 )
 from jobs.report.null_reasons import USUAL_REASONS, nearest_key, null_paths
 from jobs.report.parity import MIN_ROUNDING_STATES, Parity, RoundingState
+from jobs.report.ranks import OneRankTraining, RankPart  # noqa: TC001
 from jobs.report.repeats import Repeats  # noqa: TC001 - pydantic reads it
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 # Parts of the report that are defined in the modules beside this one and used by others.
 __all__ = ["MIN_ROUNDING_STATES", "Dataset", "Numerics", "Parity", "RoundingState"]
 
-SCHEMA_VERSION: Final = "1.3"
+SCHEMA_VERSION: Final = "1.4"
 """Major.minor: a minor adds fields, a major changes the meaning of one."""
 
 SCHEMA_MAJOR: Final = int(SCHEMA_VERSION.split(".")[0])
@@ -256,6 +257,8 @@ class Report(Model):
     earlier_attempts: list[EarlierAttempt] = Field(
         default_factory=list, description="what this one went on from; results are of all attempts, phases of this one"
     )
+    ranks: list[RankPart] = Field(default_factory=list, description="each rank of a run of several; empty for one")
+    one_rank: OneRankTraining | None = added("the same steps by one rank alone, in the same job (--with-baseline)")
     training: TrainingSummary | None = added("the train phases together: steady training")
     validity: Validity | None = None
     parity: Parity | None

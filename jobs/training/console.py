@@ -25,10 +25,14 @@ BAR_INTERVAL_S: Final = 0.2
 class Console:
     """Lines and progress of one program. A log that cannot be written does not end the run."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, quiet: bool = False) -> None:
+        """``quiet``: print nothing. Of several ranks only the first prints."""
+        self._quiet = quiet
         self._rich = PipeSafeConsole(stderr=True, highlight=False, soft_wrap=True)
 
     def line(self, text: str) -> None:
+        if self._quiet:
+            return
         try:
             self._rich.print(escape_control_chars(text), markup=False, emoji=False)
         except OSError:
@@ -38,7 +42,7 @@ class Console:
     @contextmanager
     def epoch(self, label: str, steps: int, live: Callable[[], LiveReading]) -> Iterator[Callable[[int], None]]:
         """Show one epoch; the yielded function takes the number of steps done and may be called after every step."""
-        if self._rich.is_terminal:
+        if self._rich.is_terminal and not self._quiet:
             with self._bar(label, steps, live) as update:
                 yield update
         else:

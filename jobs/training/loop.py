@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
+from jobs.adapter import Evaluation
 from jobs.report.schema import EpochResult
 from jobs.training.seeding import epoch_order
 from jobs.training.signals import Interrupted
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from jobs.report.schema import Status
     from jobs.telemetry.types import LiveReading
     from jobs.training.console import Console
+    from jobs.training.rank_session import RankSession
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +38,8 @@ class LoopContext:
     check_interrupt: Callable[[], None]
     live: Callable[[], LiveReading]
     store: CheckpointStore | None
+    session: RankSession | None = None
+    """Set where training uses shards, on one rank or several."""
 
     @property
     def checkpoint_steps(self) -> int | None:
@@ -79,9 +83,11 @@ def train(loop: LoopContext, progress: TrainingProgress) -> TrainingEnd:
 
 def _epoch(loop: LoopContext, progress: TrainingProgress, *, compiling: bool) -> float:
     """Train the rest of the epoch in progress, evaluate it, add it to ``progress``, and return its training loss."""
-    spec, data, recorder, epoch = loop.spec, loop.data, loop.recorder, progress.epoch
+    spec, recorder, epoch = loop.spec, loop.recorder, progress.epoch
     order = epoch_order(spec.seed, epoch, loop.extent.train_examples) if spec.protocol == "matched" else None
     label = f"epoch {epoch}/{spec.epochs}"
+    if loop.session is not None:
+        loop.session.group.start_epoch()
     recorder.enter("first_step" if compiling else "train", epoch=epoch)
     with loop.console.epoch(label, loop.extent.steps, loop.live) as show:
         train_loss = loop.trainer.train_epoch(
@@ -92,7 +98,7 @@ def _epoch(loop: LoopContext, progress: TrainingProgress, *, compiling: bool) ->
             stop_every=loop.checkpoint_steps,
         )
     recorder.enter("evaluate", epoch=epoch)
-    evaluation = loop.trainer.evaluate(data.test_images, data.test_labels, check=loop.check_interrupt)
+    evaluation = _evaluate(loop, epoch)
     assert evaluation.examples == loop.extent.test_examples, "every test image is evaluated"
     wall_s = progress.wall_s(recorder)
     loop.console.line(
@@ -109,6 +115,18 @@ def _epoch(loop: LoopContext, progress: TrainingProgress, *, compiling: bool) ->
     progress.examples_evaluated = evaluation.examples
     progress.finish_epoch(result, progress.epoch_steady_s(recorder), loop.extent.train_examples)
     return train_loss
+
+
+def _evaluate(loop: LoopContext, epoch: int) -> Evaluation:
+    """The evaluation after ``epoch``. Of several ranks the first makes it, and the others wait."""
+    data, session = loop.data, loop.session
+
+    def evaluate() -> Evaluation:
+        return loop.trainer.evaluate(data.test_images, data.test_labels, check=loop.check_interrupt)
+
+    if session is None:
+        return evaluate()
+    return Evaluation(**session.finish_epoch(loop.trainer, epoch, lambda: asdict(evaluate())))
 
 
 def _step_hook(
@@ -141,7 +159,7 @@ def images_in_steps(loop: LoopContext, start: int, stop: int) -> int:
 
 def _save(loop: LoopContext, progress: TrainingProgress, epoch: int) -> None:
     """Write a checkpoint in a separate phase, so that its time does not count as training."""
-    if loop.store is not None:
+    if loop.store is not None and (loop.session is None or loop.session.is_first):
         loop.recorder.enter("checkpoint", epoch=epoch)
         loop.store.save(loop.trainer, progress, loop.recorder)
 

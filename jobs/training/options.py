@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 import typer
 
-from jobs.choices import DeviceChoice, Execution, InputPath, Precision, TelemetryMode, TrainingProtocol
+from jobs.choices import (
+    DeviceChoice,
+    Execution,
+    InputPath,
+    Precision,
+    Reduction,
+    Scaling,
+    TelemetryMode,
+    TrainingProtocol,
+)
 from jobs.recipes import LENET, RECIPES
 from jobs.telemetry.types import Options as TelemetryOptions
 
@@ -119,19 +128,46 @@ class TrainRequest:
         typer.Option(metavar="PLAN:BLOCK:POSITION", help="The run's place in an experiment of blocks, for the report."),
     ] = None
 
+    ranks: Annotated[int, _count(1, 8, "Processes that train one run together, a GPU each.")] = 1
+    reduction: Annotated[
+        Reduction | None,
+        typer.Option(help="exact: the same bits on 1, 2, 4 and 8 ranks. fast: one sum. [default with --ranks: exact]"),
+    ] = None
+    scaling: Annotated[
+        Scaling | None,
+        typer.Option(help="strong: --batch-size is of all ranks. weak: of each. [default with --ranks: strong]"),
+    ] = None
+    with_baseline: Annotated[
+        bool, typer.Option("--with-baseline", help="Also measure rank 0 alone, before and after, for the efficiency.")
+    ] = False
+    ranks_service: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="The headless service of an Indexed Job: each of its pods is one rank.",
+            envvar="MNIST_JOBS_RANKS_SERVICE",
+        ),
+    ] = None
+    rank_timeout: Annotated[
+        int, _count(5, 86_400, "Seconds to wait for all ranks to start.", metavar="S", envvar="MNIST_JOBS_RANK_TIMEOUT")
+    ] = 300
+
     def telemetry_options(self) -> TelemetryOptions:
         intervals_s = {"fast_s": self.sample_ms / 1000, "gpm_s": self.gpm_ms / 1000, "slow_s": self.slow_ms / 1000}
         return TelemetryOptions(mode=self.telemetry, **intervals_s)
 
 
 def train_signature() -> inspect.Signature:
-    """A keyword parameter for each field of :class:`TrainRequest`, from which Typer makes the command's options."""
+    """A keyword parameter for each field of :class:`TrainRequest`, from which Typer makes the command's options.
+
+    The first parameter is the command's context.
+    """
     hints = get_type_hints(TrainRequest, include_extras=True)
-    return inspect.Signature(
-        [
-            inspect.Parameter(
-                field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=hints[field.name]
-            )
-            for field in fields(TrainRequest)
-        ]
-    )
+    context = inspect.Parameter("context", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)
+    options = [
+        inspect.Parameter(
+            field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=hints[field.name]
+        )
+        for field in fields(TrainRequest)
+    ]
+    return inspect.Signature([context, *options])

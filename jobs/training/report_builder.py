@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from jobs.datasets import ImageDataset
     from jobs.phases import PhaseRecorder
     from jobs.report.configuration import Design, Environment
+    from jobs.report.ranks import OneRankTraining, RankPart
     from jobs.report.repeats import Repeats
     from jobs.report.schema import Parity
     from jobs.telemetry.types import DeviceFacts, Observation
@@ -47,6 +48,8 @@ def assemble_report(
     peak_flop_per_s: float | None,
     null_reasons: dict[str, str],
     design: Design | None,
+    ranks: list[RankPart],
+    one_rank: OneRankTraining | None,
 ) -> Report:
     """The report. ``null_reasons`` are the environment's; the others are added here."""
     results = _results(spec, data, progress, recorder, repeats, memory_peak_bytes, peak_flop_per_s)
@@ -78,6 +81,8 @@ def assemble_report(
             for span, gpu, host in zip(recorder.spans, observation.gpu, observation.host, strict=True)
         ],
         earlier_attempts=attempt.earlier,
+        ranks=ranks,
+        one_rank=one_rank,
         training=observation.training,
         validity=observation.validity,
         parity=parity,

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from jobs import __version__
 from jobs.adapter import RunSpec
 from jobs.errors import BadInput
 from jobs.io.atomic_file import check_writable
+from jobs.ranks.group import SHARDS
 from jobs.recipes import RECIPES
 from jobs.report.configuration import Design
 from jobs.report.schema import MIN_ROUNDING_STATES
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from jobs.adapter import Framework, FrameworkVersions
     from jobs.checkpoint.metadata import RunFingerprint
     from jobs.choices import DeviceKind
+    from jobs.ranks.place import RankPlace
     from jobs.training.options import TrainRequest
 
 
@@ -39,6 +41,9 @@ NOT_IN_FINGERPRINT: Final = {
     "sample_ms": "how the run is sampled",
     "gpm_ms": "how the run is sampled",
     "slow_ms": "how the run is sampled",
+    "with_baseline": "measured before and after training, and changes nothing in it",
+    "ranks_service": "where the ranks find one another",
+    "rank_timeout": "how long the ranks wait for one another",
     "design": "where the run stands in an experiment, which changes nothing in it",
 }
 """Fields of :class:`TrainRequest` that may differ when a run is resumed, with the reason. All others may not."""
@@ -84,7 +89,41 @@ def check_request(request: TrainRequest) -> None:
         parse_design(request.design)
         if request.trials > 1:
             raise BadInput(f"--trials {request.trials}: --design is the place of one run; give one of the two")
+    _check_ranks(request)
     _check_writable(request)
+
+
+def resolve_ranks(request: TrainRequest, place: RankPlace | None) -> TrainRequest:
+    """``request`` with the options of ranks resolved: their number is that of the ranks that were started."""
+    ranks = request.ranks if place is None else place.size
+    several = ranks > 1
+    return replace(
+        request,
+        ranks=ranks,
+        reduction=request.reduction or ("exact" if several else None),
+        scaling=request.scaling or ("strong" if several else None),
+    )
+
+
+def _check_ranks(request: TrainRequest) -> None:
+    if request.ranks == 1:
+        for option, given in (("--scaling", request.scaling), ("--with-baseline", request.with_baseline)):
+            if given:
+                raise BadInput(f"{option} compares one rank with several: also give --ranks of 2 or more")
+    if request.reduction is None:
+        return
+    if request.reduction == "exact" and SHARDS % request.ranks:
+        raise BadInput(f"--ranks {request.ranks}: --reduction exact needs 1, 2, 4 or 8; or give --reduction fast")
+    for option, value, allowed in (
+        ("--protocol", request.protocol, "matched"),
+        ("--input", request.input or "resident", "resident"),
+    ):
+        if value != allowed:
+            raise BadInput(f"{option} {value}: ranks and --reduction need {option} {allowed}")
+    if request.parity_steps is not None:
+        raise BadInput("--parity-steps traces one rank that trains whole batches; leave out --ranks and --reduction")
+    if request.repeat > 1:
+        raise BadInput(f"--repeat {request.repeat}: not with --ranks or --reduction; give more --epochs")
 
 
 def _check_writable(request: TrainRequest) -> None:
@@ -106,17 +145,25 @@ def checkpoint_folder(request: TrainRequest, seed: int) -> Path | None:
 
 
 def resolve_spec(request: TrainRequest, framework: Framework, device: DeviceKind) -> RunSpec:
-    """Resolve every default: a field of :class:`RunSpec` that the request leaves open is the recipe's."""
+    """Resolve every default: a required field of :class:`RunSpec` that the request leaves open is the recipe's."""
     # The blog post's loops use a data loader; the matched ones keep the data on the device.
     input_path = request.input or ("resident" if request.protocol == "matched" else "streamed")
     recipe = RECIPES[request.recipe]
+    batch_size = request.batch_size or recipe.batch_size
     values: dict[str, Any] = {name: getattr(request, name) for name in RunSpec.model_fields} | {
+        "batch_size": batch_size * request.ranks if request.scaling == "weak" else batch_size,
         "recipe": recipe,
         "input": input_path,
-        "execution": request.execution or framework.default_execution(device, input_path),
+        "execution": request.execution
+        or framework.default_execution(device, input_path, in_shards=request.reduction is not None),
         "device": device,
     }
-    return RunSpec(**{name: getattr(recipe, name) if value is None else value for name, value in values.items()})
+    return RunSpec(
+        **{
+            name: getattr(recipe, name) if value is None and RunSpec.model_fields[name].is_required() else value
+            for name, value in values.items()
+        }
+    )
 
 
 def run_fingerprint(

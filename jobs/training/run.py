@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from jobs.checkpoint.metadata import Attempt, TrainingProgress, extent_of
 from jobs.checkpoint.store import UNFINISHED
@@ -16,11 +16,13 @@ from jobs.telemetry import monitor
 from jobs.training.environment import read_environment
 from jobs.training.failure import failure_reason
 from jobs.training.loop import LoopContext, TrainingEnd, train
+from jobs.training.one_rank import measure_one_rank, one_rank_training
 from jobs.training.peak import measure_peak
 from jobs.training.publish import publish
+from jobs.training.rank_session import rank_session
 from jobs.training.repeats import RepeatedTraining
 from jobs.training.report_builder import assemble_report
-from jobs.training.request import check_request, parse_design
+from jobs.training.request import check_request, parse_design, resolve_ranks
 from jobs.training.setup import set_up
 from jobs.training.signals import Interrupted, InterruptGuard
 from jobs.training.started import started_record
@@ -31,9 +33,12 @@ if TYPE_CHECKING:
 
     from jobs.adapter import Framework, Trainer
     from jobs.choices import FrameworkName
+    from jobs.ranks.place import RankPlace
     from jobs.report import Report
+    from jobs.report.ranks import OneRankPart
     from jobs.training.console import Console
     from jobs.training.options import TrainRequest
+    from jobs.training.rank_session import RankSession
     from jobs.training.setup import RunSetup
     from jobs.training.started import StartedRecord
 
@@ -47,30 +52,41 @@ ANEW = "to train anew give another --checkpoint-dir"
 
 
 def run_trials(
-    request: TrainRequest, framework: FrameworkName, load_framework: Callable[[], Framework], console: Console
+    request: TrainRequest,
+    framework: FrameworkName,
+    load_framework: Callable[[], Framework],
+    console: Console,
+    place: RankPlace | None = None,
 ) -> int:
     """Run ``request.trials`` runs with seeds one apart, a report each, and return the program's exit code.
 
     The first run that does not complete decides the code; an interruption ends the series. ``framework`` is the name
-    of the one that ``load_framework`` loads.
+    of the one that ``load_framework`` loads. ``place`` is set in each of several ranks, of which the first reports.
 
     Raises:
         JobError: nothing could be trained, or a report could not be written.
     """
+    request = resolve_ranks(request, place)
     check_request(request)
     first_seed = RECIPES[request.recipe].seed if request.seed is None else request.seed
     exit_code = int(ExitCode.DONE)
-    with InterruptGuard() as guard:
+    with InterruptGuard() as guard, rank_session(request, place, guard) as session:
+        is_first = session is None or session.is_first
         for trial in range(request.trials):
             clock = Clock.since_process_start() if trial == 0 else Clock()
             seed = first_seed + trial
             # The zero of the phases, which is when the process started.
             started_at = datetime.now(UTC) - timedelta(seconds=clock())
             try:
-                with started_record(request, framework, seed=seed, started_at=started_at, console=console) as started:
+                with started_record(
+                    request, framework, seed=seed, started_at=started_at, console=console, enabled=is_first
+                ) as started:
                     seeded = replace(request, seed=seed)
-                    code = _Run(seeded, load_framework, console, guard, clock, started, first=trial == 0).execute()
+                    run = _Run(seeded, load_framework, console, guard, clock, started, session, first=trial == 0)
+                    code = run.execute()
             except Interrupted as interruption:
+                if session is not None:
+                    session.tell_interruption(interruption)
                 console.line(f"{interruption} before training began: there is nothing to report")
                 return interruption.exit_code
             exit_code = exit_code or code
@@ -92,6 +108,7 @@ class _Run:
         guard: InterruptGuard,
         clock: Clock,
         started: StartedRecord,
+        session: RankSession | None,
         *,
         first: bool,
     ) -> None:
@@ -100,6 +117,7 @@ class _Run:
         self.console = console
         self.guard = guard
         self.started = started
+        self.session = session
         # Memory that an earlier run of this process still holds on the GPU is not another's.
         self.monitor = monitor.watch(clock=clock, options=request.telemetry_options(), gpu_untouched=first)
         self.recorder = PhaseRecorder(clock, on_boundary=self.monitor.mark)
@@ -116,16 +134,18 @@ class _Run:
                 recorder=recorder,
                 guard=self.guard,
                 console=self.console,
+                session=self.session,
             )
-            finished = setup.store.finished_report() if setup.store is not None else None
-            if finished is not None:
-                return self._republish_finished_run(finished)
+            code = self._from_first(self._code_of_finished_run) if setup.store is not None else None
+            if code is not None:
+                return code
             environment, null_reasons = read_environment(setup.framework.versions(), setup.facts)
             with setup.explain_memory():
                 parity, trainer = setup.record_parity(), setup.create_trainer()
                 recorder.synchronize = trainer.synchronize
                 repeated = RepeatedTraining(trainer, setup.spec)
                 attempt, progress = self._resume_or_start(trainer, environment.cpu.model)
+                one_rank = self._measure_one_rank("before")
             self.guard.defer_interrupts()
             loop = LoopContext(
                 trainer=trainer,
@@ -134,9 +154,11 @@ class _Run:
                 extent=extent_of(setup.spec, setup.data),
                 recorder=recorder,
                 console=self.console,
-                check_interrupt=self.guard.check,
+                # Several ranks end at the same step: RankGroup.next_stop raises.
+                check_interrupt=self.guard.check if self.session is None else lambda: None,
                 live=self.monitor.latest,
                 store=setup.store,
+                session=self.session,
             )
             failure, memory_peak_bytes = None, None
             try:
@@ -145,17 +167,26 @@ class _Run:
                 if end.status == "completed":
                     self._export(trainer, attempt.run_id)
                     end = repeated.run(loop)
+                    one_rank += self._measure_one_rank("after")
             except Exception as error:  # noqa: BLE001 - a run that failed is reported before its error goes on
                 failure = setup.explained(error)
+                if self.session is not None:
+                    failure = self.session.explained(failure)
                 end = TrainingEnd(status="failed", reason=failure_reason(failure))
                 # The device may be the cause: do not wait for it again.
                 recorder.synchronize = None
             recorder.finish()
-            peak_flop_per_s, peak_reasons = measure_peak(
-                setup.framework, setup.spec, end, wanted=self.request.measure_peak
-            )
+            wanted = self.request.measure_peak if self._is_first else False
+            peak_flop_per_s, peak_reasons = measure_peak(setup.framework, setup.spec, end, wanted=wanted)
         finally:
             observation = self.monitor.stop(recorder.spans)
+        if self.session is not None:
+            training = observation.training
+            self.session.end_training(training.gpu if training is not None else None, failed=failure is not None)
+            if not self._is_first:
+                if failure is not None:
+                    raise failure
+                return self._exit_code_from_first(None)
         # NVML may have answered late.
         facts = self.monitor.device_facts()
         drivers = {name: getattr(facts, name) for name in ("driver_version", "cuda_driver_version")}
@@ -177,23 +208,67 @@ class _Run:
             peak_flop_per_s=peak_flop_per_s,
             null_reasons=null_reasons | peak_reasons,
             design=parse_design(self.request.design) if self.request.design else None,
+            ranks=self.session.rank_parts() if self.session is not None else [],
+            one_rank=one_rank_training(one_rank),
         )
         if setup.store is not None and report.status not in UNFINISHED:
             setup.store.finish(report)
         self._publish(report)
         if failure is not None:
             raise failure
-        return end.exit_code or EXIT_CODE_OF_STATUS[report.status]
+        return self._exit_code_from_first(end.exit_code or EXIT_CODE_OF_STATUS[report.status])
+
+    @property
+    def _is_first(self) -> bool:
+        """Whether this process writes the run's files: of several ranks only the first does."""
+        return self.session is None or self.session.is_first
+
+    def _from_first(self, value: Callable[[], int | None]) -> int | None:
+        """``value``, which of several ranks only the first computes."""
+        return value() if self.session is None else self.session.from_first(value)
+
+    def _exit_code_from_first(self, code: int | None) -> int:
+        shared = self._from_first(lambda: None if code is None else int(code))
+        assert shared is not None, "the first rank has an exit code"
+        return shared
+
+    def _code_of_finished_run(self) -> int | None:
+        """Give the results of a run again that was finished in the checkpoint folder; ``None`` without one."""
+        assert self.setup.store is not None
+        finished = self.setup.store.finished_report()
+        return None if finished is None else self._republish_finished_run(finished)
+
+    def _measure_one_rank(self, position: Literal["before", "after"]) -> list[OneRankPart]:
+        """What rank 0 alone does, while the others wait; only where it was asked for."""
+        if not self.request.with_baseline:
+            return []
+        self.recorder.enter("build")
+        parts: list[OneRankPart] = []
+
+        def measure() -> None:
+            parts.append(measure_one_rank(self.setup, position))
+
+        self._from_first(measure)
+        return parts
 
     def _resume_or_start(self, trainer: Trainer, cpu_model: str | None) -> tuple[Attempt, TrainingProgress]:
-        setup = self.setup
+        setup, session = self.setup, self.session
         attempt = Attempt(
             run_id=self.started.run_id,
             started_at=self.started.started_at,
             device=setup.facts.name or setup.device.name,
             cpu_model=cpu_model,
         )
-        return (attempt, TrainingProgress()) if setup.store is None else setup.store.resume_or_start(trainer, attempt)
+        progress = TrainingProgress()
+        if session is None:
+            return (attempt, progress) if setup.store is None else setup.store.resume_or_start(trainer, attempt)
+        if setup.store is not None:
+            checkpoint = session.resume(setup.store, trainer)
+            if session.is_first:
+                attempt, progress = setup.store.start(checkpoint, attempt)
+            elif checkpoint is not None:
+                progress = checkpoint.metadata.progress
+        return session.start_training(attempt, self.started.run), progress
 
     def _export(self, trainer: Trainer, run_id: str) -> None:
         folder = self.request.export_dir

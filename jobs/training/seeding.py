@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 WEIGHTS_STREAM: Final = 0
 ORDER_STREAM: Final = 1
 SHUFFLE_STREAM: Final = 2
+SHARD_STREAM: Final = 3
 
 
 def initial_weights(recipe: Recipe, seed: int) -> dict[str, NDArray[np.float64]]:
@@ -55,6 +56,15 @@ def shuffle_seed(seed: int, epoch: int) -> int:
     """The seed (31 bits) of an epoch's shuffle by the framework, independent of earlier epochs."""
     words = np.random.SeedSequence([seed, SHUFFLE_STREAM, epoch]).generate_state(1)
     return int(words[0]) & 0x7FFFFFFF
+
+
+def shard_seeds(seed: int, epoch: int, steps: int, shards: int) -> NDArray[np.uint64]:
+    """Seeds of the random numbers of each step's shards, of shape (steps, shards), for an epoch of ``steps`` steps.
+
+    Step and shard alone decide, so that neither the rank that computes a shard nor earlier steps matter.
+    """
+    bits = np.random.PCG64(np.random.SeedSequence([seed, SHARD_STREAM, epoch]))
+    return bits.random_raw(steps * shards).reshape(steps, shards)
 
 
 def batches(order: NDArray[np.int32], batch_size: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from jobs.telemetry.types import DeviceFacts
     from jobs.training.console import Console
     from jobs.training.options import TrainRequest
+    from jobs.training.rank_session import RankSession
     from jobs.training.signals import InterruptGuard
 
 
@@ -42,6 +43,7 @@ class RunSetup:
     spec: RunSpec
     store: CheckpointStore | None
     monitor: RunMonitor
+    session: RankSession | None
 
     def record_parity(self) -> Parity | None:
         """The parity trace, if one was asked for."""
@@ -52,7 +54,8 @@ class RunSetup:
 
     def create_trainer(self) -> Trainer:
         """The trainer; in the matched protocol with the weights that its seed draws."""
-        spec, trainer = self.spec, self.framework.create_trainer(self.spec, self.data)
+        spec, group = self.spec, self.session.group if self.session is not None else None
+        trainer = self.framework.create_trainer(spec, self.data, group)
         assert trainer.parameter_count == spec.recipe.parameter_count, "the model is not the recipe's"
         if spec.protocol == "matched":
             trainer.load_weights(initial_weights(spec.recipe, spec.seed))
@@ -85,6 +88,7 @@ def set_up(
     recorder: PhaseRecorder,
     guard: InterruptGuard,
     console: Console,
+    session: RankSession | None = None,
 ) -> RunSetup:
     """Load framework and data, choose the device and resolve the settings, each in its phase.
 
@@ -99,11 +103,16 @@ def set_up(
     finally:
         # A signal that is raised inside a library's import may come out as an error of that library.
         guard.check()
+    if session is not None and session.place is not None:
+        framework.join_ranks(session.place, timeout_s=request.rank_timeout)
+        guard.check()
     untouched_until_s = time.monotonic()
     device = framework.select_device(request.device)
     facts = monitor.attach(device, untouched_until_s=untouched_until_s)
     if monitor.watch_error is not None:
         console.line(f"error: {monitor.watch_error}")
+    if session is not None:
+        session.agree_on_device(device, facts)
     recorder.enter("dataset")
     data = datasets.load(request.dataset)
     guard.check()
@@ -117,13 +126,16 @@ def set_up(
     )
     if request.device == "auto" and device.kind == "cpu":
         console.line("no GPU is usable here, so this runs on the CPU; --device gpu would refuse instead")
+    fingerprint = run_fingerprint(request, spec, data.sha256, versions)
+    if session is not None:
+        session.agree_on_settings(fingerprint)
     folder, store = checkpoint_folder(request, spec.seed), None
     if folder is not None:
         if folder != request.checkpoint_dir:
             check_writable(folder, kind="checkpoint", option="--checkpoint-dir")
         store = CheckpointStore(
             folder,
-            fingerprint=run_fingerprint(request, spec, data.sha256, versions),
+            fingerprint=fingerprint,
             extent=extent_of(spec, data),
             every_steps=request.checkpoint_steps,
             log=console.line,
@@ -138,4 +150,5 @@ def set_up(
         spec=spec,
         store=store,
         monitor=monitor,
+        session=session,
     )

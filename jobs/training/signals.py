@@ -122,6 +122,10 @@ class InterruptGuard:
     def defer_interrupts(self) -> None:
         self._at_once = False
 
+    def pending(self) -> int | None:
+        """The number of the signal that was received, if one was."""
+        return self._signal
+
     def check(self) -> None:
         """Raise :class:`Interrupted` if a signal was received."""
         if self._signal is not None:

@@ -39,13 +39,22 @@ class StartedRecord:
     """
 
     def __init__(
-        self, request: TrainRequest, framework: FrameworkName, *, seed: int, started_at: datetime, console: Console
+        self,
+        request: TrainRequest,
+        framework: FrameworkName,
+        *,
+        seed: int,
+        started_at: datetime,
+        console: Console,
+        enabled: bool = True,
     ) -> None:
+        """``enabled``: whether anything is recorded. Of several ranks only the first records the run."""
         self.started_at = started_at
         self.run_id = _new_run_id(request, framework, seed, started_at)
         run_id, attempt = next_attempt(checkpoint_folder(request, seed)) or (self.run_id, 1)
         self._folder, self._console = request.report_dir, console
-        self._removed = False
+        self._removed = not enabled
+        self._enabled = enabled
         self._run = StartedRun(
             schema_version=SCHEMA_VERSION,
             run_id=run_id,
@@ -65,11 +74,17 @@ class StartedRecord:
         )
 
     @property
+    def run(self) -> StartedRun:
+        return self._run
+
+    @property
     def path(self) -> Path:
         return self._folder / self._run.file_name
 
     def write(self) -> None:
         """Write the file and print the line. An error costs the record only, and not the run."""
+        if not self._enabled:
+            return
         try:
             write_file((self._run.model_dump_json(indent=2) + "\n").encode(), self.path)
         except OSError as error:
@@ -94,6 +109,8 @@ class StartedRecord:
     def remove(self) -> None:
         """Remove the file, since the report is written."""
         self._removed = True
+        if not self._enabled:
+            return
         with suppress(OSError):
             self.path.unlink(missing_ok=True)
 
@@ -107,10 +124,16 @@ class StartedRecord:
 
 @contextmanager
 def started_record(
-    request: TrainRequest, framework: FrameworkName, *, seed: int, started_at: datetime, console: Console
+    request: TrainRequest,
+    framework: FrameworkName,
+    *,
+    seed: int,
+    started_at: datetime,
+    console: Console,
+    enabled: bool = True,
 ) -> Iterator[StartedRecord]:
     """Record the start of a run, and at the end why no report followed, unless the record was removed."""
-    record = StartedRecord(request, framework, seed=seed, started_at=started_at, console=console)
+    record = StartedRecord(request, framework, seed=seed, started_at=started_at, console=console, enabled=enabled)
     record.write()
     try:
         yield record

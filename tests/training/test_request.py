@@ -25,7 +25,7 @@ VERSIONS = FrameworkVersions(name="torch", version="2.15.0", cuda_runtime=None, 
 class _Framework:
     """The one choice that a framework has in a run's settings."""
 
-    def default_execution(self, device: str, input_path: str) -> str:
+    def default_execution(self, device: str, input_path: str, *, in_shards: bool = False) -> str:  # noqa: ARG002
         return "graph" if (device, input_path) == ("gpu", "resident") else "eager"
 
 

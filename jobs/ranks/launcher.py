@@ -1,0 +1,95 @@
+"""Starts the ranks of one machine, each as a process with the variables of its framework's own engine."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Final
+
+from jobs.exit_codes import ExitCode
+from jobs.ranks.place import CONTROL_PORT_VARIABLE, TOKEN_VARIABLE
+from jobs.ranks.process import LAUNCHER_VARIABLE
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from jobs.choices import FrameworkName
+
+HOST: Final = "127.0.0.1"
+SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+
+
+def launch(command: Sequence[str], *, framework: FrameworkName, ranks: int) -> int:
+    """Run ``command`` as each of the ranks, wait for all, and return the exit code of the run.
+
+    It is that of the rank that failed first, not of those that ended because of it. Signals are passed on.
+    """
+    ports = free_ports(ranks + 1)
+    shared = {TOKEN_VARIABLE: secrets.token_hex(16), CONTROL_PORT_VARIABLE: str(ports[ranks])}
+    # Closed when this process ends, by whatever: see end_with_launcher.
+    alive, alive_here = os.pipe()
+    processes: list[subprocess.Popen[bytes]] = []
+
+    def pass_on(number: int, _: object) -> None:
+        for process in processes:
+            process.send_signal(number)
+
+    previous = {number: signal.signal(number, pass_on) for number in SIGNALS}
+    try:
+        for rank in range(ranks):
+            own = {**shared, LAUNCHER_VARIABLE: str(alive), **rank_variables(framework, rank=rank, ports=ports[:ranks])}
+            # A process group each, so that a terminal's Ctrl-C reaches a rank once: from here.
+            process = subprocess.Popen(command, env={**os.environ, **own}, pass_fds=[alive], process_group=0)
+            processes.append(process)
+        codes = [process.wait() for process in processes]
+    finally:
+        for process in processes:
+            if process.poll() is None:
+                process.kill()
+        os.close(alive)
+        os.close(alive_here)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+    return exit_code(codes)
+
+
+def exit_code(codes: Sequence[int]) -> int:
+    """The run's exit code: that of the first rank that failed by itself, else that of the first that failed."""
+    failed = [128 - code if code < 0 else code for code in codes if code != 0]
+    by_themselves = [code for code in failed if code != ExitCode.PEER_LOST]
+    return (by_themselves or failed or [int(ExitCode.DONE)])[0]
+
+
+def rank_variables(framework: FrameworkName, *, rank: int, ports: Sequence[int]) -> Mapping[str, str]:
+    """What the framework's engine would set for ``rank`` of as many ranks as there are ``ports``."""
+    if framework == "torch":
+        return {
+            "RANK": str(rank),
+            "WORLD_SIZE": str(len(ports)),
+            "LOCAL_RANK": str(rank),
+            "LOCAL_WORLD_SIZE": str(len(ports)),
+            "MASTER_ADDR": HOST,
+            "MASTER_PORT": str(ports[0]),
+        }
+    cluster = {"worker": [f"{HOST}:{port}" for port in ports]}
+    return {"TF_CONFIG": json.dumps({"cluster": cluster, "task": {"type": "worker", "index": rank}})}
+
+
+def rank_command(program: str, arguments: Sequence[str]) -> list[str]:
+    """The command of one rank: the same program with the same arguments. ``-P`` keeps the current folder out of it."""
+    script = program.replace("-", "_")
+    return [sys.executable, "-P", "-c", f"from jobs.cli.start import {script}; {script}()", *arguments]
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that no program listens on; all are held until all are found, so that they differ."""
+    sockets = [socket.create_server((HOST, 0)) for _ in range(count)]
+    ports = [int(server.getsockname()[1]) for server in sockets]
+    for server in sockets:
+        server.close()
+    return ports

@@ -1,0 +1,219 @@
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from queue import Queue
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from jobs.errors import PeerLost, RanksNotConnected
+from jobs.exit_codes import ExitCode
+from jobs.ranks.channel import connect
+from jobs.ranks.place import RankPlace
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from jobs.ranks.channel import Channel
+
+TIMEOUT_S = 20.0
+PEER = """
+import os, sys
+from jobs.ranks.channel import connect
+from jobs.ranks.place import RankPlace
+rank, size, port = map(int, sys.argv[1:])
+control = ("127.0.0.1", port)
+place = RankPlace(
+    rank=rank, size=size, local_rank=rank, local_size=size, addresses=(), control=control, engine="torchrun"
+)
+channel = connect(place, node=f"node-{rank}", timeout_s=20)
+channel.exchange(os.getpid())
+sys.stdin.read()
+"""
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+def place_of(rank: int, size: int, port: int, token: str = "") -> RankPlace:
+    return RankPlace(
+        rank=rank,
+        size=size,
+        local_rank=rank,
+        local_size=size,
+        addresses=(),
+        control=("127.0.0.1", port),
+        engine="torchrun",
+        token=token,
+    )
+
+
+@pytest.fixture
+def channels() -> Iterator[Callable[[int], list[Channel]]]:
+    opened: list[Channel] = []
+
+    def open_all(size: int) -> list[Channel]:
+        port = free_port()
+        with ThreadPoolExecutor(size) as pool:
+            opened.extend(
+                pool.map(
+                    lambda rank: connect(place_of(rank, size, port), node=f"node-{rank}", timeout_s=TIMEOUT_S),
+                    range(size),
+                )
+            )
+        return opened
+
+    yield open_all
+    for channel in opened:
+        channel.close()
+
+
+def exchange_all(channels: list[Channel], parts: list[Any]) -> list[list[Any]]:
+    with ThreadPoolExecutor(len(channels)) as pool:
+        return list(pool.map(lambda channel, part: channel.exchange(part), channels, parts))
+
+
+@pytest.mark.parametrize("size", [2, 4, 8])
+def test_exchange_returns_every_part_by_rank_in_every_rank(size: int, channels: Callable[[int], list[Channel]]) -> None:
+    opened = channels(size)
+    for round_number in range(20):
+        parts = [{"rank": rank, "round": round_number} for rank in range(size)]
+        assert exchange_all(opened, parts) == [parts] * size
+    assert opened[-1].nodes == [f"node-{rank}" for rank in range(size)]
+
+
+@pytest.mark.parametrize("lost", [0, 1, 2])
+def test_exchange_after_a_rank_ended_names_it_in_every_other(
+    lost: int, channels: Callable[[int], list[Channel]]
+) -> None:
+    opened = channels(3)
+    told: Queue[PeerLost] = Queue()
+    others = [channel for rank, channel in enumerate(opened) if rank != lost]
+    for channel in others:
+        channel.call_on_lost(told.put)
+    opened[lost].fail("out of memory\n\x1b[31m")
+    for channel in others:
+        with pytest.raises(PeerLost, match=rf"rank {lost} \(node node-{lost}\): out of memory\\n\\x1b"):
+            channel.exchange(None)
+    assert {str(told.get(timeout=TIMEOUT_S)) for _ in others} == {str(others[0].lost)}
+
+
+def test_exchange_after_an_interruption_ends_with_its_exit_code(channels: Callable[[int], list[Channel]]) -> None:
+    opened = channels(3)
+    opened[1].fail("interrupted by SIGTERM", int(ExitCode.INTERRUPTED))
+    for rank in (0, 2):
+        with pytest.raises(PeerLost) as raised:
+            opened[rank].exchange(None)
+        assert raised.value.exit_code == ExitCode.INTERRUPTED
+
+
+@pytest.mark.parametrize("own", [0, 1])
+def test_exchange_after_sigkill_of_a_process_names_it(own: int) -> None:
+    port, size = free_port(), 3
+    ranks = [rank for rank in range(size) if rank != own]
+    processes = {
+        rank: subprocess.Popen([sys.executable, "-c", PEER, str(rank), str(size), str(port)], stdin=subprocess.PIPE)
+        for rank in ranks
+    }
+    channel = None
+    try:
+        channel = connect(place_of(own, size, port), node="here", timeout_s=TIMEOUT_S)
+        assert channel.exchange(os.getpid())[own] == os.getpid()
+        victim = ranks[0 if own else -1]
+        processes[victim].kill()
+        with pytest.raises(PeerLost, match=rf"rank {victim} \(node node-{victim}\)"):
+            channel.exchange(None)
+    finally:
+        if channel is not None:
+            channel.close()
+        for process in processes.values():
+            process.kill()
+            process.communicate()
+
+
+def test_close_after_the_last_exchange_loses_nobody(channels: Callable[[int], list[Channel]]) -> None:
+    opened = channels(4)
+    exchange_all(opened, [1, 2, 3, 4])
+    for channel in opened:
+        channel.close()
+    assert [channel.lost for channel in opened] == [None] * 4
+
+
+def test_connect_without_a_rank_names_it_within_the_time() -> None:
+    port = free_port()
+    with ThreadPoolExecutor(2) as pool:
+        futures = [
+            pool.submit(connect, place_of(rank, 4, port), node="here", timeout_s=1.0 if rank == 0 else TIMEOUT_S)
+            for rank in (0, 2)
+        ]
+        with pytest.raises(RanksNotConnected, match="ranks 1, 3 of 4 did not come within 1 s"):
+            futures[0].result(timeout=TIMEOUT_S)
+        with pytest.raises(RanksNotConnected, match=r"refuses rank 2: ranks \[1, 3\] did not come"):
+            futures[1].result(timeout=TIMEOUT_S)
+
+
+def test_connect_without_rank_0_says_where_it_should_be() -> None:
+    port = free_port()
+    with pytest.raises(RanksNotConnected, match=f"rank 1 did not reach rank 0 at 127.0.0.1:{port} within 1 s"):
+        connect(place_of(1, 2, port), node="here", timeout_s=1.0)
+
+
+def test_connect_with_a_port_in_use_says_so() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = int(server.getsockname()[1])
+        with pytest.raises(RanksNotConnected, match=f"port {port} of rank 0 cannot be used"):
+            connect(place_of(0, 2, port), node="here", timeout_s=1.0)
+
+
+@pytest.mark.parametrize(
+    "hello",
+    [
+        b"",
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"[1]\n",
+        b"[" * 100_000 + b"\n",
+        json.dumps({"rank": 1, "size": 2, "token": "another"}).encode() + b"\n",
+        json.dumps({"rank": True, "size": 2, "token": ""}).encode() + b"\n",
+        json.dumps({"rank": 1, "size": 3, "token": ""}).encode() + b"\n",
+        b"x" * (1 << 21),
+    ],
+)
+def test_connect_with_a_stranger_goes_on_to_wait_for_the_rank(hello: bytes) -> None:
+    port = free_port()
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(connect, place_of(0, 2, port), node="here", timeout_s=TIMEOUT_S)
+        stranger = _stranger(port)
+        stranger.sendall(hello)
+        stranger.shutdown(socket.SHUT_WR)
+        second = pool.submit(connect, place_of(1, 2, port), node="there", timeout_s=TIMEOUT_S)
+        channels = [first.result(TIMEOUT_S), second.result(TIMEOUT_S)]
+        stranger.close()
+    assert exchange_all(channels, [1, 2]) == [[1, 2]] * 2
+    for channel in channels:
+        channel.close()
+
+
+def _stranger(port: int) -> socket.socket:
+    """A connection to rank 0, as soon as it listens."""
+    ready = threading.Event()
+    while True:
+        try:
+            return socket.create_connection(("127.0.0.1", port))
+        except OSError:
+            ready.wait(0.01)
+
+
+def test_connect_with_another_size_is_refused_with_both() -> None:
+    port = free_port()
+    with ThreadPoolExecutor(2) as pool:
+        pool.submit(connect, place_of(0, 2, port), node="here", timeout_s=2.0)
+        with pytest.raises(RanksNotConnected, match="rank 0 has 2 ranks, not 3"):
+            connect(place_of(1, 3, port), node="there", timeout_s=TIMEOUT_S)
