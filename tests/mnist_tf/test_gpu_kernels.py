@@ -31,7 +31,7 @@ SEED = "StatelessRandomGetKeyCounter(Tseed=int32)"
 READ_BACK_BY_KERAS = {f"Cast(DstT=int32, SrcT=int64) -> {SEED}.seed": KERAS_DROPOUT}
 COPIED_BY_KERAS = {
     f"{SEED} -> StatelessRandomUniformV2(Tshape=int32, dtype={dtype}).{name}": KERAS_DROPOUT
-    for dtype in ("float32", "float64")
+    for dtype in ("float32", "float64", "bfloat16")
     for name in ("key", "counter")
 }
 PIPELINE = {"DatasetCardinality", "IteratorGetNext", "OptionalFromValue", "StatefulPartitionedCall"}
