@@ -96,13 +96,22 @@ def _settings(
             "blocks": blocks,
             "half_width_percent": half_width,
             "runner": "docker" if docker else "program",
-            "targets": targets if docker else {name: os.path.abspath(path) for name, path in targets.items()},  # noqa: PTH100
+            "targets": targets if docker else {name: _absolute(path) for name, path in targets.items()},
             "gpu": gpu,
             "train_options": train_options,
         }
     )
     check_settings(settings)
     return settings
+
+
+def _absolute(path: str) -> str:
+    try:
+        return os.path.abspath(path)  # noqa: PTH100
+    except FileNotFoundError as error:
+        raise BadInput(
+            f"{path!r}: the working folder was removed; give absolute paths, or change the folder"
+        ) from error
 
 
 def _run(folder: Path, settings: Settings) -> None:

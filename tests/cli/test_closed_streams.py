@@ -23,10 +23,11 @@ PRINTING: Final = {
     "version": command_of(PROGRAM, "--version"),
     "dataset": command_of(PROGRAM, "dataset", "--dataset", "synthetic"),
     "merge": [*MERGE, "report.json"],
+    "duel": [sys.executable, str(ROOT / "scripts/duel.py"), "--help"],
     "demo": [sys.executable, str(ROOT / "scripts/demo.py"), "--help"],
 }
 
-CLOSED: Final = {"input": "<&-", "output": ">&-", "all": "<&- >&- 2>&-"}
+CLOSED: Final = {"input": "<&-", "output": ">&-", "errors": "2>&-", "all": "<&- >&- 2>&-"}
 
 
 def _run(closing: str, command: Iterable[str], folder: Path) -> subprocess.CompletedProcess[str]:
@@ -48,7 +49,7 @@ def test_closed_stream_is_the_null_device(command: list[str], closed: str, tmp_p
     done = _run(CLOSED[closed], command, tmp_path)
     assert done.returncode == ExitCode.DONE, done.stderr
     assert done.stderr == ""
-    assert bool(done.stdout) == (closed == "input")
+    assert bool(done.stdout) == (closed in {"input", "errors"})
 
 
 def test_closed_stdin_merge_of_it_is_bad_input(tmp_path: Path) -> None:
