@@ -21,7 +21,7 @@ from jobs.training.options import (
     TrainRequest,
     train_signature,
 )
-from jobs.training.termination_message import note_error
+from jobs.training.termination_message import PATH_VARIABLE, note_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -162,7 +162,10 @@ def _train(program: Program, request: TrainRequest, arguments: Sequence[str]) ->
     place = find_place(os.environ, framework=program.framework, ranks=request.ranks, service=request.ranks_service)
     if place is None and request.ranks > 1:
         check_request(resolve_ranks(request, None))
-        return launch(rank_command(program.name, arguments), framework=program.framework, ranks=request.ranks)
+        # Rank 0 writes the termination message, and neither the others nor this process.
+        message = {name: os.environ.pop(name) for name in (PATH_VARIABLE,) if name in os.environ}
+        command = rank_command(program.name, arguments)
+        return launch(command, framework=program.framework, ranks=request.ranks, of_first=message)
     if request.compile_cache is not None:
         program.use_compile_cache(request.compile_cache)
     console = Console(quiet=place is not None and place.rank > 0)

@@ -24,10 +24,13 @@ HOST: Final = "127.0.0.1"
 SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
 
-def launch(command: Sequence[str], *, framework: FrameworkName, ranks: int) -> int:
+def launch(
+    command: Sequence[str], *, framework: FrameworkName, ranks: int, of_first: Mapping[str, str] | None = None
+) -> int:
     """Run ``command`` as each of the ranks, wait for all, and return the exit code of the run.
 
     It is that of the rank that failed first, not of those that ended because of it. Signals are passed on.
+    ``of_first`` are variables that only rank 0 gets.
     """
     ports = free_ports(ranks + 1)
     shared = {TOKEN_VARIABLE: secrets.token_hex(16), CONTROL_PORT_VARIABLE: str(ports[ranks])}
@@ -42,7 +45,13 @@ def launch(command: Sequence[str], *, framework: FrameworkName, ranks: int) -> i
     previous = {number: signal.signal(number, pass_on) for number in SIGNALS}
     try:
         for rank in range(ranks):
-            own = {**shared, LAUNCHER_VARIABLE: str(alive), **rank_variables(framework, rank=rank, ports=ports[:ranks])}
+            own: dict[str, str] = {
+                **shared,
+                LAUNCHER_VARIABLE: str(alive),
+                **rank_variables(framework, rank=rank, ports=ports[:ranks]),
+            }
+            if rank == 0:
+                own |= of_first or {}
             # A process group each, so that a terminal's Ctrl-C reaches a rank once: from here.
             process = subprocess.Popen(command, env={**os.environ, **own}, pass_fds=[alive], process_group=0)
             processes.append(process)

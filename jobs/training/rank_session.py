@@ -14,14 +14,13 @@ from typing import TYPE_CHECKING, Any, Final
 from jobs.checkpoint.metadata import differences
 from jobs.errors import BadInput, JobError, NoUsableGpu, PeerLost
 from jobs.exit_codes import ExitCode
-from jobs.ranks.channel import connect
 from jobs.ranks.group import RankGroup
 from jobs.ranks.process import choose_gpu, choose_threads, end_with_launcher
+from jobs.ranks.rendezvous import connect
 from jobs.report.rank_record import RankRecord
 from jobs.report.schema import SCHEMA_VERSION
 from jobs.training.rank_parts import RankParts, weights_sha256
 from jobs.training.signals import Interrupted
-from jobs.training.termination_message import note_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -231,7 +230,6 @@ class RankSession:
         """End this process if training does not: a collective may wait for ever for a peer that is gone."""
 
         def end() -> None:
-            note_error(str(lost))
             with suppress(OSError):
                 os.write(2, f"error: {lost}\n".encode())
             os._exit(int(ExitCode.PEER_LOST))

@@ -12,6 +12,7 @@ from jobs.errors import BadInput
 from jobs.exit_codes import ExitCode
 from jobs.phases import Clock, PhaseRecorder
 from jobs.recipes import RECIPES
+from jobs.report.ranks import OneRankPart
 from jobs.telemetry import monitor
 from jobs.training.environment import read_environment
 from jobs.training.failure import failure_reason
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from jobs.choices import FrameworkName
     from jobs.ranks.place import RankPlace
     from jobs.report import Report
-    from jobs.report.ranks import OneRankPart
     from jobs.training.console import Console
     from jobs.training.options import TrainRequest
     from jobs.training.rank_session import RankSession
@@ -240,16 +240,11 @@ class _Run:
 
     def _measure_one_rank(self, position: Literal["before", "after"]) -> list[OneRankPart]:
         """What rank 0 alone does, while the others wait; only where it was asked for."""
-        if not self.request.with_baseline:
+        if not self.request.with_baseline or self.session is None:
             return []
         self.recorder.enter("build")
-        parts: list[OneRankPart] = []
-
-        def measure() -> None:
-            parts.append(measure_one_rank(self.setup, position))
-
-        self._from_first(measure)
-        return parts
+        found = self.session.from_first(lambda: measure_one_rank(self.setup, position).model_dump())
+        return [OneRankPart.model_validate(found)]
 
     def _resume_or_start(self, trainer: Trainer, cpu_model: str | None) -> tuple[Attempt, TrainingProgress]:
         setup, session = self.setup, self.session

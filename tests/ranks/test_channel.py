@@ -14,8 +14,8 @@ import pytest
 
 from jobs.errors import PeerLost, RanksNotConnected
 from jobs.exit_codes import ExitCode
-from jobs.ranks.channel import connect
 from jobs.ranks.place import RankPlace
+from jobs.ranks.rendezvous import connect
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 TIMEOUT_S = 20.0
 PEER = """
 import os, sys
-from jobs.ranks.channel import connect
+from jobs.ranks.rendezvous import connect
 from jobs.ranks.place import RankPlace
 rank, size, port = map(int, sys.argv[1:])
 control = ("127.0.0.1", port)
