@@ -92,7 +92,7 @@ test-mnist: mnist-at-hand envs ## the tests of real MNIST; MNIST_DATA_DIR is its
 BROWSERS = chromium chromium-browser google-chrome google-chrome-stable
 
 # Tests of which make test runs a sample, or runs in one framework only.
-REPEATED = $(addprefix tests/adapter/test_,survival.py bad_environment.py train_command.py resume.py telemetry.py types.py repeats.py)
+REPEATED = $(addprefix tests/adapter/test_,survival.py bad_environment.py train_command.py resume.py ranks.py telemetry.py types.py repeats.py)
 REPEATED_tf = tests/mnist_tf/test_gpu_kernels.py
 
 .PHONY: torture torture-core torture-tf torture-torch

@@ -145,6 +145,7 @@ def run_rank(rank: int, ports: list[int], exchange: Any, jobs: list[dict[str, An
                 rank=rank,
                 size=size,
                 local_rank=rank,
+                local_size=size,
                 addresses=tuple(("127.0.0.1", port) for port in ports),
                 control=("127.0.0.1", 0),
                 engine="tf_config",

@@ -117,6 +117,7 @@ def test_join_ranks_started_by_torchrun_is_refused() -> None:
         rank=0,
         size=2,
         local_rank=0,
+        local_size=2,
         addresses=(("127.0.0.1", 29500),),
         control=("127.0.0.1", 29501),
         engine="torchrun",

@@ -40,7 +40,15 @@ def free_port() -> int:
 
 def place_of(rank: int, size: int, port: int) -> RankPlace:
     address = ("127.0.0.1", port)
-    return RankPlace(rank=rank, size=size, local_rank=rank, addresses=(address,), control=address, engine="indexed_job")
+    return RankPlace(
+        rank=rank,
+        size=size,
+        local_rank=rank,
+        local_size=size,
+        addresses=(address,),
+        control=address,
+        engine="indexed_job",
+    )
 
 
 def exchange(part: Any) -> list[Any]:
