@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
+from torch.distributed.rendezvous import rendezvous
 
 from jobs.adapter import FrameworkDevice, FrameworkVersions
 from jobs.adapter_common import check_precision
@@ -90,7 +91,7 @@ def join_ranks(place: RankPlace, *, timeout_s: float) -> None:
     url = "env://" if place.engine == "torchrun" else f"tcp://{host}:{port}"
     end_s = time.monotonic() + timeout_s
     try:
-        store, _, _ = next(dist.rendezvous(url, place.rank, place.size, timeout=timedelta(seconds=timeout_s)))
+        store, _, _ = next(rendezvous(url, place.rank, place.size, timeout=timedelta(seconds=timeout_s)))
         store.set(f"joined/{place.rank}", "")
         for rank in range(place.size):
             store.wait([f"joined/{rank}"], timedelta(seconds=max(1.0, end_s - time.monotonic())))

@@ -4,23 +4,30 @@ from __future__ import annotations
 
 import json
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
+from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from jobs.adapter import RunSpec
+from jobs.mnist_torch.rank_trainer import RankTrainer, _EpochSteps
 from jobs.mnist_torch.trainer import TorchTrainer
-from jobs.recipes import BASIC_CNN, LENET, RECIPES
+from jobs.ranks.group import SHARDS, RankGroup
+from jobs.recipes import BASIC_CNN, LENET, RECIPES, Convolution
+from jobs.training.seeding import epoch_order
 from tests.mnist_torch import device_step, operations
 from tests.mnist_torch.device_step import BATCH, META, gpu_parts_on_meta, meta_trainer, train_step
+from tests.support.digits import small_digits
 from tests.support.programs import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from jobs.adapter import Execution, InputPath, Precision
+    from jobs.choices import Reduction
     from jobs.recipes import Recipe
 
 EVERY_RECIPE = pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
@@ -51,6 +58,36 @@ def test_training_step_asks_no_host_and_uses_one_device(
     for images in (BATCH, BATCH, 8):
         log = train_step(trainer, spec, images)
         assert len(log.seen) > 30
+
+
+class HostGenerator(torch.Generator):
+    """Stands for the device's generator, which ``meta`` does not have."""
+
+    def __new__(cls, _: torch.device) -> Self:
+        return super().__new__(cls, "cpu")  # type: ignore[call-arg]
+
+
+@EVERY_RECIPE
+@pytest.mark.parametrize("reduction", ["exact", "fast"])
+@pytest.mark.parametrize("size", [1, 4])
+def test_rank_step_asks_no_host_and_uses_one_device(
+    recipe: Recipe, reduction: Reduction, size: int, patch: pytest.MonkeyPatch
+) -> None:
+    """The step of one of several ranks; a stand-in of torch takes the place of the other ranks."""
+    patch.setattr(torch, "Generator", HostGenerator)
+    spec = gpu_spec(recipe, "eager", reduction=reduction, batch_size=BATCH)
+    dist.init_process_group("fake", store=FakeStore(), rank=size - 1, world_size=size)
+    try:
+        trainer = RankTrainer(spec, small_digits(train=BATCH + 8, test=10), RankGroup(rank=size - 1, size=size))
+        steps = _EpochSteps(epoch_order(1, 1, BATCH + 8), spec, 1, trainer._weights[0])
+        for index in range(2):
+            with (log := device_step.StepLog()):
+                trainer._rank_step(steps, index)
+            shards = SHARDS // size if reduction == "exact" else 1
+            layers = sum(isinstance(layer, Convolution) for layer in recipe.layers)
+            assert log.counts()["convolution_backward"] == layers * shards
+    finally:
+        dist.destroy_process_group()
 
 
 @EVERY_RECIPE
