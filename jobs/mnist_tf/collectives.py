@@ -107,17 +107,13 @@ def add_in_tree(rows: tf.Tensor) -> tf.Tensor:
 
 
 class Collectives:
-    """Adds rows of numbers over all ranks: of shape (own shards, n), or (1, n) under ``fast``."""
+    """Adds a row of numbers of each rank."""
 
     def __init__(self, group: RankGroup, reduction: Reduction, *, eager: bool) -> None:
-        """``eager``: :meth:`add` is called eagerly, and not within a function."""
+        """``eager``: the sum is called eagerly, and not within a function, where alone TensorFlow gathers."""
         self._exact = reduction == "exact"
         self._group = group
         self._over_ranks: Any = tf.function(self._run) if eager else self._run
-
-    def add_own(self, rows: tf.Tensor) -> tf.Tensor:
-        """The sum of this rank's ``rows``, of shape (1, n)."""
-        return add_in_tree(rows)
 
     def add_over_ranks(self, row: tf.Tensor) -> tf.Tensor:
         """The sum of every rank's ``row``, of the same shape (1, n).

@@ -46,8 +46,8 @@ class CounterDropout(keras.layers.Layer):
             random = self._draw(tf.shape(inputs), self._counter.value)
             self.next_step()
         else:
-            examples, *rest = map(int, inputs.shape)
-            shape = [examples // len(self.shards), *rest]
+            sizes: list[Any] = inputs.shape.as_list()
+            shape = [sizes[0] // len(self.shards), *sizes[1:]]
             counters = [self._counter.value + tf.stack([tf.zeros_like(n), (n + 1) * SHARD]) for n in self.shards]
             random = tf.concat([self._draw(shape, counter) for counter in counters], axis=0)
         return tf.where(random >= self._rate, inputs / (1 - self._rate), tf.zeros((), inputs.dtype))

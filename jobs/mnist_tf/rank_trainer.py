@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from jobs.adapter import StepTimes
-from jobs.mnist_tf.collectives import Collectives, lost_peers
+from jobs.mnist_tf.collectives import Collectives, add_in_tree, lost_peers
 from jobs.mnist_tf.dropout import CounterDropout
 from jobs.mnist_tf.trainer import TensorFlowTrainer
 from jobs.ranks.group import SHARDS
@@ -125,7 +125,7 @@ class RankTrainer(TensorFlowTrainer):
             gradient = self._gradient(indices[shard], self._positions[shard], count, [self._shard_numbers[shard]])
             rows = rows.write(shard, gradient)
             shard += 1
-        return self._collectives.add_own(tf.ensure_shape(rows.stack(), [number, None]))
+        return add_in_tree(tf.ensure_shape(rows.stack(), [number, None]))
 
     def _gradient(
         self, indices: tf.Tensor, positions: tf.Tensor, count: tf.Tensor, shards: Sequence[tf.Tensor]
