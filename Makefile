@@ -176,6 +176,10 @@ measure-comparison: envs ## measure the README's table and the recipes' accuraci
 measure-duel: envs ## measure the duel of docs/duel.md, killed once; takes 6 minutes
 	.venv/bin/python scripts/measure_duel.py
 
+.PHONY: measure-ranks
+measure-ranks: envs ## measure the tables of docs/distributed.md; takes 20 minutes
+	.venv/bin/python scripts/measure_ranks.py
+
 .PHONY: operations-tf
 operations-tf: .venv/.synced .venv-tf/.synced ## what TensorFlow's steps start on a GPU, and their kernels; needs no GPU
 	.venv/bin/python scripts/operations.py tensorflow

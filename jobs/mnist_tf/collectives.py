@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import tensorflow as tf
 
 # Only the context can set how long the ranks wait for one another: the strategy's own limit is an hour.
-from tensorflow.compiler.xla.tsl.protobuf import coordination_config_pb2
+from tensorflow.compiler.xla.tsl.protobuf.coordination_config_pb2 import CoordinatedJob  # type: ignore[attr-defined]
 from tensorflow.python.eager.context import context
 
 from jobs.errors import PeerLost, RanksNotConnected
@@ -33,7 +33,8 @@ class _Membership:
 
     place: RankPlace
     timeout_s: float
-    strategy: tf.distribute.Strategy | None = None
+    strategy: Any = None
+    """Once it is connected."""
 
 
 _memberships: list[_Membership] = []
@@ -72,7 +73,7 @@ def connect() -> None:
         service_leader=f"/job:{JOB}/replica:0/task:0",
         cluster_register_timeout_in_ms=round(1000 * member.timeout_s),
         heartbeat_timeout_in_ms=1000 * HEARTBEAT_TIMEOUT_S,
-        coordinated_jobs=[coordination_config_pb2.CoordinatedJob(name=JOB, num_tasks=place.size)],
+        coordinated_jobs=[CoordinatedJob(name=JOB, num_tasks=place.size)],
     )
     # Otherwise rank 0 would wait for the others without a limit.
     context().coordination_service.cluster_register_with_barrier = True
@@ -100,23 +101,19 @@ def add_in_tree(rows: tf.Tensor) -> tf.Tensor:
     A row may itself be the sum of a subtree: the bits do not depend on where the tree was cut. Each level is one
     addition of halves, which TensorFlow's graph optimizer leaves as it is; it joins separate additions into one.
     """
-    while rows.shape[0] > 1:
+    for _ in range(int(rows.shape[0]).bit_length() - 1):  # type: ignore[arg-type]
         rows = rows[::2] + rows[1::2]
     return rows
 
 
 class Collectives:
-    """Adds rows of numbers over all ranks: of shape (own shards, n), or (1, n) under ``fast``."""
+    """Adds a row of numbers of each rank."""
 
     def __init__(self, group: RankGroup, reduction: Reduction, *, eager: bool) -> None:
-        """``eager``: :meth:`add` is called eagerly, and not within a function."""
+        """``eager``: the sum is called eagerly, and not within a function, where alone TensorFlow gathers."""
         self._exact = reduction == "exact"
         self._group = group
         self._over_ranks: Any = tf.function(self._run) if eager else self._run
-
-    def add_own(self, rows: tf.Tensor) -> tf.Tensor:
-        """The sum of this rank's ``rows``, of shape (1, n)."""
-        return add_in_tree(rows)
 
     def add_over_ranks(self, row: tf.Tensor) -> tf.Tensor:
         """The sum of every rank's ``row``, of the same shape (1, n).
@@ -137,7 +134,8 @@ class Collectives:
         return add_in_tree(tf.ensure_shape(gathered, [self._group.size, row.shape[1]]))
 
     def _reduce(self, row: tf.Tensor) -> tf.Tensor:
-        return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, tf.identity(row))
+        total: tf.Tensor = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, tf.identity(row))
+        return total
 
 
 @contextmanager

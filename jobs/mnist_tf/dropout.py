@@ -46,7 +46,8 @@ class CounterDropout(keras.layers.Layer):
             random = self._draw(tf.shape(inputs), self._counter.value)
             self.next_step()
         else:
-            shape = [inputs.shape[0] // len(self.shards), *inputs.shape[1:]]
+            sizes: list[Any] = inputs.shape.as_list()
+            shape = [sizes[0] // len(self.shards), *sizes[1:]]
             counters = [self._counter.value + tf.stack([tf.zeros_like(n), (n + 1) * SHARD]) for n in self.shards]
             random = tf.concat([self._draw(shape, counter) for counter in counters], axis=0)
         return tf.where(random >= self._rate, inputs / (1 - self._rate), tf.zeros((), inputs.dtype))
@@ -56,10 +57,11 @@ class CounterDropout(keras.layers.Layer):
         self._counter.assign_add([DRAWS_A_STEP, 0])
 
     def _draw(self, shape: Any, counter: tf.Tensor) -> tf.Tensor:
-        return tf.raw_ops.StatelessRandomUniformV2(
+        numbers: tf.Tensor = tf.raw_ops.StatelessRandomUniformV2(
             shape=shape,
             key=tf.constant([self._seed], tf.uint64),
             counter=tf.bitcast(counter, tf.uint64),
             alg=PHILOX,
             dtype=tf.float32,
         )
+        return numbers

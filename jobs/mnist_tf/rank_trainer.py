@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from jobs.adapter import StepTimes
-from jobs.mnist_tf.collectives import Collectives, lost_peers
+from jobs.mnist_tf.collectives import Collectives, add_in_tree, lost_peers
 from jobs.mnist_tf.dropout import CounterDropout
 from jobs.mnist_tf.trainer import TensorFlowTrainer
 from jobs.ranks.group import SHARDS
@@ -112,17 +112,20 @@ class RankTrainer(TensorFlowTrainer):
 
     def _shard_sums(self, indices: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
         """The sum over this rank's shards of gradients and losses, flat, of shape (1, n)."""
-        shards = self._shard_numbers
         if not self._exact:
+            shards = [tf.constant(shard, tf.int64) for shard in self._group.shards]
             flat = tf.reshape(indices, [-1]), tf.reshape(self._positions, [-1])
-            return self._gradient(*flat, count, tf.unstack(shards))[tf.newaxis]
-        # A loop, so that each shard is computed by the same graph for any number of ranks.
-        rows = tf.map_fn(
-            lambda i: self._gradient(indices[i], self._positions[i], count, [shards[i]]),
-            tf.range(len(self._group.shards)),
-            fn_output_signature=tf.TensorSpec([self.parameter_count + 1], self._dtype),
-        )
-        return self._collectives.add_own(tf.ensure_shape(rows, [len(self._group.shards), None]))
+            return self._gradient(*flat, count, shards)[tf.newaxis]
+        number = len(self._group.shards)
+        rows = tf.TensorArray(self._dtype, size=number, element_shape=[self.parameter_count + 1])
+        # A loop, so that each shard is computed by the same graph for any number of ranks. In tf.map_fn the host would
+        # wait for a GPU at each shard.
+        shard = tf.constant(0)
+        while shard < number:
+            gradient = self._gradient(indices[shard], self._positions[shard], count, [self._shard_numbers[shard]])
+            rows = rows.write(shard, gradient)
+            shard += 1
+        return add_in_tree(tf.ensure_shape(rows.stack(), [number, None]))
 
     def _gradient(
         self, indices: tf.Tensor, positions: tf.Tensor, count: tf.Tensor, shards: Sequence[tf.Tensor]
@@ -136,11 +139,15 @@ class RankTrainer(TensorFlowTrainer):
             losses *= tf.cast(positions < count, self._dtype)
             part_of_mean = tf.reduce_sum(losses) / tf.cast(count, self._dtype)
         gradients = tape.gradient(part_of_mean, variables)
-        return tf.concat([*(tf.reshape(one, [-1]) for one in gradients), tf.reduce_sum(losses)[tf.newaxis]], axis=0)
+        flat: tf.Tensor = tf.concat(
+            [*(tf.reshape(one, [-1]) for one in gradients), tf.reduce_sum(losses)[tf.newaxis]], axis=0
+        )
+        return flat
 
     def _now(self, after: tf.Tensor) -> tf.Tensor:
         """Seconds at which ``after`` is computed; zero on a GPU."""
         if not self._timed:
             return tf.zeros((), tf.float64)
         with tf.control_dependencies([after]):
-            return tf.timestamp()
+            now: tf.Tensor = tf.timestamp()
+        return now

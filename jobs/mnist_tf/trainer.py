@@ -188,7 +188,7 @@ class TensorFlowTrainer:
                 on_step(step)
         return float(self._loss_total.numpy()) / len(order)
 
-    def _masked_steps(self, indices: tf.Tensor, counts: tf.Tensor, start: tf.Tensor, stop: tf.Tensor) -> None:
+    def _masked_steps(self, indices: tf.Tensor, counts: tf.Tensor, start: tf.Tensor, stop: tf.Tensor) -> Any:
         # Not over a range: TensorFlow would compute its length on the device and read it back.
         step = start
         while step < stop:

@@ -18,11 +18,13 @@ from tensorflow.python.framework.function_def_to_graph import function_def_to_gr
 
 from jobs.adapter import RunSpec
 from jobs.datasets import ImageDataset
+from jobs.mnist_tf.rank_trainer import RankTrainer
 from jobs.mnist_tf.trainer import TensorFlowTrainer
+from jobs.ranks.group import RankGroup
 from jobs.recipes import RECIPES
 
 if TYPE_CHECKING:
-    from jobs.choices import Execution, InputPath, Precision, TrainingProtocol
+    from jobs.choices import Execution, InputPath, Precision, Reduction, TrainingProtocol
 
 GPU: Final = ("GPU", "DEFAULT")
 """Device types whose kernels run on a GPU, in the order in which TensorFlow looks for them."""
@@ -77,25 +79,33 @@ class Case:
     execution: Execution
     input: InputPath
     protocol: TrainingProtocol = "matched"
+    reduction: Reduction | None = None
 
     def __str__(self) -> str:
-        return "-".join(str(value) for value in vars(self).values())
+        return "-".join(str(value) for value in vars(self).values() if value is not None)
 
     def trainer(self, data: ImageDataset) -> TensorFlowTrainer:
         """A trainer whose functions name ``/GPU:0``. Without a GPU its variables are in host memory."""
         spec = RunSpec.for_recipe(
             RECIPES[self.recipe], device="gpu", execution=self.execution, precision=self.precision
         )
-        return TensorFlowTrainer(spec.replace(input=self.input, protocol=self.protocol), data)
+        spec = spec.replace(input=self.input, protocol=self.protocol, reduction=self.reduction)
+        return TensorFlowTrainer(spec, data) if self.reduction is None else RankTrainer(spec, data, RankGroup())
 
 
 PRECISIONS: Final[tuple[Precision, ...]] = ("fp32", "tf32", "bf16", "fp64")
 EXECUTIONS: Final[tuple[Execution, ...]] = ("eager", "graph", "compiled")
 INPUTS: Final[tuple[InputPath, ...]] = ("resident", "streamed")
+REDUCTIONS: Final[tuple[Reduction, ...]] = ("exact", "fast")
 CASES: Final = [
     Case(recipe=recipe, precision=precision, execution=execution, input=path)
     for recipe, precision, execution, path in product(RECIPES, PRECISIONS, EXECUTIONS, INPUTS)
 ]
+RANK_CASES: Final = [
+    Case(recipe=recipe, precision=precision, execution="graph", input="resident", reduction=reduction)
+    for recipe, precision, reduction in product(RECIPES, PRECISIONS, REDUCTIONS)
+]
+"""The steps of ranks, without the collective: a strategy on GPUs needs GPUs."""
 
 
 def functions(case: Case, trainer: TensorFlowTrainer) -> dict[str, Any]:
@@ -106,7 +116,9 @@ def functions(case: Case, trainer: TensorFlowTrainer) -> dict[str, Any]:
     if case.input == "resident":
         # Eagerly the same operations run one by one.
         steps = tf.function(trainer._run_steps) if case.execution == "eager" else trainer._run_steps
-        order = tf.TensorSpec((None, trainer._spec.batch_size), tf.int64)
+        # Of one step's indices: by shards, or whole.
+        rows = trainer._positions.shape
+        order = tf.TensorSpec((None, *rows), tf.int64)
         train = steps.get_concrete_function(order, labels, scalar, scalar)
     else:
         step: Any = tf.function(trainer._model.train_step, jit_compile=compiled)

@@ -65,3 +65,39 @@ def test_dropout_in_evaluation_changes_nothing() -> None:
     before = layer.variables[0].numpy()
     assert np.array_equal(layer(tf.ones(SHAPE), training=False), np.ones(SHAPE))
     assert np.array_equal(layer.variables[0].numpy(), before)
+
+
+def test_dropout_of_shards_depends_on_the_shard_and_not_on_those_beside_it() -> None:
+    def mask(*shards: int) -> NDArray[np.float32]:
+        layer = _layer()
+        layer.shards = [tf.constant(shard, tf.int64) for shard in shards]
+        return np.asarray(layer(tf.ones((8 * len(shards), 7, 7, 64)), training=True))
+
+    together = np.split(mask(0, 3, 7), 3)
+    for shard, part in zip((0, 3, 7), together, strict=True):
+        assert np.array_equal(mask(shard), part)
+    masks = [*together, _step(_layer())[:8]]
+    for index, one in enumerate(masks):
+        for other in masks[:index]:
+            assert 0.55 < np.mean((one > 0) == (other > 0)) < 0.61
+
+
+def test_dropout_of_shards_leaves_the_step_to_the_caller() -> None:
+    layer = _layer()
+    layer.shards = [tf.constant(2, tf.int64)]
+    first, again = _step(layer), _step(layer)
+    assert np.array_equal(first, again)
+    layer.next_step()
+    assert not np.array_equal(_step(layer), first)
+
+
+def test_dropout_of_a_whole_batch_draws_from_its_first_counter() -> None:
+    """The numbers of runs without shards stay what they were before there were shards."""
+    for step in range(2):
+        random = tf.raw_ops.StatelessRandomUniformV2(
+            shape=SHAPE, key=tf.constant([1], tf.uint64), counter=tf.constant([step << 32, 3], tf.uint64), alg=1
+        )
+        layer = _layer()
+        for _ in range(step):
+            layer.next_step()
+        assert np.array_equal(_step(layer) > 0, np.asarray(random) >= np.float32(RATE))

@@ -11,7 +11,7 @@ import tensorflow as tf
 from jobs.mnist_tf import trainer as trainer_module
 from jobs.recipes import RECIPES
 from tests.mnist_tf.eager_operations import recorded, whole_run
-from tests.mnist_tf.gpu_kernels import CASES, INPUTS, PRECISIONS, Case, functions, input_digits, walk
+from tests.mnist_tf.gpu_kernels import CASES, INPUTS, PRECISIONS, RANK_CASES, Case, functions, input_digits, walk
 from tests.support.programs import TORTURE
 
 if TYPE_CHECKING:
@@ -38,12 +38,17 @@ PIPELINE = {"DatasetCardinality", "IteratorGetNext", "OptionalFromValue", "State
 """What Keras's fit does on the host: it takes a batch from tf.data and calls the step, which is on the device."""
 # Eager steps are the same functions as graph's, and tf32 has the types of fp32: both are walked by make torture.
 WALKED = [case for case in CASES if TORTURE or (case.precision != "tf32" and case.execution != "eager")]
+# Of the ranks' steps, basic-cnn's contain lenet's operations.
+WALKED += [
+    case for case in RANK_CASES if TORTURE or (case.recipe == "basic-cnn" and case.precision in {"fp32", "fp64"})
+]
 
 
 @pytest.fixture(autouse=True)
 def no_memory_statistics(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A GPU's memory statistics need the GPU."""
+    """A GPU's memory statistics need the GPU. Determinism would stay on for the tests after these."""
     monkeypatch.setattr(tf.config.experimental, "reset_memory_stats", lambda _: None)
+    monkeypatch.setattr(tf.config.experimental, "enable_op_determinism", lambda: None)
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,129 @@
+"""Measures runs over several ranks for docs/distributed.md: ``make measure-ranks``.
+
+Equal bits: both frameworks and recipes in float32 and float64 on 1, 2, 4 and 8 ranks of this machine's CPUs, and how
+far ``fast`` is from ``exact`` in float64. Cost: the speed of each way to train.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import sys
+import tempfile
+from itertools import product
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from measurement import ENVIRONMENTS, add_output_option, circumstances, run_job, write_results
+
+from jobs.datasets import load
+from jobs.datasets.idx import IDX_FILES
+from jobs.io.safetensors_file import read_safetensors
+from jobs.recipes import RECIPES
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+RANKS: Final = (1, 2, 4, 8)
+PRECISIONS: Final = ("fp32", "fp64")
+BITS_IMAGES: Final = 330
+"""Five batches of 64 and one of 10, in which most shards are empty."""
+COST_IMAGES: Final = 6400
+WAYS: Final[dict[str, tuple[str, ...]]] = {
+    "one rank": (),
+    "exact, one rank": ("--reduction", "exact"),
+    "exact, two ranks": ("--ranks", "2"),
+    "fast, two ranks": ("--ranks", "2", "--reduction", "fast"),
+}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=3, help="of the speeds (default: %(default)s)")
+    add_output_option(parser, "ranks")
+    arguments = parser.parse_args()
+    measured = circumstances()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        small = write_part(folder / "small", BITS_IMAGES, 100)
+        large = write_part(folder / "large", COST_IMAGES, 100)
+        content = {
+            "bits": [bits_of(*row, small, folder) for row in product(ENVIRONMENTS, RECIPES, PRECISIONS)],
+            "speeds": speeds(large, folder, arguments.rounds),
+            "images": COST_IMAGES,
+        }
+    write_results(arguments.output, content, measured=measured)
+    return 0
+
+
+def write_part(folder: Path, train: int, test: int) -> Path:
+    """An IDX folder with the first of the synthetic digits."""
+    data = load("synthetic")
+    folder.mkdir()
+    arrays = (data.train_images[:train], data.train_labels[:train], data.test_images[:test], data.test_labels[:test])
+    for file, array in zip(IDX_FILES, arrays, strict=True):
+        header = bytes([0, 0, 8, array.ndim]) + b"".join(size.to_bytes(4, "big") for size in array.shape)
+        (folder / file.stem).write_bytes(header + array.tobytes())
+    return folder
+
+
+def bits_of(framework: str, recipe: str, precision: str, data: Path, folder: Path) -> dict[str, Any]:
+    """The hashes of the weights by number of ranks; in float64 also the largest difference of ``fast``."""
+    options = ("--recipe", recipe, "--precision", precision, "--epochs", "2", "--dataset", str(data))
+    exact = [train(framework, folder, *options, "--reduction", "exact", "--ranks", str(ranks)) for ranks in RANKS]
+    row = {"framework": framework, "recipe": recipe, "precision": precision}
+    difference = None
+    if precision == "fp64":
+        fast = [train(framework, folder, *options, "--reduction", "fast", "--ranks", str(ranks)) for ranks in RANKS[1:]]
+        difference = max(distance(exact[0], weights) for weights in fast)
+    hashes = {str(ranks): sha256_of(weights) for ranks, weights in zip(RANKS, exact, strict=True)}
+    return row | {"weights_sha256": hashes, "fast_largest_difference": difference}
+
+
+def train(framework: str, folder: Path, *options: str) -> dict[str, NDArray[Any]]:
+    """The weights that the run exports."""
+    with tempfile.TemporaryDirectory(dir=folder) as name:
+        run = Path(name)
+        run_job(
+            framework, *options, "--telemetry", "off", "--export-dir", str(run / "weights"), report_dir=run / "reports"
+        )
+        (path,) = (run / "weights").iterdir()
+        return read_weights(path)
+
+
+def read_weights(path: Path) -> dict[str, NDArray[Any]]:
+    return dict(sorted(read_safetensors(path)[1].items()))
+
+
+def sha256_of(weights: dict[str, NDArray[Any]]) -> str:
+    digest = hashlib.sha256()
+    for array in weights.values():
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def distance(one: dict[str, NDArray[Any]], other: dict[str, NDArray[Any]]) -> float:
+    """The largest difference of a weight, relative to the largest of its array."""
+    return max(float(np.abs(other[name] - array).max() / np.abs(array).max()) for name, array in one.items())
+
+
+def speeds(data: Path, folder: Path, rounds: int) -> list[dict[str, Any]]:
+    """Median speed in steady training by framework, recipe and way; the ways in turn, ``rounds`` times."""
+    rows = []
+    for framework, recipe in product(ENVIRONMENTS, RECIPES):
+        found: dict[str, list[float]] = {way: [] for way in WAYS}
+        for _ in range(rounds):
+            for way, options in WAYS.items():
+                with tempfile.TemporaryDirectory(dir=folder) as name:
+                    job = ("--recipe", recipe, "--epochs", "1", "--dataset", str(data), "--telemetry", "off", *options)
+                    report = run_job(framework, *job, report_dir=Path(name) / "reports")
+                found[way].append(report["results"]["steady_images_per_s"])
+        medians = {way: median(values) for way, values in found.items()}
+        rows.append({"framework": framework, "recipe": recipe, "images_per_s": medians})
+    return rows
+
+
+if __name__ == "__main__":
+    sys.exit(main())
