@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import tensorflow as tf
 from tensorflow.core.framework.node_def_pb2 import NodeDef
-from tensorflow.python.eager import context  # type: ignore[attr-defined]
+from tensorflow.python.eager import context
 from tensorflow.python.framework import op_callbacks, op_def_registry
 
 from jobs import adapter_common
