@@ -139,9 +139,9 @@ def test_make_targets_in_commands_exist(page: Path) -> None:
     for command in [*_commands(page), *re.findall(r"`(make [^`]+)`", _prose(page))]:
         found = re.match(r"make ([a-z-]+)", command)
         if found:
-            # Make itself forms image-NAME from the list of images.
-            target = re.sub(r"^image-mnist-(tf|torch|merge)$", "images", found[1])
-            assert re.search(rf"^{target}( [a-z-]+)*:", makefile, re.MULTILINE), command
+            # Make itself forms image-NAME and others from the list of images.
+            target = re.sub(r"-mnist-(tf|torch|merge)$", "-%", found[1])
+            assert re.search(rf"(^|: ){target}( [a-z-]+)*:", makefile, re.MULTILINE), command
 
 
 @each_page
