@@ -15,7 +15,7 @@ from tests.docker.conftest import LOCKED_DOWN, QUICK_RUN, docker
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-pytestmark = pytest.mark.docker
+pytestmark = [pytest.mark.docker, pytest.mark.slow]
 
 JOB, SERVICE, RANKS = "mnist-ranks-job", "mnist-ranks", 2
 
@@ -54,6 +54,7 @@ def test_containers_of_a_ranks_job_train_one_run_over_their_network(image: str, 
         assert codes == ["0", "0"], [log.stderr[-2000:] for log in logs]
         (line,) = [line for log in logs for line in log.stdout.splitlines() if line.startswith(LINE_MARKER)]
         report = from_line(line)
+        assert report is not None
         assert [part.node for part in report.ranks] == ["node-0", "node-1"]
         assert len({part.epochs[-1].weights_sha256 for part in report.ranks}) == 1
         for index, log in enumerate(logs):

@@ -8,15 +8,17 @@ import socket
 import subprocess
 import time
 from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import yaml
 
+from tests.k8s.crds import VARIABLE, definitions
 from tests.k8s.manifests import need_kubectl
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     Kubectl = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -88,4 +90,9 @@ def kubectl(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kubectl]:
                 log_tail = (folder / "kube-apiserver.log").read_text()[-2000:]
                 pytest.fail(f"the control plane did not start: {answer.stderr}\n{log_tail}")
             time.sleep(0.2)
+        if folder_of_crds := os.environ.get(VARIABLE):
+            text = yaml.safe_dump_all(definitions(Path(folder_of_crds)))
+            for arguments in (["create"], ["wait", "--for=condition=established"]):
+                done = run(*arguments, "-f", "-", stdin=text)
+                assert done.returncode == 0, done.stderr
         yield run

@@ -26,7 +26,15 @@ PART_OF = "app.kubernetes.io/part-of"
 INSTANCE = "app.kubernetes.io/instance"
 NAME = "app.kubernetes.io/name"
 VERSION = "app.kubernetes.io/version"
+QUEUE = "kueue.x-k8s.io/queue-name"
+RANK = "mnist-jobs/ranks"
+"""The label of pods that are ranks of one run."""
 GPU = "nvidia.com/gpu"
+
+RANKS = ("jobset", "ranks", "trainjob")
+"""The overlays in which a Job is one run over several pods."""
+CUSTOM_KINDS = {"JobSet", "ClusterTrainingRuntime", "TrainJob"}
+"""Kinds that Kubernetes itself does not know."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +42,8 @@ class Job:
     """A Job and the parts of it that most tests ask for."""
 
     document: Document
+    jobset: Document | None = None
+    """The specification of the JobSet that makes the Job, if one does."""
 
     @property
     def name(self) -> str:
@@ -99,7 +109,34 @@ def of_kind(name: str, kind: str) -> list[Document]:
 
 
 def jobs(name: str) -> list[Job]:
-    return [Job(document) for document in of_kind(name, "Job")]
+    """The Jobs of a set, also those that the JobSet controller makes of its JobSets and runtimes."""
+    found = [Job(document) for document in of_kind(name, "Job")]
+    for document in [*of_kind(name, "JobSet"), *of_kind(name, "ClusterTrainingRuntime")]:
+        found += _jobs_of_jobset(document)
+    return found
+
+
+def _jobs_of_jobset(document: Document) -> list[Job]:
+    """With the names that JobSet gives: ``<JobSet>-<replicated job>-<index>``. A TrainJob's JobSet has its name."""
+    metadata = document["metadata"]
+    jobset = document["spec"] if document["kind"] == "JobSet" else document["spec"]["template"]["spec"]
+    return [
+        Job(
+            {
+                "apiVersion": "batch/v1",
+                "kind": "Job",
+                "metadata": {
+                    "name": f"{metadata['name']}-{replicated['name']}-{index}",
+                    "namespace": "mnist-jobs",
+                    "labels": {**metadata["labels"], **replicated["template"].get("metadata", {}).get("labels", {})},
+                },
+                "spec": replicated["template"]["spec"],
+            },
+            jobset,
+        )
+        for replicated in jobset["replicatedJobs"]
+        for index in range(replicated.get("replicas", 1))
+    ]
 
 
 def job(name: str, program: str) -> Job:

@@ -10,7 +10,11 @@ import pytest
 
 from jobs.exit_codes import ExitCode
 from tests.k8s.manifests import APPLIED, OVERLAYS, ROOT, SETS, jobs
-from tests.k8s.test_policy import ANOTHER_ATTEMPT_CHANGES_NOTHING, ANOTHER_ATTEMPT_MAY_HELP
+from tests.k8s.test_policy import (
+    ANOTHER_ATTEMPT_CHANGES_NOTHING,
+    ANOTHER_ATTEMPT_MAY_HELP,
+    CAUSED_BY_ANOTHER_RANK,
+)
 
 PAGES = [ROOT / "README.md", ROOT / "docs" / "kubernetes.md"]
 PAGE = PAGES[1].read_text("utf-8")
@@ -61,6 +65,9 @@ def test_documented_exit_codes_match_the_failure_policy() -> None:
     # Killed by SIGKILL: no code of ours.
     assert rows.pop("137") == "is retried, twice"
     assert {int(code) for code, does in rows.items() if does == "fails at once"} == ANOTHER_ATTEMPT_CHANGES_NOTHING
-    assert {int(code) for code, does in rows.items() if does == "is retried, twice"} == ANOTHER_ATTEMPT_MAY_HELP
+    of_ranks = {int(code) for code, does in rows.items() if does == "is retried, uncounted"}
+    assert of_ranks == CAUSED_BY_ANOTHER_RANK - {ExitCode.INTERRUPTED}
+    retried = {int(code) for code, does in rows.items() if does == "is retried, twice"}
+    assert retried == ANOTHER_ATTEMPT_MAY_HELP - of_ranks
     assert len(rows) == len(ANOTHER_ATTEMPT_CHANGES_NOTHING | ANOTHER_ATTEMPT_MAY_HELP) < len(ExitCode)
     assert {job.spec["backoffLimit"] for job in jobs(APPLIED)} == {2}

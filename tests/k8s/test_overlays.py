@@ -9,7 +9,7 @@ import pytest
 from jobs.comparison.analysis.fleet import AGAIN, RUNS_AGAIN
 from jobs.duel.stopping import MIN_BLOCKS
 from jobs.exit_codes import ExitCode
-from tests.k8s.manifests import APPLIED, GPU, INSTANCE, NAME, OVERLAYS, PART_OF, SETS, Job, job, jobs, of_kind
+from tests.k8s.manifests import APPLIED, GPU, INSTANCE, NAME, OVERLAYS, PART_OF, RANKS, SETS, Job, job, jobs, of_kind
 from tests.k8s.test_policy import codes_by_action
 
 BOTH = ("mnist-tf", "mnist-torch")
@@ -22,7 +22,8 @@ def gpus(job: Job) -> dict[str, str]:
 
 
 def test_overlays_are_the_documented_ones() -> None:
-    assert OVERLAYS == ["cpu", "dra", "duel", "fleet", "fleet-again", "kueue", "merge", "mig", "rwx", "trials"]
+    one_pod = ["cpu", "dra", "duel", "fleet", "fleet-again", "kueue", "merge", "mig", "rwx", "trials"]
+    assert sorted([*one_pod, *RANKS]) == OVERLAYS
 
 
 @pytest.mark.parametrize("name", [name for name in SETS if name not in {"duel", "fleet", "fleet-again", "merge"}])
@@ -31,7 +32,7 @@ def test_jobs_of_both_frameworks_differ_in_names_only(name: str) -> None:
     assert tf.replace("mnist-tf", "mnist-torch").replace("reports-tf", "reports-torch") == torch
 
 
-@pytest.mark.parametrize("name", [APPLIED, "duel", "trials", "fleet", "kueue", "rwx"])
+@pytest.mark.parametrize("name", [APPLIED, "duel", "trials", "fleet", "kueue", "rwx", *RANKS])
 def test_jobs_request_one_whole_gpu(name: str) -> None:
     assert [gpus(job) for job in jobs(name)] == [{GPU: "1"}] * len(jobs(name))
 

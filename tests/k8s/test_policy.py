@@ -15,7 +15,7 @@ from jobs.mnist_tf.cli import PROGRAM as MNIST_TF
 from jobs.mnist_torch.cli import PROGRAM as MNIST_TORCH
 from jobs.training import environment
 from jobs.training import termination_message as termination
-from tests.k8s.manifests import GPU, NAME, SETS, Document, Job, documents, jobs, of_kind
+from tests.k8s.manifests import GPU, NAME, QUEUE, RANK, RANKS, SETS, Document, Job, documents, jobs, of_kind
 
 PROGRAMS = {"mnist-tf": MNIST_TF, "mnist-torch": MNIST_TORCH}
 TERMINATION_LOG = "/dev/termination-log"
@@ -41,6 +41,9 @@ ANOTHER_ATTEMPT_MAY_HELP = {
     ExitCode.INTERRUPTED_BY_KEYBOARD,
 }
 NOT_A_TRAINING_JOB_S = {ExitCode.DONE, ExitCode.NOT_COMPARABLE, ExitCode.REGRESSION}
+# Of one of several ranks: the cause is in another pod.
+CAUSED_BY_ANOTHER_RANK = {ExitCode.RANKS_NOT_CONNECTED, ExitCode.PEER_LOST, ExitCode.INTERRUPTED}
+RETRIES = 2
 
 
 @each_set
@@ -52,8 +55,10 @@ def test_namespace_enforces_restricted(name: str) -> None:
 
 @each_set
 def test_network_policy_denies_ingress_and_egress(name: str) -> None:
-    (policy,) = of_kind(name, "NetworkPolicy")
-    assert policy["spec"] == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
+    all_pods, *others = of_kind(name, "NetworkPolicy")
+    assert all_pods["spec"] == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
+    # What they allow has a test of its own.
+    assert len(others) == (1 if name in RANKS else 0)
 
 
 @each_set
@@ -103,7 +108,12 @@ def test_pods_are_not_restarted_and_replaced_only_after_failure(name: str) -> No
     for job in jobs(name):
         assert job.pod["restartPolicy"] == "Never"
         assert job.spec["podReplacementPolicy"] == "Failed"
-        if job.spec.get("completionMode") == "Indexed":
+        if name in RANKS:
+            # No limit by index: a run has all its ranks or none.
+            assert "backoffLimitPerIndex" not in job.spec
+            retries = job.spec["backoffLimit"], 0 if job.jobset is None else job.jobset["failurePolicy"]["maxRestarts"]
+            assert sorted(retries) == [0, RETRIES]
+        elif job.spec.get("completionMode") == "Indexed":
             assert "backoffLimit" not in job.spec
             assert 0 <= job.spec["backoffLimitPerIndex"] <= 3
         else:
@@ -127,9 +137,10 @@ def codes_by_action(job: Job) -> dict[str, set[int]]:
 def test_failure_policy_matches_the_exit_codes(name: str) -> None:
     for job in filter(lambda job: job.trains, jobs(name)):
         actions = codes_by_action(job)
+        assert actions.pop("Ignore", set()) == (CAUSED_BY_ANOTHER_RANK if name in RANKS else set())
         assert set.union(*actions.values()) == ANOTHER_ATTEMPT_CHANGES_NOTHING
         assert sum(map(len, actions.values())) == len(ANOTHER_ATTEMPT_CHANGES_NOTHING)
-        indexed = job.spec.get("completionMode") == "Indexed"
+        indexed = job.spec.get("completionMode") == "Indexed" and name not in RANKS
         assert actions.keys() == ({"FailJob", "FailIndex"} if indexed else {"FailJob"})
 
 
@@ -142,7 +153,9 @@ def test_exit_codes_all_have_a_policy() -> None:
 def test_job_times_are_limited(name: str) -> None:
     for job in jobs(name):
         assert 600 <= job.spec["activeDeadlineSeconds"] <= 24 * 3600
-        assert job.spec["ttlSecondsAfterFinished"] >= 24 * 3600
+        # A Job of a JobSet that is removed by its own limit would be made again.
+        assert ("ttlSecondsAfterFinished" in job.spec) == (job.jobset is None)
+        assert (job.jobset or job.spec)["ttlSecondsAfterFinished"] >= 24 * 3600
         assert job.pod["terminationGracePeriodSeconds"] >= 30
 
 
@@ -236,13 +249,19 @@ def test_termination_message_path_matches_the_variable(name: str) -> None:
 @each_set
 def test_labels_of_a_job_and_its_pods_are_equal(name: str) -> None:
     for job in jobs(name):
-        added = {"kueue.x-k8s.io/queue-name"}
-        labels = {key: value for key, value in job.document["metadata"]["labels"].items() if key not in added}
-        assert job.spec["template"]["metadata"]["labels"] == labels
+        # Read by Kueue, Kubeflow Trainer and the network policy. All other labels are equal.
+        own = {QUEUE, "trainer.kubeflow.org/trainjob-ancestor-step", RANK}
+        of_job, of_pod = (
+            {key: value for key, value in labelled["metadata"]["labels"].items() if key not in own}
+            for labelled in (job.document, job.spec["template"])
+        )
+        assert of_pod == of_job
+        labels = job.spec["template"]["metadata"]["labels"]
+        assert (labels.get(RANK) == "true") == (name in RANKS)
         assert labels[NAME] == job.program
 
 
 @each_set
 def test_sets_hold_jobs_and_a_namespace(name: str) -> None:
     assert jobs(name)
-    assert {document["kind"] for document in documents(name)} >= {"Namespace", "NetworkPolicy", "Job"}
+    assert {document["kind"] for document in documents(name)} >= {"Namespace", "NetworkPolicy"}

@@ -10,14 +10,15 @@ from jobs import __version__
 from scripts import render_manifests
 from tests.k8s.manifests import (
     APPLIED,
+    CUSTOM_KINDS,
     INSTANCE,
     K8S,
     PART_OF,
     SETS,
     VERSION,
-    Job,
     documents,
     files,
+    jobs,
     label,
     need_kubectl,
     of_kind,
@@ -34,7 +35,8 @@ each_set = pytest.mark.parametrize("name", SETS)
 @each_set
 @pytest.mark.parametrize("minor", range(OLDEST_MINOR, NEWEST_MINOR + 1))
 def test_manifests_every_kubernetes_version_are_valid(name: str, minor: int) -> None:
-    for document in documents(name):
+    known = [document for document in documents(name) if document["kind"] not in CUSTOM_KINDS]
+    for document in known + [job.document for job in jobs(name) if job.jobset is not None]:
         if document["kind"] == "ResourceClaimTemplate" and minor < OLDEST_MINOR_OF[name]:
             continue
         kubernetes_validate.validate(document, f"1.{minor}", strict=True)
@@ -64,28 +66,27 @@ def test_folder_holds_only_manifests() -> None:
 def test_namespace_is_first_and_holds_the_rest(name: str) -> None:
     namespace, *rest = documents(name)
     assert namespace["kind"] == "Namespace"
-    assert {document["metadata"]["namespace"] for document in rest} == {namespace["metadata"]["name"]}
+    placed = {label(document): document["metadata"].get("namespace") for document in rest}
+    for found in of_kind(name, "ClusterTrainingRuntime"):
+        # It belongs to no namespace.
+        assert placed.pop(label(found)) is None
+    assert set(placed.values()) == {namespace["metadata"]["name"]}
 
 
 @each_set
 def test_objects_are_all_labelled(name: str) -> None:
     instance = "default" if name == APPLIED else name
-    for document in documents(name):
-        templates = [document["spec"]["template"]] if document["kind"] == "Job" else []
-        for labelled in [document, *templates]:
-            labels = labelled["metadata"]["labels"]
-            assert labels[PART_OF] == "mnist-jobs"
-            assert labels[INSTANCE] == instance
+    for labelled in [*documents(name), *(job.spec["template"] for job in jobs(name))]:
+        labels = labelled["metadata"]["labels"]
+        assert labels[PART_OF] == "mnist-jobs"
+        assert labels[INSTANCE] == instance
 
 
 def test_sets_share_no_object_names() -> None:
     """A Job cannot be changed into another one: names that two sets share would be refused."""
-    names = [
-        label(document)
-        for name in SETS
-        for kind in ("Job", "PersistentVolumeClaim")
-        for document in of_kind(name, kind)
-    ]
+    kinds = {"PersistentVolumeClaim", "Service", *CUSTOM_KINDS}
+    names = [label(document) for name in SETS for document in documents(name) if document["kind"] in kinds]
+    names += [label(job.document) for name in SETS for job in jobs(name)]
     assert len(names) == len(set(names))
 
 
@@ -93,6 +94,5 @@ def test_sets_share_no_object_names() -> None:
 def test_version_label_and_image_tag_equal_the_package_version(name: str) -> None:
     for document in documents(name):
         assert document["metadata"]["labels"][VERSION] == __version__
-        if document["kind"] == "Job":
-            for container in Job(document).containers:
-                assert container["image"].rpartition(":")[2] == __version__
+    for container in (container for job in jobs(name) for container in job.containers):
+        assert container["image"].rpartition(":")[2] == __version__
