@@ -5,7 +5,7 @@ from __future__ import annotations
 import stat
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Final
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from jobs.comparison.input.files import read_report, read_reports, report_files
 from jobs.comparison.input.logs import read_log
@@ -82,8 +82,8 @@ def load(paths: Sequence[str], stdin: BinaryIO, *, leave_out: Iterable[Path] = (
     )
 
 
-def _run_order(run: RunSummary) -> tuple[str, str, str, int, str, int]:
-    return (run.recipe, run.protocol, run.framework, run.seed, run.run_id, run.attempt)
+def _run_order(run: RunSummary) -> tuple[Any, ...]:
+    return (run.recipe, run.protocol, run.rank_setting, run.framework, run.seed, run.run_id, run.attempt)
 
 
 def _no_report_text(path: str, skipped: Sequence[Skipped], collection: ReportCollection) -> str:

@@ -35,6 +35,7 @@ _SHARED_FIELDS: Final = (
     "recipe",
     "framework_version",
     "dataset",
+    "rank_setting",
     "compared",
     "environment",
     "node",

@@ -11,6 +11,7 @@ from jobs.comparison.fields import ENVIRONMENT, FIELDS
 from jobs.comparison.input.metrics import METRICS, Missing, pack_measured
 from jobs.comparison.input.parse import invalid, parse_json
 from jobs.comparison.input.run_summary import ReportLocation, RunSummary, cut
+from jobs.comparison.rank_setting import RankSetting
 from jobs.report.started import StartedRun
 
 if TYPE_CHECKING:
@@ -70,6 +71,7 @@ class StartedRuns:
 def _summarize(started: StartedRun, *, source: str, raw: bytes, dataset: Dataset) -> RunSummary:
     config, kubernetes = started.config, started.kubernetes
     node = None if kubernetes is None else cut(kubernetes.node)
+    setting = RankSetting(ranks=config.ranks, reduction=config.reduction, scaling=config.scaling)
     packed_measured, missing = pack_measured({metric.name: Missing("the run has no report") for metric in METRICS})
     return RunSummary(
         run_id=started.run_id,
@@ -83,7 +85,8 @@ def _summarize(started: StartedRun, *, source: str, raw: bytes, dataset: Dataset
         framework=config.framework,
         framework_version=None,
         seed=config.seed,
-        index=None if kubernetes is None else kubernetes.index,
+        rank_setting=setting,
+        index=None if kubernetes is None or setting.is_several else kubernetes.index,
         dataset=dataset,
         compared=(None,) * len(FIELDS),
         environment=tuple(node if field.path == _NODE else None for field in ENVIRONMENT),
@@ -105,6 +108,7 @@ def _summarize(started: StartedRun, *, source: str, raw: bytes, dataset: Dataset
         code=None,
         has_parity=False,
         has_series=False,
+        rank_work=None,
         source=source,
         location=ReportLocation.of(raw, path=None),
     )
