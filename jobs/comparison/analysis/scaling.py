@@ -62,7 +62,7 @@ def efficiency(run: RunSummary) -> float | Missing:
     """
     work = run.rank_work
     if work is None:
-        return Missing("one rank, or no report")
+        return Missing("one rank")
     speed, alone = run.measured(HEADLINE.name), work.one_rank_images_per_s
     if isinstance(speed, Missing) or isinstance(alone, Missing):
         return speed if isinstance(speed, Missing) else alone

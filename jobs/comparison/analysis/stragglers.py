@@ -47,7 +47,7 @@ _SEED: Final = 20_200_813
 
 def rank_speeds(framework: FrameworkName, runs: Sequence[RunSummary]) -> RankSpeeds | None:
     """The slow ranks of a side's ``runs``; ``None`` for runs of one rank, or of which none has a report."""
-    reported = [(run, run.rank_work) for run in runs if run.rank_work is not None]
+    reported = [(run, run.rank_work) for run in runs if run.has_report and run.rank_work is not None]
     if not reported:
         return None
     reasons = [_why_not_judged(work) for _, work in reported]

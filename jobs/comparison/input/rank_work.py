@@ -32,6 +32,15 @@ class RankIdentity(NamedTuple):
     uuid: str | None
 
 
+class RankSeen(NamedTuple):
+    """A rank that left a log line, in a run without a report; ``epoch`` is the last that it ended, 0 for none."""
+
+    rank: int
+    node: str | None
+    epoch: int
+    ended: bool
+
+
 class RankTimes(NamedTuple):
     """Seconds of all ranks together: ``wait_s`` is the part of ``communication_s`` in which they waited."""
 
@@ -46,6 +55,7 @@ class RankWork:
 
     ``one_rank_images_per_s`` is what rank 0 reached alone in the same job. ``times`` are of this attempt.
     ``packed_step_s`` has the compute time of a step for each rank of each epoch; empty where ``untimed`` says why.
+    ``seen`` is only of a run without a report.
     """
 
     one_rank_images_per_s: float | Missing
@@ -54,6 +64,7 @@ class RankWork:
     epochs: tuple[int, ...]
     packed_step_s: bytes
     untimed: Missing | None
+    seen: tuple[RankSeen, ...] = ()
 
     @property
     def step_s(self) -> list[tuple[float, ...]]:
