@@ -23,6 +23,7 @@ from jobs.comparison.analysis.verdict import decide_verdict
 from jobs.comparison.input.metrics import HEADLINE, METRICS, TRAINED_TO_THE_END, Metric, Missing
 from jobs.comparison.input.run_summary import last_attempts
 from jobs.comparison.schema_base import LazyList, Readings
+from jobs.comparison.schema_scaling import RankProgress, Unmeasured
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -40,12 +41,7 @@ MAX_ROWS_KEPT: Final = 10_000
 """Up to this many rows of a section are kept in memory, at 2 kB each; more rows are made each time they are read."""
 
 _COPIED_FIELDS: Final = schema.RunRow.model_fields.keys() - {
-    "gpu_uuids",
-    "metrics",
-    "readings",
-    "missing",
-    "efficiency_ratio",
-    "ranks_seen",
+    *("gpu_uuids", "metrics", "readings", "missing", "efficiency_ratio", "ranks_seen")
 }
 """Fields of a row that a run summary has under the same name."""
 
@@ -195,7 +191,7 @@ def _side_metric(metric: Metric, runs: Sequence[RunSummary]) -> schema.SideMetri
         **(summary._asdict() if summary else {"n": 0}),
         readings=fewest_readings(metric, observed_in),
         observations=LazyList(len(observed_in), lambda index: _observation(metric, observed_in[index])),
-        unmeasured=[schema.Unmeasured(reason=reason, runs=count) for reason, count in sorted(reasons.items())],
+        unmeasured=[Unmeasured(reason=reason, runs=count) for reason, count in sorted(reasons.items())],
     )
 
 
@@ -239,7 +235,7 @@ def _row(run: RunSummary) -> schema.RunRow:
         "readings": {name: Readings(n=n, coverage_ratio=coverage) for name, (n, coverage) in run.readings.items()},
         "missing": {name: value.reason for name, value in measured.items() if isinstance(value, Missing)},
         "efficiency_ratio": None if isinstance(value := efficiency(run), Missing) else value,
-        "ranks_seen": [],
+        "ranks_seen": [] if run.rank_work is None else [RankProgress(**seen._asdict()) for seen in run.rank_work.seen],
     }
     return schema.RunRow.model_construct(**fields)
 

@@ -217,7 +217,7 @@ class RunRow(Part):
 
     ``readings`` has the metrics that are means of a GPU's readings, also of too few.
     A run that died before its report is ``failed``, and ``framework_version`` is ``null``. ``ranks_seen`` are those of
-    its ranks whose log lines were read. ``efficiency_ratio`` is of several ranks with one rank measured in the same job.
+    its ranks whose log lines were read. ``efficiency_ratio`` is of several ranks, with one rank of the same job.
     """
 
     framework: FrameworkName

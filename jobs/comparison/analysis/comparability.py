@@ -31,7 +31,10 @@ _MAX_VALUES_SHOWN: Final = 10
 
 @dataclass(frozen=True, kw_only=True)
 class Group:
-    """Comparable runs of one recipe, protocol and setting of ranks; ``held_equal`` maps each compared field to its one value."""
+    """Comparable runs of one recipe, protocol and setting of ranks.
+
+    ``held_equal`` maps each compared field to its one value.
+    """
 
     recipe: str
     protocol: Literal["matched", "published"]

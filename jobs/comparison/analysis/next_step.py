@@ -54,13 +54,10 @@ def _train_options(runs: Sequence[RunSummary]) -> Iterator[str]:
         folder = data.removeprefix("idx:")
         yield from ("--dataset", data if folder == data else f"./{folder}")
     setting = runs[0].rank_setting
-    for option, value in (
-        ("--ranks", setting.ranks if setting.is_several else None),
-        ("--reduction", setting.reduction),
-        ("--scaling", setting.scaling),
-    ):
-        if value is not None:
-            yield from (option, str(value))
+    if setting.is_several:
+        yield from ("--ranks", str(setting.ranks))
+    yield from (("--reduction", setting.reduction) if setting.reduction is not None else ())
+    yield from (("--scaling", setting.scaling) if setting.scaling is not None else ())
     for option, path in _OPTIONS.items():
         values = {run.compared[_FIELD_AT[path]] for run in runs if run.has_report}
         if len(values) == 1 and values.isdisjoint({None, _DEFAULTS[runs[0].protocol].get(option)}):

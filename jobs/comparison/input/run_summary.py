@@ -86,8 +86,8 @@ class RunSummary:
     their order; :meth:`measured` gives every metric's value or why there is none;
     ``suspect_of`` are the causes for which the report calls its measurements suspect; ``unchecked`` what it could not
     read of the GPU, where it calls them unchecked; ``design`` is the run's place in an experiment of blocks;
-    ``index`` is that of an Indexed Job, where each index is a run and not a rank; ``code`` is ``None`` for a run without a report, see :mod:`.started`;
-    ``source`` is the printable name of the file or log.
+    ``index`` is that of an Indexed Job whose indices are runs and not ranks; ``code`` is ``None`` for a run without a
+    report, see :mod:`.started`; ``source`` is the printable name of the file or log.
     """
 
     run_id: str
@@ -129,7 +129,7 @@ class RunSummary:
     has_parity: bool
     has_series: bool
     rank_work: RankWork | None
-    """``None`` for one rank, and for a run without a report."""
+    """``None`` for one rank, and for a run that left nothing but its start."""
     source: str
     location: ReportLocation
 

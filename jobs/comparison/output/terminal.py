@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from jobs.comparison.schema import Comparison, Section
+    from jobs.comparison.schema_scaling import ScalingSeries
 
 MAX_UNPAIRED: Final = 10
 _ALARM: Final = "bold red"
@@ -31,10 +32,7 @@ def render_terminal(comparison: Comparison, console: Console) -> None:
             console.print(_text(line, style))
         console.print()
     for series in comparison.scaling:
-        console.print(_drawn(f"scaling of {series.title}", rank_tables.scaling_table(series)))
-        if note := rank_tables.scaling_note(series):
-            console.print(_text(note))
-        console.print()
+        _render_scaling(series, console)
     if comparison.gate is not None:
         console.print(_text(f"against the baseline: {comparison.gate.outcome}", "bold"))
         for side in comparison.gate.sides:
@@ -48,6 +46,13 @@ def render_terminal(comparison: Comparison, console: Console) -> None:
             console.print(_text(f"parity of {pair.recipe}: {OUTCOME[pair.outcome]}; {pair.text}", style))
     for trace in comparison.unpaired_traces[:MAX_UNPAIRED]:
         console.print(_text(unpaired_line(trace)))
+
+
+def _render_scaling(series: ScalingSeries, console: Console) -> None:
+    console.print(_drawn(f"scaling of {series.title}", rank_tables.scaling_table(series)))
+    if note := rank_tables.scaling_note(series):
+        console.print(_text(note))
+    console.print()
 
 
 def _section_lines(section: Section) -> Iterator[tuple[str, str]]:
