@@ -69,7 +69,7 @@ def sleeping_run(ranks: int, *, slow: int | None, slowdown: float = 1.2, seed: i
             addresses=(("127.0.0.1", ports[0]),),
             control=("127.0.0.1", ports[1]),
             engine="torchrun",
-            token="sleeping",
+            token="",
         )
         session = RankSession(place, guard=InterruptGuard(), timeout_s=60)
         try:

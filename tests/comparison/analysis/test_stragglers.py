@@ -22,6 +22,7 @@ from tests.support.simulated_ranks import CASES, PROMISED, RANKS, RankCase, name
 from tests.support.sleeping_ranks import sleeping_run
 
 if TYPE_CHECKING:
+    from jobs.comparison.schema_scaling import RankSpeeds
     from jobs.report import Report
 
 RUNS = 1000
@@ -34,7 +35,7 @@ def max_count(rate: float, tried: int = TRIED) -> int:
     return int(rate * tried if tried == RUNS else stats.binom.ppf(0.999, tried, rate))
 
 
-def speeds_of(*step_s: list[float], ranks: int | None = None) -> stragglers.RankSpeeds:
+def speeds_of(*step_s: list[float], ranks: int | None = None) -> RankSpeeds:
     report = ranked_report(ranks or len(step_s[0]), parts=rank_parts(list(step_s)))
     found = stragglers.rank_speeds("torch", [as_run(report)])
     assert found is not None

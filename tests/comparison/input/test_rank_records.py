@@ -84,11 +84,8 @@ def test_rank_lines_and_started_record_of_one_run_count_once(
 ) -> None:
     record = started_of(LINES[0], status=status, status_reason=reason, **changes)
     (run,) = died(load_text(record.to_line(), *(line.to_line() for line in LINES)))
-    assert run == (
-        "died",
-        "interrupted" if status == "interrupted" else "failed",
-        f"{reason or NO_REPORT}; {WHO}; no line of rank 0",
-    )
+    expected = "interrupted" if status == "interrupted" else "failed"
+    assert run == ("died", expected, f"{reason or NO_REPORT}; {WHO}; no line of rank 0")
 
 
 def test_rank_lines_of_a_run_with_a_report_are_ignored() -> None:
@@ -119,9 +116,7 @@ def test_rank_line_of_another_schema_or_type_is_skipped_with_the_reason() -> Non
 
 
 def test_rank_lines_alone_are_refused_with_how_far_they_came() -> None:
-    with pytest.raises(
-        BadInput, match=r"none of the runs has a report: .*died: of 4 ranks rank 1 \(node-1\) ended epoch 2"
-    ):
+    with pytest.raises(BadInput, match=r"none of the runs has a report: .*of 4 ranks rank 1 \(node-1\) ended epoch 2"):
         load(["-"], io.BytesIO("\n".join(line.to_line() for line in LINES).encode()))
 
 
