@@ -108,7 +108,7 @@ torture-tf torture-torch: torture-%: .venv-%/.synced
 test-long: .venv/.synced ## 100,000 damaged reports and 1,000 simulated comparisons, gates, fleets and duels; make test runs a sample
 	MNIST_JOBS_TORTURE=1 .venv/bin/python -m pytest tests/comparison/input/test_hostile.py \
 		tests/comparison/analysis/test_error_rates.py tests/comparison/analysis/test_gate_fleet_rates.py \
-		tests/duel/test_stopping.py $(PYTEST_ARGS)
+		tests/comparison/analysis/test_stragglers.py tests/duel/test_stopping.py $(PYTEST_ARGS)
 
 .PHONY: test-page
 test-page: .venv/.synced ## the comparison's page in Chromium, which is installed if missing
@@ -167,6 +167,10 @@ bench-telemetry: envs ## the cost of telemetry; needs a quiet machine
 .PHONY: error-rates
 error-rates: .venv/.synced ## how often a verdict is wrong in simulated comparisons
 	.venv/bin/python scripts/error_rates.py
+
+.PHONY: straggler-rates
+straggler-rates: .venv/.synced ## how often a rank of several is wrongly called slow, and a slow one found
+	.venv/bin/python scripts/straggler_rates.py
 
 .PHONY: measure-comparison
 measure-comparison: envs ## measure the README's table and the recipes' accuracies; takes 15 minutes

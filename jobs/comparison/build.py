@@ -17,10 +17,13 @@ from jobs.comparison.analysis.fleet import by_node, second_pass
 from jobs.comparison.analysis.gpu_figures import fewest_readings, gpu_text
 from jobs.comparison.analysis.parity_verdict import paired_traces, section_parity
 from jobs.comparison.analysis.regression import gate
+from jobs.comparison.analysis.scaling import efficiency, scaling_series
+from jobs.comparison.analysis.stragglers import rank_speeds
 from jobs.comparison.analysis.verdict import decide_verdict
 from jobs.comparison.input.metrics import HEADLINE, METRICS, TRAINED_TO_THE_END, Metric, Missing
 from jobs.comparison.input.run_summary import last_attempts
 from jobs.comparison.schema_base import LazyList, Readings
+from jobs.comparison.schema_scaling import RankProgress, Unmeasured
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -37,7 +40,9 @@ if TYPE_CHECKING:
 MAX_ROWS_KEPT: Final = 10_000
 """Up to this many rows of a section are kept in memory, at 2 kB each; more rows are made each time they are read."""
 
-_COPIED_FIELDS: Final = schema.RunRow.model_fields.keys() - {"gpu_uuids", "metrics", "readings", "missing"}
+_COPIED_FIELDS: Final = schema.RunRow.model_fields.keys() - {
+    *("gpu_uuids", "metrics", "readings", "missing", "efficiency_ratio", "ranks_seen")
+}
 """Fields of a row that a run summary has under the same name."""
 
 
@@ -72,6 +77,7 @@ def build(
             _section(group, found, test, parity, expected or {})
             for group, found, test in zip(groups, evidence, tests, strict=True)
         ],
+        scaling=scaling_series(loaded.runs),
         parity=parity,
         unpaired_traces=unpaired,
         skipped=[
@@ -116,12 +122,16 @@ def _section(
     return schema.Section(
         recipe=group.recipe,
         protocol=group.protocol,
+        ranks=group.setting.ranks,
+        reduction=group.setting.reduction,
+        scaling=group.setting.scaling,
         verdict=decide_verdict(sides, evidence, significance, missing),
-        parity=section_parity(group.recipe, group.protocol, group.runs, parity),
+        parity=section_parity(group, parity),
         sides=[_side(framework, runs, missing.get(framework)) for framework, runs in sides.items()],
         ratios=[] if evidence is None else _ratios(sides, evidence),
         held_equal=group.held_equal,
         differences=group.differences,
+        rank_speeds=[found for name, runs in sides.items() if (found := rank_speeds(name, runs)) is not None],
         runs=rows if len(rows) > MAX_ROWS_KEPT else list(rows),
         warnings=[warning for framework, runs in sides.items() for warning in _warnings(framework, runs)],
     )
@@ -147,7 +157,8 @@ def _ratios(sides: Mapping[FrameworkName, Sequence[RunSummary]], evidence: Evide
 
 
 def _side(framework: FrameworkName, runs: Sequence[RunSummary], missing: MissingRuns | None) -> schema.FrameworkResults:
-    nodes = by_node(_on_known_gpus(runs))
+    # Several ranks of a run may be on as many nodes.
+    nodes = [] if runs[0].rank_setting.is_several else by_node(_on_known_gpus(runs))
     by_status: dict[str, int] = dict(sorted(Counter(run.status for run in runs).items()))
     return schema.FrameworkResults(
         framework=framework,
@@ -180,7 +191,7 @@ def _side_metric(metric: Metric, runs: Sequence[RunSummary]) -> schema.SideMetri
         **(summary._asdict() if summary else {"n": 0}),
         readings=fewest_readings(metric, observed_in),
         observations=LazyList(len(observed_in), lambda index: _observation(metric, observed_in[index])),
-        unmeasured=[schema.Unmeasured(reason=reason, runs=count) for reason, count in sorted(reasons.items())],
+        unmeasured=[Unmeasured(reason=reason, runs=count) for reason, count in sorted(reasons.items())],
     )
 
 
@@ -223,6 +234,8 @@ def _row(run: RunSummary) -> schema.RunRow:
         "metrics": {name: None if isinstance(value, Missing) else value for name, value in measured.items()},
         "readings": {name: Readings(n=n, coverage_ratio=coverage) for name, (n, coverage) in run.readings.items()},
         "missing": {name: value.reason for name, value in measured.items() if isinstance(value, Missing)},
+        "efficiency_ratio": None if isinstance(value := efficiency(run), Missing) else value,
+        "ranks_seen": [] if run.rank_work is None else [RankProgress(**seen._asdict()) for seen in run.rank_work.seen],
     }
     return schema.RunRow.model_construct(**fields)
 

@@ -53,7 +53,9 @@ def _driver_major(report: Report) -> Value:
 
 
 def _device_names(report: Report) -> Value:
-    return ", ".join(device.name for device in report.devices) or None
+    several = report.config.ranks > 1 and report.devices
+    names = sorted(part.device for part in report.ranks) if several else [device.name for device in report.devices]
+    return ", ".join(names) or None
 
 
 def _power_limits(report: Report) -> Value:

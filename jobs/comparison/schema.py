@@ -9,12 +9,13 @@ from typing import Final, Literal
 from pydantic import AwareDatetime
 
 from jobs.choices import FrameworkName
-from jobs.comparison.schema_base import MetricName, OnePerRun, Part, Readings
+from jobs.comparison.schema_base import MetricName, OfOneSetting, OnePerRun, Part, Readings
 from jobs.comparison.schema_gate import Gate
 from jobs.comparison.schema_parity import ParityPair, SectionParity, UnpairedTrace
+from jobs.comparison.schema_scaling import RankProgress, RankSpeeds, ScalingSeries, Unmeasured
 from jobs.report.schema import PhaseName, Status
 
-SCHEMA_VERSION: Final = "1.3"
+SCHEMA_VERSION: Final = "1.4"
 """Major.minor: a minor adds fields, a major changes the meaning of one."""
 
 Why = Literal["framework", "allowed", "environment", "seeds"]
@@ -40,13 +41,6 @@ class Observation(Part):
     run_id: str
     attempt: int
     value: float
-
-
-class Unmeasured(Part):
-    """Number of a side's runs that lack a value for one reason."""
-
-    reason: str
-    runs: int
 
 
 class SideMetric(Part):
@@ -222,7 +216,8 @@ class RunRow(Part):
     """One attempt of one run; ``phases_s`` are its total times by phase, ``missing`` says why a metric is ``null``.
 
     ``readings`` has the metrics that are means of a GPU's readings, also of too few.
-    A run that died before its report is ``failed``, and ``framework_version`` is ``null``.
+    A run that died before its report is ``failed``, and ``framework_version`` is ``null``. ``ranks_seen`` are those of
+    its ranks whose log lines were read. ``efficiency_ratio`` is of several ranks, with one rank of the same job.
     """
 
     framework: FrameworkName
@@ -240,13 +235,13 @@ class RunRow(Part):
     metrics: dict[MetricName, float | None]
     readings: dict[MetricName, Readings]
     missing: dict[MetricName, str]
+    efficiency_ratio: float | None
+    ranks_seen: list[RankProgress]
 
 
-class Section(Part):
-    """All runs of one recipe and protocol."""
+class Section(OfOneSetting):
+    """All runs of one recipe, protocol and setting of ranks; ``rank_speeds`` has a side's for several ranks."""
 
-    recipe: str
-    protocol: Literal["matched", "published"]
     verdict: Verdict
     parity: SectionParity
     sides: list[FrameworkResults]
@@ -254,6 +249,7 @@ class Section(Part):
     held_equal: dict[str, str | int | float | bool | None]
     differences: list[FieldDifference]
     runs: OnePerRun[RunRow]
+    rank_speeds: list[RankSpeeds]
     warnings: list[RunWarnings]
 
 
@@ -268,7 +264,7 @@ class SkippedInput(Part):
 class Comparison(Part):
     """A whole comparison; ``comparison_id`` is the same in every file that one merge wrote."""
 
-    schema_version: Literal["1.3"] = SCHEMA_VERSION
+    schema_version: Literal["1.4"] = SCHEMA_VERSION
     comparison_id: str
     package_version: str
     data: Data
@@ -276,6 +272,7 @@ class Comparison(Part):
     bootstrap_resamples: int
     allowed: list[str]
     sections: list[Section]
+    scaling: list[ScalingSeries]
     gate: Gate | None
     parity: list[ParityPair]
     unpaired_traces: list[UnpairedTrace]

@@ -5,6 +5,9 @@ from typing import Annotated, Any, Generic, Literal, TypeVar, overload
 
 from pydantic import BaseModel, ConfigDict, SerializationInfo, WrapSerializer, WrapValidator
 
+from jobs.choices import Reduction, Scaling
+from jobs.comparison.rank_setting import RankSetting, section_title
+
 MetricName = Literal[
     "steady_images_per_s",
     "train_wall_s",
@@ -19,6 +22,27 @@ MetricName = Literal[
 
 class Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class OfOneSetting(Part):
+    """What is about runs of one recipe, protocol and setting of ranks.
+
+    ``reduction`` is ``null`` for one rank that trains whole batches, ``scaling`` for one rank.
+    """
+
+    recipe: str
+    protocol: Literal["matched", "published"]
+    ranks: int
+    reduction: Reduction | None
+    scaling: Scaling | None
+
+    @property
+    def rank_setting(self) -> RankSetting:
+        return RankSetting(ranks=self.ranks, reduction=self.reduction, scaling=self.scaling)
+
+    @property
+    def title(self) -> str:
+        return section_title(self.recipe, self.protocol, self.rank_setting)
 
 
 Item = TypeVar("Item", bound=Part)

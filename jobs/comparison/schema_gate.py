@@ -3,7 +3,7 @@
 from typing import Literal
 
 from jobs.choices import FrameworkName
-from jobs.comparison.schema_base import MetricName, Part
+from jobs.comparison.schema_base import MetricName, OfOneSetting, Part
 
 GateOutcome = Literal["regression", "incomparable", "improvement", "unchanged"]
 
@@ -42,14 +42,12 @@ class GateMetric(Part):
     outcome: Literal["worse", "better", "within", "unseen", "not_measured"] = "not_measured"
 
 
-class GateSide(Part):
-    """One framework's runs of a recipe and protocol, now against the baseline.
+class GateSide(OfOneSetting):
+    """One framework's runs of a recipe, protocol and setting of ranks, now against the baseline.
 
     ``suspect_before`` and ``suspect_now`` count completed runs that are left out, as their reports call them suspect.
     """
 
-    recipe: str
-    protocol: Literal["matched", "published"]
     framework: FrameworkName
     outcome: GateOutcome
     text: str

@@ -7,7 +7,7 @@ from typing import Any, Final, Literal, Self
 
 from pydantic import Field
 
-from jobs.choices import FrameworkName, TrainingProtocol
+from jobs.choices import FrameworkName, Reduction, Scaling, TrainingProtocol
 from jobs.report.configuration import Count, Design, Instant, Kubernetes, Model, Number, RunId
 from jobs.report.schema import SchemaVersion
 
@@ -26,6 +26,9 @@ class StartedConfig(Model):
     seed: Count
     epochs: Count
     design: Design | None = None
+    ranks: Number = 1
+    reduction: Reduction | None = None
+    scaling: Scaling | None = None
 
 
 class StartedRun(Model):

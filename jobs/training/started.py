@@ -69,6 +69,9 @@ class StartedRecord:
                 seed=seed,
                 epochs=RECIPES[request.recipe].epochs if request.epochs is None else request.epochs,
                 design=parse_design(request.design) if request.design else None,
+                ranks=request.ranks,
+                reduction=request.reduction,
+                scaling=request.scaling,
             ),
             kubernetes=read_kubernetes(os.environ),
         )

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from jobs.comparison.fields import Value
     from jobs.comparison.input.run_summary import RunSummary
+    from jobs.comparison.rank_setting import RankSetting
 
     RunsByValue = Mapping[Value, Sequence[RunSummary]]
 
@@ -30,17 +31,21 @@ _MAX_VALUES_SHOWN: Final = 10
 
 @dataclass(frozen=True, kw_only=True)
 class Group:
-    """Comparable runs of one recipe and protocol; ``held_equal`` maps each compared field to its one value."""
+    """Comparable runs of one recipe, protocol and setting of ranks.
+
+    ``held_equal`` maps each compared field to its one value.
+    """
 
     recipe: str
     protocol: Literal["matched", "published"]
+    setting: RankSetting
     runs: list[RunSummary]
     held_equal: dict[str, Value]
     differences: list[FieldDifference]
 
 
 def group_comparable(runs: Sequence[RunSummary], *, allow: Iterable[str] = ()) -> list[Group]:
-    """Sort ``runs`` into groups of one recipe and protocol, each of which can be compared.
+    """Sort ``runs`` into groups of one recipe, protocol and setting of ranks, each of which can be compared.
 
     ``allow`` names fields that differ on purpose: they are listed as differences instead of refused.
 
@@ -51,25 +56,33 @@ def group_comparable(runs: Sequence[RunSummary], *, allow: Iterable[str] = ()) -
     """
     allowed = _allowed(allow)
     _refuse_different_data(runs)
-    members: dict[tuple[str, Literal["matched", "published"]], list[RunSummary]] = defaultdict(list)
+    members: dict[tuple[str, Literal["matched", "published"], RankSetting], list[RunSummary]] = defaultdict(list)
     for run in runs:
         if run.has_training:
-            members[run.recipe, run.protocol].append(run)
+            members[run.recipe, run.protocol, run.rank_setting].append(run)
     groups: list[Group] = []
     refused: list[str] = []
     fields: set[str] = set()
-    for (recipe, protocol), inside in sorted(members.items()):
+    for (recipe, protocol, setting), inside in sorted(members.items()):
+        title = escape_control_chars(", ".join(filter(None, (f"{recipe} {protocol}", setting.label))))
         frameworks = sorted({run.framework for run in inside})
         if len(frameworks) > 2:
             raise NotComparable(
-                f"{escape_control_chars(recipe)} {protocol} has runs of {', '.join(frameworks)}, a verdict compares "
+                f"{title} has runs of {', '.join(frameworks)}, a verdict compares "
                 "two frameworks; merge two of them at a time"
             )
         held_equal, differences, lines = _check_fields(inside, protocol, allowed)
         groups.append(
-            Group(recipe=recipe, protocol=protocol, runs=inside, held_equal=held_equal, differences=differences)
+            Group(
+                recipe=recipe,
+                protocol=protocol,
+                setting=setting,
+                runs=inside,
+                held_equal=held_equal,
+                differences=differences,
+            )
         )
-        refused += [f"{escape_control_chars(recipe)} {protocol}: {line}" for line in lines.values()]
+        refused += [f"{title}: {line}" for line in lines.values()]
         fields.update(lines)
     if refused:
         options = " ".join(f"--allow {field}" for field in sorted(fields))

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from math import exp, sqrt
+from math import exp
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
-from scipy.special import stdtrit
 
 from jobs.comparison.analysis.design import Design, read_design
 from jobs.comparison.analysis.permutation import UNITS_FOR_SIGNS, sign_flip_p, student_p, two_sample_p
 from jobs.comparison.analysis.statistics import (
-    CONFIDENCE,
     RUNS_FOR_A_VERDICT,
+    mean_interval,
     median_interval,
     observed,
     ratio_of_medians,
@@ -106,15 +105,13 @@ def _of_units(names: Sequence[FrameworkName], design: Design) -> tuple[MetricRat
         p = max(student_p(blocks), sign_flip_p(blocks))
         return _ratio(names, float(np.median(blocks)), *median_interval(blocks.tolist())), p
     nodes = np.array([parts.mean() for parts in by_node])
-    quantile = float(stdtrit(nodes.size - 1, (1 + CONFIDENCE) / 2))
-    middle, half = float(nodes.mean()), quantile * float(np.std(nodes, ddof=1)) / sqrt(nodes.size)
     if nodes.size >= UNITS_FOR_SIGNS:
         p = sign_flip_p(nodes)
     elif design.in_blocks:
         p = sign_flip_p(np.concatenate([parts / parts.size for parts in by_node]))
     else:
         p = _p_of_runs(design)
-    return _ratio(names, middle, middle - half, middle + half), max(student_p(nodes), p)
+    return _ratio(names, *mean_interval(nodes)), max(student_p(nodes), p)
 
 
 def _p_of_runs(design: Design) -> float:

@@ -53,7 +53,15 @@ def _train_options(runs: Sequence[RunSummary]) -> Iterator[str]:
         # The report has the folder's name only.
         folder = data.removeprefix("idx:")
         yield from ("--dataset", data if folder == data else f"./{folder}")
+    setting = runs[0].rank_setting
+    if setting.is_several:
+        yield from ("--ranks", str(setting.ranks))
+    yield from (("--reduction", setting.reduction) if setting.reduction is not None else ())
+    yield from (("--scaling", setting.scaling) if setting.scaling is not None else ())
     for option, path in _OPTIONS.items():
         values = {run.compared[_FIELD_AT[path]] for run in runs if run.has_report}
         if len(values) == 1 and values.isdisjoint({None, _DEFAULTS[runs[0].protocol].get(option)}):
-            yield from (option, str(values.pop()))
+            value = values.pop()
+            if option == "--batch-size" and setting.scaling == "weak":
+                value = int(value or 0) // setting.ranks
+            yield from (option, str(value))

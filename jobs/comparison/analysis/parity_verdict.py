@@ -11,10 +11,12 @@ from jobs.comparison.schema_parity import SectionParity, UnpairedTrace
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from jobs.comparison.analysis.comparability import Group
     from jobs.comparison.input.run_summary import RunSummary
     from jobs.comparison.schema_parity import ParityOutcome, ParityPair
 
 FAILED: Final[frozenset[ParityOutcome]] = frozenset({"differ", "rounds_too_coarsely", "initial_weights_differ"})
+_IN_SHARDS: Final = "parity is not shown: traces are of whole batches, and these runs trained in shards"
 _HOW_TO_SHOW: Final = "add --parity-steps 200 to one run of each framework"
 
 
@@ -45,28 +47,28 @@ def unpaired_line(trace: UnpairedTrace) -> str:
     )
 
 
-def section_parity(
-    recipe: str, protocol: str, runs: Sequence[RunSummary], pairs: Sequence[ParityPair]
-) -> SectionParity:
-    """The parity of ``runs`` of ``recipe`` and ``protocol``, as shown by ``pairs``.
+def section_parity(group: Group, pairs: Sequence[ParityPair]) -> SectionParity:
+    """The parity of the runs of ``group``, as shown by ``pairs``.
 
     Parity holds only if the code of every run, with its precision and versions, was traced.
     """
-    if protocol != "matched":
+    if group.protocol != "matched":
         return SectionParity(
             outcome="not_expected", text="parity is not expected: each framework follows its own arithmetic here"
         )
-    pairs = [pair for pair in pairs if pair.recipe == recipe]
+    pairs = [pair for pair in pairs if pair.recipe == group.recipe]
     failed = [pair for pair in pairs if pair.outcome in FAILED]
     if failed:
         return SectionParity(outcome="differ", text=f"parity fails: {min(failed, key=_severity).text}")
+    if group.setting.reduction is not None:
+        return SectionParity(outcome="not_shown", text=_IN_SHARDS)
     agreeing = [pair for pair in pairs if pair.outcome == "agree"]
     if not agreeing:
         text = f"parity is not shown: {pairs[0].text}" if pairs else "parity is not shown"
         return SectionParity(outcome="not_shown", text=f"{text}; {_HOW_TO_SHOW}")
     worst = max(agreeing, key=lambda pair: pair.largest_relative_difference or 0.0)
     shown = worst.text if len(agreeing) == 1 else f"{worst.text} (the furthest apart of {len(agreeing)} pairs)"
-    untraced = _untraced_code(runs, agreeing)
+    untraced = _untraced_code(group.runs, agreeing)
     if untraced:
         text = f"both frameworks compute the same in what was traced: {shown}; the timed code was not traced: "
         text += "; ".join(untraced[:2]) + (f"; and {len(untraced) - 2} more" if len(untraced) > 2 else "")

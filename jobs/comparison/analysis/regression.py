@@ -24,16 +24,17 @@ if TYPE_CHECKING:
 
     from jobs.choices import FrameworkName
     from jobs.comparison.input.run_summary import RunSummary
+    from jobs.comparison.rank_setting import RankSetting
     from jobs.comparison.schema_gate import GateMetric, GateOutcome
 
-    Key = tuple[str, Literal["matched", "published"], FrameworkName]
+    Key = tuple[str, Literal["matched", "published"], RankSetting, FrameworkName]
 
 MAX_CAUSES: Final = 3
 """Causes named of suspect runs."""
 
 
 def gate(now: Sequence[RunSummary], before: Sequence[RunSummary], *, allow: Iterable[str] = ()) -> Gate:
-    """Compare ``now`` with the baseline ``before``, for each recipe, protocol and framework of either.
+    """Compare ``now`` with the baseline ``before``, for each recipe, protocol, setting of ranks and framework.
 
     ``allow`` names compared fields that may differ between the two; the data may never differ.
     """
@@ -57,7 +58,7 @@ def _by_side(runs: Iterable[RunSummary]) -> dict[Key, list[RunSummary]]:
     sides: dict[Key, list[RunSummary]] = defaultdict(list)
     for run in runs:
         if run.has_training:
-            sides[run.recipe, run.protocol, run.framework].append(run)
+            sides[run.recipe, run.protocol, run.rank_setting, run.framework].append(run)
     return sides
 
 
@@ -72,7 +73,10 @@ def _side(
     return GateSide(
         recipe=key[0],
         protocol=key[1],
-        framework=key[2],
+        ranks=key[2].ranks,
+        reduction=key[2].reduction,
+        scaling=key[2].scaling,
+        framework=key[3],
         outcome=outcome,
         text=text if refusal else f"{text}; {attribute(changed)}",
         runs_before=len(before),
@@ -188,13 +192,13 @@ def _sessions_clause(gated: GateMetric) -> str:
 
 
 def _triage(sides: Sequence[GateSide]) -> list[str]:
-    """Where to look first, for each recipe and protocol that two frameworks or more ran."""
-    groups: dict[tuple[str, str], list[GateSide]] = defaultdict(list)
+    """Where to look first, for what two frameworks or more ran."""
+    groups: dict[str, list[GateSide]] = defaultdict(list)
     for side in sides:
         if side.outcome != "incomparable":
-            groups[side.recipe, side.protocol].append(side)
+            groups[side.title].append(side)
     texts: list[str] = []
-    for (recipe, protocol), group in groups.items():
+    for title, group in groups.items():
         slower = [
             side.framework
             for side in group
@@ -207,5 +211,5 @@ def _triage(sides: Sequence[GateSide]) -> list[str]:
             text += "the node or the driver"
         else:
             text = f"only {' and '.join(slower)} is slower: look at its image or the framework itself"
-        texts.append(f"{recipe}, {protocol}: {text}")
+        texts.append(f"{title}: {text}")
     return texts

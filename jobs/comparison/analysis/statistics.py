@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from math import isfinite
+from math import isfinite, sqrt
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
+from scipy.special import stdtrit
 
 from jobs.comparison.input.metrics import HEADLINE, Missing
 from jobs.comparison.schema import MetricRatio
@@ -121,6 +122,13 @@ def median_interval(values: Sequence[float]) -> tuple[float, float]:
     medians = _resampled_medians(np.sort(np.asarray(values, float)), np.random.default_rng(_SEED))
     low, high = np.quantile(medians, _BOUNDS)
     return float(low), float(high)
+
+
+def mean_interval(values: NDArray[Any]) -> tuple[float, float, float]:
+    """The mean of two or more ``values``, and Student's interval of it."""
+    quantile = float(stdtrit(values.size - 1, (1 + CONFIDENCE) / 2))
+    middle, half = float(values.mean()), quantile * float(np.std(values, ddof=1)) / sqrt(values.size)
+    return middle, middle - half, middle + half
 
 
 def _resampled_medians(ordered: NDArray[Any], random: np.random.Generator) -> NDArray[Any]:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import stat
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Final
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from jobs.comparison.input.files import read_report, read_reports, report_files
 from jobs.comparison.input.logs import read_log
 from jobs.comparison.input.parse import InvalidReport, open_regular, read_file
 from jobs.comparison.input.report_collection import ReportCollection
 from jobs.comparison.input.started import parse_started
-from jobs.comparison.text import pluralize
+from jobs.comparison.text import join_limited, pluralize
 from jobs.errors import BadInput
 from jobs.io.stdio import escape_control_chars
 from jobs.report import LINE_MARKER
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from jobs.comparison.input.run_summary import RunSummary
 
 STANDARD_INPUT: Final = "-"
+MAX_RUNS_NAMED: Final = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,9 +68,11 @@ def load(paths: Sequence[str], stdin: BinaryIO, *, leave_out: Iterable[Path] = (
             raise BadInput(_no_report_text(path, list(collection.skipped.values())[skipped:], collection))
     reported = list(collection.runs.values())
     if not reported:
+        ranks = list(collection.started.ranks.texts())
+        seen = f" ({join_limited(ranks, MAX_RUNS_NAMED, '; ')})" if ranks else ""
         raise BadInput(
             f"none of the runs has a report: {pluralize(collection.started.records, 'started record')} of runs that "
-            "died, or are still running; give the reports of others beside them"
+            f"died, or are still running{seen}; give the reports of others beside them"
         )
     died = collection.started.without_report(reported, reported[0].dataset)
     return Loaded(
@@ -82,8 +85,8 @@ def load(paths: Sequence[str], stdin: BinaryIO, *, leave_out: Iterable[Path] = (
     )
 
 
-def _run_order(run: RunSummary) -> tuple[str, str, str, int, str, int]:
-    return (run.recipe, run.protocol, run.framework, run.seed, run.run_id, run.attempt)
+def _run_order(run: RunSummary) -> tuple[Any, ...]:
+    return (run.recipe, run.protocol, run.rank_setting, run.framework, run.seed, run.run_id, run.attempt)
 
 
 def _no_report_text(path: str, skipped: Sequence[Skipped], collection: ReportCollection) -> str:

@@ -1,4 +1,4 @@
-"""Reads the marked lines of a log, reports and started records, among other lines and lines cut short."""
+"""Reads the marked lines of a log: reports, started records and those of ranks, among other and damaged lines."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import json
 from typing import TYPE_CHECKING, BinaryIO, Final
 
 from jobs.comparison.input.parse import REPORT_LIMIT, InvalidReport, parse
+from jobs.comparison.input.rank_records import parse_rank_record
 from jobs.comparison.input.run_summary import ReportLocation, summarize
 from jobs.comparison.input.started import parse_started
 from jobs.report import LINE_MARKER
+from jobs.report.rank_record import RANK_MARKER, RankRecord
 from jobs.report.started import STARTED_MARKER, StartedRun
 
 if TYPE_CHECKING:
@@ -17,11 +19,14 @@ if TYPE_CHECKING:
     from jobs.comparison.input.report_collection import ReportCollection
     from jobs.report import Report
 
+    Marked = Report | StartedRun | RankRecord
+
 LOG_LIMIT: Final = 4 * 1024**3
 """Maximum bytes of one log: 250,000 report lines. Input without an end is given up here, within seconds."""
 
 DAMAGED_LINE: Final = "report line cut short or damaged"
 DAMAGED_STARTED_LINE: Final = "started line cut short or damaged"
+DAMAGED_RANK_LINE: Final = "rank line cut short or damaged"
 TOO_LONG: Final = f"report line longer than {REPORT_LIMIT // 1024**2} MiB"
 TOO_LARGE: Final = (
     f"larger than {LOG_LIMIT // 1024**3} GiB; give its lines with {LINE_MARKER.strip()} alone, as grep -a finds them"
@@ -29,16 +34,22 @@ TOO_LARGE: Final = (
 
 _REPORT: Final = LINE_MARKER.encode()
 _STARTED: Final = STARTED_MARKER.encode()
+_RANK: Final = RANK_MARKER.encode()
 _COMMON_START: Final = b"MNIST_JOBS_"
-"""Both markers begin with it."""
-_PARSE: Final[Mapping[bytes, Callable[..., Report | StartedRun]]] = {_REPORT: parse, _STARTED: parse_started}
+"""All markers begin with it."""
+_DAMAGED: Final = {_REPORT: DAMAGED_LINE, _STARTED: DAMAGED_STARTED_LINE, _RANK: DAMAGED_RANK_LINE}
+_PARSE: Final[Mapping[bytes, Callable[..., Marked]]] = {
+    _REPORT: parse,
+    _STARTED: parse_started,
+    _RANK: parse_rank_record,
+}
 _DECODER: Final = json.JSONDecoder()
 
 
 def read_log(
     stream: BinaryIO, collection: ReportCollection, *, source: str, path: str | None = None, size: int | None = None
 ) -> None:
-    r"""Add the reports and started records in ``stream`` to ``collection``.
+    r"""Add the reports and records in ``stream`` to ``collection``.
 
     ``path`` is the file to read reports from again, if there is one.
 
@@ -57,13 +68,14 @@ def read_log(
             # Where the text is longer, the report at its start may still be whole.
             parsed, payload = _parse_start(_PARSE[marker], raw[:REPORT_LIMIT].strip(), origin=source)
         except InvalidReport as error:
-            damaged = DAMAGED_STARTED_LINE if marker == _STARTED else DAMAGED_LINE
-            reason = TOO_LONG if len(raw) > REPORT_LIMIT else damaged
+            reason = TOO_LONG if len(raw) > REPORT_LIMIT else _DAMAGED[marker]
             # A JSON document that is no report, such as one of another schema version, is not a damaged line.
             collection.skip(source, str(error) if error.valid_json else reason, line=number)
             continue
         if isinstance(parsed, StartedRun):
             collection.started.add(parsed, source=source, raw=payload)
+        elif isinstance(parsed, RankRecord):
+            collection.started.ranks.add(parsed, source=source, raw=payload)
         else:
             start = len(raw) - len(raw.lstrip())
             location = ReportLocation.of(payload, path=path, offset=offset + start)
@@ -72,9 +84,7 @@ def read_log(
         raise InvalidReport(f"{source!r} is {TOO_LARGE}")
 
 
-def _parse_start(
-    parse_payload: Callable[..., Report | StartedRun], payload: bytes, *, origin: str
-) -> tuple[Report | StartedRun, bytes]:
+def _parse_start(parse_payload: Callable[..., Marked], payload: bytes, *, origin: str) -> tuple[Marked, bytes]:
     """What is at the start of ``payload``, and its bytes; another writer's text may follow on the same line."""
     try:
         return parse_payload(payload, origin=origin), payload
@@ -127,7 +137,7 @@ def _find_marker(text: bytes, start: int) -> tuple[int, bytes]:
     """Where the first marker from ``start`` on begins, and the marker; -1 without one."""
     begin = text.find(_COMMON_START, start)
     while begin >= 0:
-        for marker in (_REPORT, _STARTED):
+        for marker in _PARSE:
             if text.startswith(marker, begin):
                 return begin, marker
         begin = text.find(_COMMON_START, begin + 1)

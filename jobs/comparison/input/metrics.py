@@ -46,6 +46,9 @@ BEFORE_TRAINING_SUMMARY: Final = Missing(
 )
 
 
+_ENERGY: Final = "training.gpu.energy_j"
+
+
 @dataclass(frozen=True)
 class Metric:
     """One metric of a run, at ``path`` of its report.
@@ -78,6 +81,8 @@ class Metric:
         refusal = self._refusal(report)
         if refusal is not None:
             return refusal
+        if report.config.ranks > 1 and self.path == _ENERGY:
+            return self._per_images(_energy_of_ranks(report), report)
         value: Any = report
         names = self.path.split(".")
         for depth, name in enumerate(names, start=1):
@@ -86,6 +91,12 @@ class Metric:
                 return Missing(null_reason(report, ".".join(names[:depth])))
         if isinstance(value, Aggregate):
             value = value.mean
+        return self._per_images(value, report)
+
+    def _per_images(self, value: float | Missing, report: Report) -> float | Missing:
+        """``value``, divided by the images where it is per image."""
+        if isinstance(value, Missing):
+            return value
         if self.per_million_images:
             images = steady_images(report)
             if isinstance(images, Missing):
@@ -120,6 +131,14 @@ class Metric:
     def counts(self, status: Status) -> bool:
         """Whether a run that ended with ``status`` counts for this metric."""
         return status in self.statuses
+
+
+def _energy_of_ranks(report: Report) -> float | Missing:
+    """The energy of all ranks' devices; ``training`` has that of rank 0."""
+    energies = [part.energy_j for part in report.ranks]
+    if not energies or None in energies:
+        return Missing(null_reason(report, "ranks[].energy_j"))
+    return sum(energy for energy in energies if energy is not None)
 
 
 def steady_images(report: Report) -> float | Missing:

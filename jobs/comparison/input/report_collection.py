@@ -35,6 +35,7 @@ _SHARED_FIELDS: Final = (
     "recipe",
     "framework_version",
     "dataset",
+    "rank_setting",
     "compared",
     "environment",
     "node",
@@ -77,8 +78,8 @@ class ReportCollection:
 
     @property
     def read(self) -> int:
-        """Reports and started records read, copies included."""
-        return self.reports + self.started.records
+        """Reports and records read, copies included."""
+        return self.reports + self.started.records + self.started.ranks.records
 
     def add(self, run: RunSummary) -> None:
         """Keep ``run``, or the better of two copies: the one with the time series, then the first by name.

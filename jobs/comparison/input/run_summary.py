@@ -21,6 +21,8 @@ from jobs.comparison.input.metrics import (
     unpack_values,
 )
 from jobs.comparison.input.parse import InvalidReport, parse, read_slice
+from jobs.comparison.input.rank_work import rank_work
+from jobs.comparison.rank_setting import RankSetting
 from jobs.comparison.schema_parity import TrainingCode
 from jobs.comparison.text import shortened
 from jobs.errors import BadInput
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 
     from jobs.choices import FrameworkName
     from jobs.comparison.fields import Value
+    from jobs.comparison.input.rank_work import RankWork
     from jobs.comparison.schema_base import MetricName
     from jobs.report import Report
     from jobs.report.configuration import Design
@@ -83,8 +86,8 @@ class RunSummary:
     their order; :meth:`measured` gives every metric's value or why there is none;
     ``suspect_of`` are the causes for which the report calls its measurements suspect; ``unchecked`` what it could not
     read of the GPU, where it calls them unchecked; ``design`` is the run's place in an experiment of blocks;
-    ``index`` is that of an Indexed Job; ``code`` is ``None`` for a run without a report, see :mod:`.started`;
-    ``source`` is the printable name of the file or log.
+    ``index`` is that of an Indexed Job whose indices are runs and not ranks; ``code`` is ``None`` for a run without a
+    report, see :mod:`.started`; ``source`` is the printable name of the file or log.
     """
 
     run_id: str
@@ -98,6 +101,7 @@ class RunSummary:
     framework: FrameworkName
     framework_version: str | None
     seed: int
+    rank_setting: RankSetting
     index: int | None
     dataset: Dataset
     compared: tuple[Value, ...]
@@ -124,6 +128,8 @@ class RunSummary:
     code: TrainingCode | None
     has_parity: bool
     has_series: bool
+    rank_work: RankWork | None
+    """``None`` for one rank, and for a run that left nothing but its start."""
     source: str
     location: ReportLocation
 
@@ -195,7 +201,7 @@ class RunSummary:
 def summarize(report: Report, *, source: str, location: ReportLocation) -> RunSummary:
     """The summary of ``report``; long texts and lists are cut."""
     config, environment = report.config, report.environment
-    node = None if environment.kubernetes is None else environment.kubernetes.node
+    setting = RankSetting(ranks=config.ranks, reduction=config.reduction, scaling=config.scaling)
     packed_measured, missing = pack_measured({metric.name: _cut_reason(metric.of(report)) for metric in METRICS})
     phases_s = _phases_s(report)
     return RunSummary(
@@ -210,11 +216,12 @@ def summarize(report: Report, *, source: str, location: ReportLocation) -> RunSu
         framework=config.framework,
         framework_version=cut(environment.framework.version),
         seed=config.seed,
-        index=None if environment.kubernetes is None else environment.kubernetes.index,
+        rank_setting=setting,
+        index=None if environment.kubernetes is None or setting.is_several else environment.kubernetes.index,
         dataset=config.dataset,
         compared=tuple(cut(field.read(report)) for field in FIELDS),
         environment=tuple(cut(field.read(report)) for field in ENVIRONMENT),
-        node=cut(node),
+        node=cut(_node(report)),
         gpu_uuids=_uuids(report),
         packed_measured=packed_measured,
         missing=missing,
@@ -232,6 +239,7 @@ def summarize(report: Report, *, source: str, location: ReportLocation) -> RunSu
         code=TrainingCode.of(report),
         has_parity=report.parity is not None,
         has_series=report.timeseries is not None,
+        rank_work=rank_work(report),
         source=source,
         location=location,
     )
@@ -283,8 +291,18 @@ def _unchecked(report: Report) -> tuple[str, ...]:
     return tuple(map(cut, report.validity.not_checked[:ITEMS_LIMIT])) or ("not sampled to the end",)
 
 
+def _node(report: Report) -> str | None:
+    """The Kubernetes node; of several ranks all of theirs, in order."""
+    kubernetes = report.environment.kubernetes
+    if kubernetes is None or kubernetes.node is None or report.config.ranks == 1:
+        return None if kubernetes is None else kubernetes.node
+    return ", ".join(sorted({kubernetes.node, *(part.node for part in report.ranks if part.node)}))
+
+
 def _uuids(report: Report) -> tuple[str, ...]:
     uuids = [uuid for device in report.devices if (uuid := device.mig_uuid or device.uuid)]
+    if report.config.ranks > 1:
+        uuids = sorted(part.uuid for part in report.ranks if part.uuid)
     kept = tuple(map(cut, uuids[:ITEMS_LIMIT]))
     return kept if len(kept) == len(uuids) else (*kept, f"… ({len(uuids):,} devices)")
 

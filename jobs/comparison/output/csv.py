@@ -28,6 +28,10 @@ COLUMNS: Final = (
     "gpu_uuids",
     *(metric.name for metric in METRICS),
     *(column for name in _READ for column in (f"{name}_readings", f"{name}_coverage_ratio")),
+    "ranks",
+    "reduction",
+    "scaling",
+    "efficiency_ratio",
     "source",
     "comparison_id",
 )
@@ -53,6 +57,10 @@ def csv_lines(comparison: Comparison) -> Iterator[str]:
                 " ".join(run.gpu_uuids),
                 *(run.metrics[metric.name] for metric in METRICS),
                 *(value for name in _READ for value in _readings(run, name)),
+                section.ranks,
+                section.reduction,
+                section.scaling,
+                run.efficiency_ratio,
                 run.source,
                 comparison.comparison_id,
             )

@@ -236,7 +236,7 @@ def gate_table(gate: Gate, names: Mapping[FrameworkName, str]) -> Table:
     """A row for each metric of each side: before, now, the change and the tolerance; ``names`` are the frameworks'."""
     rows = [
         [
-            f"{side.recipe}, {side.protocol}, {names[side.framework]}: {METRIC_BY_NAME[metric.name].heading}",
+            f"{side.title}, {names[side.framework]}: {METRIC_BY_NAME[metric.name].heading}",
             *_gate_cells(metric),
             metric.outcome.replace("_", " "),
         ]

@@ -9,7 +9,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from jobs.comparison.analysis import statistics
 from jobs.comparison.analysis.parity_verdict import unpaired_line
 from jobs.comparison.analysis.verdict import MAX_FAILURE_RATE_GAP
-from jobs.comparison.output import tables
+from jobs.comparison.output import rank_tables, tables
 from jobs.comparison.text import pluralize
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ def template_environment(
     )
     environment.globals |= {
         "tables": tables,
+        "rank_tables": rank_tables,
         "paragraph_break": paragraph_break,
         "effect_percent": 100 * (statistics.SMALLEST_EFFECT - 1),
         "runs_for_a_verdict": statistics.RUNS_FOR_A_VERDICT,

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from jobs.comparison.analysis.parity import OUTCOME
 from jobs.comparison.analysis.parity_verdict import FAILED, unpaired_line
-from jobs.comparison.output import tables
+from jobs.comparison.output import rank_tables, tables
 from jobs.io.stdio import escape_control_chars
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from jobs.comparison.schema import Comparison, Section
+    from jobs.comparison.schema_scaling import ScalingSeries
 
 MAX_UNPAIRED: Final = 10
 _ALARM: Final = "bold red"
@@ -30,10 +31,12 @@ def render_terminal(comparison: Comparison, console: Console) -> None:
         for line, style in _section_lines(section):
             console.print(_text(line, style))
         console.print()
+    for series in comparison.scaling:
+        _render_scaling(series, console)
     if comparison.gate is not None:
         console.print(_text(f"against the baseline: {comparison.gate.outcome}", "bold"))
         for side in comparison.gate.sides:
-            console.print(_text(f"{side.recipe}, {side.protocol}, {side.framework}: {side.text}"))
+            console.print(_text(f"{side.title}, {side.framework}: {side.text}"))
         for line in comparison.gate.triage:
             console.print(_text(line))
         console.print()
@@ -43,6 +46,13 @@ def render_terminal(comparison: Comparison, console: Console) -> None:
             console.print(_text(f"parity of {pair.recipe}: {OUTCOME[pair.outcome]}; {pair.text}", style))
     for trace in comparison.unpaired_traces[:MAX_UNPAIRED]:
         console.print(_text(unpaired_line(trace)))
+
+
+def _render_scaling(series: ScalingSeries, console: Console) -> None:
+    console.print(_drawn(f"scaling of {series.title}", rank_tables.scaling_table(series)))
+    if note := rank_tables.scaling_note(series):
+        console.print(_text(note))
+    console.print()
 
 
 def _section_lines(section: Section) -> Iterator[tuple[str, str]]:
@@ -59,6 +69,8 @@ def _section_lines(section: Section) -> Iterator[tuple[str, str]]:
             yield f"{side.framework}: {side.gpu_text}", ""
     for line in tables.fleet_lines(section):
         yield line, ""
+    for line in rank_tables.rank_lines(section):
+        yield line, ""
 
 
 def _text(text: str, style: str = "") -> Text:
@@ -66,10 +78,13 @@ def _text(text: str, style: str = "") -> Text:
 
 
 def _table(section: Section) -> Table:
-    metrics = tables.metric_table(section)
-    table = Table(title=_text(f"{section.recipe}, {section.protocol}"), title_justify="left")
-    for index, heading in enumerate(metrics.headings):
+    return _drawn(section.title, tables.metric_table(section))
+
+
+def _drawn(title: str, content: tables.Table) -> Table:
+    table = Table(title=_text(title), title_justify="left")
+    for index, heading in enumerate(content.headings):
         table.add_column(_text(heading), justify="right" if index else "left")
-    for cells in metrics.rows:
+    for cells in content.rows:
         table.add_row(*map(_text, cells))
     return table

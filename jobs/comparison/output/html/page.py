@@ -45,7 +45,8 @@ def render_html(comparison: Comparison, timelines: Mapping[SectionKey, Sequence[
     return template.render(
         comparison=comparison,
         figures=[
-            _figures(section, timelines.get((section.recipe, section.protocol), ())) for section in comparison.sections
+            _figures(section, timelines.get((section.recipe, section.protocol, section.rank_setting), ()))
+            for section in comparison.sections
         ],
         names=DISPLAY_NAMES,
         style=Markup(style),  # noqa: S704 - a file of this package

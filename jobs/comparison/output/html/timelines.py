@@ -23,10 +23,11 @@ if TYPE_CHECKING:
 
     from jobs.choices import FrameworkName
     from jobs.comparison.input.run_summary import RunSummary
+    from jobs.comparison.rank_setting import RankSetting
     from jobs.report import Report
 
-SectionKey = tuple[str, str]
-"""Recipe and protocol."""
+    SectionKey = tuple[str, str, RankSetting]
+    """Recipe, protocol and setting of ranks."""
 
 GPU_COLUMNS: Final = {
     "util_percent": "GPU utilization, % of time with some kernel",
@@ -63,7 +64,7 @@ def timelines(runs: Iterable[RunSummary]) -> dict[SectionKey, list[Timeline | Mi
     sides: dict[SectionKey, dict[FrameworkName, list[RunSummary]]] = {}
     for run in runs:
         if run.has_training:
-            sides.setdefault((run.recipe, run.protocol), {}).setdefault(run.framework, []).append(run)
+            sides.setdefault((run.recipe, run.protocol, run.rank_setting), {}).setdefault(run.framework, []).append(run)
     return {key: [_of_side(side[framework]) for framework in sorted(side)] for key, side in sides.items()}
 
 
