@@ -53,7 +53,7 @@ def test_containers_of_a_ranks_job_train_one_run_over_their_network(image: str, 
         logs = [docker("logs", name) for name in names]
         assert codes == ["0", "0"], [log.stderr[-2000:] for log in logs]
         (line,) = [line for log in logs for line in log.stdout.splitlines() if line.startswith(LINE_MARKER)]
-        report = from_line(line)
+        report = from_line(line, origin="log")
         assert report is not None
         assert [part.node for part in report.ranks] == ["node-0", "node-1"]
         assert len({part.epochs[-1].weights_sha256 for part in report.ranks}) == 1
