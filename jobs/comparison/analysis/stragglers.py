@@ -2,7 +2,8 @@
 
 A rank's value in an epoch is the logarithm of its compute time per step over the median of the other ranks'. Waiting is
 no part of it. A rank is named if it was clearly slower in most epochs, and the median of its epochs is larger than
-chance makes it in 99 of 100 runs of equal ranks. That limit has no formula, and is simulated, seeded, for normal and for heavy-tailed noise.
+chance makes it in 99 of 100 runs of equal ranks. That limit has no formula. It is simulated, seeded, for normal and for
+heavy-tailed noise.
 """
 
 from __future__ import annotations
