@@ -56,6 +56,7 @@ CASES: Final = (
     RankCase(name="heavy-tailed noise (t₃) of 2 %", noise=0.02, tails="t3"),
     RankCase(name="noise of 2 % with memory", noise=0.02, memory=MEMORY),
     RankCase(name="noise of 1 %, 1 % of epochs longer by half", noise=0.01, disturbed=0.01),
+    RankCase(name="noise of 1 %, 10 % of epochs longer by half", noise=0.01, disturbed=0.1),
     RankCase(name="noise of 10 %", noise=0.10),
 )
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import numpy as np
 
@@ -25,9 +25,10 @@ if TYPE_CHECKING:
     from jobs.report import Report
     from jobs.report.ranks import RankPart
 
-STEP_S = 0.02
-STEPS = 10
-EPOCHS = 5
+STEP_S: Final = 0.1
+"""Long against the delay of a wake-up on a busy machine, some milliseconds, which would make a rank really slower."""
+STEPS: Final = 3
+EPOCHS: Final = 5
 
 
 class SleepingTrainer:

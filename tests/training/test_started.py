@@ -119,7 +119,7 @@ def test_options_that_are_refused_at_once_leave_nothing(tmp_path: Path) -> None:
 
 
 def _record(folder: Path, checkpoint_dir: Path | None = None) -> StartedRecord:
-    request: Any = type("Request", (), {})()
+    request: Any = type("Request", (), {"ranks": 1, "reduction": None, "scaling": None})()
     vars(request).update(recipe=LENET.name, design=None, protocol="matched", epochs=None, trials=1, report_dir=folder)
     request.checkpoint_dir = checkpoint_dir
     started_at = datetime(2026, 1, 2, tzinfo=UTC)

@@ -1,8 +1,9 @@
 """Finds the ranks of a run that compute for longer than the others, from the times of each epoch.
 
 A rank's value in an epoch is the logarithm of its compute time per step over the median of the other ranks'. Waiting is
-no part of it. A rank is named if the median of its epochs is large, and larger than chance makes it in 99 of 100 runs
-of equal ranks. That limit has no formula, and is simulated, seeded, for normal and for heavy-tailed noise.
+no part of it. A rank is named if it was clearly slower in most epochs, and the median of its epochs is larger than
+chance makes it in 99 of 100 runs of equal ranks. That limit has no formula. It is simulated, seeded, for normal and for
+heavy-tailed noise.
 """
 
 from __future__ import annotations
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
 
 SMALLEST_SLOWDOWN: Final = 1.10
 """A rank is named from this ratio on: healthy devices of one kind differ by less."""
+
+SLOW_EPOCHS_RATIO: Final = 0.8
+"""The share of its epochs in which a rank must be slower by that: what disturbs ranks now and then is not named."""
 
 EPOCHS_NEEDED: Final = 3
 """Of fewer epochs the median is not robust against one that was disturbed."""
@@ -74,7 +78,8 @@ def stragglers_of(run: RunSummary, work: RankWork) -> list[Straggler]:
     logs = np.log(np.array(work.step_s))
     differences = _differences(logs[None])[0]
     middles, scales = (part[0] for part in _middles(differences[None]))
-    limits = np.maximum(log(SMALLEST_SLOWDOWN), _limit(len(work.ranks), min(len(logs), _MAX_EPOCHS_SIMULATED)) * scales)
+    limits = _limit(len(work.ranks), min(len(logs), _MAX_EPOCHS_SIMULATED)) * scales
+    slow = (differences > log(SMALLEST_SLOWDOWN)).mean(axis=0) >= SLOW_EPOCHS_RATIO
     return [
         Straggler(
             run_id=run.run_id,
@@ -87,7 +92,7 @@ def stragglers_of(run: RunSummary, work: RankWork) -> list[Straggler]:
             ],
         )
         for at, (rank, middle, limit) in enumerate(zip(work.ranks, middles, limits, strict=True))
-        if middle > limit
+        if slow[at] and middle > limit
     ]
 
 
