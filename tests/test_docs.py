@@ -26,6 +26,7 @@ from jobs.comparison.analysis import (
     permutation,
     robust,
     statistics,
+    stragglers,
     verdict,
 )
 from jobs.comparison.input import files, logs, metrics, parse, run_summary
@@ -49,7 +50,7 @@ PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 READMES = [ROOT / "README.md", ROOT / "README.ko.md"]
 OPTIONS = (ROOT / "docs" / "options.md").read_text(encoding="utf-8")
 
-IN_WORDS = {5: "five", 8: "eight"}
+IN_WORDS = {3: "three", 5: "five", 8: "eight"}
 NOT_OURS = {"NVML Shared Library Not Found"}
 """Messages of libraries that the pages quote."""
 
@@ -270,6 +271,11 @@ def test_comparison_page_has_the_numbers_of_the_code() -> None:
         f"fewer than {verdict_runs} on a side",
         f"The baseline needs {verdict_runs} completed runs",
         f"From {IN_WORDS[fleet.NODES_FOR_OUTLIERS]} nodes on",
+        (
+            f"above {stragglers.SMALLEST_SLOWDOWN:.2f} in at least {100 * stragglers.SLOW_EPOCHS_RATIO:.0f} % "
+            "of the epochs"
+        ),
+        f"It needs {IN_WORDS[stragglers.EPOCHS_NEEDED]} epochs",
         f"at most {markdown.MAX_ROWS} rows per table",
         f"up to {runs_figure.MAX_MARKS} runs per side and {html_page.MAX_ROWS} rows per table",
         f"From {files.PARALLEL_THRESHOLD:,} files on",

@@ -1,7 +1,7 @@
 """Ranks that compute for longer than the others of their run: named, and how often that is wrong. Seeded.
 
-``make test-long`` simulates as many runs as docs/comparison.md states its rates for. ``make test`` simulates fewer,
-with bounds that a program with just the stated rate passes with a probability of 99.9 % (binomial distribution).
+``make test-long`` simulates as many runs as docs/comparison.md states its rates for, and ``make test`` fewer. The bounds
+are those that a program with just the stated rate passes with a probability of 99.9 % (binomial distribution).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ SAMPLED = CASES if TRIED == RUNS else CASES[:2]
 
 
 def max_count(rate: float, tried: int = TRIED) -> int:
-    return int(rate * tried if tried == RUNS else stats.binom.ppf(0.999, tried, rate))
+    return int(stats.binom.ppf(0.999, tried, rate))
 
 
 def speeds_of(*step_s: list[float], ranks: int | None = None) -> RankSpeeds:
