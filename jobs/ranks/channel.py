@@ -33,6 +33,7 @@ class Channel:
         self._connections = connections
         self._changed = threading.Condition()
         self._parts: dict[int, list[Any]] = {rank: [] for rank in connections}
+        self._left: set[int] = set()
         self._lost: PeerLost | None = None
         self._closing = False
         self._on_lost: Callable[[PeerLost], None] = lambda _: None
@@ -96,17 +97,21 @@ class Channel:
 
     def _next_part(self, rank: int) -> Any:
         with self._changed:
-            self._changed.wait_for(lambda: self._parts[rank] or self._lost is not None)
+            self._changed.wait_for(lambda: self._parts[rank] or self._lost is not None or rank in self._left)
             if self._parts[rank]:
                 return self._parts[rank].pop(0)
-            assert self._lost is not None
-            raise self._lost
+            raise self._lost or PeerLost(
+                f"peer lost: rank {rank} (node {self.nodes[rank]}): it ended before the others; start all ranks again"
+            )
 
     def _read(self, rank: int, connection: Connection) -> None:
         try:
             while True:
                 message = connection.receive()
                 if "bye" in message:
+                    with self._changed:
+                        self._left.add(rank)
+                        self._changed.notify_all()
                     return
                 if "failed" in message:
                     self._note_lost(rank, str(message["failed"]), message["exit_code"])

@@ -9,6 +9,8 @@ import signal
 import socket
 import subprocess
 import sys
+from collections import deque
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from jobs.exit_codes import ExitCode
@@ -36,13 +38,8 @@ def launch(
     shared = {TOKEN_VARIABLE: secrets.token_hex(16), CONTROL_PORT_VARIABLE: str(ports[ranks])}
     # Closed when this process ends, by whatever: see end_with_launcher.
     alive, alive_here = os.pipe()
-    processes: list[subprocess.Popen[bytes]] = []
-
-    def pass_on(number: int, _: object) -> None:
-        for process in processes:
-            process.send_signal(number)
-
-    previous = {number: signal.signal(number, pass_on) for number in SIGNALS}
+    relay = _Relay(ranks)
+    previous = {number: signal.signal(number, relay.pass_on) for number in SIGNALS}
     try:
         for rank in range(ranks):
             own: dict[str, str] = {
@@ -54,10 +51,10 @@ def launch(
                 own |= of_first or {}
             # A process group each, so that a terminal's Ctrl-C reaches a rank once: from here.
             process = subprocess.Popen(command, env={**os.environ, **own}, pass_fds=[alive], process_group=0)
-            processes.append(process)
-        codes = [process.wait() for process in processes]
+            relay.add(process)
+        codes = [process.wait() for process in relay.processes]
     finally:
-        for process in processes:
+        for process in relay.processes:
             if process.poll() is None:
                 process.kill()
         os.close(alive)
@@ -65,6 +62,29 @@ def launch(
         for number, handler in previous.items():
             signal.signal(number, handler)
     return exit_code(codes)
+
+
+class _Relay:
+    """Passes each signal on to each rank once, also to one that starts after it."""
+
+    def __init__(self, ranks: int) -> None:
+        self.processes: list[subprocess.Popen[bytes]] = []
+        self._signals: list[deque[int]] = [deque() for _ in range(ranks)]
+
+    def add(self, process: subprocess.Popen[bytes]) -> None:
+        self.processes.append(process)
+        self._send()
+
+    def pass_on(self, number: int, _: object) -> None:
+        for numbers in self._signals:
+            numbers.append(number)
+        self._send()
+
+    def _send(self) -> None:
+        for process, numbers in zip(self.processes, self._signals, strict=False):
+            with suppress(IndexError):
+                while True:
+                    process.send_signal(numbers.popleft())
 
 
 def exit_code(codes: Sequence[int]) -> int:

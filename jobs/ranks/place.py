@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from jobs.errors import BadInput
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from jobs.choices import FrameworkName
 
@@ -115,7 +115,8 @@ def _of_tf_config(variables: Mapping[str, str]) -> RankPlace | None:
         local_rank=[name for name, _ in workers[:index]].count(workers[index][0]),
         local_size=[name for name, _ in workers].count(workers[index][0]),
         addresses=workers,
-        control=(host, _port(variables, CONTROL_PORT_VARIABLE, port + 1)),
+        # Workers of one machine often have ports one apart.
+        control=(host, _port(variables, CONTROL_PORT_VARIABLE, _next_port(host, port, workers))),
         engine="tf_config",
         token=variables.get(TOKEN_VARIABLE, ""),
     )
@@ -144,6 +145,13 @@ def _of_indexed_job(variables: Mapping[str, str], *, ranks: int, service: str) -
         engine="indexed_job",
         token=variables.get(TOKEN_VARIABLE) or job,
     )
+
+
+def _next_port(host: str, port: int, workers: Sequence[Address]) -> int:
+    """The first port after ``port`` that no worker has on ``host``."""
+    while (host, port) in workers:
+        port += 1
+    return port
 
 
 def _workers(variables: Mapping[str, str]) -> int:
@@ -177,7 +185,9 @@ def _tf_config(variables: Mapping[str, str]) -> tuple[tuple[Address, ...], int] 
     return workers, index
 
 
-def _address(text: str) -> Address:
+def _address(text: Any) -> Address:
+    if not isinstance(text, str):
+        raise TypeError
     host, _, port = text.rpartition(":")
     if not host or not re.fullmatch(r"[0-9]{1,5}", port, re.ASCII) or not 0 < int(port) < 65536:
         raise ValueError

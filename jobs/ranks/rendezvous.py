@@ -103,6 +103,10 @@ def _reach_first(place: RankPlace, hello: dict[str, Any], deadline_s: float, tim
     while (left_s := deadline_s - time.monotonic()) > 0:
         try:
             connection = Connection(socket.create_connection((host, port), timeout=left_s))
+        except ValueError as error:
+            raise RanksNotConnected(
+                f"rank 0's host {host[:100]!r} is no name of a host ({error}); correct the ranks' variables"
+            ) from error
         except OSError as error:
             reason = reason_of(error)
             threading.Event().wait(min(RETRY_S, left_s))

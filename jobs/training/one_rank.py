@@ -3,20 +3,46 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from jobs.checkpoint.metadata import extent_of
 from jobs.ranks.group import RankGroup
 from jobs.report.ranks import OneRankPart, OneRankTraining
 from jobs.training.seeding import epoch_order, initial_weights
+from jobs.training.signals import Interrupted
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
+    from jobs.phases import PhaseRecorder
     from jobs.training.setup import RunSetup
+    from jobs.training.signals import InterruptGuard
 
 
-def measure_one_rank(setup: RunSetup, position: Literal["before", "after"]) -> OneRankPart:
+def one_rank_parts(
+    setup: RunSetup, position: Literal["before", "after"], recorder: PhaseRecorder, guard: InterruptGuard
+) -> list[OneRankPart]:
+    """What rank 0 alone does, while the others wait; only where it was asked for.
+
+    A signal to rank 0 ends a measurement after training, whose results are complete without it.
+    """
+    session = setup.session
+    if not setup.request.with_baseline or session is None:
+        return []
+    recorder.enter("build")
+
+    def measure() -> list[dict[str, Any]]:
+        try:
+            return [_measure(setup, position, guard.check).model_dump()]
+        except Interrupted:
+            if position == "before":
+                raise
+            return []
+
+    return [OneRankPart.model_validate(part) for part in session.from_first(measure)]
+
+
+def _measure(setup: RunSetup, position: Literal["before", "after"], check: Callable[[], None]) -> OneRankPart:
     """Train one epoch by this rank alone, with the same reduction, and discard the weights.
 
     The batch is that of a step (strong scaling), or of one rank (weak scaling). The first step is not counted.
@@ -32,6 +58,7 @@ def measure_one_rank(setup: RunSetup, position: Literal["before", "after"]) -> O
 
     def on_step(done: int) -> None:
         nonlocal started, steps
+        check()
         steps = done
         if started is None:
             trainer.synchronize()

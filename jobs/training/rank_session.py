@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from jobs.checkpoint.metadata import differences
 from jobs.errors import BadInput, JobError, NoUsableGpu, PeerLost
-from jobs.exit_codes import ExitCode
 from jobs.ranks.group import RankGroup
 from jobs.ranks.process import choose_gpu, choose_threads, end_with_launcher
 from jobs.ranks.rendezvous import connect
@@ -25,7 +24,7 @@ from jobs.training.signals import Interrupted
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from jobs.adapter import FrameworkDevice, Trainer
+    from jobs.adapter import Framework, FrameworkDevice, Trainer
     from jobs.checkpoint.codec import Checkpoint
     from jobs.checkpoint.metadata import Attempt, RunFingerprint
     from jobs.checkpoint.store import CheckpointStore
@@ -69,6 +68,7 @@ class RankSession:
             interrupt=_interrupt,
         )
         self.parts = RankParts(self.group.size)
+        self._joined = False
         if self.channel is not None:
             self.channel.call_on_lost(self._end_if_stuck)
 
@@ -79,6 +79,17 @@ class RankSession:
     def from_first(self, value: Callable[[], Any]) -> Any:
         """Rank 0's ``value``, a small JSON value, in every rank; only rank 0 computes it."""
         return self.group.exchange(value() if self.is_first else None)[0]
+
+    def start_run(self, framework: Framework, *, timeout_s: float) -> None:
+        """Forget what the ranks did in an earlier run, and connect the framework's ranks, once in this process.
+
+        Raises:
+            RanksNotConnected: one did not come.
+        """
+        self.parts, self._record = RankParts(self.group.size), {}
+        if self.place is not None and not self._joined:
+            framework.join_ranks(self.place, timeout_s=timeout_s)
+            self._joined = True
 
     def agree_on_device(self, device: FrameworkDevice, facts: DeviceFacts) -> None:
         """Refuse a run in which some ranks have a GPU and others do not.
@@ -102,14 +113,14 @@ class RankSession:
                 "a rank needs a GPU: start fewer ranks, or use --device cpu"
             )
 
-    def agree_on_settings(self, fingerprint: RunFingerprint) -> None:
+    def agree_on_settings(self, settings: RunFingerprint) -> None:
         """Refuse ranks that would train something else.
 
         Raises:
             BadInput: a setting, the data or a version differs.
         """
-        for rank, other in enumerate(self.group.exchange(fingerprint)):
-            different = differences(other, fingerprint)
+        for rank, other in enumerate(self.group.exchange(settings)):
+            different = differences(other, settings)
             if different:
                 raise BadInput(
                     f"rank {rank} and rank {self.group.rank} train with different settings: {different}; "
@@ -180,10 +191,16 @@ class RankSession:
         return replace(attempt, run_id=run_id, number=number)
 
     def end_training(self, gpu: GpuPhase | None, *, failed: bool) -> None:
-        """Exchange what telemetry saw of steady training, and print this rank's last line."""
-        if not failed:
-            self._exchange_observations(gpu)
-        self._print_line(ended=True)
+        """Exchange what telemetry saw of steady training, and print this rank's last line.
+
+        Raises:
+            PeerLost: a rank is gone.
+        """
+        try:
+            if not failed:
+                self._exchange_observations(gpu)
+        finally:
+            self._print_line(ended=True)
 
     def _exchange_observations(self, gpu: GpuPhase | None) -> None:
         util = None if gpu is None or gpu.util_percent is None else gpu.util_percent.mean
@@ -211,7 +228,7 @@ class RankSession:
 
     def explained(self, error: Exception) -> Exception:
         """The lost peer where ``error`` came of it; else ``error``, of which the other ranks are told."""
-        if self.channel is None:
+        if self.channel is None or self._noticed.is_set():
             return error
         self._noticed.set()
         if isinstance(error, PeerLost) or not isinstance(error, JobError):
@@ -232,7 +249,7 @@ class RankSession:
         def end() -> None:
             with suppress(OSError):
                 os.write(2, f"error: {lost}\n".encode())
-            os._exit(int(ExitCode.PEER_LOST))
+            os._exit(int(lost.exit_code))
 
         def end_unless_noticed() -> None:
             if not self._noticed.is_set():
@@ -262,6 +279,9 @@ def rank_session(request: TrainRequest, place: RankPlace | None, guard: Interrup
     session = RankSession(place, guard=guard, timeout_s=request.rank_timeout)
     try:
         yield session
+    except Interrupted as interruption:
+        session.tell_interruption(interruption)
+        raise
     except Exception as error:
         explained = session.explained(error)
         if explained is error:

@@ -184,6 +184,12 @@ def run_fingerprint(
     }
 
 
+def exchange_settings(request: TrainRequest) -> RunFingerprint:
+    """Settings that decide when the ranks meet. They may change when a run is resumed, but not between its ranks."""
+    settings = {name: getattr(request, name) for name in ("trials", "with_baseline", "checkpoint_steps")}
+    return _as_text(settings | {"checkpoint_dir": "none" if request.checkpoint_dir is None else "given"})
+
+
 def _as_text(settings: dict[str, Any]) -> RunFingerprint:
     """Each value as text, tuples item by item, so that a difference names the one layer in which it is."""
     text: RunFingerprint = {}

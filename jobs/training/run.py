@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from jobs.checkpoint.metadata import Attempt, TrainingProgress, extent_of
 from jobs.checkpoint.store import UNFINISHED
-from jobs.errors import BadInput
+from jobs.errors import BadInput, PeerLost
 from jobs.exit_codes import ExitCode
 from jobs.phases import Clock, PhaseRecorder
 from jobs.recipes import RECIPES
-from jobs.report.ranks import OneRankPart
 from jobs.telemetry import monitor
 from jobs.training.environment import read_environment
 from jobs.training.failure import failure_reason
 from jobs.training.loop import LoopContext, TrainingEnd, train
-from jobs.training.one_rank import measure_one_rank, one_rank_training
+from jobs.training.one_rank import one_rank_parts, one_rank_training
 from jobs.training.peak import measure_peak
 from jobs.training.publish import publish
 from jobs.training.rank_session import rank_session
@@ -36,6 +35,7 @@ if TYPE_CHECKING:
     from jobs.choices import FrameworkName
     from jobs.ranks.place import RankPlace
     from jobs.report import Report
+    from jobs.telemetry.types import Observation
     from jobs.training.console import Console
     from jobs.training.options import TrainRequest
     from jobs.training.rank_session import RankSession
@@ -70,28 +70,26 @@ def run_trials(
     check_request(request)
     first_seed = RECIPES[request.recipe].seed if request.seed is None else request.seed
     exit_code = int(ExitCode.DONE)
-    with InterruptGuard() as guard, rank_session(request, place, guard) as session:
-        is_first = session is None or session.is_first
-        for trial in range(request.trials):
-            clock = Clock.since_process_start() if trial == 0 else Clock()
-            seed = first_seed + trial
-            # The zero of the phases, which is when the process started.
-            started_at = datetime.now(UTC) - timedelta(seconds=clock())
-            try:
+    try:
+        with InterruptGuard() as guard, rank_session(request, place, guard) as session:
+            is_first = session is None or session.is_first
+            for trial in range(request.trials):
+                clock = Clock.since_process_start() if trial == 0 else Clock()
+                seed = first_seed + trial
+                # The zero of the phases, which is when the process started.
+                started_at = datetime.now(UTC) - timedelta(seconds=clock())
                 with started_record(
                     request, framework, seed=seed, started_at=started_at, console=console, enabled=is_first
                 ) as started:
                     seeded = replace(request, seed=seed)
                     run = _Run(seeded, load_framework, console, guard, clock, started, session, first=trial == 0)
                     code = run.execute()
-            except Interrupted as interruption:
-                if session is not None:
-                    session.tell_interruption(interruption)
-                console.line(f"{interruption} before training began: there is nothing to report")
-                return interruption.exit_code
-            exit_code = exit_code or code
-            if code in {ExitCode.INTERRUPTED, ExitCode.INTERRUPTED_BY_KEYBOARD}:
-                return code
+                exit_code = exit_code or code
+                if code in {ExitCode.INTERRUPTED, ExitCode.INTERRUPTED_BY_KEYBOARD}:
+                    return code
+    except Interrupted as interruption:
+        console.line(f"{interruption} before training began: there is nothing to report")
+        return interruption.exit_code
     return exit_code
 
 
@@ -145,7 +143,7 @@ class _Run:
                 recorder.synchronize = trainer.synchronize
                 repeated = RepeatedTraining(trainer, setup.spec)
                 attempt, progress = self._resume_or_start(trainer, environment.cpu.model)
-                one_rank = self._measure_one_rank("before")
+                one_rank = one_rank_parts(setup, "before", recorder, self.guard)
             self.guard.defer_interrupts()
             loop = LoopContext(
                 trainer=trainer,
@@ -167,7 +165,7 @@ class _Run:
                 if end.status == "completed":
                     self._export(trainer, attempt.run_id)
                     end = repeated.run(loop)
-                    one_rank += self._measure_one_rank("after")
+                    one_rank += one_rank_parts(setup, "after", recorder, self.guard)
             except Exception as error:  # noqa: BLE001 - a run that failed is reported before its error goes on
                 failure = setup.explained(error)
                 if self.session is not None:
@@ -180,13 +178,11 @@ class _Run:
             peak_flop_per_s, peak_reasons = measure_peak(setup.framework, setup.spec, end, wanted=wanted)
         finally:
             observation = self.monitor.stop(recorder.spans)
-        if self.session is not None:
-            training = observation.training
-            self.session.end_training(training.gpu if training is not None else None, failed=failure is not None)
-            if not self._is_first:
-                if failure is not None:
-                    raise failure
-                return self._exit_code_from_first(None)
+        end, failure = self._end_ranks(observation, end, failure)
+        if not self._is_first:
+            if failure is not None:
+                raise failure
+            return self._exit_code_from_first(None)
         # NVML may have answered late.
         facts = self.monitor.device_facts()
         drivers = {name: getattr(facts, name) for name in ("driver_version", "cuda_driver_version")}
@@ -218,6 +214,20 @@ class _Run:
             raise failure
         return self._exit_code_from_first(end.exit_code or EXIT_CODE_OF_STATUS[report.status])
 
+    def _end_ranks(
+        self, observation: Observation, end: TrainingEnd, failure: Exception | None
+    ) -> tuple[TrainingEnd, Exception | None]:
+        """``end`` and ``failure`` after all ranks have ended; one that is lost now makes the run failed."""
+        if self.session is None:
+            return end, failure
+        training = observation.training
+        try:
+            self.session.end_training(training.gpu if training is not None else None, failed=failure is not None)
+        except PeerLost as lost:
+            failure = self.session.explained(lost)
+            return TrainingEnd(status="failed", reason=failure_reason(failure)), failure
+        return end, failure
+
     @property
     def _is_first(self) -> bool:
         """Whether this process writes the run's files: of several ranks only the first does."""
@@ -237,14 +247,6 @@ class _Run:
         assert self.setup.store is not None
         finished = self.setup.store.finished_report()
         return None if finished is None else self._republish_finished_run(finished)
-
-    def _measure_one_rank(self, position: Literal["before", "after"]) -> list[OneRankPart]:
-        """What rank 0 alone does, while the others wait; only where it was asked for."""
-        if not self.request.with_baseline or self.session is None:
-            return []
-        self.recorder.enter("build")
-        found = self.session.from_first(lambda: measure_one_rank(self.setup, position).model_dump())
-        return [OneRankPart.model_validate(found)]
 
     def _resume_or_start(self, trainer: Trainer, cpu_model: str | None) -> tuple[Attempt, TrainingProgress]:
         setup, session = self.setup, self.session
@@ -267,7 +269,7 @@ class _Run:
 
     def _export(self, trainer: Trainer, run_id: str) -> None:
         folder = self.request.export_dir
-        if folder is None:
+        if folder is None or not self._is_first:
             return
         self.recorder.enter("export")
         dtype, weights = trainer.numerics.variable_dtype, trainer.weights()
@@ -284,7 +286,8 @@ class _Run:
         folder = request.export_dir
         if folder is not None and report.status == "completed" and not weights_path(folder, run_id).exists():
             with setup.explain_memory():
-                trainer = setup.create_trainer()
+                # The other ranks only wait: this trainer needs none of them.
+                trainer = setup.create_trainer(alone=True)
                 last = setup.store.resume(trainer)
             if last is None or last.metadata.run_id != run_id or last.metadata.progress.epoch <= setup.spec.epochs:
                 raise BadInput(f"run {run_id} is finished, but no checkpoint has its last weights; {ANEW}")

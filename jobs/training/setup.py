@@ -11,9 +11,10 @@ from jobs import datasets
 from jobs.checkpoint.metadata import extent_of
 from jobs.checkpoint.store import CheckpointStore
 from jobs.io.atomic_file import check_writable
+from jobs.ranks.group import RankGroup
 from jobs.training.failure import explain_out_of_memory, is_out_of_memory
 from jobs.training.parity_trace import record_parity
-from jobs.training.request import checkpoint_folder, resolve_spec, run_fingerprint
+from jobs.training.request import checkpoint_folder, exchange_settings, resolve_spec, run_fingerprint
 from jobs.training.seeding import initial_weights
 
 if TYPE_CHECKING:
@@ -52,9 +53,14 @@ class RunSetup:
             return None
         return record_parity(lambda spec: framework.create_trainer(spec, data), self.spec, data, steps)
 
-    def create_trainer(self) -> Trainer:
-        """The trainer; in the matched protocol with the weights that its seed draws."""
+    def create_trainer(self, *, alone: bool = False) -> Trainer:
+        """The trainer; in the matched protocol with the weights that its seed draws.
+
+        ``alone``: it does not train, and so needs no other rank.
+        """
         spec, group = self.spec, self.session.group if self.session is not None else None
+        if group is not None and alone:
+            group = RankGroup()
         trainer = self.framework.create_trainer(spec, self.data, group)
         assert trainer.parameter_count == spec.recipe.parameter_count, "the model is not the recipe's"
         if spec.protocol == "matched":
@@ -103,8 +109,8 @@ def set_up(
     finally:
         # A signal that is raised inside a library's import may come out as an error of that library.
         guard.check()
-    if session is not None and session.place is not None:
-        framework.join_ranks(session.place, timeout_s=request.rank_timeout)
+    if session is not None:
+        session.start_run(framework, timeout_s=request.rank_timeout)
         guard.check()
     untouched_until_s = time.monotonic()
     device = framework.select_device(request.device)
@@ -128,7 +134,7 @@ def set_up(
         console.line("no GPU is usable here, so this runs on the CPU; --device gpu would refuse instead")
     fingerprint = run_fingerprint(request, spec, data.sha256, versions)
     if session is not None:
-        session.agree_on_settings(fingerprint)
+        session.agree_on_settings(fingerprint | exchange_settings(request))
     folder, store = checkpoint_folder(request, spec.seed), None
     if folder is not None:
         if folder != request.checkpoint_dir:

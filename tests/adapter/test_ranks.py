@@ -6,15 +6,18 @@ import hashlib
 import json
 import random
 import signal
+import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
 from safetensors.numpy import load_file
 
 from jobs.exit_codes import ExitCode
+from jobs.ranks.launcher import free_ports
 from jobs.recipes import RECIPES
 from jobs.report.rank_record import RANK_MARKER, RankRecord
 from tests.support.digits import small_digits, write_idx_folder
@@ -23,7 +26,9 @@ from tests.support.programs import (
     command_of,
     error_line,
     killed_command_of,
+    once,
     only_report,
+    reports_in,
     rounds,
     started_in,
 )
@@ -67,6 +72,15 @@ def weights_hash(folder: Path) -> str:
     for _, array in sorted(load_file(file).items()):
         digest.update(array.tobytes())
     return digest.hexdigest()
+
+
+def until_listening(port: int) -> socket.socket:
+    """A connection to ``port``, as soon as a program listens there."""
+    end_s = time.monotonic() + 60
+    while True:
+        with suppress(ConnectionRefusedError):
+            return socket.create_connection(("127.0.0.1", port))
+        assert time.monotonic() < end_s
 
 
 def records(stderr: str) -> list[RankRecord]:
@@ -200,6 +214,53 @@ def test_train_with_different_settings_is_refused_in_every_rank(
     ends = end_ranks(start_ranks([command(), command("--seed", "2")], program.framework))
     assert [code for code, _ in ends] == [ExitCode.BAD_INPUT] * 2
     assert all("train with different settings: seed" in stderr for _, stderr in ends)
+
+
+@pytest.mark.parametrize("options", [("--trials", "2"), ("--with-baseline",), ("--checkpoint-steps", "2")])
+def test_train_with_ranks_that_would_meet_at_other_times_is_refused_in_every_rank(
+    command: Callable[..., list[str]], program: Program, tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    common = ("--ranks", "2", "--checkpoint-dir", str(tmp_path / "checkpoints"))
+    ends = end_ranks(start_ranks([command(*common), command(*common, *options)], program.framework), timeout_s=60)
+    assert [code for code, _ in ends] == [ExitCode.BAD_INPUT] * 2, ends
+    setting = options[0].removeprefix("--").replace("-", "_")
+    assert all(f"train with different settings: {setting} is" in stderr for _, stderr in ends)
+
+
+def test_train_with_ranks_and_trials_reports_each_run_alone(command: Callable[..., list[str]], tmp_path: Path) -> None:
+    done = run(command("--ranks", "2", "--trials", "2", "--epochs", "1"))
+    assert done.returncode == 0, done.stderr
+    reports = reports_in(tmp_path / "run" / "reports")
+    assert [report.config.seed for report in reports] == [1, 2]
+    for report in reports:
+        assert [(part.steps, [epoch.epoch for epoch in part.epochs]) for part in report.ranks] == [(6, [1])] * 2
+        assert not report.unexplained_nulls()
+    assert [len(record.part.epochs) for record in records(done.stderr)] == [1] * 8
+
+
+def test_train_again_with_ranks_and_another_export_folder_exports_the_finished_run(
+    command: Callable[..., list[str]], tmp_path: Path
+) -> None:
+    options = ("--ranks", "2", "--epochs", "1", "--checkpoint-dir", str(tmp_path / "checkpoints"))
+    assert run(command(*options, folder="first")).returncode == 0
+    again = run(command(*options, "--rank-timeout", "20", folder="second"))
+    assert again.returncode == 0, again.stderr
+    assert weights_hash(tmp_path / "second") == weights_hash(tmp_path / "first")
+
+
+@once
+def test_train_after_sigterm_while_it_waits_for_a_rank_ends_with_143(
+    command: Callable[..., list[str]], program: Program
+) -> None:
+    (port,) = free_ports(1)
+    absent = [sys.executable, "-c", ""]
+    processes = start_ranks([command(), absent], program.framework, MNIST_JOBS_RANK_CONTROL_PORT=str(port))
+    with until_listening(port):
+        processes[0].send_signal(signal.SIGTERM)
+        (code, stderr), _ = end_ranks(processes)
+    assert code == ExitCode.INTERRUPTED, stderr
+    assert "interrupted by SIGTERM before training began" in stderr
+    assert "Traceback" not in stderr
 
 
 def test_train_with_checkpoints_of_one_rank_only_is_refused(

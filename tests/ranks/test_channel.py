@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from queue import Queue
 from typing import TYPE_CHECKING, Any
 
@@ -106,6 +107,22 @@ def test_exchange_after_a_rank_ended_names_it_in_every_other(
     assert {str(told.get(timeout=TIMEOUT_S)) for _ in others} == {str(others[0].lost)}
 
 
+@pytest.mark.parametrize("left", [0, 1])
+def test_exchange_after_a_rank_left_too_early_names_it(left: int, channels: Callable[[int], list[Channel]]) -> None:
+    opened = channels(2)
+    opened[left].close()
+    told: Queue[Exception] = Queue()
+
+    def meet() -> None:
+        try:
+            opened[1 - left].exchange(None)
+        except PeerLost as error:
+            told.put(error)
+
+    threading.Thread(target=meet, daemon=True).start()
+    assert f"peer lost: rank {left} (node node-{left})" in str(told.get(timeout=TIMEOUT_S))
+
+
 def test_exchange_after_an_interruption_ends_with_its_exit_code(channels: Callable[[int], list[Channel]]) -> None:
     opened = channels(3)
     opened[1].fail("interrupted by SIGTERM", int(ExitCode.INTERRUPTED))
@@ -164,6 +181,12 @@ def test_connect_without_rank_0_says_where_it_should_be() -> None:
     port = free_port()
     with pytest.raises(RanksNotConnected, match=f"rank 1 did not reach rank 0 at 127.0.0.1:{port} within 1 s"):
         connect(place_of(1, 2, port), node="here", timeout_s=1.0)
+
+
+def test_connect_with_a_host_that_is_no_name_says_so_at_once() -> None:
+    place = replace(place_of(1, 2, free_port()), control=("a..b", 1))
+    with pytest.raises(RanksNotConnected, match=r"rank 0's host 'a\.\.b' is no name of a host"):
+        connect(place, node="here", timeout_s=TIMEOUT_S)
 
 
 def test_connect_with_a_port_in_use_says_so() -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from jobs.exit_codes import ExitCode
 from jobs.ranks.launcher import exit_code, launch, rank_command
 
 if TYPE_CHECKING:
@@ -42,6 +43,23 @@ sys.exit(launch([sys.executable, "-c", sys.argv[2], sys.argv[1]], framework="tor
 """
 
 
+SIGNALLED_AT_START = """
+import os, signal, subprocess, sys
+from jobs.ranks import launcher
+start = subprocess.Popen
+
+def start_after_a_signal(*arguments, **options):
+    # Between the starts of rank 0 and rank 1.
+    if options["env"]["RANK"] == "1":
+        os.kill(os.getpid(), signal.SIGTERM)
+    return start(*arguments, **options)
+
+subprocess.Popen = start_after_a_signal
+waits = [sys.executable, "-c", "import threading; threading.Event().wait()"]
+sys.exit(launcher.launch(waits, framework="torch", ranks=2))
+"""
+
+
 @pytest.mark.parametrize("framework", ["torch", "tensorflow"])
 def test_launch_starts_each_rank_and_returns_the_first_failures_code(
     framework: FrameworkName, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -72,6 +90,14 @@ def test_launch_passes_a_signal_to_every_rank(number: signal.Signals, tmp_path: 
         launcher.send_signal(number)
         assert launcher.wait(20) == 128 + number
     assert not [path.name for path in tmp_path.iterdir() if _is_running(int(path.name))]
+
+
+def test_launch_with_a_signal_while_ranks_start_ends_those_that_start_later() -> None:
+    with subprocess.Popen([sys.executable, "-c", SIGNALLED_AT_START]) as launcher:
+        try:
+            assert launcher.wait(20) == ExitCode.INTERRUPTED
+        finally:
+            launcher.kill()
 
 
 def test_launch_that_is_killed_leaves_no_rank(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ def find(
     return find_place(variables, framework=framework, ranks=ranks, service=service)
 
 
-def tf_config(workers: list[str], index: Any = 0, kind: str = "worker") -> dict[str, str]:
+def tf_config(workers: list[Any], index: Any = 0, kind: str = "worker") -> dict[str, str]:
     cluster = {"cluster": {kind: workers}, "task": {"type": kind, "index": index}}
     return {"TF_CONFIG": json.dumps(cluster)}
 
@@ -86,6 +86,7 @@ def test_find_place_of_the_launcher_has_all_ranks(framework: FrameworkName) -> N
         (tf_config(["a:1", "b:1"], 2), "tensorflow", 1, None, "task index 2"),
         (tf_config(["a:1", "b:1"], True), "tensorflow", 1, None, "not a cluster of workers only"),
         (tf_config(["a:1", "b"]), "tensorflow", 1, None, "not a cluster of workers only"),
+        (tf_config([1, 2]), "tensorflow", 1, None, "not a cluster of workers only"),
         (tf_config(["a:1", "b:1"], kind="ps"), "tensorflow", 1, None, "not a cluster of workers only"),
         (JOB, "torch", 1, "ranks", "give --ranks N"),
         (JOB | {"JOB_COMPLETION_INDEX": "2"}, "torch", 2, "ranks", "completions must be the same number"),
@@ -98,6 +99,11 @@ def test_find_place_with_contradictions_names_them(
 ) -> None:
     with pytest.raises(BadInput, match=message):
         find(variables, framework, ranks, service)
+
+
+def test_find_place_of_tf_config_leaves_the_workers_their_ports() -> None:
+    places = [find(tf_config(["a:5", "a:6", "b:7"], index), "tensorflow") for index in range(3)]
+    assert [place and place.control for place in places] == [("a", 7)] * 3
 
 
 @given(st.text())
