@@ -106,7 +106,7 @@ torture-tf torture-torch: torture-%: .venv-%/.synced
 
 .PHONY: test-long
 test-long: .venv/.synced ## 100,000 damaged reports and 1,000 simulated comparisons, gates, fleets and duels; make test runs a sample
-	MNIST_JOBS_TORTURE=1 .venv/bin/python -m pytest tests/comparison/input/test_hostile.py \
+	MNIST_JOBS_TORTURE=1 .venv/bin/python -m pytest tests/comparison/input/test_hostile.py tests/comparison/test_extreme_numbers.py \
 		tests/comparison/analysis/test_error_rates.py tests/comparison/analysis/test_gate_fleet_rates.py \
 		tests/comparison/analysis/test_stragglers.py tests/duel/test_stopping.py $(PYTEST_ARGS)
 

@@ -35,6 +35,8 @@ def test_console_line_with_escapes_shows_them_as_text(capsys: pytest.CaptureFixt
 def test_console_size_in_the_environment_that_is_no_number_is_ignored(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], size: str
 ) -> None:
+    for name in ("COLUMNS", "LINES"):
+        monkeypatch.delenv(name, raising=False)
     expected = PipeSafeConsole().size
     monkeypatch.setenv("COLUMNS", size)
     monkeypatch.setenv("LINES", size)
