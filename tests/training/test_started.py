@@ -61,6 +61,7 @@ def test_run_killed_while_it_starts_leaves_a_started_record(tmp_path: Path) -> N
     assert (record.status, record.status_reason, record.attempt) == ("started", None, 1)
     assert record.config.model_dump() == {
         "recipe": "lenet", "protocol": "matched", "framework": "torch", "seed": 7, "epochs": 2, "design": None,
+        "ranks": 1, "reduction": None, "scaling": None,
     }  # fmt: skip
     assert record.kubernetes is not None
     assert (record.kubernetes.node, record.kubernetes.index) == (r"node\udce9", 3)
