@@ -57,6 +57,15 @@ class Connection:
             raise ConnectionError("it sent something else than this program does")
         return message
 
+    def has_ended(self) -> bool:
+        """Whether the other side has closed the connection. Nothing may be expected of it at the time."""
+        try:
+            return not self._socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+
     def close(self) -> None:
         with suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)

@@ -87,9 +87,12 @@ def _accept(
             refusal = f"rank 0 has {place.size} ranks, not {hello.get('size')}"
         elif type(rank) is not int or not 0 < rank < place.size:
             refusal = f"rank {rank} of {place.size}"
-        elif rank in connections:
+        elif rank in connections and not connections[rank].has_ended():
             refusal = f"another process is rank {rank}"
         else:
+            # A rank that ended meanwhile and starts again, as a pod does, takes the earlier one's place.
+            if rank in connections:
+                connections[rank].close()
             return rank, connection, str(hello.get("node"))[:MAX_TEXT]
         connection.send({"refused": refusal})
     connection.close()

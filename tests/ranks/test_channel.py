@@ -240,3 +240,17 @@ def test_connect_with_another_size_is_refused_with_both() -> None:
         pool.submit(connect, place_of(0, 2, port), node="here", timeout_s=2.0)
         with pytest.raises(RanksNotConnected, match="rank 0 has 2 ranks, not 3"):
             connect(place_of(1, 3, port), node="there", timeout_s=TIMEOUT_S)
+
+
+def test_connect_of_a_rank_that_ended_and_starts_again_takes_its_place() -> None:
+    port = free_port()
+    with ThreadPoolExecutor(3) as pool:
+        first = pool.submit(connect, place_of(0, 3, port), node="here", timeout_s=TIMEOUT_S)
+        hello = {"rank": 1, "size": 3, "token": "", "node": "there"}
+        with _stranger(port) as ended:
+            ended.sendall(json.dumps(hello).encode() + b"\n")
+        others = [pool.submit(connect, place_of(rank, 3, port), node="there", timeout_s=TIMEOUT_S) for rank in (1, 2)]
+        channels = [first.result(TIMEOUT_S), *(other.result(TIMEOUT_S) for other in others)]
+    assert exchange_all(channels, [1, 2, 3]) == [[1, 2, 3]] * 3
+    for channel in channels:
+        channel.close()
