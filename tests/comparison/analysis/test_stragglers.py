@@ -1,6 +1,6 @@
 """Ranks that compute for longer than the others of their run: named, and how often that is wrong. Seeded.
 
-``make test-long`` simulates as many runs as docs/comparison.md states its rates for, and ``make test`` fewer. The bounds
+``make test-long`` simulates as many runs as docs/comparison.md states its rates for, ``make test`` fewer. The bounds
 are those that a program with just the stated rate passes with a probability of 99.9 % (binomial distribution).
 """
 
