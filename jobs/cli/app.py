@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 from contextlib import suppress
@@ -36,6 +37,9 @@ def run_program(program: Program, arguments: Sequence[str] | None = None) -> Non
         flush_stdio()
         code: Any = summary.exit_code
         exit_on_signal.set_exit_code(code)
+        if code == ExitCode.PEER_LOST:
+            # When it is torn down, a framework may wait for the ranks that it was connected to.
+            os._exit(code)
     except KeyboardInterrupt:
         code = int(ExitCode.INTERRUPTED_BY_KEYBOARD)
         exit_on_signal.set_exit_code(code)
