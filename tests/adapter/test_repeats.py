@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from jobs.adapter import Framework, RunSpec, Trainer
     from jobs.cli.app import Program
     from jobs.datasets import ImageDataset
+    from jobs.ranks.group import RankGroup
     from jobs.recipes import Recipe
     from jobs.report import Report
 
@@ -228,8 +229,8 @@ def test_train_repeat_of_a_loss_that_is_not_finite_is_reported(
     trainers: list[Trainer] = []
     create = framework.create_trainer
 
-    def create_and_keep(spec: RunSpec, data: ImageDataset) -> Trainer:
-        trainers.append(create(spec, data))
+    def create_and_keep(spec: RunSpec, data: ImageDataset, group: RankGroup | None) -> Trainer:
+        trainers.append(create(spec, data, group))
         return trainers[-1]
 
     monkeypatch.setattr(framework, "create_trainer", create_and_keep)
