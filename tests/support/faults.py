@@ -53,8 +53,8 @@ def _with_spec(change: Callable[[RunSpec], RunSpec]) -> Callable[[str, pytest.Mo
         module: Framework = import_module(f"{adapter(framework)}.framework")
         create = module.create_trainer
 
-        def create_with_fault(spec: RunSpec, data: ImageDataset) -> Trainer:
-            return create(change(spec), data)
+        def create_with_fault(spec: RunSpec, data: ImageDataset, *group: Any) -> Trainer:
+            return create(change(spec), data, *group)
 
         patch.setattr(module, "create_trainer", create_with_fault)
 
@@ -81,10 +81,10 @@ def _wrong_labels(framework: str, patch: pytest.MonkeyPatch) -> None:
     module: Framework = import_module(f"{adapter(framework)}.framework")
     create = module.create_trainer
 
-    def create_with_fault(spec: RunSpec, data: ImageDataset) -> Trainer:
+    def create_with_fault(spec: RunSpec, data: ImageDataset, *group: Any) -> Trainer:
         labels = data.train_labels.copy()
         labels[::1000] = (labels[::1000] + 1) % 10
-        return create(spec, replace(data, train_labels=labels))
+        return create(spec, replace(data, train_labels=labels), *group)
 
     patch.setattr(module, "create_trainer", create_with_fault)
 
