@@ -181,7 +181,7 @@ measure-duel: envs ## measure the duel of docs/duel.md, killed once; takes 6 min
 	.venv/bin/python scripts/measure_duel.py
 
 .PHONY: measure-ranks
-measure-ranks: envs ## measure the tables of docs/distributed.md; takes 20 minutes
+measure-ranks: envs ## measure the table of docs/distributed.md; takes 15 minutes
 	.venv/bin/python scripts/measure_ranks.py
 
 .PHONY: operations-tf

@@ -1,7 +1,7 @@
 """Measures runs over several ranks for docs/distributed.md: ``make measure-ranks``.
 
 Equal bits: both frameworks and recipes in float32 and float64 on 1, 2, 4 and 8 ranks of this machine's CPUs, and how
-far ``fast`` is from ``exact`` in float64. Cost: the speed of each way to train.
+far ``fast`` is from ``exact`` in float64.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import sys
 import tempfile
 from itertools import product
 from pathlib import Path
-from statistics import median
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -30,31 +29,18 @@ RANKS: Final = (1, 2, 4, 8)
 PRECISIONS: Final = ("fp32", "fp64")
 BITS_IMAGES: Final = 330
 """Five batches of 64 and one of 10, in which most shards are empty."""
-COST_IMAGES: Final = 6400
-WAYS: Final[dict[str, tuple[str, ...]]] = {
-    "one rank": (),
-    "exact, one rank": ("--reduction", "exact"),
-    "exact, two ranks": ("--ranks", "2"),
-    "fast, two ranks": ("--ranks", "2", "--reduction", "fast"),
-}
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=3, help="of the speeds (default: %(default)s)")
     add_output_option(parser, "ranks")
     arguments = parser.parse_args()
     measured = circumstances()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         small = write_part(folder / "small", BITS_IMAGES, 100)
-        large = write_part(folder / "large", COST_IMAGES, 100)
-        content = {
-            "bits": [bits_of(*row, small, folder) for row in product(ENVIRONMENTS, RECIPES, PRECISIONS)],
-            "speeds": speeds(large, folder, arguments.rounds),
-            "images": COST_IMAGES,
-        }
-    write_results(arguments.output, content, measured=measured)
+        rows = [bits_of(*row, small, folder) for row in product(ENVIRONMENTS, RECIPES, PRECISIONS)]
+    write_results(arguments.output, {"bits": rows}, measured=measured)
     return 0
 
 
@@ -107,22 +93,6 @@ def sha256_of(weights: dict[str, NDArray[Any]]) -> str:
 def distance(one: dict[str, NDArray[Any]], other: dict[str, NDArray[Any]]) -> float:
     """The largest difference of a weight, relative to the largest of its array."""
     return max(float(np.abs(other[name] - array).max() / np.abs(array).max()) for name, array in one.items())
-
-
-def speeds(data: Path, folder: Path, rounds: int) -> list[dict[str, Any]]:
-    """Median speed in steady training by framework, recipe and way; the ways in turn, ``rounds`` times."""
-    rows = []
-    for framework, recipe in product(ENVIRONMENTS, RECIPES):
-        found: dict[str, list[float]] = {way: [] for way in WAYS}
-        for _ in range(rounds):
-            for way, options in WAYS.items():
-                with tempfile.TemporaryDirectory(dir=folder) as name:
-                    job = ("--recipe", recipe, "--epochs", "1", "--dataset", str(data), "--telemetry", "off", *options)
-                    report = run_job(framework, *job, report_dir=Path(name) / "reports")
-                found[way].append(report["results"]["steady_images_per_s"])
-        medians = {way: median(values) for way, values in found.items()}
-        rows.append({"framework": framework, "recipe": recipe, "images_per_s": medians})
-    return rows
 
 
 if __name__ == "__main__":
