@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import signal
+import threading
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -83,6 +85,13 @@ def connect() -> None:
         raise RanksNotConnected(
             f"rank {place.rank} of {place.size} could not join the others: {_why_not(member, error)}"
         ) from error
+    _restore_sigterm()
+
+
+def _restore_sigterm() -> None:
+    """Give SIGTERM back to Python: TensorFlow's own handler, which it sets when it connects, ignores it."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
 
 
 def _why_not(member: _Membership, error: Exception) -> str:
