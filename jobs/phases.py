@@ -38,10 +38,13 @@ class Clock:
     def since_process_start(cls) -> Clock:
         """Count from the start of the process: the interpreter's own start-up belongs to the job."""
         try:
-            passed_s = time.time() - psutil.Process().create_time()
-        except (psutil.Error, OSError):
+            # The system counts a process's start from its own. psutil adds its wall clock time in whole seconds to it,
+            # which the difference removes.
+            start_s = psutil.Process().create_time() - psutil.boot_time()
+            passed_s = time.clock_gettime(time.CLOCK_BOOTTIME) - start_s
+        except (psutil.Error, OSError, AttributeError):
             return cls()
-        # Both are wall clock. If that was changed in between, count no start-up rather than a wrong one.
+        # psutil may read the two at different times. If a change of the wall clock is between, count no start-up.
         return cls(already_passed_s=passed_s if 0 <= passed_s < 60 else 0.0)
 
     def __call__(self) -> float:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from typing import TYPE_CHECKING
 
@@ -71,6 +73,15 @@ def test_clock_since_process_start_counts_the_start_up() -> None:
     assert Clock(already_passed_s=5)() >= 5
 
 
-def test_clock_with_a_wall_clock_set_back_is_not_negative(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_clock_with_a_wall_clock_set_back_counts_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    before_s = Clock.since_process_start()()
     monkeypatch.setattr(time, "time", lambda: 0.0)
-    assert 0 <= Clock.since_process_start()() < 1
+    assert 0 <= Clock.since_process_start()() - before_s < 1
+
+
+def test_clock_of_a_new_process_starts_when_it_did() -> None:
+    code = "import time; from jobs.phases import Clock; print(time.time() - Clock.since_process_start()())"
+    before_s = time.time()
+    started = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    # The system counts in hundredths of a second. The start that psutil gives was up to a second early.
+    assert before_s - 0.05 <= float(started.stdout) <= time.time()

@@ -124,8 +124,7 @@ def test_measure_peak_fills_the_ceiling_outside_every_phase(run: Callable[..., D
     assert results.achieved_flop_per_s is not None
     share = results.achieved_flop_per_s / results.ceiling_flop_per_s
     assert results.ceiling_share_ratio == pytest.approx(share)
-    # Other work on this machine slows the two measurements differently.
-    assert 0 < share < 10
+    assert 0 < share < 1
     # It takes a second, after the last phase.
     assert report.finished_at_utc - report.started_at_utc > timedelta(seconds=report.phases[-1].end_s + 0.9)
     assert [phase.name for phase in report.phases][:4] == ["startup", "dataset", "build", "first_step"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
@@ -33,6 +32,5 @@ def test_duel_of_both_environments_reports_one_block(tmp_path: Path) -> None:
     assert {report.config.framework for report in reports} == set(SCRIPTS)
     assert {(report.config.seed, report.config.device) for report in reports} == {(4, "cpu")}
     # One after the other, and not at once.
-    # The system gives a process's start to within a second: it counts from the machine's, which has no fraction.
-    assert reports[0].finished_at_utc <= reports[1].started_at_utc + timedelta(seconds=1)
+    assert reports[0].finished_at_utc <= reports[1].started_at_utc
     assert "single observation" in done.stdout
