@@ -18,4 +18,6 @@ Reduction = Literal["exact", "fast"]
 """How ranks add their gradients: shard by shard in a fixed order, or in one sum whose order the engine chooses."""
 Scaling = Literal["strong", "weak"]
 """What stays the same with more ranks: the step's batch, or each rank's part of it."""
+SHARDS: Final = 8
+"""Parts of every global batch that ranks share, and so the most ranks. Under ``exact`` their number divides it."""
 TelemetryMode = Literal["process", "thread", "off"]

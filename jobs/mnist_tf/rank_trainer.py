@@ -8,10 +8,10 @@ import numpy as np
 import tensorflow as tf
 
 from jobs.adapter import StepTimes
+from jobs.choices import SHARDS
 from jobs.mnist_tf.collectives import Collectives, add_in_tree, lost_peers
 from jobs.mnist_tf.dropout import CounterDropout
 from jobs.mnist_tf.trainer import TensorFlowTrainer
-from jobs.ranks.group import SHARDS
 from jobs.training.seeding import batches
 
 if TYPE_CHECKING:

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import _foreach_add_
 
+from jobs.choices import SHARDS
 from jobs.mnist_torch.collectives import STEP, Collectives, StepClock, tree_sum
 from jobs.mnist_torch.dropout import ShardDropout
 from jobs.mnist_torch.trainer import TorchTrainer
-from jobs.ranks.group import SHARDS
 from jobs.training.seeding import batches, shard_seeds
 
 if TYPE_CHECKING:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from jobs.choices import SHARDS
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-SHARDS: Final = 8
-"""Parts of every global batch under ``--reduction exact``. The number of ranks divides it."""
 STOP_INTERVAL_S: Final = 0.25
 """Time between two stops, at which a signal to any rank ends all of them."""
 MAX_STRIDE: Final = 1024

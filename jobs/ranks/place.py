@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+from jobs.choices import SHARDS
 from jobs.errors import BadInput
 
 if TYPE_CHECKING:
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 Engine = Literal["torchrun", "tf_config", "indexed_job"]
 """What started the ranks and says where they are."""
 
-MAX_RANKS: Final = 8
 PORT: Final = 29500
 """The first rank's port for the framework's connections, as torchrun's default is; the next one is ours."""
 TOKEN_VARIABLE: Final = "MNIST_JOBS_RANK_TOKEN"  # noqa: S105 - the variable's name
@@ -67,8 +67,8 @@ def find_place(
         place = _of_tf_config(variables)
     if place is None:
         return None
-    if place.size > MAX_RANKS:
-        raise BadInput(f"{place.size} ranks were started; at most {MAX_RANKS} are supported")
+    if place.size > SHARDS:
+        raise BadInput(f"{place.size} ranks were started; at most {SHARDS} are supported")
     if ranks not in {1, place.size}:
         raise BadInput(f"--ranks {ranks}, but {place.size} ranks were started; leave the option out or make them equal")
     return place if place.size > 1 else None

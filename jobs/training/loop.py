@@ -86,8 +86,6 @@ def _epoch(loop: LoopContext, progress: TrainingProgress, *, compiling: bool) ->
     spec, recorder, epoch = loop.spec, loop.recorder, progress.epoch
     order = epoch_order(spec.seed, epoch, loop.extent.train_examples) if spec.protocol == "matched" else None
     label = f"epoch {epoch}/{spec.epochs}"
-    if loop.session is not None:
-        loop.session.group.start_epoch()
     recorder.enter("first_step" if compiling else "train", epoch=epoch)
     with loop.console.epoch(label, loop.extent.steps, loop.live) as show:
         train_loss = loop.trainer.train_epoch(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 import typer
 
 from jobs.choices import (
+    SHARDS,
     DeviceChoice,
     Execution,
     InputPath,
@@ -128,7 +129,7 @@ class TrainRequest:
         typer.Option(metavar="PLAN:BLOCK:POSITION", help="The run's place in an experiment of blocks, for the report."),
     ] = None
 
-    ranks: Annotated[int, _count(1, 8, "Processes that train one run together, a GPU each.")] = 1
+    ranks: Annotated[int, _count(1, SHARDS, "Processes that train one run together, a GPU each.")] = 1
     reduction: Annotated[
         Reduction | None,
         typer.Option(help="exact: the same bits on 1, 2, 4 and 8 ranks. fast: one sum. [default with --ranks: exact]"),

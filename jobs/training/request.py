@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from jobs import __version__
 from jobs.adapter import RunSpec
+from jobs.choices import SHARDS
 from jobs.errors import BadInput
 from jobs.io.atomic_file import check_writable
-from jobs.ranks.group import SHARDS
 from jobs.recipes import RECIPES
 from jobs.report.configuration import Design
 from jobs.report.schema import MIN_ROUNDING_STATES

@@ -13,9 +13,10 @@ import torch.distributed as dist
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from jobs.adapter import RunSpec
+from jobs.choices import SHARDS
 from jobs.mnist_torch.rank_trainer import RankTrainer, _EpochSteps
 from jobs.mnist_torch.trainer import TorchTrainer
-from jobs.ranks.group import SHARDS, RankGroup
+from jobs.ranks.group import RankGroup
 from jobs.recipes import BASIC_CNN, LENET, RECIPES, Convolution
 from jobs.training.seeding import epoch_order
 from tests.mnist_torch import device_step, operations

@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 import torch
 
+from jobs.choices import SHARDS
 from jobs.errors import BadInput, PeerLost, RanksNotConnected
 from jobs.mnist_torch.collectives import tree_sum
 from jobs.mnist_torch.framework import join_ranks
-from jobs.ranks.group import SHARDS, RankGroup
+from jobs.ranks.group import RankGroup
 from jobs.recipes import BASIC_CNN, LENET, RECIPES
 from jobs.training.seeding import epoch_order, shard_seeds
 from tests.mnist_torch.ranks import digest, free_port, make_trainer, place_of, run_ranks, train

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from jobs.choices import SHARDS
 from jobs.comparison.analysis.fleet_limit import FALSE_NAMES_RATIO
 from jobs.comparison.analysis.robust import trimmed_deviation
 from jobs.comparison.schema_scaling import EpochRatio, RankSpeeds, Straggler, Unmeasured
@@ -37,9 +38,6 @@ SLOW_EPOCHS_RATIO: Final = 0.8
 
 EPOCHS_NEEDED: Final = 3
 """Of fewer epochs the median is not robust against one that was disturbed."""
-
-SHARDS: Final = 8
-"""Parts of a step. If the ranks do not divide it, they compute different numbers of them."""
 
 MAX_NAMED: Final = 5
 _MAX_EPOCHS_SIMULATED: Final = 40

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, BinaryIO, Final
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, TypeVar
 
 import jiter
 from pydantic import ValidationError
@@ -14,6 +14,8 @@ from jobs.comparison.text import shortened
 from jobs.errors import BadInput
 from jobs.io.stdio import escape_control_chars
 from jobs.report import Report
+from jobs.report.rank_record import RankRecord
+from jobs.report.started import StartedRun
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,6 +24,8 @@ REPORT_LIMIT: Final = 16 * 1024 * 1024
 """Maximum bytes of one report: an hour of samples ten times a second is half of it."""
 
 _REASON_LIMIT: Final = 300
+
+Document = TypeVar("Document", Report, StartedRun, RankRecord)
 
 
 class InvalidReport(BadInput):
@@ -40,14 +44,23 @@ def parse(raw: bytes, *, origin: str) -> Report:
     Raises:
         InvalidReport: not strict JSON, not a report, or of a schema version this release cannot read.
     """
+    return parse_document(Report, raw, origin=origin, what="report of a job")
+
+
+def parse_document(model: type[Document], raw: bytes, *, origin: str, what: str) -> Document:
+    """Turn JSON into ``model``, read strictly; errors name it as ``what`` and ``origin``.
+
+    Raises:
+        InvalidReport: not strict JSON, no such document, or of a schema version this release cannot read.
+    """
     data = parse_json(raw, origin=origin)
     try:
-        return Report.from_data(data)
+        return model.from_data(data)
     except ValidationError as error:
-        raise invalid(error, origin=origin, what="report of a job") from error
+        raise _invalid(error, origin=origin, what=what) from error
 
 
-def invalid(error: ValidationError, *, origin: str, what: str) -> InvalidReport:
+def _invalid(error: ValidationError, *, origin: str, what: str) -> InvalidReport:
     """``error``'s first line, for JSON that is no ``what``."""
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     where = ".".join(str(part) for part in first["loc"]) or "the document"

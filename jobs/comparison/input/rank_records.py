@@ -5,10 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from pydantic import ValidationError
-
 from jobs.comparison.input.metrics import Missing
-from jobs.comparison.input.parse import invalid, parse_json
+from jobs.comparison.input.parse import parse_document
 from jobs.comparison.input.rank_work import MAX_RANKS, RankSeen, RankWork
 from jobs.comparison.text import join_limited, shortened
 from jobs.report.rank_record import RankRecord
@@ -30,11 +28,7 @@ def parse_rank_record(raw: bytes, *, origin: str) -> RankRecord:
     Raises:
         InvalidReport: not strict JSON, not such a record, or of a schema version this release cannot read.
     """
-    data = parse_json(raw, origin=origin)
-    try:
-        return RankRecord.from_data(data)
-    except ValidationError as error:
-        raise invalid(error, origin=origin, what="rank record") from error
+    return parse_document(RankRecord, raw, origin=origin, what="rank record")
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from pydantic import ValidationError
-
 from jobs.comparison.fields import ENVIRONMENT, FIELDS
 from jobs.comparison.input.metrics import METRICS, Missing, pack_measured
-from jobs.comparison.input.parse import invalid, parse_json
+from jobs.comparison.input.parse import parse_document
 from jobs.comparison.input.rank_records import RankRecords, progress_text, work_of_died
 from jobs.comparison.input.run_summary import ReportLocation, RunSummary, cut
 from jobs.comparison.rank_setting import RankSetting
@@ -32,11 +30,7 @@ def parse_started(raw: bytes, *, origin: str) -> StartedRun:
     Raises:
         InvalidReport: not strict JSON, not a started record, or of a schema version this release cannot read.
     """
-    data = parse_json(raw, origin=origin)
-    try:
-        return StartedRun.from_data(data)
-    except ValidationError as error:
-        raise invalid(error, origin=origin, what="started record") from error
+    return parse_document(StartedRun, raw, origin=origin, what="started record")
 
 
 @dataclass

@@ -14,7 +14,6 @@ from scipy import stats
 
 from jobs.comparison.analysis import stragglers
 from jobs.comparison.output.markdown import render_markdown
-from jobs.ranks.group import SHARDS
 from tests.comparison.comparisons import as_run, compare, terminal
 from tests.support.programs import rounds
 from tests.support.ranked_reports import rank_parts, ranked_report
@@ -110,10 +109,6 @@ def test_slow_rank_is_in_all_outputs() -> None:
     said = "torch: slower than the other ranks of the run: rank 2 (node-2)"
     assert said in " ".join(terminal(comparison).split())
     assert f"- {said}" in render_markdown(comparison)
-
-
-def test_ranks_compute_equal_parts_where_their_number_divides_the_shards() -> None:
-    assert stragglers.SHARDS == SHARDS
 
 
 @pytest.mark.slow
