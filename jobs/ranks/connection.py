@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import select
 import socket
 import threading
+import time
 from contextlib import suppress
 from typing import Any, Final
 
@@ -35,13 +37,19 @@ class Connection:
         with self._lock:
             self._socket.sendall(json.dumps(message).encode() + b"\n")
 
-    def receive(self) -> dict[str, Any]:
-        """The next message.
+    def receive(self, within_s: float | None = None) -> dict[str, Any]:
+        """The next message; the whole of it within this time, if one is given.
 
         Raises:
             OSError: the connection is closed, or what came is no message of this program.
         """
+        deadline_s = None if within_s is None else time.monotonic() + within_s
         while b"\n" not in self._received:
+            if deadline_s is not None:
+                left_s = deadline_s - time.monotonic()
+                if left_s <= 0:
+                    raise TimeoutError("no whole message came in time")
+                self._socket.settimeout(left_s)
             chunk = self._socket.recv(1 << 16)
             if not chunk:
                 raise ConnectionError("the connection was closed")
@@ -59,10 +67,13 @@ class Connection:
 
     def has_ended(self) -> bool:
         """Whether the other side has closed the connection. Nothing may be expected of it at the time."""
-        try:
-            return not self._socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
-        except BlockingIOError:
+        poll = select.poll()
+        poll.register(self._socket, select.POLLIN)
+        # The socket has a time limit, with which it would wait, also for a read that must not.
+        if not poll.poll(0):
             return False
+        try:
+            return not self._socket.recv(1, socket.MSG_PEEK)
         except OSError:
             return True
 

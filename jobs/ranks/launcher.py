@@ -9,8 +9,10 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections import deque
 from contextlib import suppress
+from math import inf
 from typing import TYPE_CHECKING, Final
 
 from jobs.exit_codes import ExitCode
@@ -22,6 +24,9 @@ if TYPE_CHECKING:
 
     from jobs.choices import FrameworkName
 
+OTHERS_S: Final = 30.0
+"""Time in which connected ranks end after another has failed."""
+POLL_S: Final = 0.1
 HOST: Final = "127.0.0.1"
 SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
@@ -52,7 +57,7 @@ def launch(
             # A process group each, so that a terminal's Ctrl-C reaches a rank once: from here.
             process = subprocess.Popen(command, env={**os.environ, **own}, pass_fds=[alive], process_group=0)
             relay.add(process)
-        codes = [process.wait() for process in relay.processes]
+        codes = relay.wait()
     finally:
         for process in relay.processes:
             if process.poll() is None:
@@ -79,6 +84,23 @@ class _Relay:
         for numbers in self._signals:
             numbers.append(number)
         self._send()
+
+    def wait(self) -> list[int]:
+        """The exit codes of all; last those of ranks that were ended, since another had failed some time before.
+
+        Once connected, ranks end by themselves. Before that they would wait for the lost one until their time limit.
+        """
+        running, end_s = list(self.processes), inf
+        while running and time.monotonic() < end_s:
+            with suppress(subprocess.TimeoutExpired):
+                running[0].wait(POLL_S)
+            running = [process for process in running if process.poll() is None]
+            ended = [process for process in self.processes if process not in running]
+            if end_s == inf and any(process.returncode for process in ended):
+                end_s = time.monotonic() + OTHERS_S
+        if running:
+            self.pass_on(signal.SIGTERM, None)
+        return [process.wait() for process in [*ended, *running]]
 
     def _send(self) -> None:
         for process, numbers in zip(self.processes, self._signals, strict=False):

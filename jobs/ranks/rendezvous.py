@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import socket
+import struct
 import threading
 import time
 from contextlib import suppress
@@ -47,10 +50,9 @@ def _gather(place: RankPlace, hello: dict[str, Any], deadline_s: float, timeout_
     connections: dict[int, Connection] = {}
     nodes = {0: hello["node"]}
     with server:
-        while len(connections) < place.size - 1:
+        while missing := _missing(place, connections):
             left_s = deadline_s - time.monotonic()
             if left_s <= 0:
-                missing = [rank for rank in range(1, place.size) if rank not in connections]
                 _refuse_all(connections, f"ranks {missing} did not come")
                 raise RanksNotConnected(
                     f"{_named(missing)} of {place.size} did not come within {timeout_s:.0f} s; "
@@ -72,6 +74,13 @@ def _gather(place: RankPlace, hello: dict[str, Any], deadline_s: float, timeout_
     return Channel(place, connections, names)
 
 
+def _missing(place: RankPlace, connections: dict[int, Connection]) -> list[int]:
+    """The ranks that are not there. One that has ended is forgotten: it may start again, as a pod does."""
+    for rank in [rank for rank, connection in connections.items() if connection.has_ended()]:
+        connections.pop(rank).close()
+    return [rank for rank in range(1, place.size) if rank not in connections]
+
+
 def _accept(
     stream: socket.socket, place: RankPlace, connections: dict[int, Connection]
 ) -> tuple[int, Connection, str] | None:
@@ -79,7 +88,7 @@ def _accept(
     connection = Connection(stream)
     connection.set_timeout(HELLO_S)
     with suppress(OSError):
-        hello = connection.receive()
+        hello = connection.receive(HELLO_S)
         rank = hello.get("rank")
         if hello.get("token") != place.token:
             refusal = "another run"
@@ -87,12 +96,9 @@ def _accept(
             refusal = f"rank 0 has {place.size} ranks, not {hello.get('size')}"
         elif type(rank) is not int or not 0 < rank < place.size:
             refusal = f"rank {rank} of {place.size}"
-        elif rank in connections and not connections[rank].has_ended():
+        elif rank not in _missing(place, connections):
             refusal = f"another process is rank {rank}"
         else:
-            # A rank that ended meanwhile and starts again, as a pod does, takes the earlier one's place.
-            if rank in connections:
-                connections[rank].close()
             return rank, connection, str(hello.get("node"))[:MAX_TEXT]
         connection.send({"refused": refusal})
     connection.close()
@@ -105,7 +111,7 @@ def _reach_first(place: RankPlace, hello: dict[str, Any], deadline_s: float, tim
     # The name of a pod that is not ready yet does not resolve, and rank 0 may start later than this one.
     while (left_s := deadline_s - time.monotonic()) > 0:
         try:
-            connection = Connection(socket.create_connection((host, port), timeout=left_s))
+            connection = _open(host, port, left_s)
         except ValueError as error:
             raise RanksNotConnected(
                 f"rank 0's host {host[:100]!r} is no name of a host ({error}); correct the ranks' variables"
@@ -134,6 +140,17 @@ def _reach_first(place: RankPlace, hello: dict[str, Any], deadline_s: float, tim
         f"rank {place.rank} did not reach rank 0 at {host}:{port} within {timeout_s:.0f} s ({reason}); "
         "start rank 0, and check the name, the port and the network policy; --rank-timeout waits longer"
     )
+
+
+def _open(host: str, port: int, within_s: float) -> Connection:
+    stream = socket.create_connection((host, port), timeout=within_s)
+    if stream.getsockname() == stream.getpeername():
+        # Before rank 0 listens on this machine, the system may choose its port for this end, which then reaches itself.
+        # Closed without lingering, the port is free for rank 0 at once.
+        stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        stream.close()
+        raise ConnectionRefusedError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
+    return Connection(stream)
 
 
 def _refuse_all(connections: dict[int, Connection], reason: str) -> None:

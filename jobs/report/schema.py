@@ -257,7 +257,7 @@ class Report(Model):
     earlier_attempts: list[EarlierAttempt] = Field(
         default_factory=list, description="what this one went on from; results are of all attempts, phases of this one"
     )
-    ranks: list[RankPart] = Field(default_factory=list, description="each rank of a run of several; empty for one")
+    ranks: list[RankPart] = Field(default_factory=list, description="each rank of a run that trains in shards")
     one_rank: OneRankTraining | None = added("the same steps by one rank alone, in the same job (--with-baseline)")
     training: TrainingSummary | None = added("the train phases together: steady training")
     validity: Validity | None = None

@@ -198,18 +198,15 @@ class RankSession:
         """
         try:
             if not failed:
-                self._exchange_observations(gpu)
+                util = None if gpu is None or gpu.util_percent is None else gpu.util_percent.mean
+                own = {"energy_j": None if gpu is None else gpu.energy_j, "util_percent": util}
+                self.parts.update(self.group.exchange(own))
         finally:
             self._print_line(ended=True)
 
-    def _exchange_observations(self, gpu: GpuPhase | None) -> None:
-        util = None if gpu is None or gpu.util_percent is None else gpu.util_percent.mean
-        found = self.group.exchange({"energy_j": None if gpu is None else gpu.energy_j, "util_percent": util})
-        self.parts.update(found)
-
     def rank_parts(self) -> list[RankPart]:
-        """All ranks, as far as they are known here; none for a session of one."""
-        return [self.parts.part(rank) for rank in range(self.group.size)] if self.group.size > 1 else []
+        """All ranks, as far as they are known here."""
+        return [self.parts.part(rank) for rank in range(self.group.size)]
 
     def _print_line(self, *, ended: bool) -> None:
         """Print this rank's part so far, which a pod's log keeps."""

@@ -25,7 +25,7 @@ from jobs.training.report_builder import assemble_report
 from jobs.training.request import check_request, parse_design, resolve_ranks
 from jobs.training.setup import set_up
 from jobs.training.signals import Interrupted, InterruptGuard
-from jobs.training.started import started_record
+from jobs.training.started import StartedRecord
 from jobs.weights_file import weights_path, write_weights_file
 
 if TYPE_CHECKING:
@@ -40,7 +40,6 @@ if TYPE_CHECKING:
     from jobs.training.options import TrainRequest
     from jobs.training.rank_session import RankSession
     from jobs.training.setup import RunSetup
-    from jobs.training.started import StartedRecord
 
 EXIT_CODE_OF_STATUS = {
     "completed": ExitCode.DONE,
@@ -78,9 +77,10 @@ def run_trials(
                 seed = first_seed + trial
                 # The zero of the phases, which is when the process started.
                 started_at = datetime.now(UTC) - timedelta(seconds=clock())
-                with started_record(
+                started = StartedRecord(
                     request, framework, seed=seed, started_at=started_at, console=console, enabled=is_first
-                ) as started:
+                )
+                with started.recorded():
                     seeded = replace(request, seed=seed)
                     run = _Run(seeded, load_framework, console, guard, clock, started, session, first=trial == 0)
                     code = run.execute()

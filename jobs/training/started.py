@@ -54,7 +54,6 @@ class StartedRecord:
         run_id, attempt = next_attempt(checkpoint_folder(request, seed)) or (self.run_id, 1)
         self._folder, self._console = request.report_dir, console
         self._removed = not enabled
-        self._enabled = enabled
         self._run = StartedRun(
             schema_version=SCHEMA_VERSION,
             run_id=run_id,
@@ -84,9 +83,25 @@ class StartedRecord:
     def path(self) -> Path:
         return self._folder / self._run.file_name
 
+    @contextmanager
+    def recorded(self) -> Iterator[None]:
+        """Record the start of the run, and at the end why no report followed, unless the record was removed."""
+        self.write()
+        try:
+            yield
+        except (BadInput, FrameworkMissing) as error:
+            self.end("refused", failure_reason(error))
+            raise
+        except Interrupted as interruption:
+            self.end("interrupted", f"{interruption} before training began")
+            raise
+        except Exception as error:
+            self.end("failed", failure_reason(error))
+            raise
+
     def write(self) -> None:
         """Write the file and print the line. An error costs the record only, and not the run."""
-        if not self._enabled:
+        if self._removed:
             return
         try:
             write_file((self._run.model_dump_json(indent=2) + "\n").encode(), self.path)
@@ -111,9 +126,9 @@ class StartedRecord:
 
     def remove(self) -> None:
         """Remove the file, since the report is written."""
-        self._removed = True
-        if not self._enabled:
+        if self._removed:
             return
+        self._removed = True
         with suppress(OSError):
             self.path.unlink(missing_ok=True)
 
@@ -123,32 +138,6 @@ class StartedRecord:
                 print(self._run.to_line(), file=sys.stderr, flush=True)  # noqa: T201 - the log is the interface here
         except OSError:
             flush_stdio()
-
-
-@contextmanager
-def started_record(
-    request: TrainRequest,
-    framework: FrameworkName,
-    *,
-    seed: int,
-    started_at: datetime,
-    console: Console,
-    enabled: bool = True,
-) -> Iterator[StartedRecord]:
-    """Record the start of a run, and at the end why no report followed, unless the record was removed."""
-    record = StartedRecord(request, framework, seed=seed, started_at=started_at, console=console, enabled=enabled)
-    record.write()
-    try:
-        yield record
-    except (BadInput, FrameworkMissing) as error:
-        record.end("refused", failure_reason(error))
-        raise
-    except Interrupted as interruption:
-        record.end("interrupted", f"{interruption} before training began")
-        raise
-    except Exception as error:
-        record.end("failed", failure_reason(error))
-        raise
 
 
 def _new_run_id(request: TrainRequest, framework: FrameworkName, seed: int, started_at: datetime) -> str:

@@ -96,7 +96,11 @@ def test_train_with_two_ranks_writes_one_report_with_the_bits_of_one_rank(
     assert (alone.returncode, together.returncode) == (0, 0), alone.stderr + together.stderr
     assert weights_hash(tmp_path / "together") == weights_hash(tmp_path / "alone")
     one, two = only_report(tmp_path / "alone" / "reports"), only_report(tmp_path / "together" / "reports")
-    assert (one.config.ranks, one.config.reduction, one.config.scaling, one.ranks) == (1, "exact", None, [])
+    assert (one.config.ranks, one.config.reduction, one.config.scaling) == (1, "exact", None)
+    (alone_part,) = one.ranks
+    assert [epoch.weights_sha256 for epoch in alone_part.epochs] == [
+        epoch.weights_sha256 for epoch in two.ranks[0].epochs
+    ]
     assert (two.config.ranks, two.config.reduction, two.config.scaling) == (2, "exact", "strong")
     assert [epoch.train_loss for epoch in two.results.epochs] == [epoch.train_loss for epoch in one.results.epochs]
     assert two.results.test_accuracy_ratio == one.results.test_accuracy_ratio

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from jobs.exit_codes import ExitCode
+from jobs.ranks import launcher as launcher_module
 from jobs.ranks.launcher import exit_code, launch, rank_command
 
 if TYPE_CHECKING:
@@ -129,3 +130,9 @@ def _is_running(pid: int) -> bool:
     except ProcessLookupError:
         return False
     return True
+
+
+def test_launch_ends_ranks_that_wait_for_one_that_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launcher_module, "OTHERS_S", 0.5)
+    fails = f"import os, sys\nif os.environ['RANK'] == '2': sys.exit(2)\n{WAITS}"
+    assert launch([sys.executable, "-c", fails, str(tmp_path)], framework="torch", ranks=3) == 2
