@@ -184,6 +184,10 @@ measure-duel: envs ## measure the duel of docs/duel.md, killed once; takes 6 min
 measure-ranks: envs ## measure the table of docs/distributed.md; takes 15 minutes
 	.venv/bin/python scripts/measure_ranks.py
 
+.PHONY: measure-reductions
+measure-reductions: envs ## measure what ranks and their reductions cost; needs a quiet machine and 20 minutes
+	.venv/bin/python scripts/measure_reductions.py
+
 .PHONY: operations-tf
 operations-tf: .venv/.synced .venv-tf/.synced ## what TensorFlow's steps start on a GPU, and their kernels; needs no GPU
 	.venv/bin/python scripts/operations.py tensorflow

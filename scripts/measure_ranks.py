@@ -15,10 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-from measurement import ENVIRONMENTS, add_output_option, circumstances, run_job, write_results
+from measurement import ENVIRONMENTS, add_output_option, circumstances, run_job, write_part, write_results
 
-from jobs.datasets import load
-from jobs.datasets.idx import IDX_FILES
 from jobs.io.safetensors_file import read_safetensors
 from jobs.recipes import RECIPES
 
@@ -42,17 +40,6 @@ def main() -> int:
         rows = [bits_of(*row, small, folder) for row in product(ENVIRONMENTS, RECIPES, PRECISIONS)]
     write_results(arguments.output, {"bits": rows}, measured=measured)
     return 0
-
-
-def write_part(folder: Path, train: int, test: int) -> Path:
-    """An IDX folder with the first of the synthetic digits."""
-    data = load("synthetic")
-    folder.mkdir()
-    arrays = (data.train_images[:train], data.train_labels[:train], data.test_images[:test], data.test_labels[:test])
-    for file, array in zip(IDX_FILES, arrays, strict=True):
-        header = bytes([0, 0, 8, array.ndim]) + b"".join(size.to_bytes(4, "big") for size in array.shape)
-        (folder / file.stem).write_bytes(header + array.tobytes())
-    return folder
 
 
 def bits_of(framework: str, recipe: str, precision: str, data: Path, folder: Path) -> dict[str, Any]:

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy import stats
 
+from jobs.datasets import load
+from jobs.datasets.idx import IDX_FILES
 from jobs.training.environment import cpu_model
 
 if TYPE_CHECKING:
@@ -42,6 +44,17 @@ def run_worker(framework: str, script: str, *arguments: str, variables: dict[str
     environment = {**os.environ, **(variables or {})}
     done = subprocess.run([*command, *arguments], env=environment, cwd=ROOT, stdout=subprocess.PIPE, check=True)
     return json.loads(done.stdout.splitlines()[-1])
+
+
+def write_part(folder: Path, train: int, test: int) -> Path:
+    """An IDX folder with the first of the synthetic digits."""
+    data = load("synthetic")
+    folder.mkdir()
+    arrays = (data.train_images[:train], data.train_labels[:train], data.test_images[:test], data.test_labels[:test])
+    for file, array in zip(IDX_FILES, arrays, strict=True):
+        header = bytes([0, 0, 8, array.ndim]) + b"".join(size.to_bytes(4, "big") for size in array.shape)
+        (folder / file.stem).write_bytes(header + array.tobytes())
+    return folder
 
 
 def median_interval(values: list[float]) -> list[float]:
