@@ -16,6 +16,7 @@ from jobs.comparison.analysis.expected import missing_runs
 from jobs.comparison.analysis.fleet import by_node, second_pass
 from jobs.comparison.analysis.gpu_figures import fewest_readings, gpu_text
 from jobs.comparison.analysis.parity_verdict import paired_traces, section_parity
+from jobs.comparison.analysis.reduction_cost import reduction_costs
 from jobs.comparison.analysis.regression import gate
 from jobs.comparison.analysis.scaling import efficiency, scaling_series
 from jobs.comparison.analysis.stragglers import rank_speeds
@@ -78,6 +79,7 @@ def build(
             for group, found, test in zip(groups, evidence, tests, strict=True)
         ],
         scaling=scaling_series(loaded.runs),
+        reduction_costs=reduction_costs(loaded.runs),
         parity=parity,
         unpaired_traces=unpaired,
         skipped=[

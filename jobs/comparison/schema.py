@@ -12,7 +12,7 @@ from jobs.choices import FrameworkName
 from jobs.comparison.schema_base import MetricName, OfOneSetting, OnePerRun, Part, Readings
 from jobs.comparison.schema_gate import Gate
 from jobs.comparison.schema_parity import ParityPair, SectionParity, UnpairedTrace
-from jobs.comparison.schema_scaling import RankProgress, RankSpeeds, ScalingSeries, Unmeasured
+from jobs.comparison.schema_scaling import RankProgress, RankSpeeds, ReductionCost, ScalingSeries, Unmeasured
 from jobs.report.schema import PhaseName, Status
 
 SCHEMA_VERSION: Final = "1.4"
@@ -273,6 +273,7 @@ class Comparison(Part):
     allowed: list[str]
     sections: list[Section]
     scaling: list[ScalingSeries]
+    reduction_costs: list[ReductionCost]
     gate: Gate | None
     parity: list[ParityPair]
     unpaired_traces: list[UnpairedTrace]

@@ -68,6 +68,36 @@ class ScalingSeries(Part):
         return f"{', '.join(names)}, {self.scaling} scaling, {batch}"
 
 
+class ReductionCost(Part):
+    """What ``exact`` costs one framework: ``ratio`` is the other way's median speed over that of ``exact``.
+
+    ``other`` is ``null`` for whole batches on one rank, which is training without ranks. ``batch_size`` is of all
+    ranks. ``low`` and ``high`` are the interval; ``null`` below five runs of either. ``differences`` are the other
+    compared fields that are not equal.
+    """
+
+    recipe: str
+    protocol: Literal["matched", "published"]
+    framework: FrameworkName
+    precision: str
+    batch_size: float
+    ranks: int
+    other: Reduction | None
+    exact_runs: int
+    other_runs: int
+    exact_images_per_s: float
+    other_images_per_s: float
+    ratio: float
+    low: float | None = None
+    high: float | None = None
+    differences: list[str]
+
+    @property
+    def title(self) -> str:
+        names = (self.framework, self.recipe, self.protocol, self.precision)
+        return f"{', '.join(names)}, batch of {self.batch_size:g}"
+
+
 class EpochRatio(Part):
     """A rank's compute time per step over the median of the other ranks', in one epoch."""
 

@@ -49,7 +49,9 @@ def scaling_series(runs: Iterable[RunSummary]) -> list[ScalingSeries]:
         ScalingSeries(
             **key._asdict(),
             points=[_point(ranks, counted(points[ranks])) for ranks in sorted(points)],
-            differences=_differences(points, key.scaling),
+            differences=differing_fields(
+                [run for runs in points.values() for run in runs], except_batch=key.scaling == "weak"
+            ),
         )
         for key, points in sorted(series.items())
     ]
@@ -71,17 +73,21 @@ def efficiency(run: RunSummary) -> float | Missing:
 
 def _key(run: RunSummary) -> _Key | None:
     """The series of ``run``; ``None`` for a run that does not say enough, as one without a report."""
-    setting = run.rank_setting
-    batch_size, precision = (run.compared[_FIELD_AT[path]] for path in (_BATCH_SIZE, _PRECISION))
-    if setting.reduction is None or setting.scaling is None or run.rank_work is None:
+    setting, steps = run.rank_setting, step_setting(run)
+    if setting.reduction is None or setting.scaling is None or run.rank_work is None or steps is None:
         return None
-    if not isinstance(batch_size, int) or not plausible(batch_size):
-        return None
+    precision, batch_size = steps
     if setting.scaling == "weak":
         batch_size /= setting.ranks
-    return _Key(
-        run.recipe, run.protocol, run.framework, str(precision), setting.reduction, setting.scaling, float(batch_size)
-    )
+    return _Key(run.recipe, run.protocol, run.framework, precision, setting.reduction, setting.scaling, batch_size)
+
+
+def step_setting(run: RunSummary) -> tuple[str, float] | None:
+    """Precision, and examples of a step of all ranks; ``None`` where the run does not say it."""
+    precision, batch_size = (run.compared[_FIELD_AT[path]] for path in (_PRECISION, _BATCH_SIZE))
+    if not isinstance(batch_size, int) or not plausible(batch_size):
+        return None
+    return str(precision), float(batch_size)
 
 
 def _point(ranks: int, runs: Sequence[RunSummary]) -> ScalingPoint:
@@ -136,11 +142,11 @@ def _values(
     return sorted(value for value in found if not isinstance(value, Missing)), unmeasured
 
 
-def _differences(points: dict[int, list[RunSummary]], scaling: Scaling) -> list[str]:
-    """The compared fields that are not equal in all runs of a series."""
+def differing_fields(runs: Iterable[RunSummary], *, except_batch: bool = False) -> list[str]:
+    """The compared fields that are not equal in all ``runs``, also among those of different sections."""
     values: dict[str, set[Value]] = defaultdict(set)
-    for run in (run for runs in points.values() for run in runs if run.has_report):
+    for run in (run for run in runs if run.has_report):
         for field, value in zip(FIELDS, run.compared, strict=True):
-            if value is not None and not (field.path == _BATCH_SIZE and scaling == "weak"):
+            if value is not None and not (field.path == _BATCH_SIZE and except_batch):
                 values[field.path].add(value)
     return [path for path, found in values.items() if len(found) > 1]

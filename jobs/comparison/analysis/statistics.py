@@ -95,26 +95,40 @@ def relative_iqr(values: Sequence[float]) -> float | None:
 def ratio_of_medians(
     sides: Mapping[FrameworkName, Sequence[float]], metric: MetricName = HEADLINE.name
 ) -> MetricRatio | None:
-    """The ratio of the second side's median to the first's, with its interval where both have enough observations.
+    """The :func:`median_ratio` of the second side to the first."""
+    denominator, numerator = sides
+    found = median_ratio(sides[numerator], sides[denominator])
+    if found is None:
+        return None
+    return MetricRatio(metric=metric, numerator=numerator, denominator=denominator, **found._asdict())
+
+
+class MedianRatio(NamedTuple):
+    """A ratio of medians. Its interval is ``None`` where a side has too few observations."""
+
+    ratio: float
+    low: float | None = None
+    high: float | None = None
+
+
+def median_ratio(numerator: Sequence[float], denominator: Sequence[float]) -> MedianRatio | None:
+    """The ratio of the medians, with its interval where both sides have enough observations.
 
     The interval is the percentile bootstrap of :data:`RESAMPLES` seeded resamples (Efron 1979), so equal values always
     give the same one. ``None`` where a side is empty, a value is not positive, or a ratio is past a float's range.
     """
-    denominator, numerator = sides
-    below, above = (np.sort(np.asarray(side, float)) for side in sides.values())
+    above, below = (np.sort(np.asarray(side, float)) for side in (numerator, denominator))
     if min(above.size, below.size) == 0 or min(above[0], below[0]) <= 0:
         return None
-    names = {"metric": metric, "numerator": numerator, "denominator": denominator}
     with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
-        values = {"ratio": float(np.quantile(above, 0.5) / np.quantile(below, 0.5))}
+        values = [float(np.quantile(above, 0.5) / np.quantile(below, 0.5))]
         if min(above.size, below.size) >= RUNS_FOR_A_VERDICT:
             random = np.random.default_rng(_SEED)
             ratios = _resampled_medians(above, random) / _resampled_medians(below, random)
-            low, high = np.quantile(ratios, _BOUNDS)
-            values |= {"low": float(low), "high": float(high)}
-    if not all(isfinite(value) and value > 0 for value in values.values()):
+            values += [float(bound) for bound in np.quantile(ratios, _BOUNDS)]
+    if not all(isfinite(value) and value > 0 for value in values):
         return None
-    return MetricRatio.model_validate({**names, **values})
+    return MedianRatio(*values)
 
 
 def median_interval(values: Sequence[float]) -> tuple[float, float]:

@@ -8,12 +8,16 @@ from jobs.comparison.output.tables import MAX_VALUES_IN_CELL, Table
 from jobs.comparison.text import ABSENT, join_limited, number, pluralize
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from jobs.comparison import schema
-    from jobs.comparison.schema_scaling import RankMeasure, ScalingSeries
+    from jobs.comparison.schema_scaling import RankMeasure, ReductionCost, ScalingSeries
 
 MAX_RUNS_LISTED: Final = 50
+COST_TEXT: Final = (
+    "With --reduction exact the weights do not depend on the number of ranks. Its speed beside that of the other ways "
+    "to train the same steps on as many ranks: medians of the runs."
+)
 
 
 def scaling_table(series: ScalingSeries) -> Table:
@@ -32,6 +36,39 @@ def scaling_table(series: ScalingSeries) -> Table:
         for point in series.points
     ]
     return Table(headings, rows)
+
+
+def cost_table(costs: Sequence[ReductionCost]) -> Table:
+    """A row for each way to train that has runs beside those of ``exact``."""
+    headings = ["training", "ranks", "exact, images/s", "against", "images/s", "exact takes"]
+    rows = [
+        [
+            cost.title,
+            str(cost.ranks),
+            f"{number(cost.exact_images_per_s)}, n={cost.exact_runs}",
+            cost.other or "whole batches",
+            f"{number(cost.other_images_per_s)}, n={cost.other_runs}",
+            f"{_times(cost)} as long",
+        ]
+        for cost in costs
+    ]
+    return Table(headings, rows)
+
+
+def cost_notes(costs: Sequence[ReductionCost]) -> list[str]:
+    """A line for each row whose two ways differ in more than the reduction."""
+    return [
+        f"{cost.title}, {pluralize(cost.ranks, 'rank')}, {cost.other or 'whole batches'}: the runs also differ in "
+        f"{join_limited(cost.differences, MAX_VALUES_IN_CELL)}"
+        for cost in costs
+        if cost.differences
+    ]
+
+
+def _times(cost: ReductionCost) -> str:
+    if cost.low is None or cost.high is None:
+        return f"{cost.ratio:.3g} times"
+    return f"{cost.ratio:.3g} ({cost.low:.3g} to {cost.high:.3g}) times"
 
 
 def scaling_note(series: ScalingSeries) -> str:

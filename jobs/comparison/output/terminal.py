@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from jobs.comparison.schema import Comparison, Section
-    from jobs.comparison.schema_scaling import ScalingSeries
 
 MAX_UNPAIRED: Final = 10
 _ALARM: Final = "bold red"
@@ -31,8 +30,7 @@ def render_terminal(comparison: Comparison, console: Console) -> None:
         for line, style in _section_lines(section):
             console.print(_text(line, style))
         console.print()
-    for series in comparison.scaling:
-        _render_scaling(series, console)
+    _render_scaling(comparison, console)
     if comparison.gate is not None:
         console.print(_text(f"against the baseline: {comparison.gate.outcome}", "bold"))
         for side in comparison.gate.sides:
@@ -48,11 +46,17 @@ def render_terminal(comparison: Comparison, console: Console) -> None:
         console.print(_text(unpaired_line(trace)))
 
 
-def _render_scaling(series: ScalingSeries, console: Console) -> None:
-    console.print(_drawn(f"scaling of {series.title}", rank_tables.scaling_table(series)))
-    if note := rank_tables.scaling_note(series):
-        console.print(_text(note))
-    console.print()
+def _render_scaling(comparison: Comparison, console: Console) -> None:
+    for series in comparison.scaling:
+        console.print(_drawn(f"scaling of {series.title}", rank_tables.scaling_table(series)))
+        if note := rank_tables.scaling_note(series):
+            console.print(_text(note))
+        console.print()
+    if comparison.reduction_costs:
+        console.print(_drawn("cost of exact sums", rank_tables.cost_table(comparison.reduction_costs)))
+        for note in rank_tables.cost_notes(comparison.reduction_costs):
+            console.print(_text(note))
+        console.print()
 
 
 def _section_lines(section: Section) -> Iterator[tuple[str, str]]:
