@@ -157,5 +157,6 @@ sys.exit(12)
 
 def test_launch_kills_a_rank_that_no_signal_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launcher_module, "OTHERS_S", 0.5)
-    stops = f"import os, signal, sys\nif os.environ['RANK'] == '1': sys.exit(9)\nos.kill(os.getpid(), signal.SIGSTOP)\n{WAITS}"
+    fails = "import os, signal, sys\nif os.environ['RANK'] == '1': sys.exit(9)\n"
+    stops = f"{fails}os.kill(os.getpid(), signal.SIGSTOP)\n{WAITS}"
     assert launch([sys.executable, "-c", stops, str(tmp_path)], framework="torch", ranks=2) == ExitCode.OUT_OF_MEMORY
