@@ -61,3 +61,8 @@ class PeerLost(JobError):
     """Another rank of the same run ended, so that this one cannot go on."""
 
     exit_code = ExitCode.PEER_LOST
+
+    @property
+    def is_interruption(self) -> bool:
+        """Whether a signal to the other rank ended the run, and not a failure."""
+        return self.exit_code != ExitCode.PEER_LOST

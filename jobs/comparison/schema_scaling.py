@@ -72,8 +72,8 @@ class ReductionCost(Part):
     """What ``exact`` costs one framework: ``ratio`` is the other way's median speed over that of ``exact``.
 
     ``other`` is ``null`` for whole batches on one rank, which is training without ranks. ``batch_size`` is of all
-    ranks. ``low`` and ``high`` are the interval; ``null`` below five runs of either. ``differences`` are the other
-    compared fields that are not equal.
+    ranks. ``low`` and ``high`` are the interval; ``null`` below five runs of either, and where the two ran on other
+    nodes. ``differences`` are the other fields that are not equal.
     """
 
     recipe: str
@@ -82,6 +82,7 @@ class ReductionCost(Part):
     precision: str
     batch_size: float
     ranks: int
+    device: str
     other: Reduction | None
     exact_runs: int
     other_runs: int
@@ -95,7 +96,7 @@ class ReductionCost(Part):
     @property
     def title(self) -> str:
         names = (self.framework, self.recipe, self.protocol, self.precision)
-        return f"{', '.join(names)}, batch of {self.batch_size:g}"
+        return f"{', '.join(names)}, batch of {self.batch_size:g}, {self.device}"
 
 
 class EpochRatio(Part):

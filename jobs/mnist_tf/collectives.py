@@ -66,7 +66,7 @@ def connect() -> None:
     if member.strategy is not None:
         return
     place = member.place
-    cluster = tf.train.ClusterSpec({JOB: [f"{host}:{port}" for host, port in place.addresses]})
+    cluster = tf.train.ClusterSpec({JOB: [_address(host, port) for host, port in place.addresses]})
     resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
         cluster, task_type=JOB, task_id=place.rank, rpc_layer="grpc"
     )
@@ -88,6 +88,10 @@ def connect() -> None:
     _restore_sigterm()
 
 
+def _address(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 def _restore_sigterm() -> None:
     """Give SIGTERM back to Python: TensorFlow's own handler, which it sets when it connects, ignores it."""
     if threading.current_thread() is threading.main_thread():
@@ -97,7 +101,7 @@ def _restore_sigterm() -> None:
 def _why_not(member: _Membership, error: Exception) -> str:
     place = member.place
     if isinstance(error, tf.errors.DeadlineExceededError):
-        ranks = ", ".join(f"{host}:{port}" for host, port in place.addresses)
+        ranks = ", ".join(_address(host, port) for host, port in place.addresses)
         return f"not all of {ranks} answered within {member.timeout_s:g} s; see the logs of the other ranks"
     if "Could not start gRPC server" in str(error):
         return f"port {place.addresses[place.rank][1]} is in use on this machine; free it, or choose another port"

@@ -100,6 +100,8 @@ class Collectives:
         with self._clock.span(COMMUNICATION):
             try:
                 yield
+            except torch.OutOfMemoryError:
+                raise
             except RuntimeError as error:
                 raise PeerLost(f"torch.distributed lost another rank ({_first_line(error)})") from error
 

@@ -66,10 +66,10 @@ class Connection:
         return message
 
     def has_ended(self) -> bool:
-        """Whether the other side has closed the connection. Nothing may be expected of it at the time."""
+        """Whether the other side has closed the connection. Call it only while no message is expected."""
         poll = select.poll()
         poll.register(self._socket, select.POLLIN)
-        # The socket has a time limit, with which it would wait, also for a read that must not.
+        # A read waits up to the socket's time limit, even with MSG_DONTWAIT.
         if not poll.poll(0):
             return False
         try:

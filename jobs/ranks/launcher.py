@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from jobs.choices import FrameworkName
 
 OTHERS_S: Final = 30.0
-"""Time in which connected ranks end after another has failed."""
+"""Time in which ranks end after another has failed, and after a signal to them."""
 POLL_S: Final = 0.1
 HOST: Final = "127.0.0.1"
 SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
@@ -86,21 +86,26 @@ class _Relay:
         self._send()
 
     def wait(self) -> list[int]:
-        """The exit codes of all; last those of ranks that were ended, since another had failed some time before.
+        """The exit codes of all, in the order in which the ranks ended.
 
-        Once connected, ranks end by themselves. Before that they would wait for the lost one until their time limit.
+        Once connected, ranks end by themselves when one has failed. Before that they would wait for it until their time
+        limit. Those that still run some time later are ended.
         """
-        running, end_s = list(self.processes), inf
-        while running and time.monotonic() < end_s:
+        ended: list[subprocess.Popen[bytes]] = []
+        running, end_s, last = list(self.processes), inf, [signal.SIGTERM, signal.SIGKILL]
+        while running:
             with suppress(subprocess.TimeoutExpired):
                 running[0].wait(POLL_S)
-            running = [process for process in running if process.poll() is None]
-            ended = [process for process in self.processes if process not in running]
+            ended += [process for process in running if process.poll() is not None]
+            running = [process for process in running if process not in ended]
             if end_s == inf and any(process.returncode for process in ended):
                 end_s = time.monotonic() + OTHERS_S
-        if running:
-            self.pass_on(signal.SIGTERM, None)
-        return [process.wait() for process in [*ended, *running]]
+            if time.monotonic() >= end_s and last:
+                number = last.pop(0)
+                for process in running:
+                    process.send_signal(number)
+                end_s += OTHERS_S
+        return [process.returncode for process in ended]
 
     def _send(self) -> None:
         for process, numbers in zip(self.processes, self._signals, strict=False):

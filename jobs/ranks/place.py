@@ -189,6 +189,7 @@ def _address(text: Any) -> Address:
     if not isinstance(text, str):
         raise TypeError
     host, _, port = text.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
     if not host or not re.fullmatch(r"[0-9]{1,5}", port, re.ASCII) or not 0 < int(port) < 65536:
         raise ValueError
     return host, int(port)

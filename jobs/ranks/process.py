@@ -33,7 +33,8 @@ def choose_gpu(place: RankPlace, device: DeviceChoice) -> None:
         os.environ["CUDA_VISIBLE_DEVICES"] = str(place.local_rank)
         return
     listed = [entry.strip() for entry in text.split(",") if entry.strip()]
-    if len(listed) == 1 and place.engine == "torchrun" and place.local_rank > 0:
+    is_own_launcher = LAUNCHER_VARIABLE in os.environ
+    if len(listed) == 1 and place.engine == "torchrun" and not is_own_launcher and place.local_rank > 0:
         # The engine, or its operator, has already given each rank its own.
         return
     if len(listed) > place.local_rank:

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 HELLO_S: Final = 5.0
 """Time in which a new connection must say which rank it is."""
+OPEN_S: Final = 5.0
+"""Time for one try to connect. The next one asks for the address again, which may be another pod's by then."""
+SAME_RUN: Final = "start all ranks of one run with the same options"
 RETRY_S: Final = 0.2
 
 
@@ -38,10 +41,8 @@ def connect(place: RankPlace, *, node: str, timeout_s: float) -> Channel:
 
 def _gather(place: RankPlace, hello: dict[str, Any], deadline_s: float, timeout_s: float) -> Channel:
     _, port = place.control
-    # With ranks on one machine nothing else needs to reach the port.
-    host = "127.0.0.1" if place.control[0] in {"127.0.0.1", "localhost"} else ""
     try:
-        server = socket.create_server((host, port), backlog=place.size)
+        server = _listen(place.control[0], port, place.size)
     except OSError as error:
         raise RanksNotConnected(
             f"port {port} of rank 0 cannot be used for the control channel ({error.strerror}); "
@@ -53,7 +54,7 @@ def _gather(place: RankPlace, hello: dict[str, Any], deadline_s: float, timeout_
         while missing := _missing(place, connections):
             left_s = deadline_s - time.monotonic()
             if left_s <= 0:
-                _refuse_all(connections, f"ranks {missing} did not come")
+                _refuse_all(connections, f"{_named(missing)} did not come within {timeout_s:.0f} s; see their logs")
                 raise RanksNotConnected(
                     f"{_named(missing)} of {place.size} did not come within {timeout_s:.0f} s; "
                     "start all of them, and see their logs; --rank-timeout waits longer"
@@ -74,6 +75,15 @@ def _gather(place: RankPlace, hello: dict[str, Any], deadline_s: float, timeout_
     return Channel(place, connections, names)
 
 
+def _listen(host: str, port: int, ranks: int) -> socket.socket:
+    # With ranks on one machine nothing else needs to reach the port.
+    if host in {"127.0.0.1", "localhost"}:
+        return socket.create_server(("127.0.0.1", port), backlog=ranks)
+    if socket.has_dualstack_ipv6():
+        return socket.create_server(("", port), family=socket.AF_INET6, backlog=ranks, dualstack_ipv6=True)
+    return socket.create_server(("", port), backlog=ranks)
+
+
 def _missing(place: RankPlace, connections: dict[int, Connection]) -> list[int]:
     """The ranks that are not there. One that has ended is forgotten: it may start again, as a pod does."""
     for rank in [rank for rank, connection in connections.items() if connection.has_ended()]:
@@ -91,13 +101,13 @@ def _accept(
         hello = connection.receive(HELLO_S)
         rank = hello.get("rank")
         if hello.get("token") != place.token:
-            refusal = "another run"
+            refusal = f"rank 0 is of another run; {SAME_RUN}"
         elif hello.get("size") != place.size:
-            refusal = f"rank 0 has {place.size} ranks, not {hello.get('size')}"
+            refusal = f"rank 0 has {place.size} ranks, not {hello.get('size')}; {SAME_RUN}"
         elif type(rank) is not int or not 0 < rank < place.size:
-            refusal = f"rank {rank} of {place.size}"
+            refusal = f"there are ranks 0 to {place.size - 1}, not {rank}; {SAME_RUN}"
         elif rank not in _missing(place, connections):
-            refusal = f"another process is rank {rank}"
+            refusal = f"another process is rank {rank}; start each rank once"
         else:
             return rank, connection, str(hello.get("node"))[:MAX_TEXT]
         connection.send({"refused": refusal})
@@ -111,7 +121,7 @@ def _reach_first(place: RankPlace, hello: dict[str, Any], deadline_s: float, tim
     # The name of a pod that is not ready yet does not resolve, and rank 0 may start later than this one.
     while (left_s := deadline_s - time.monotonic()) > 0:
         try:
-            connection = _open(host, port, left_s)
+            connection = _open(host, port, min(left_s, OPEN_S))
         except ValueError as error:
             raise RanksNotConnected(
                 f"rank 0's host {host[:100]!r} is no name of a host ({error}); correct the ranks' variables"
@@ -124,6 +134,12 @@ def _reach_first(place: RankPlace, hello: dict[str, Any], deadline_s: float, tim
             connection.set_timeout(max(deadline_s - time.monotonic(), RETRY_S))
             connection.send(hello)
             answer = connection.receive()
+        except TimeoutError:
+            connection.close()
+            raise RanksNotConnected(
+                f"rank {place.rank} reached rank 0, but not all ranks came within {timeout_s:.0f} s; "
+                "start all of them, and see their logs; --rank-timeout waits longer"
+            ) from None
         except OSError as error:
             connection.close()
             reason = f"connected, and then {reason_of(error)}"
@@ -133,8 +149,7 @@ def _reach_first(place: RankPlace, hello: dict[str, Any], deadline_s: float, tim
             return Channel(place, {0: connection}, [str(node) for node in answer["nodes"]])
         connection.close()
         raise RanksNotConnected(
-            f"rank 0 at {host}:{port} refuses rank {place.rank}: {answer.get('refused', 'no reason given')}; "
-            "start all ranks of one run with the same options"
+            f"rank 0 at {host}:{port} refuses rank {place.rank}: {answer.get('refused', 'no reason given')}"
         )
     raise RanksNotConnected(
         f"rank {place.rank} did not reach rank 0 at {host}:{port} within {timeout_s:.0f} s ({reason}); "

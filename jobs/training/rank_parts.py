@@ -80,7 +80,7 @@ def _differing(hashes: list[str], epoch: int, steps: int) -> str:
     ranks = [rank for rank, value in enumerate(hashes) if value != most]
     which = f"the weights of ranks {ranks} differ from the others'"
     if hashes.count(most) <= len(hashes) / 2:
-        which = f"the ranks have {len({*hashes})} different weights, and no majority agrees"
+        which = f"the ranks have {len({*hashes})} different weights, and no majority has the same"
     return f"{which} after epoch {epoch}, and were equal before its {steps} steps; check these devices with doctor"
 
 

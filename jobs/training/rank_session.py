@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from jobs.training.options import TrainRequest
     from jobs.training.signals import InterruptGuard
 
+LOSS_S: Final = 12.0
+"""Time in which the channel knows of a peer whose loss a collective has noticed."""
 STUCK_S: Final = 10.0
 """Time that training has to notice a lost peer by itself."""
 REPORTING_S: Final = 25.0
@@ -92,10 +94,10 @@ class RankSession:
             self._joined = True
 
     def agree_on_device(self, device: FrameworkDevice, facts: DeviceFacts) -> None:
-        """Refuse a run in which some ranks have a GPU and others do not.
+        """Refuse a run in which some ranks have a GPU and others do not, or two have the same.
 
         Raises:
-            NoUsableGpu: they differ.
+            NoUsableGpu: there are fewer GPUs than ranks.
         """
         own = {
             "kind": device.kind,
@@ -112,6 +114,14 @@ class RankSession:
                 f"ranks {without} of {self.group.size} have no usable GPU, and the others have one; "
                 "a rank needs a GPU: start fewer ranks, or use --device cpu"
             )
+        uuids = [part["uuid"] for part in found if part["uuid"] is not None]
+        for uuid in uuids:
+            same = [rank for rank, part in enumerate(found) if part["uuid"] == uuid]
+            if len(same) > 1:
+                raise NoUsableGpu(
+                    f"ranks {same} of {self.group.size} have the same GPU ({uuid}), and a rank needs a GPU of its own: "
+                    "start fewer ranks, or give each process another one in CUDA_VISIBLE_DEVICES"
+                )
 
     def agree_on_settings(self, settings: RunFingerprint) -> None:
         """Refuse ranks that would train something else.
@@ -224,15 +234,18 @@ class RankSession:
             self.channel.fail(str(interruption), interruption.exit_code)
 
     def explained(self, error: Exception) -> Exception:
-        """The lost peer where ``error`` came of it; else ``error``, of which the other ranks are told."""
+        """The lost peer if it caused ``error``; else the error, of which the other ranks are told."""
         if self.channel is None or self._noticed.is_set():
             return error
         self._noticed.set()
         if isinstance(error, PeerLost) or not isinstance(error, JobError):
             # A collective fails at once when a peer is gone; the channel says which one a little later.
-            lost = self.channel.wait_for_loss(STUCK_S / 2)
+            lost = self.channel.wait_for_loss(LOSS_S if isinstance(error, PeerLost) else STUCK_S / 2)
             if lost is not None:
                 return lost
+            if isinstance(error, PeerLost) and isinstance(error.__cause__, Exception):
+                # All others are there: the collective failed here, and this rank is the one that failed.
+                error = error.__cause__
         self.channel.fail(str(error) or type(error).__name__)
         return error
 
@@ -264,7 +277,7 @@ def rank_session(request: TrainRequest, place: RankPlace | None, guard: Interrup
 
     Raises:
         RanksNotConnected: a rank did not come.
-        PeerLost: in place of an error that came of a lost peer.
+        PeerLost: in place of an error that a lost peer caused.
     """
     if request.reduction is None:
         yield None

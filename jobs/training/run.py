@@ -170,7 +170,7 @@ class _Run:
                 failure = setup.explained(error)
                 if self.session is not None:
                     failure = self.session.explained(failure)
-                end = TrainingEnd(status="failed", reason=failure_reason(failure))
+                end = _end_of(failure)
                 # The device may be the cause: do not wait for it again.
                 recorder.synchronize = None
             recorder.finish()
@@ -225,7 +225,7 @@ class _Run:
             self.session.end_training(training.gpu if training is not None else None, failed=failure is not None)
         except PeerLost as lost:
             failure = self.session.explained(lost)
-            return TrainingEnd(status="failed", reason=failure_reason(failure)), failure
+            return _end_of(failure), failure
         return end, failure
 
     @property
@@ -298,3 +298,9 @@ class _Run:
     def _publish(self, report: Report, *, again: bool = False) -> None:
         publish(report, self.request, self.console, again=again)
         self.started.remove()
+
+
+def _end_of(failure: Exception) -> TrainingEnd:
+    """How training ended that raised ``failure``."""
+    interrupted = isinstance(failure, PeerLost) and failure.is_interruption
+    return TrainingEnd(status="interrupted" if interrupted else "failed", reason=failure_reason(failure))

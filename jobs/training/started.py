@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final, Literal
 
 from jobs.checkpoint.store import next_attempt
-from jobs.errors import BadInput, FrameworkMissing
+from jobs.errors import BadInput, FrameworkMissing, PeerLost
 from jobs.io.atomic_file import write_file
 from jobs.io.stdio import escape_control_chars, flush_stdio
 from jobs.recipes import RECIPES
@@ -96,7 +96,8 @@ class StartedRecord:
             self.end("interrupted", f"{interruption} before training began")
             raise
         except Exception as error:
-            self.end("failed", failure_reason(error))
+            interrupted = isinstance(error, PeerLost) and error.is_interruption
+            self.end("interrupted" if interrupted else "failed", failure_reason(error))
             raise
 
     def write(self) -> None:

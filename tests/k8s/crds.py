@@ -1,13 +1,18 @@
-"""The schemas of kinds that Kubernetes does not know, from the CustomResourceDefinitions of their projects."""
+"""The schemas of kinds that Kubernetes does not know, from the CustomResourceDefinitions of their projects.
+
+``python -m tests.k8s.crds FOLDER`` downloads them: ``make test-crds``.
+"""
 
 from __future__ import annotations
 
 import os
+import sys
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import jsonschema
+import pooch
 import pytest
 import yaml
 
@@ -15,6 +20,19 @@ from tests.k8s.manifests import CUSTOM_KINDS, documents
 
 VARIABLE = "MNIST_JOBS_CRDS"
 """Names a folder with the definitions of JobSet and Kubeflow Trainer, as their repositories or releases have them."""
+
+JOBSET = "https://raw.githubusercontent.com/kubernetes-sigs/jobset/v0.12.0/config/components/crd/bases"
+TRAINER = "https://raw.githubusercontent.com/kubeflow/trainer/v2.3.0/manifests/base/crds"
+DOWNLOADS = {
+    f"{JOBSET}/jobset.x-k8s.io_jobsets.yaml": "d022b87624512cf0b6741b31b24a2bea9945b5a838b50713af29332c878bb6fe",
+    f"{TRAINER}/trainer.kubeflow.org_clustertrainingruntimes.yaml": (
+        "ec84dc3388fcdbe8c61d3c247a773d14458dd9438e995bea8e50d2a18080eef9"
+    ),
+    f"{TRAINER}/trainer.kubeflow.org_trainjobs.yaml": (
+        "a742cafc5b5582640c7e0b7467c024fc237256fbca5ba0a9f0531dfb66d64416"
+    ),
+}
+"""Addresses of releases, and the files' SHA-256."""
 
 
 def uses_custom_kinds(name: str) -> bool:
@@ -76,3 +94,8 @@ def _strict(schema: Any) -> Any:
     if schema.get("type") == "object" and not schema.get("x-kubernetes-preserve-unknown-fields"):
         strict.setdefault("additionalProperties", False)
     return strict
+
+
+if __name__ == "__main__":
+    for url, sha256 in DOWNLOADS.items():
+        pooch.retrieve(url, f"sha256:{sha256}", fname=url.rpartition("/")[2], path=sys.argv[1])

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 
 from jobs.choices import SHARDS
 from jobs.errors import BadInput, PeerLost, RanksNotConnected
-from jobs.mnist_torch.collectives import tree_sum
+from jobs.mnist_torch.collectives import Collectives, StepClock, tree_sum
 from jobs.mnist_torch.framework import join_ranks
 from jobs.ranks.group import RankGroup
 from jobs.recipes import BASIC_CNN, LENET, RECIPES
@@ -178,6 +179,16 @@ def test_killed_rank_ends_the_others_within_30_s() -> None:
     first, killed, *others = run_ranks(4, die_in_the_third_step)
     assert killed is None
     assert max(first, *others) < 30
+
+
+def test_collective_without_memory_is_no_lost_peer(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: torch.Tensor) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(dist, "all_reduce", fail)
+    collectives = Collectives(RankGroup(size=2), [torch.zeros(3)], StepClock(torch.device("cpu")))
+    with pytest.raises(torch.OutOfMemoryError):
+        collectives.add_fast([torch.ones(3)])
 
 
 def join_late(place: RankPlace) -> str:

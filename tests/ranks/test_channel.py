@@ -176,8 +176,32 @@ def test_connect_without_a_rank_names_it_within_the_time() -> None:
         ]
         with pytest.raises(RanksNotConnected, match="ranks 1, 3 of 4 did not come within 1 s"):
             futures[0].result(timeout=TIMEOUT_S)
-        with pytest.raises(RanksNotConnected, match=r"refuses rank 2: ranks \[1, 3\] did not come"):
+        with pytest.raises(
+            RanksNotConnected, match="refuses rank 2: ranks 1, 3 did not come within 1 s; see their logs"
+        ):
             futures[1].result(timeout=TIMEOUT_S)
+
+
+def test_connect_of_a_rank_whose_time_ends_first_says_that_others_are_missing() -> None:
+    port = free_port()
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(connect, place_of(0, 3, port), node="here", timeout_s=2.0)
+        with pytest.raises(RanksNotConnected, match="rank 1 reached rank 0, but not all ranks came within 1 s"):
+            connect(place_of(1, 3, port), node="here", timeout_s=1.0)
+        with pytest.raises(RanksNotConnected, match="ranks 1, 2 of 3 did not come"):
+            first.result(TIMEOUT_S)
+
+
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="no IPv6 here")
+def test_connect_by_ipv6_and_ipv4_reaches_rank_0() -> None:
+    port = free_port()
+    hosts = "::1", "::1", "127.0.0.1"
+    places = [replace(place_of(rank, 3, port), control=(host, port)) for rank, host in enumerate(hosts)]
+    with ThreadPoolExecutor(3) as pool:
+        channels = list(pool.map(lambda place: connect(place, node="here", timeout_s=TIMEOUT_S), places))
+    assert exchange_all(channels, [1, 2, 3]) == [[1, 2, 3]] * 3
+    for channel in channels:
+        channel.close()
 
 
 def test_connect_without_rank_0_says_where_it_should_be() -> None:

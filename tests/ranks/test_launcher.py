@@ -25,7 +25,7 @@ from jobs.ranks.place import find_place
 place = find_place(os.environ, framework=sys.argv[2], ranks=1, service=None)
 values = [place.rank, place.size, place.token, place.control, os.environ["OWN"]]
 Path(sys.argv[1], str(place.rank)).write_text(json.dumps(values))
-sys.exit(place.rank * 10)
+sys.exit(10 if place.rank == 1 else 0)
 """
 WAITS = """
 import os, sys, threading
@@ -62,7 +62,7 @@ sys.exit(launcher.launch(waits, framework="torch", ranks=2))
 
 
 @pytest.mark.parametrize("framework", ["torch", "tensorflow"])
-def test_launch_starts_each_rank_and_returns_the_first_failures_code(
+def test_launch_starts_each_rank_and_returns_the_failures_code(
     framework: FrameworkName, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OWN", "kept")
@@ -136,3 +136,27 @@ def test_launch_ends_ranks_that_wait_for_one_that_failed(tmp_path: Path, monkeyp
     monkeypatch.setattr(launcher_module, "OTHERS_S", 0.5)
     fails = f"import os, sys\nif os.environ['RANK'] == '2': sys.exit(2)\n{WAITS}"
     assert launch([sys.executable, "-c", fails, str(tmp_path)], framework="torch", ranks=3) == 2
+
+
+def test_launch_returns_the_code_of_the_rank_that_failed_first(tmp_path: Path) -> None:
+    # The launcher has noticed the end of rank 1 when its process is gone.
+    fails = f"""
+import os, sys
+from pathlib import Path
+folder, first = Path({str(tmp_path)!r}), os.environ["RANK"] == "0"
+if not first:
+    (folder / "new").write_text(str(os.getpid()))
+    (folder / "new").rename(folder / "pid")
+    sys.exit(3)
+while not (folder / "pid").exists() or Path("/proc", (folder / "pid").read_text()).exists():
+    pass
+sys.exit(12)
+"""
+    assert launch([sys.executable, "-c", fails], framework="torch", ranks=2) == 3
+
+
+def test_launch_kills_a_rank_that_no_signal_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launcher_module, "OTHERS_S", 0.5)
+    fails = "import os, signal, sys\nif os.environ['RANK'] == '1': sys.exit(9)\n"
+    stops = f"{fails}os.kill(os.getpid(), signal.SIGSTOP)\n{WAITS}"
+    assert launch([sys.executable, "-c", stops, str(tmp_path)], framework="torch", ranks=2) == ExitCode.OUT_OF_MEMORY

@@ -113,3 +113,10 @@ def test_find_place_of_any_tf_config_is_a_place_or_bad_input(text: str) -> None:
     except BadInput:
         return
     assert place is None or place.rank < place.size
+
+
+def test_find_place_in_tf_config_of_ipv6_addresses_has_no_brackets() -> None:
+    place = find(tf_config(["[::1]:2222", "[fd00::2]:2222"]), "tensorflow")
+    assert place is not None
+    assert place.addresses == (("::1", 2222), ("fd00::2", 2222))
+    assert place.control == ("::1", 2223)

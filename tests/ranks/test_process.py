@@ -9,7 +9,7 @@ import pytest
 from jobs.errors import NoUsableGpu
 from jobs.io.cpus import usable_cpus
 from jobs.ranks.place import RankPlace
-from jobs.ranks.process import THREAD_VARIABLES, choose_gpu, choose_threads
+from jobs.ranks.process import LAUNCHER_VARIABLE, THREAD_VARIABLES, choose_gpu, choose_threads
 
 if TYPE_CHECKING:
     from jobs.choices import DeviceChoice
@@ -49,6 +49,13 @@ def test_choose_gpu_with_more_ranks_than_gpus_says_both(monkeypatch: pytest.Monk
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3")
     with pytest.raises(NoUsableGpu, match="4 ranks on this machine, but CUDA_VISIBLE_DEVICES lists 2 GPUs"):
         choose_gpu(replace(PLACE, local_rank=2, local_size=4), "gpu")
+
+
+def test_choose_gpu_of_the_own_launcher_with_one_gpu_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    monkeypatch.setenv(LAUNCHER_VARIABLE, "3")
+    with pytest.raises(NoUsableGpu, match="2 ranks on this machine, but CUDA_VISIBLE_DEVICES lists 1 GPUs"):
+        choose_gpu(PLACE, "auto")
 
 
 def test_choose_threads_exact_is_one_whatever_is_set(monkeypatch: pytest.MonkeyPatch) -> None:

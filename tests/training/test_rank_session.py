@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from jobs.adapter import FrameworkDevice, StepTimes
-from jobs.errors import NoUsableGpu
+from jobs.errors import NoUsableGpu, PeerLost
 from jobs.ranks.place import RankPlace
 from jobs.telemetry.types import DeviceFacts
 from jobs.training.rank_parts import RankParts, RanksDiffer
@@ -80,6 +80,38 @@ def test_agree_on_device_where_a_rank_has_no_gpu_names_it_in_all(in_all: Callabl
     }
 
 
+def test_agree_on_device_of_two_ranks_with_one_gpu_names_both(in_all: Callable[..., list[Any]]) -> None:
+    def agree(session: RankSession) -> None:
+        own = FrameworkDevice(kind="gpu", index=0, name="a GPU", uuid="GPU-b" if session.group.rank == 1 else "GPU-a")
+        session.agree_on_device(own, DeviceFacts(mapping_method=None, null_reasons={}))
+
+    errors = in_all(agree)
+    assert all(isinstance(error, NoUsableGpu) for error in errors)
+    assert {str(error).partition(",")[0] for error in errors} == {"ranks [0"}
+    assert "ranks [0, 2] of 3 have the same GPU (GPU-a)" in str(errors[0])
+
+
+def test_explained_collective_that_failed_while_all_ranks_are_there_is_its_cause(
+    in_all: Callable[..., list[Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jobs.training.rank_session.LOSS_S", 0.2)
+
+    def explain(session: RankSession) -> Any:
+        if session.group.rank != 1:
+            assert session.channel is not None
+            return session.channel.wait_for_loss(WAIT_S)
+        error = PeerLost("torch.distributed lost another rank")
+        error.__cause__ = RuntimeError("an illegal memory access")
+        return session.explained(error)
+
+    found = in_all(explain)
+    assert repr(found[1]) == "RuntimeError('an illegal memory access')"
+    for lost in (found[0], found[2]):
+        assert isinstance(lost, PeerLost)
+        assert str(lost).startswith("peer lost: rank 1")
+        assert "an illegal memory access" in str(lost)
+
+
 def finish(session: RankSession, *, odd: int | None = None, evaluate: Callable[[], dict[str, Any]] = dict) -> Any:
     rank = session.group.rank
     trainer = Stepped(weight=float(rank == odd), communication_s=1.0 + rank)
@@ -124,5 +156,5 @@ def test_parts_of_two_ranks_that_differ_name_no_majority() -> None:
         {"epoch": 3, "steps": 2, "compute_s": 1.0, "communication_s": 1.0, "weights_sha256": str(rank) * 64}
         for rank in range(2)
     ]
-    with pytest.raises(RanksDiffer, match="2 different weights, and no majority agrees after epoch 3"):
+    with pytest.raises(RanksDiffer, match="2 different weights, and no majority has the same after epoch 3"):
         RankParts(2).add_epoch(epochs)

@@ -24,13 +24,15 @@ if TYPE_CHECKING:
 
     from jobs.training.options import TrainRequest
 
+PEER_INTERRUPTED = "error = PeerLost('peer lost: rank 1')\n    error.exit_code = 143\n    raise error"
+
 
 def train(folder: Path, load: str, *options: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run ``mnist-torch train``, whose framework is loaded by the statement ``load``."""
     program = (
         "import os, signal\n"
         "from dataclasses import replace\n"
-        "from jobs.errors import DatasetRefused, FrameworkMissing, NoUsableGpu\n"
+        "from jobs.errors import DatasetRefused, FrameworkMissing, NoUsableGpu, PeerLost\n"
         "from jobs.mnist_torch.cli import PROGRAM, run_program\n"
         f"def load():\n    {load}\n"
         f"run_program(replace(PROGRAM, load=load), {['train', '--telemetry', 'off', *options]!r})\n"
@@ -77,6 +79,7 @@ def test_run_killed_while_it_starts_leaves_a_started_record(tmp_path: Path) -> N
     [
         ("raise NoUsableGpu('no GPU\\x1b')", ExitCode.NO_USABLE_GPU, "failed", r"no GPU\x1b"),
         ("raise DatasetRefused('damaged')", ExitCode.DATASET_REFUSED, "failed", "damaged"),
+        (PEER_INTERRUPTED, ExitCode.INTERRUPTED, "interrupted", "peer lost: rank 1"),
         ("raise RuntimeError('luck')", ExitCode.INTERNAL_ERROR, "failed", "RuntimeError: luck"),
         (
             "os.kill(os.getpid(), signal.SIGTERM)",

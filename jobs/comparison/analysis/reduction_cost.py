@@ -6,7 +6,7 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, NamedTuple
 
 from jobs.comparison.analysis.evidence import counted
-from jobs.comparison.analysis.scaling import differing_fields, step_setting
+from jobs.comparison.analysis.scaling import device_of, differing_fields, step_setting
 from jobs.comparison.analysis.statistics import median, median_ratio, observed
 from jobs.comparison.input.run_summary import last_attempts
 from jobs.comparison.schema_scaling import ReductionCost
@@ -26,16 +26,17 @@ class _Key(NamedTuple):
     precision: str
     batch_size: float
     ranks: int
+    device: str
 
 
 def reduction_costs(runs: Sequence[RunSummary]) -> list[ReductionCost]:
-    """A cost for each way to train, of which ``exact`` has runs with the same ranks and the same steps."""
+    """A cost for each way to train, of which ``exact`` has runs with the same steps, ranks and device."""
     ways: dict[_Key, dict[Reduction | None, list[RunSummary]]] = defaultdict(lambda: defaultdict(list))
     for run in counted(last_attempts(runs)):
         steps = step_setting(run)
         if steps is not None:
             setting = run.rank_setting
-            key = _Key(run.recipe, run.protocol, run.framework, *steps, setting.ranks)
+            key = _Key(run.recipe, run.protocol, run.framework, *steps, setting.ranks, device_of(run))
             ways[key][setting.reduction].append(run)
     return [
         cost
@@ -52,6 +53,8 @@ def _cost(
     ratio, middle, other_middle = median_ratio(speeds, exact), median(exact), median(speeds)
     if ratio is None or middle is None or other_middle is None:
         return None
+    nodes, other_nodes = ({run.node for run in runs} for runs in (exact_runs, other_runs))
+    on_other_nodes = not nodes & other_nodes
     return ReductionCost(
         **key._asdict(),
         other=other,
@@ -59,6 +62,12 @@ def _cost(
         other_runs=len(speeds),
         exact_images_per_s=middle,
         other_images_per_s=other_middle,
-        **ratio._asdict(),
-        differences=differing_fields([*exact_runs, *other_runs]),
+        ratio=ratio.ratio,
+        # Runs on other nodes differ by the nodes too, which no interval of theirs shows.
+        low=None if on_other_nodes else ratio.low,
+        high=None if on_other_nodes else ratio.high,
+        differences=[
+            *differing_fields([*exact_runs, *other_runs]),
+            *(["environment.kubernetes.node"] if on_other_nodes else []),
+        ],
     )

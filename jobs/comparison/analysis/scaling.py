@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 _FIELD_AT: Final = {field.path: at for at, field in enumerate(FIELDS)}
 _BATCH_SIZE: Final = "config.batch_size"
+_DEVICE: Final = "config.device"
+_DEVICES: Final = "devices[].name"
 _PRECISION: Final = "config.precision"
 
 
@@ -88,6 +90,12 @@ def step_setting(run: RunSummary) -> tuple[str, float] | None:
     if not isinstance(batch_size, int) or not plausible(batch_size):
         return None
     return str(precision), float(batch_size)
+
+
+def device_of(run: RunSummary) -> str:
+    """The names of the run's devices, or its kind where it names none."""
+    names, kind = (run.compared[_FIELD_AT[path]] for path in (_DEVICES, _DEVICE))
+    return str(names or kind)
 
 
 def _point(ranks: int, runs: Sequence[RunSummary]) -> ScalingPoint:

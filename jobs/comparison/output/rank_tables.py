@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 MAX_RUNS_LISTED: Final = 50
 COST_TEXT: Final = (
-    "With --reduction exact the weights do not depend on the number of ranks. Its speed beside that of the other ways "
-    "to train the same steps on as many ranks: medians of the runs."
+    "With --reduction exact the weights do not depend on the number of ranks. The table compares its median speed with "
+    "that of other ways to train the same steps on the same number of ranks."
 )
 
 

@@ -57,6 +57,22 @@ def test_cost_of_five_runs_each_has_an_interval() -> None:
     assert (cost.exact_runs, cost.other_runs) == (5, 5)
 
 
+def test_cost_of_runs_on_other_nodes_has_no_interval_and_says_so() -> None:
+    pod = {"namespace": None, "pod": None, "job": None, "index": None}
+    reports = [
+        report
+        for seed in range(1, 6)
+        for report in (
+            whole(3000.0 + 30 * seed, seed, **{"environment.kubernetes": {"node": "a", **pod}}),
+            in_shards("exact", 1000.0 + 10 * seed, seed, **{"environment.kubernetes": {"node": "b", **pod}}),
+        )
+    ]
+    (cost,) = compare(*reports).reduction_costs
+    assert (cost.low, cost.high) == (None, None)
+    assert cost.ratio == pytest.approx(3.0)
+    assert cost.differences == ["environment.kubernetes.node"]
+
+
 @pytest.mark.parametrize(
     "other",
     [
@@ -64,6 +80,7 @@ def test_cost_of_five_runs_each_has_an_interval() -> None:
         {"config.precision": "bf16"},
         {"config.recipe": "basic-cnn"},
         {"config.framework": "tensorflow"},
+        {"config.device": "gpu"},
         {"status": "failed", "status_reason": "a test"},
     ],
 )
