@@ -55,6 +55,10 @@ def in_all() -> Iterator[Callable[..., list[Any]]]:
 
     with ThreadPoolExecutor(size) as pool:
         sessions = list(pool.map(connect, range(size)))
+        for session in sessions:
+            assert session.channel is not None
+            # A session ends its process some time after a loss, which is that of the tests here.
+            session.channel.call_on_lost(lambda _: None)
 
         def call(function: Callable[[RankSession], Any]) -> list[Any]:
             futures = [pool.submit(function, session) for session in sessions]
