@@ -31,9 +31,10 @@ def test_recipe_last_layer_has_a_logit_for_each_class(recipe: Recipe) -> None:
 
 @EVERY_RECIPE
 @pytest.mark.parametrize("dataset", ["mnist", "synthetic"])
-def test_reference_for_every_recipe_is_between_chance_and_1(recipe: Recipe, dataset: str) -> None:
+def test_reference_for_every_recipe_is_measured(recipe: Recipe, dataset: str) -> None:
     references = [recipe.reference_for(dataset, epochs) for epochs in range(1, recipe.epochs + 1)]
-    assert all(reference is not None and 0.1 < reference < 1 for reference in references)
+    # 0.11, just above chance, stands there until it is measured: see CONTRIBUTING.
+    assert all(reference is not None and 0.11 < reference < 1 for reference in references)
 
 
 @pytest.mark.parametrize("references", [{}, {"mnist": (0.9,)}, {"mnist": (0.9,), "synthetic": ()}])

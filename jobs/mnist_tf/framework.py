@@ -57,8 +57,9 @@ def select_device(choice: DeviceChoice) -> FrameworkDevice:
     if choice == "gpu" and not gpus:
         raise NoUsableGpu(f"--device gpu: {_why_no_gpu()}")
     if not gpus:
-        # Hidden, so that TensorFlow places nothing on a GPU.
-        tf.config.set_visible_devices([], "GPU")
+        # Hidden, so that TensorFlow places nothing on a GPU. It looks for one here, if it has not before.
+        with suppress_native_stderr():
+            tf.config.set_visible_devices([], "GPU")
         return FrameworkDevice(kind="cpu", index=0, name="cpu")
     tf.config.set_visible_devices(gpus[:1], "GPU")
     # Otherwise an operation that is placed on the GPU and has no kernel there runs on the CPU without a word.

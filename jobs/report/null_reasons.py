@@ -42,7 +42,7 @@ USUAL_REASONS: Final = {
     "results.train_wall_s": "no epoch was finished",
     "results.steady_images_per_s": "no step followed the first one",
     "results.time_to_accuracy_s": "the target accuracy was not reached on MNIST",
-    "results.target_accuracy_ratio": "the post reports one for MNIST only",
+    "results.target_accuracy_ratio": "the recipe has one for MNIST only",
     "results.reference_accuracy_ratio": "the recipe has one for its own settings on MNIST and synthetic only",
     "results.test_examples_evaluated": "no epoch was evaluated",
     "results.model_flop_per_image": "not known for this recipe",
