@@ -100,8 +100,9 @@ class _Relay:
             running = [process for process in running if process not in ended]
             if end_s == inf and any(process.returncode for process in ended):
                 end_s = time.monotonic() + OTHERS_S
-            if time.monotonic() >= end_s and last:
+            if running and last and time.monotonic() >= end_s:
                 number = last.pop(0)
+                say(f"a rank has failed, and others still run {OTHERS_S:.0f} s later: {number.name} ends them")
                 for process in running:
                     process.send_signal(number)
                 end_s += OTHERS_S
@@ -112,6 +113,11 @@ class _Relay:
             with suppress(IndexError):
                 while True:
                     process.send_signal(numbers.popleft())
+
+
+def say(text: str) -> None:
+    with suppress(OSError):
+        print(text, file=sys.stderr, flush=True)  # noqa: T201 - the launcher is a program of its own
 
 
 def exit_code(codes: Sequence[int]) -> int:

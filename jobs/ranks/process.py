@@ -41,7 +41,7 @@ def choose_gpu(place: RankPlace, device: DeviceChoice) -> None:
         os.environ["CUDA_VISIBLE_DEVICES"] = listed[place.local_rank]
     elif listed:
         raise NoUsableGpu(
-            f"{place.local_size} ranks on this machine, but CUDA_VISIBLE_DEVICES lists {len(listed)} GPUs "
+            f"{place.local_size} ranks on this machine, but CUDA_VISIBLE_DEVICES lists {len(listed)} of the GPUs "
             f"({text[:100]}); a rank needs a GPU: start fewer ranks, or use --device cpu"
         )
 

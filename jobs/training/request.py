@@ -71,6 +71,7 @@ def check_request(request: TrainRequest) -> None:
         BadInput: options cannot be combined; the message names them and what to do.
         NotWritable: a folder or a file cannot be written.
     """
+    _check_ranks(request)
     steps = request.parity_steps
     if request.epochs == 0 and steps is None:
         raise BadInput("--epochs 0 trains nothing; give at least 1, or --parity-steps to record a parity trace alone")
@@ -89,7 +90,6 @@ def check_request(request: TrainRequest) -> None:
         parse_design(request.design)
         if request.trials > 1:
             raise BadInput(f"--trials {request.trials}: --design is the place of one run; give one of the two")
-    _check_ranks(request)
     _check_writable(request)
 
 
@@ -110,8 +110,11 @@ def _check_ranks(request: TrainRequest) -> None:
         for option, given in (("--scaling", request.scaling), ("--with-baseline", request.with_baseline)):
             if given:
                 raise BadInput(f"{option} compares one rank with several: also give --ranks of 2 or more")
-    if request.reduction is None:
-        return
+    if request.reduction is not None:
+        _check_reduction(request)
+
+
+def _check_reduction(request: TrainRequest) -> None:
     if request.reduction == "exact" and SHARDS % request.ranks:
         raise BadInput(f"--ranks {request.ranks}: --reduction exact needs 1, 2, 4 or 8; or give --reduction fast")
     for option, value, allowed in (
@@ -120,6 +123,8 @@ def _check_ranks(request: TrainRequest) -> None:
     ):
         if value != allowed:
             raise BadInput(f"{option} {value}: ranks and --reduction need {option} {allowed}")
+    if request.execution == "compiled":
+        raise BadInput("--execution compiled: not with --ranks or --reduction; leave it out")
     if request.parity_steps is not None:
         raise BadInput("--parity-steps traces one rank that trains whole batches; leave out --ranks and --reduction")
     if request.repeat > 1:

@@ -47,14 +47,14 @@ def test_choose_gpu_with_one_rank_on_a_machine_leaves_all(monkeypatch: pytest.Mo
 
 def test_choose_gpu_with_more_ranks_than_gpus_says_both(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3")
-    with pytest.raises(NoUsableGpu, match="4 ranks on this machine, but CUDA_VISIBLE_DEVICES lists 2 GPUs"):
+    with pytest.raises(NoUsableGpu, match="4 ranks on this machine, but CUDA_VISIBLE_DEVICES lists 2 of the GPUs"):
         choose_gpu(replace(PLACE, local_rank=2, local_size=4), "gpu")
 
 
 def test_choose_gpu_of_the_own_launcher_with_one_gpu_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     monkeypatch.setenv(LAUNCHER_VARIABLE, "3")
-    with pytest.raises(NoUsableGpu, match="2 ranks on this machine, but CUDA_VISIBLE_DEVICES lists 1 GPUs"):
+    with pytest.raises(NoUsableGpu, match="2 ranks on this machine, but CUDA_VISIBLE_DEVICES lists 1 of the GPUs"):
         choose_gpu(PLACE, "auto")
 
 

@@ -161,6 +161,19 @@ def test_check_request_design_of_several_trials_is_refused() -> None:
         check_request(replace(REQUEST, design="plan:1:0", trials=5))
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"execution": "compiled"}, "--execution compiled: not with --ranks or --reduction; leave it out"),
+        ({"parity_steps": 3}, "--parity-steps traces one rank that trains whole batches"),
+        ({"repeat": 2}, "--repeat 2: not with --ranks or --reduction"),
+    ],
+)
+def test_check_request_in_shards_refuses_what_is_for_whole_batches(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(BadInput, match=message):
+        check_request(replace(REQUEST, ranks=2, reduction="exact", **changes))
+
+
 def test_resolve_spec_takes_the_recipe_values_where_nothing_is_given() -> None:
     spec = resolve_spec(REQUEST, FRAMEWORK, "gpu")
     assert (spec.epochs, spec.batch_size, spec.learning_rate, spec.seed) == (5, 64, 0.001, 1)

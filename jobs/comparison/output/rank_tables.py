@@ -67,8 +67,12 @@ def cost_notes(costs: Sequence[ReductionCost]) -> list[str]:
 
 def _times(cost: ReductionCost) -> str:
     if cost.low is None or cost.high is None:
-        return f"{cost.ratio:.3g} times"
-    return f"{cost.ratio:.3g} ({cost.low:.3g} to {cost.high:.3g}) times"
+        return f"{_ratio(cost.ratio)} times"
+    return f"{_ratio(cost.ratio)} ({_ratio(cost.low)} to {_ratio(cost.high)}) times"
+
+
+def _ratio(ratio: float) -> str:
+    return f"{ratio:.2f}" if 0.1 <= ratio < 100 else f"{ratio:.3g}"
 
 
 def scaling_note(series: ScalingSeries) -> str:

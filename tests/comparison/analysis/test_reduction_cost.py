@@ -101,4 +101,4 @@ def test_cost_names_what_else_differs() -> None:
         text = " ".join(page.split())
         assert "whole batches" in text
         assert "config.numerics.intra_op_threads" in text
-        assert "2 times as long" in text
+        assert "2.00 times as long" in text
