@@ -116,12 +116,10 @@ test-page: .venv/.synced ## the comparison's page in Chromium, which is installe
 		|| { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium; }
 	MNIST_JOBS_REQUIRE_CHROMIUM=1 .venv/bin/python -m pytest tests/comparison/output/html $(PYTEST_ARGS)
 
-CRDS = build/crds
-
 .PHONY: test-crds
 test-crds: .venv/.synced ## the overlays jobset and trainjob against the schemas of JobSet and Kubeflow Trainer, which are downloaded
-	.venv/bin/python -m tests.k8s.crds $(CRDS)
-	MNIST_JOBS_CRDS=$(CRDS) .venv/bin/python -m pytest tests/k8s $(PYTEST_ARGS)
+	.venv/bin/python -m tests.k8s.crds build/crds
+	MNIST_JOBS_CRDS=build/crds .venv/bin/python -m pytest tests/k8s $(PYTEST_ARGS)
 
 .PHONY: picture
 picture: .venv/.synced ## make the README's picture from PAGE (comparison/comparison.html)

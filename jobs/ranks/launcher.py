@@ -102,7 +102,7 @@ class _Relay:
                 end_s = time.monotonic() + OTHERS_S
             if running and last and time.monotonic() >= end_s:
                 number = last.pop(0)
-                say(f"a rank has failed, and others still run {OTHERS_S:.0f} s later: {number.name} ends them")
+                _say(f"a rank has failed, and others still run {OTHERS_S:.0f} s later: {number.name} ends them")
                 for process in running:
                     process.send_signal(number)
                 end_s += OTHERS_S
@@ -115,7 +115,7 @@ class _Relay:
                     process.send_signal(numbers.popleft())
 
 
-def say(text: str) -> None:
+def _say(text: str) -> None:
     with suppress(OSError):
         print(text, file=sys.stderr, flush=True)  # noqa: T201 - the launcher is a program of its own
 

@@ -134,14 +134,14 @@ def _reach_first(place: RankPlace, hello: dict[str, Any], deadline_s: float, tim
             connection.set_timeout(max(deadline_s - time.monotonic(), RETRY_S))
             connection.send(hello)
             answer = connection.receive()
-        except TimeoutError:
-            connection.close()
-            raise RanksNotConnected(
-                f"rank {place.rank} reached rank 0, but not all ranks came within {timeout_s:.0f} s; "
-                "start all of them, and see their logs; --rank-timeout waits longer"
-            ) from None
         except OSError as error:
             connection.close()
+            # The system also reports a lost machine as a timeout, long before this one.
+            if isinstance(error, TimeoutError) and time.monotonic() >= deadline_s:
+                raise RanksNotConnected(
+                    f"rank {place.rank} reached rank 0, but not all ranks came within {timeout_s:.0f} s; "
+                    "start all of them, and see their logs; --rank-timeout waits longer"
+                ) from None
             reason = f"connected, and then {reason_of(error)}"
             threading.Event().wait(min(RETRY_S, left_s))
             continue

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
 import socket
@@ -190,6 +191,29 @@ def test_connect_of_a_rank_whose_time_ends_first_says_that_others_are_missing() 
             connect(place_of(1, 3, port), node="here", timeout_s=1.0)
         with pytest.raises(RanksNotConnected, match="ranks 1, 2 of 3 did not come"):
             first.result(TIMEOUT_S)
+
+
+def test_connect_whose_connection_times_out_before_the_limit_tries_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    port, failed = free_port(), threading.Event()
+    receive = Connection.receive
+
+    def fail_once(connection: Connection, within_s: float | None = None) -> dict[str, Any]:
+        if within_s is None and not failed.is_set():
+            failed.set()
+            # As the system says it of a machine that is gone.
+            raise TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
+        return receive(connection, within_s)
+
+    monkeypatch.setattr(Connection, "receive", fail_once)
+    with ThreadPoolExecutor(3) as pool:
+        second = pool.submit(connect, place_of(1, 3, port), node="there", timeout_s=TIMEOUT_S)
+        first = pool.submit(connect, place_of(0, 3, port), node="here", timeout_s=TIMEOUT_S)
+        assert failed.wait(TIMEOUT_S)
+        third = pool.submit(connect, place_of(2, 3, port), node="there", timeout_s=TIMEOUT_S)
+        channels = [future.result(TIMEOUT_S) for future in (first, second, third)]
+    assert exchange_all(channels, [1, 2, 3]) == [[1, 2, 3]] * 3
+    for channel in channels:
+        channel.close()
 
 
 @pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="no IPv6 here")
