@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
@@ -138,8 +139,10 @@ def _verify(path: Path, spec: IdxFileSpec) -> None:
         raise _MirrorFailedError("delivered a damaged file") from error
     if sha256 != wanted:
         raise _MirrorFailedError(f"delivered other content (sha256 {sha256[:12]}… instead of {wanted[:12]}…)")
-    # Temporary files are readable by their owner only; images are built by root and run by another user.
-    path.chmod(0o644)
+    # Temporary files are readable by their owner only; images are built by root and run by another user. A volume
+    # without modes refuses it.
+    with contextlib.suppress(OSError):
+        path.chmod(0o644)
 
 
 @contextmanager

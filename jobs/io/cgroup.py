@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
+from itertools import chain
+from pathlib import Path, PurePosixPath
 from typing import Final
 
 ROOT: Final = Path("/sys/fs/cgroup")
@@ -11,40 +12,57 @@ PROC: Final = Path("/proc")
 
 
 def cpu_quota_cores(root: Path = ROOT) -> float | None:
-    """Cores that the process may use; ``None`` without a quota."""
-    for files in (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")):
-        try:
-            quota, period = " ".join((root / file).read_text() for file in files).split()
-            return None if quota in {"max", "-1"} else float(quota) / float(period)
-        except (OSError, ValueError):
-            continue
-    return None
+    """Cores that the process may use: the smallest quota of its cgroup and of those above; ``None`` without one."""
+    second = (_quota_cores(folder, "cpu.max") for folder in _folders(root))
+    old = _folders(root / "cpu", controller="cpu")
+    first = (_quota_cores(folder, "cpu.cfs_quota_us", "cpu.cfs_period_us") for folder in old)
+    return min(filter(None, chain(second, first)), default=None)
+
+
+def _quota_cores(folder: Path, *files: str) -> float | None:
+    try:
+        quota, period = " ".join((folder / file).read_text() for file in files).split()
+        return None if quota in {"max", "-1"} else float(quota) / float(period)
+    except (OSError, ValueError, ZeroDivisionError):
+        return None
 
 
 def free_memory_bytes(root: Path = ROOT) -> int | None:
-    """Memory left of the limit; ``None`` without a limit."""
-    for limit, used in (
-        ("memory.max", "memory.current"),
-        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
-    ):
-        try:
-            return max(int((root / limit).read_text()) - int((root / used).read_text()), 0)
-        except (OSError, ValueError):  # the other version, or "max": no limit
-            continue
-    return None
+    """Memory left of the smallest limit of the process's cgroup and of those above it; ``None`` without a limit."""
+    second = (_left_bytes(folder, "memory.max", "memory.current") for folder in _folders(root))
+    old = _folders(root / "memory", controller="memory")
+    first = (_left_bytes(folder, "memory.limit_in_bytes", "memory.usage_in_bytes") for folder in old)
+    return min((size for size in chain(second, first) if size is not None), default=None)
+
+
+def _left_bytes(folder: Path, limit: str, used: str) -> int | None:
+    try:
+        return max(int((folder / limit).read_text()) - int((folder / used).read_text()), 0)
+    except (OSError, ValueError):  # the other version, or "max": no limit
+        return None
 
 
 def cpu_stat_file(process_id: int) -> Path | None:
     """The ``cpu.stat`` that counts the process's throttling; ``None`` if there is none."""
-    try:
-        lines = os.fsdecode((PROC / f"{process_id}/cgroup").read_bytes()).splitlines()
-    except OSError:
-        return None
-    paths = {controllers: path.lstrip("/") for _, controllers, path in (line.split(":", 2) for line in lines)}
-    cpu_path = next((path for names, path in paths.items() if "cpu" in names.split(",")), "")
-    # In a container with its own cgroup namespace, the root is the container's cgroup.
-    folders = (ROOT / paths.get("", ""), ROOT, ROOT / "cpu" / cpu_path, ROOT / "cpu")
+    folders = [*_folders(ROOT, process=str(process_id)), *_folders(ROOT / "cpu", str(process_id), controller="cpu")]
     return next((path for folder in folders if throttled_s(path := folder / "cpu.stat") is not None), None)
+
+
+def _folders(root: Path, process: str = "self", *, controller: str = "") -> list[Path]:
+    """The folders below ``root`` of the process's cgroup and of those above it, the innermost first.
+
+    ``controller`` is one of version 1; without it they are of version 2. In a container with a cgroup namespace of its
+    own ``root`` is the container's cgroup. A folder need not exist.
+    """
+    try:
+        lines = os.fsdecode((PROC / process / "cgroup").read_bytes()).splitlines()
+    except OSError:
+        return [root]
+    memberships = [line.split(":", 2)[1:] for line in lines]
+    path = PurePosixPath(next((path for names, path in memberships if controller in names.split(",")), "/"))
+    below = path.relative_to("/")
+    # A process outside of the cgroup namespace's root has a path that leads up from it.
+    return [root] if ".." in below.parts else [root / folder for folder in (below, *below.parents)]
 
 
 def throttled_s(cpu_stat: Path) -> float | None:

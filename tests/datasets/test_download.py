@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import errno
 import gzip
 import io
+import os
 import signal
 import socketserver
 import threading
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -19,7 +22,6 @@ from jobs.exit_codes import ExitCode
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     Answer = Callable[[str], tuple[int, bytes]]
 
@@ -156,6 +158,20 @@ def test_download_files_can_be_read_by_other_users(monkeypatch: pytest.MonkeyPat
     with mirrors(monkeypatch, good):
         data.load("mnist", on_progress=lambda _line: None)
     assert {path.stat().st_mode & 0o777 for path in cache.iterdir()} == {0o644}
+
+
+def test_download_onto_a_volume_without_modes_is_stored(
+    monkeypatch: pytest.MonkeyPatch, cache: Path, good: Answer
+) -> None:
+    """As of CIFS or of object storage."""
+
+    def refuse(path: Path, mode: int) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), f"{path} {mode:o}")
+
+    monkeypatch.setattr(Path, "chmod", refuse)
+    with mirrors(monkeypatch, good):
+        data.load("mnist", on_progress=lambda _line: None)
+    assert names_in(cache) == NAMES
 
 
 def test_download_failed_mirror_is_asked_last_from_then_on(monkeypatch: pytest.MonkeyPatch, good: Answer) -> None:

@@ -41,6 +41,11 @@ def test_environment_outside_a_container_has_no_image_and_no_pod(facts: DeviceFa
     assert environment.cpu.affinity_cores == len(os.sched_getaffinity(0))
 
 
+def test_environment_has_the_quota_of_the_cgroup(facts: DeviceFacts, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jobs.training.environment.cpu_quota_cores", lambda: 1.5)
+    assert read_environment(VERSIONS, facts)[0].cpu.quota_cores == 1.5
+
+
 def test_environment_beside_a_gpu_has_the_cpus_of_the_affinity() -> None:
     (only,) = list(os.sched_getaffinity(0))[:1]
     program = (
