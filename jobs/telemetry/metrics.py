@@ -15,6 +15,7 @@ ReadAt = Literal["fast", "gpm", "slow", "boundary", "events", "host"]
 """When: at one of three rates; at the slow rate and at phase boundaries (counters, events); by the host's loop."""
 
 TOO_SHORT: Final = "no reading counts in a phase this short"
+NOT_POLLED: Final = "its state was not read for most of the time"
 NOT_BOTH_ENDS: Final = "not read at both ends, or the counter was reset in between"
 
 
@@ -68,6 +69,9 @@ class Metric(NamedTuple):
         return self.reason or (NOT_BOTH_ENDS if self.aggregation == "delta" else TOO_SHORT)
 
 
+_THROTTLED: Final = "gpu_throttled_seconds"
+
+
 def _gpm(name: str, metric: str, unit: str = "%", *, factor: float = 1.0, prometheus: str = "") -> Metric:
     source = NvmlSource("GPM", argument=f"NVML_GPM_METRIC_{metric}", factor=factor)
     return Metric(name, unit, "mean", "gpm", (source,), prometheus=prometheus)
@@ -79,7 +83,7 @@ def _counter(name: str, field_id: str, unit: str = "") -> Metric:
 
 def _throttle(cause: str, field_id: str) -> Metric:
     source = NvmlSource(f"NVML_FI_DEV_{field_id}", factor=1e-9)
-    return Metric(f"throttle_s.{cause}", "s", "delta", "boundary", (source,), prometheus="gpu_throttled_seconds")
+    return Metric(f"throttle_s.{cause}", "s", "delta", "boundary", (source,), prometheus=_THROTTLED)
 
 
 # The sample period is between 1/6 s and 1 s, depending on the product (nvmlUtilization_t). The longest is assumed,
@@ -123,13 +127,16 @@ def _polled(cause: str, mask: int) -> Metric:
 POLLED_THROTTLING: Final = (
     _polled("power_cap", 0x04),
     _polled("sync_boost", 0x10),
+    _polled("hw_slowdown", 0x08),
     _polled("sw_thermal", 0x20),
     _polled("hw_thermal", 0x40),
     _polled("hw_power_brake", 0x80),
 )
 """Whether a cause lowers the clocks now, by the bits of ``nvmlClocksEventReason…`` and ``nvmlClocksThrottleReason…``.
 
-Their share of the time replaces a counter of nanoseconds that the driver lacks, or that stands still.
+Their share of the time replaces a counter of nanoseconds that the driver lacks, or that stands still. No driver counts
+``hw_slowdown``. By nvml.h it is set with ``hw_thermal`` and ``hw_power_brake``; alone where the power draw is too high
+and "Fast Trigger protection" reduces the clocks; and perhaps for a moment when the clocks change.
 """
 
 GPU_METRICS: Final = (
@@ -171,6 +178,7 @@ GPU_METRICS: Final = (
     _throttle("power_cap", "PERF_POLICY_POWER"),
     _throttle("thermal", "PERF_POLICY_THERMAL"),
     _throttle("sw_thermal", "CLOCKS_EVENT_REASON_SW_THERM_SLOWDOWN"),
+    Metric("throttle_s.hw_slowdown", "s", "delta", "boundary", prometheus=_THROTTLED, reason=NOT_POLLED),
     _throttle("hw_thermal", "CLOCKS_EVENT_REASON_HW_THERM_SLOWDOWN"),
     _throttle("hw_power_brake", "CLOCKS_EVENT_REASON_HW_POWER_BRAKE_SLOWDOWN"),
     _throttle("board_limit", "PERF_POLICY_BOARD_LIMIT"),

@@ -8,10 +8,11 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Final
 
 from jobs.report import schema
+from jobs.telemetry import conditions
 from jobs.telemetry.phase_metrics import PhaseMetrics
 from jobs.telemetry.sampler_process import ProcessSampler, Sampler, SampleStore, ThreadSampler
-from jobs.telemetry.types import DeviceFacts, DeviceQuery, LiveReading, NvmlDevice, NvmlStatus, Observation, Options
-from jobs.telemetry.validity import assess_validity, other_work_warnings, training_warnings
+from jobs.telemetry.types import DeviceFacts, DeviceQuery, LiveReading, NvmlStatus, Observation, Options
+from jobs.telemetry.validity import assess_validity
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -48,8 +49,6 @@ class RunMonitor:
         self._gpu_untouched = gpu_untouched
         self._off_reason = "telemetry is off (--telemetry off)"
         self._no_device_reason = "the run ended before a device was chosen"
-        self.watch_error: str | None = None
-        """Why the GPU that the user named is not watched."""
         self._facts = DeviceFacts()
         self._observation: Observation | None = None
         self._sampler = self._start()
@@ -96,17 +95,29 @@ class RunMonitor:
             self._store = SampleStore()
             self._sampler = self._start_threads()
             self._request_device()
-        facts = self._facts = self._read_facts()
-        if self._query is not None and self._query.is_named_by_user:
-            self._warn_about_watched_gpu(self._query.uuid, facts.null_reasons.get("devices[]"))
-        return facts
+        self._facts = self._read_facts()
+        return self._facts
 
-    def _warn_about_watched_gpu(self, uuid: str | None, error: str | None) -> None:
-        if error is None:
-            self.warn("watched_gpu_not_used", f"the job ran on the CPU; {uuid} was watched, not used")
+    @property
+    def watch_error(self) -> str | None:
+        """Why the GPU that the user named is not watched; ``None`` also while NVML may still answer."""
+        may_answer = self._store.device is None and not self._store.ended.is_set()
+        return None if may_answer else self._watch_error()
+
+    def _watch_error(self) -> str | None:
+        query, error = self._query, self.device_facts().null_reasons.get("devices[]")
+        if query is None or not query.is_named_by_user or error is None:
+            return None
+        return f"{WATCH_GPU_VARIABLE} names {query.uuid!r}, which cannot be watched: {error}"
+
+    def _warn_about_watched_gpu(self) -> None:
+        if self._query is None or not self._query.is_named_by_user:
+            return
+        if (error := self._watch_error()) is not None:
+            self.warn("watched_gpu_not_found", error)
         else:
-            self.watch_error = f"{WATCH_GPU_VARIABLE} names {uuid!r}, which cannot be watched: {error}"
-            self.warn("watched_gpu_not_found", self.watch_error)
+            text = f"the job ran on the CPU; {self._query.uuid} was watched, not used"
+            self.warn("watched_gpu_not_used", text)
 
     def _request_device(self) -> None:
         if self._sampler.mode != "off":
@@ -153,6 +164,7 @@ class RunMonitor:
         if self._observation is None:
             self._sampler.stop(STOP_TIMEOUT_S)
             self._warn_about_sampler()
+            self._warn_about_watched_gpu()
             try:
                 self._observation = self._observe(
                     spans, self._no_gpu_reason(), self._off_reason if self._sampler.mode == "off" else None
@@ -192,18 +204,20 @@ class RunMonitor:
         metrics = PhaseMetrics(self._store, self._options, self._offset_s, no_gpu, no_host)
         intervals = [(span.start_s, span.end_s) for span in spans]
         train = [(span.start_s, span.end_s) for span in spans if span.name == "train"]
-        training = None
+        training, found = None, []
         if train:
             training = schema.TrainingSummary(
                 duration_s=sum(end_s - start_s for start_s, end_s in train),
                 gpu=metrics.gpu(train, "training.gpu", reasons),
                 host=metrics.host(train, "training.host", reasons),
             )
-            warnings += training_warnings(training, is_power_limit_lowered=self._is_power_limit_lowered())
+            has_lost_readings = metrics.has_lost_readings()
+            found.append(conditions.of_training(training, self._store, has_lost_readings=has_lost_readings))
         if self._on_gpu:
-            end = self._store.gpu_end or {"other_process_count": None, "mps_servers": 0}
-            others, servers = end["other_process_count"], end["mps_servers"]
-            warnings += other_work_warnings(self._usage_before_run(), others, mps_servers=servers)
+            until_s = self._untouched_until_s if self._gpu_untouched else None
+            found.append(conditions.of_other_work(self._store, until_s))
+        warnings += [warning for one in found for warning in one.warnings]
+        unknown = [name for one in found for name in one.unknown]
         reasons["timeseries"] = no_host or "no reading was taken"
         return Observation(
             telemetry=schema.Telemetry(
@@ -214,28 +228,11 @@ class RunMonitor:
             gpu=tuple(metrics.gpu([interval], "phases[].gpu", reasons) for interval in intervals),
             host=tuple(metrics.host([interval], "phases[].host", reasons) for interval in intervals),
             training=training,
-            validity=assess_validity(on_gpu=self._on_gpu, training=training, warnings=warnings),
+            validity=assess_validity(on_gpu=self._on_gpu, training=training, warnings=warnings, unknown=unknown),
             timeseries=metrics.time_series(),
             null_reasons=reasons,
             warnings=tuple(warnings),
         )
-
-    def _is_power_limit_lowered(self) -> bool:
-        """Whether the limit in force is below the one that the board boots with; ``False`` if one is not known."""
-        answer = self._store.device or {"facts": {}, "default_power_limit_w": None}
-        limit_w, default_w = answer["facts"].get("power_limit_w"), answer["default_power_limit_w"]
-        return bool(limit_w and default_w) and limit_w < 0.99 * default_w
-
-    def _usage_before_run(self) -> NvmlDevice | None:
-        """The use of the job's device before the job used it; ``None`` if not known."""
-        inventory, answer = self._store.inventory, self._store.device
-        if answer is None or not self._gpu_untouched or inventory["at_s"] > self._untouched_until_s:
-            return None
-        uuid = answer["facts"].get("mig_uuid") or answer["facts"].get("uuid")
-        return next((device for device in self._devices() if device.uuid == uuid), None) if uuid else None
-
-    def _devices(self) -> list[NvmlDevice]:
-        return [NvmlDevice(*device) for device in self._store.inventory["devices"]]
 
     def _sampler_summary(self, no_gpu: str | None, reasons: dict[str, str]) -> schema.Sampler:
         not_ended = "the sampler did not end in time"
@@ -269,7 +266,9 @@ class RunMonitor:
             available=driver is not None,
             driver_version=driver,
             # Without the MIG devices.
-            devices=tuple(device for device in self._devices() if not (device.uuid or "").startswith("MIG-")),
+            devices=tuple(
+                device for device in conditions.devices(self._store) if not (device.uuid or "").startswith("MIG-")
+            ),
             error=None if driver is not None else error or no_answer,
             capabilities=observation.telemetry.capabilities if is_watched else {},
         )

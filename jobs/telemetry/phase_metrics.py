@@ -18,6 +18,7 @@ from jobs.telemetry.aggregate import (
 )
 from jobs.telemetry.metrics import GPU_METRICS, HOST_METRICS, polled_name
 from jobs.telemetry.types import MetricStatus
+from jobs.telemetry.validity import INSTANTS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -35,6 +36,9 @@ MAX_ENERGY_RATIO: Final = 2.0
 
 MIN_ENERGY_S: Final = 1.0
 """NVML's energy counter moves in steps of about 0.1 s: over fewer than ten its growth is off by more than a tenth."""
+
+MIN_POWER_READINGS: Final = 10
+"""With fewer, power times time is no check of the counter."""
 
 
 class MetricReadings(NamedTuple):
@@ -150,7 +154,12 @@ class PhaseMetrics:
         ]
 
     def _missing_reason(self, metric: Metric) -> str:
-        return self._status("host" if metric.read_at == "host" else metric.name).error or metric.null_reason
+        error = self._status("host").error if metric.read_at == "host" else self._error(metric)
+        return error or metric.null_reason
+
+    def _error(self, metric: Metric) -> str | None:
+        """The last error of the GPU's metric; of its polled state where nothing counts it."""
+        return self._status(metric.name if metric.sources else polled_name(metric)).error
 
     def _energy(
         self, intervals: Sequence[Interval], fields: dict[str, Any], path: str, reasons: dict[str, str]
@@ -177,17 +186,21 @@ class PhaseMetrics:
             reasons[f"{path}.energy_j"] = reasons[f"{path}.energy_source"] = error
         return {"energy_j": counted_j, "energy_source": source, "energy_from_power_j": from_power_j}
 
+    def has_lost_readings(self) -> bool:
+        """Whether the GPU stopped to answer for a metric that it had answered for; it may have answered again."""
+        return any(status.source and status.error for status in map(self._status, INSTANTS))
+
     def capabilities(self, reasons: dict[str, str]) -> dict[str, schema.Capability]:
         """How each of the GPU's metrics was read in this run, or why it was not."""
         capabilities: dict[str, schema.Capability] = {}
-        for name in (metric.name for metric in GPU_METRICS):
-            status, (_, window, source) = self._status(name), self._readings[name]
+        for metric in GPU_METRICS:
+            name, error, (_, window, source) = metric.name, self._error(metric), self._readings[metric.name]
             supported = self._no_gpu is None and source is not None
-            missing = status.error or self._no_gpu or "no reading was taken"
+            missing = error or self._no_gpu or "no reading was taken"
             capabilities[name] = schema.Capability(
                 supported=supported,
                 source=source,
-                error=status.error if supported else missing,
+                error=error if supported else missing,
                 window_s=window.window_s or None,
             )
             if not supported:
@@ -232,7 +245,7 @@ def _energy_error(
         return f"the energy counter moves in steps of about 0.1 s, too coarse for less than {MIN_ENERGY_S:.0f} s"
     if counted_j == 0:
         return "the energy counter stood still, though a GPU always draws power"
-    if power is None or power.quality != "ok" or not from_power_j:
+    if power is None or power.n < MIN_POWER_READINGS or not from_power_j:
         return None
     if 1 / MAX_ENERGY_RATIO <= counted_j / from_power_j <= MAX_ENERGY_RATIO:
         return None

@@ -216,7 +216,7 @@ class ThreadSampler(Sampler):
 
         writer = MessageWriter(store.handle)
         self._store = store
-        self._loops = [HostLoop(options, os.getpid(), writer), GpuLoop(options, writer)]
+        self._loops = [HostLoop(options, os.getpid(), writer), GpuLoop(options, os.getpid(), writer)]
         for loop in self._loops:
             loop.start()
 

@@ -8,6 +8,8 @@ from jobs.report.measuring import MIN_COVERAGE_RATIO
 from jobs.report.schema import RunWarning, TrainingSummary, Validity
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from jobs.report.schema import GpuPhase, HostPhase
     from jobs.telemetry.types import NvmlDevice
 
@@ -21,10 +23,14 @@ VOLTAGE_LIMITS: Final = ("board_limit", "reliability")
 nvml.h of CUDA 13.5 calls these policies "board limit (operating)" and "reliability"; NVIDIA's NVAPI names the two
 voltages. They are set when the board is built and end the range of clocks: a GPU that nothing else limits is at one.
 """
-SLOWDOWN_CAUSES: Final = ("sw_thermal", "hw_thermal", "hw_power_brake")
+SLOWDOWN_CAUSES: Final = ("sw_thermal", "hw_thermal", "hw_power_brake", "hw_slowdown")
 """A run on a GPU whose slowdowns by one of these are not known is not ``ok``."""
 MIN_GAP_S: Final = 0.5
-"""A shorter time without a reading is no sign of a lost GPU."""
+"""A shorter time without a reading is no sign of a lost GPU, unless a reading failed."""
+INSTANTS: Final = ("sm_clock_hz", "memory_clock_hz")
+"""Metrics of which every GPU gives instants. Power may be an average, which would cover a part of a gap."""
+POWER_LIMIT: Final = "throttling by a lowered power limit"
+OTHER_PROCESSES: Final = "other processes"
 OTHERS_MEMORY_BYTES: Final = 256 * 2**20
 """More than a driver, a display or a monitoring agent uses on a GPU."""
 OTHERS_UTIL_PERCENT: Final = 5.0
@@ -43,10 +49,13 @@ INCOMPLETE_CODES: Final = frozenset(
 """Warnings after which a part of the run was not sampled."""
 
 
-def assess_validity(*, on_gpu: bool, training: TrainingSummary | None, warnings: list[RunWarning]) -> Validity:
+def assess_validity(
+    *, on_gpu: bool, training: TrainingSummary | None, warnings: list[RunWarning], unknown: Sequence[str] = ()
+) -> Validity:
     """The validity of a run, from its warnings and from the GPU's metrics during training.
 
     A run on a GPU is never ``ok`` if its throttling is not known or a part of its training was not sampled.
+    ``unknown`` is what else could not be checked: :data:`POWER_LIMIT` and :data:`OTHER_PROCESSES`.
     """
     codes = {warning.code for warning in warnings}
     gpu = None if training is None else training.gpu
@@ -57,7 +66,7 @@ def assess_validity(*, on_gpu: bool, training: TrainingSummary | None, warnings:
         "memory errors": gpu is not None and gpu.ecc_uncorrected_errors is not None,
         "XID errors": gpu is not None and gpu.xid_errors is not None,
     }
-    not_checked = [name for name, is_known in checked.items() if on_gpu and not is_known]
+    not_checked = [name for name in [*(name for name, is_known in checked.items() if not is_known), *unknown] if on_gpu]
     causes = sorted(codes & SUSPECT_CODES)
     if causes:
         return Validity(status="suspect", causes=causes, not_checked=not_checked)
@@ -66,33 +75,47 @@ def assess_validity(*, on_gpu: bool, training: TrainingSummary | None, warnings:
     return Validity(status="unchecked" if is_unchecked else "ok", causes=[], not_checked=not_checked)
 
 
-def training_warnings(training: TrainingSummary, *, is_power_limit_lowered: bool = False) -> list[RunWarning]:
+def training_warnings(
+    training: TrainingSummary, *, is_power_limit_lowered: bool | None = False, has_lost_readings: bool = False
+) -> list[RunWarning]:
     """Warnings from the metrics of steady training.
 
     A GPU at its own power or voltage limit works as it was built: a T4 holds its power limit in every run. The run is
-    suspect only if the power limit was lowered.
+    suspect only if the power limit was lowered (``None``: not known). ``has_lost_readings``: a reading failed.
     """
     gpu, host, duration_s = training.gpu, training.host, training.duration_s
     warnings: dict[str, str] = {}
     if gpu is not None:
         warnings |= _throttle_warnings(gpu, duration_s, is_power_limit_lowered=is_power_limit_lowered)
-        warnings |= _gap_warning(gpu, duration_s) | _error_warnings(gpu) | _energy_warning(gpu)
+        warnings |= _gap_warning(gpu, duration_s, has_lost_readings=has_lost_readings)
+        warnings |= _error_warnings(gpu) | _energy_warning(gpu)
     if host is not None:
         warnings |= _host_warnings(host, gpu, duration_s)
     return _to_warnings(warnings)
+
+
+def may_hold_lowered_limit(training: TrainingSummary, *, is_power_limit_lowered: bool | None) -> bool:
+    """Whether the GPU may have been slowed by a power limit that someone lowered, which could not be checked."""
+    if training.gpu is None or training.gpu.throttle_s is None or is_power_limit_lowered is False:
+        return False
+    held_s = training.gpu.throttle_s.get(POWER_CAP)
+    is_held = held_s is not None and held_s > THROTTLED_RATIO * training.duration_s
+    return held_s is None or (is_held and is_power_limit_lowered is None)
 
 
 def _to_warnings(texts: dict[str, str]) -> list[RunWarning]:
     return [RunWarning(code=code, message=text) for code, text in texts.items()]
 
 
-def _throttle_warnings(gpu: GpuPhase, duration_s: float, *, is_power_limit_lowered: bool) -> dict[str, str]:
+def _throttle_warnings(gpu: GpuPhase, duration_s: float, *, is_power_limit_lowered: bool | None) -> dict[str, str]:
     shares = {cause: seconds / duration_s for cause, seconds in (gpu.throttle_s or {}).items() if duration_s > 0}
     warnings = {}
     capped = shares.pop(POWER_CAP, 0.0)
     if capped > THROTTLED_RATIO and not is_power_limit_lowered:
-        text = f"the GPU held its power limit for {100 * capped:.0f} % of training, which is normal under load"
-        warnings["gpu_at_power_limit"] = text
+        text = f"the GPU held its power limit for {100 * capped:.0f} % of training"
+        is_known = is_power_limit_lowered is not None
+        remark = ", which is normal under load" if is_known else "; whether someone lowered the limit is not known"
+        warnings["gpu_at_power_limit"] = text + remark
     elif capped:
         shares[f"{POWER_CAP}, at a power limit below the board's default"] = capped
     # They may overlap, so the longer one is named.
@@ -100,6 +123,9 @@ def _throttle_warnings(gpu: GpuPhase, duration_s: float, *, is_power_limit_lower
     if held > THROTTLED_RATIO:
         text = f"the GPU was at its own voltage limit for {100 * held:.0f} % of training ({limit})"
         warnings["gpu_at_voltage_limit"] = f"{text}, which is normal at the highest clocks"
+    # It is set with these two, which say more.
+    if max(shares.get("hw_thermal", 0.0), shares.get("hw_power_brake", 0.0)) > THROTTLED_RATIO:
+        shares.pop("hw_slowdown", None)
     # Causes may overlap, so their sum may exceed the time at lowered clocks; the longest one does not.
     cause, share = max(shares.items(), key=lambda item: item[1], default=("", 0.0))
     if share > THROTTLED_RATIO:
@@ -107,13 +133,13 @@ def _throttle_warnings(gpu: GpuPhase, duration_s: float, *, is_power_limit_lower
     return warnings
 
 
-def _gap_warning(gpu: GpuPhase, duration_s: float) -> dict[str, str]:
+def _gap_warning(gpu: GpuPhase, duration_s: float, *, has_lost_readings: bool) -> dict[str, str]:
     """A GPU that gave no reading for a large part of training, as one that was lost."""
-    # An average over a window would cover a part of the gap. Without any of these, other checks say that they lack.
-    instants = (gpu.power_w, gpu.sm_clock_hz, gpu.memory_clock_hz)
-    coverage = max((metric.coverage_ratio for metric in instants if metric is not None), default=1.0)
+    metrics = [metric for metric in (getattr(gpu, name) for name in INSTANTS) if metric is not None]
+    # Without any of these, other checks say that they lack.
+    coverage = max((metric.coverage_ratio for metric in metrics or filter(None, [gpu.power_w])), default=1.0)
     gap_s = (1 - coverage) * duration_s
-    if coverage >= MIN_COVERAGE_RATIO or gap_s < MIN_GAP_S:
+    if coverage >= MIN_COVERAGE_RATIO or (gap_s < MIN_GAP_S and not has_lost_readings):
         return {}
     return {"gpu_not_read": f"the GPU gave no reading for {100 * (1 - coverage):.0f} % of training"}
 

@@ -31,19 +31,25 @@ def old_nvml(tmp_path_factory: pytest.TempPathFactory) -> Path:
 # The dynamic loader reads LD_LIBRARY_PATH when a process starts, so every scenario is a process of its own.
 PROGRAM = """
 import json, os, sys, threading, time
-from jobs.telemetry import monitor
+from jobs.telemetry import monitor, sampler_process
+from jobs.telemetry.sampler import nvml
 from jobs.telemetry.types import Options
 from jobs.adapter import FrameworkDevice
 from jobs.phases import Clock, Span
 
 request = json.loads(sys.argv[1])
+# As on the host, wherever the tests run.
+on_host = "from jobs.telemetry.sampler import nvml; nvml.in_host_pid_namespace = lambda: True; "
+first = "from jobs.telemetry.sampler."
+sampler_process.PROGRAM = sampler_process.PROGRAM.replace(first, on_host + first)
+nvml.in_host_pid_namespace = lambda: True
 clock = Clock()
 sys.executable = request["executable"]
 monitor.START_TIMEOUT_S = request["timeout_s"]
 options = Options(mode=request["mode"], fast_s=0.02, gpm_s=0.1, slow_s=0.1)
 watch = monitor.watch(clock=clock, options=options)
-watch._store.has_inventory.wait(5)  # as it is while the framework is imported
-facts = watch.attach(FrameworkDevice(**request["device"]))
+watch._store.has_inventory.wait(request["inventory_s"])  # as it is while the framework is imported
+facts, watch_error = watch.attach(FrameworkDevice(**request["device"])), watch.watch_error
 def mark():
     watch.mark()
     return clock()
@@ -64,7 +70,7 @@ called_s = clock()
 observation = watch.stop(spans)
 stop_s = clock() - called_s
 print(json.dumps({
-    "facts": vars(facts), "late_facts": vars(watch.device_facts()), "live": vars(live),
+    "facts": vars(facts), "watch_error": watch_error, "late_facts": vars(watch.device_facts()), "live": vars(live),
     "seconds": middle_s - start_s, "stop_s": stop_s,
     "start_s": start_s, "middle_s": middle_s, "origin_s": time.monotonic() - clock(),
     "telemetry": observation.telemetry.model_dump(), "gpu": observation.gpu[1] and observation.gpu[1].model_dump(),
@@ -91,6 +97,7 @@ def watched(fake_nvml: Path) -> Callable[..., dict[str, Any]]:
         marks: int = 0,
         span_s: float | None = None,
         mode: str = "process",
+        inventory_s: float = 5,
         timeout_s: float = monitor.START_TIMEOUT_S,
         executable: str = sys.executable,
         library: Path | None = fake_nvml,
@@ -112,6 +119,7 @@ def watched(fake_nvml: Path) -> Callable[..., dict[str, Any]]:
             "marks": marks,
             "span_s": span_s,
             "mode": mode,
+            "inventory_s": inventory_s,
             "timeout_s": timeout_s,
             "executable": executable,
         }
@@ -133,10 +141,12 @@ import pynvml
 from jobs.adapter import FrameworkDevice
 from jobs.phases import Clock, Span
 from jobs.telemetry import monitor
+from jobs.telemetry.sampler import nvml
 from jobs.telemetry.types import Options
 
 def observe(case):
     clock, uuid = Clock(), {"uuid": "GPU-fake-0"}
+    nvml.in_host_pid_namespace = lambda: not case.get("container", False)
     options = Options(mode="thread", fast_s=0.01, gpm_s=0.2, slow_s=0.1)
     watch = monitor.watch(clock=clock, options=options, gpu_untouched=case.get("untouched", False))
     watch._store.has_inventory.wait(5)
@@ -159,7 +169,8 @@ def observe(case):
 
 answers = []
 for case in json.loads(sys.argv[1]):
-    script = {f"FAKE_NVML_{name}": value for name, value in case.get("script", {}).items()}
+    values = {name: str(os.getpid()) if value == "job" else value for name, value in case.get("script", {}).items()}
+    script = {f"FAKE_NVML_{name}": value for name, value in values.items()}
     variables = script | case.get("variables", {})
     os.environ.update(variables)
     removed = {name: vars(pynvml).pop(name) for name in case.get("without", [])}
@@ -173,7 +184,10 @@ print(json.dumps(answers), flush=True)
 
 @pytest.fixture(scope="session")
 def observed(fake_nvml: Path) -> Callable[..., dict[Any, dict[str, Any]]]:
-    """RunMonitor in threads, for cases by key: ``script`` sets up the stand-in, ``without`` names of the binding."""
+    """RunMonitor in threads, for cases by key: ``script`` sets up the stand-in, ``without`` names of the binding.
+
+    A value ``job`` in ``script`` is the job's process id; ``container``: it has a PID namespace of its own.
+    """
 
     def observe(cases: dict[Any, dict[str, Any]]) -> dict[Any, dict[str, Any]]:
         hidden = {"CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER"}

@@ -135,6 +135,16 @@ def test_find_lost_neighbour_leaves_the_others(method: str, beside_a_lost_gpu: d
     assert "gpu_busy_before_start" in seen["warnings"]
 
 
+def test_find_neighbour_whose_calls_never_return_leaves_the_others(watched: Watched) -> None:
+    seen = watched(gpus="2", stuck="1", device=NAMELESS | {"uuid": "GPU-fake-0"}, rows=5, inventory_s=0)
+    assert seen["facts"]["mapping_method"] == "uuid"
+    assert seen["gpu"]["power_w"]["mean"] == 100
+    # Only what was in use before the job is not known.
+    assert seen["warnings"] == {}
+    assert seen["validity"]["status"] == "ok"
+    assert seen["stop_s"] < 2.5
+
+
 def test_find_lost_neighbour_without_identifier_reads_none(beside_a_lost_gpu: dict[str, dict[str, Any]]) -> None:
     """The lost one may be the job's."""
     seen = beside_a_lost_gpu["none"]

@@ -27,31 +27,45 @@ DRIVERS = {
 }
 """The driver's version, and how a slowdown is read; the stand-in's header names the lines of nvml.h that it follows."""
 
+COUNTED_CAUSES = ("sw_thermal", "hw_thermal", "hw_power_brake")
+NO_STATE = f"{POLLED}:3:0,nvmlDeviceGetCurrentClocksThrottleReasons:3:0"
+
 Case = tuple[str, str]
-SCRIPTS: dict[Case, dict[str, Any]] = {
-    (driver, cause): {"script": {"DRIVER": driver, "CAUSE": cause, "THROTTLE": "0.5"}}
-    for driver in DRIVERS
-    for cause in SLOWDOWN_CAUSES
-} | {
-    ("a function is missing in the binding", ""): {
-        "until": "power_w",
-        "rows": 150,
-        "without": ["nvmlDeviceGetClockInfo"],
-    },
-    ("a field is missing in the binding", ""): {
-        "without": ["NVML_FI_DEV_TOTAL_ENERGY_CONSUMPTION", "NVML_FI_DEV_ECC_DBE_VOL_TOTAL"],
-    },
-    ("other constants are missing in the binding", ""): {
-        "until": "tensor_util_percent",
-        "rows": 2,
-        "without": ["NVML_GPM_METRIC_SM_UTIL", "NVML_GPU_UTILIZATION_SAMPLES"],
-    },
-    ("another field was answered", ""): {"script": {"FIELD_OTHER": "83"}},
-    ("no version", ""): {"script": {"FAIL": "nvmlSystemGetNVMLVersion:13:0"}},
-    ("no state", ""): {
-        "script": {"DRIVER": "570", "FAIL": f"{POLLED}:3:0,nvmlDeviceGetCurrentClocksThrottleReasons:3:0"},
-    },
-}
+SCRIPTS: dict[Case, dict[str, Any]] = (
+    {
+        (driver, cause): {"script": {"DRIVER": driver, "CAUSE": cause, "THROTTLE": "0.5"}}
+        for driver in DRIVERS
+        for cause in SLOWDOWN_CAUSES
+    }
+    | {
+        # The counters alone: a wrong field id gives nothing.
+        (driver, f"{cause}, counted"): {
+            "script": {"DRIVER": driver, "CAUSE": cause, "THROTTLE": "0.5", "FAIL": NO_STATE},
+        }
+        for driver, (_, source) in DRIVERS.items()
+        for cause in COUNTED_CAUSES
+        if source == COUNTED
+    }
+    | {
+        ("the counters stand still", ""): {"script": {"CAUSE": "hw_thermal", "THROTTLE": "0.5", "COUNTED": "0"}},
+        ("a function is missing in the binding", ""): {
+            "until": "power_w",
+            "rows": 150,
+            "without": ["nvmlDeviceGetClockInfo"],
+        },
+        ("a field is missing in the binding", ""): {
+            "without": ["NVML_FI_DEV_TOTAL_ENERGY_CONSUMPTION", "NVML_FI_DEV_ECC_DBE_VOL_TOTAL"],
+        },
+        ("other constants are missing in the binding", ""): {
+            "until": "tensor_util_percent",
+            "rows": 2,
+            "without": ["NVML_GPM_METRIC_SM_UTIL", "NVML_GPU_UTILIZATION_SAMPLES"],
+        },
+        ("another field was answered", ""): {"script": {"FIELD_OTHER": "83"}},
+        ("no version", ""): {"script": {"FAIL": "nvmlSystemGetNVMLVersion:13:0"}},
+        ("no state", ""): {"script": {"DRIVER": "570", "FAIL": NO_STATE}},
+    }
+)
 
 
 @pytest.fixture(scope="module")
@@ -66,12 +80,35 @@ def test_throttling_any_driver_is_seen(driver: str, cause: str, answers: dict[Ca
     version, source = DRIVERS[driver]
     assert seen["facts"]["driver_version"] == version
     assert seen["gpu"]["throttle_s"][cause] == pytest.approx(0.5 * seen["seconds"], rel=0.4)
-    others = set(SLOWDOWN_CAUSES) - {cause}
+    # The bit of any slowdown by hardware comes with these two.
+    by_hardware = {"hw_slowdown"} if cause in {"hw_thermal", "hw_power_brake"} else set()
+    others = set(SLOWDOWN_CAUSES) - {cause} - by_hardware
     assert {seen["gpu"]["throttle_s"][other] for other in others} == {0}
     assert seen["validity"]["status"] == "suspect"
     assert seen["validity"]["causes"] == ["gpu_throttled"]
     assert seen["validity"]["not_checked"] == []
+    # Software's thermal slowdown is also counted as the policy "thermal".
+    assert f"({cause})" in seen["warnings"]["gpu_throttled"] or cause == "sw_thermal"
+    source = POLLED if cause == "hw_slowdown" else source
     assert seen["capabilities"][f"throttle_s.{cause}"]["source"].startswith(source)
+
+
+@pytest.mark.parametrize("driver", [driver for driver, (_, source) in DRIVERS.items() if source == COUNTED])
+@pytest.mark.parametrize("cause", COUNTED_CAUSES)
+def test_throttling_counter_of_any_driver_is_that_of_the_cause(
+    driver: str, cause: str, answers: dict[Case, dict[str, Any]]
+) -> None:
+    """Nothing can be polled, so a wrong field id shows."""
+    seen = answers[driver, f"{cause}, counted"]
+    assert seen["gpu"]["throttle_s"][cause] == pytest.approx(0.5 * seen["seconds"], rel=0.2)
+    assert {seen["gpu"]["throttle_s"][other] for other in set(COUNTED_CAUSES) - {cause}} == {0}
+    assert seen["validity"]["not_checked"] == ["throttling by hw_slowdown"]
+
+
+def test_throttling_counter_that_stands_still_is_not_believed(answers: dict[Case, dict[str, Any]]) -> None:
+    seen = answers["the counters stand still", ""]
+    assert seen["gpu"]["throttle_s"]["hw_thermal"] == pytest.approx(0.5 * seen["seconds"], rel=0.4)
+    assert seen["validity"]["causes"] == ["gpu_throttled"]
 
 
 def test_docs_table_of_drivers_is_that_of_the_stand_in() -> None:

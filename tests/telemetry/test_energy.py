@@ -13,6 +13,7 @@ CASES: dict[str, dict[str, Any]] = {
     "stands still": {"script": {"ENERGY": "still"}, "rows": 150},
     "stands still for a short time": {"script": {"ENERGY": "still"}},
     "moves in a short time": {"rows": 60},
+    "stops": {"script": {"ENERGY": "stop:0.3"}, "rows": 150},
     "goes back": {"script": {"ENERGY": "back:0.2"}, "rows": 40},
     "goes back, 32 bits": {"script": {"ENERGY": "back:0.2", "ENERGY32": "1000000"}, "rows": 40},
     # As if it had wrapped, with more than a million joules between.
@@ -42,6 +43,7 @@ def answers(observed: Callable[..., dict[str, dict[str, Any]]]) -> dict[str, dic
         ("stands still", "stood still, though a GPU always draws power"),
         ("stands still for a short time", "in steps of about 0.1 s, too coarse for less than 1 s"),
         ("moves in a short time", "in steps of about 0.1 s, too coarse for less than 1 s"),
+        ("stops", "one of them is wrong"),
         ("goes back", "the counter was reset"),
         ("goes back, 32 bits", "the counter was reset"),
         ("goes back from near its end", "one of them is wrong"),

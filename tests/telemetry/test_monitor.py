@@ -30,7 +30,7 @@ GPM = {
 }
 
 
-THROTTLING_POLLED = ("power_cap", "sync_boost", "sw_thermal", "hw_thermal", "hw_power_brake")
+THROTTLING_POLLED = ("power_cap", "sync_boost", "hw_slowdown", "sw_thermal", "hw_thermal", "hw_power_brake")
 
 
 def _fail(function: str, code: int, after: int = 0) -> str:
@@ -206,7 +206,18 @@ def test_observation_watched_gpu_with_typo_is_an_error(watched: Watched) -> None
     assert seen["gpu"] is None
     assert seen["warnings"].keys() == {"watched_gpu_not_found"}
     assert "MNIST_JOBS_WATCH_GPU names 'GPU-fake-O'" in seen["warnings"]["watched_gpu_not_found"]
+    assert seen["watch_error"] == seen["warnings"]["watched_gpu_not_found"]
     assert seen["facts"]["driver_version"] == "999.12.3"
+
+
+def test_observation_watched_gpu_that_answers_late_is_no_error(watched: Watched) -> None:
+    device = {"kind": "cpu", "index": 0, "name": "cpu"}
+    late = {"timeout_s": 0.1, "delay": "nvmlSystemGetCudaDriverVersion:1"}
+    seen = watched(device=device, variables={"MNIST_JOBS_WATCH_GPU": "GPU-fake-0"}, **late)
+    assert seen["watch_error"] is None
+    assert seen["gpu"]["power_w"]["mean"] == 100
+    assert "not used" in seen["warnings"]["watched_gpu_not_used"]
+    assert "watched_gpu_not_found" not in seen["warnings"]
 
 
 def test_observation_mode_off_reads_nothing(watched: Watched) -> None:

@@ -40,22 +40,32 @@ def test_validity_busy_gpu_before_start_is_suspect(watched: Watched) -> None:
     assert "40 %" in seen["warnings"]["gpu_busy_before_start"]
 
 
+NO_DEFAULT_LIMIT = {"FAIL": "nvmlDeviceGetPowerManagementDefaultLimit:3:0"}
+
 CASES: dict[str, dict[str, Any]] = {
     # The first, since the stand-in counts these seconds from the last time that telemetry attached.
     "lost": {"script": {"GONE": "0.3:1.1"}, "rows": 60},
-    "own power limit": {"script": {"THROTTLE": "1", "CAUSE": "power_cap"}},
+    "own power limit": {"script": {"THROTTLE": "1", "CAUSE": "power_cap"}, "rows": 60},
     "lowered power limit": {"script": {"THROTTLE": "1", "CAUSE": "power_cap", "DEFAULT_LIMIT": "800"}},
-    "board_limit": {"script": {"THROTTLE": "1", "CAUSE": "board_limit"}},
-    "reliability": {"script": {"THROTTLE": "1", "CAUSE": "reliability"}},
+    "board_limit": {"script": {"THROTTLE": "1", "CAUSE": "board_limit"}, "rows": 60},
+    "reliability": {"script": {"THROTTLE": "1", "CAUSE": "reliability"}, "rows": 60},
     "sync_boost": {"script": {"THROTTLE": "1", "CAUSE": "sync_boost"}},
-    "own process": {"script": {"OWN": "4711"}},
-    "MPS": {"script": {"OWN": "4711", "MPS": "31"}},
-    "MPS in a container": {"script": {"OWN": "4711", "MPS": "31", "NAMES": "0"}},
+    "unknown default of the power limit": {"script": {"THROTTLE": "1", "CAUSE": "power_cap"} | NO_DEFAULT_LIMIT},
+    "unknown default, limit not reached": {"script": NO_DEFAULT_LIMIT},
+    "hw_slowdown": {"script": {"THROTTLE": "1", "CAUSE": "hw_slowdown"}, "rows": 60},
+    "own process": {"script": {"OWN": "job"}},
+    "own process in a container": {"script": {"OWN": "4711"}, "container": True},
+    "MPS": {"script": {"OWN": "job", "MPS": "31"}},
+    "MPS in a container": {"script": {"OWN": "4711", "MPS": "31", "NAMES": "0"}, "container": True},
     "MPS before Volta": {"script": {"MPS": "31", "FAIL": "nvmlDeviceGetMPSComputeRunningProcesses_v3:3:0"}},
-    "another client of MPS": {"script": {"OWN": "4711", "MPS": "31", "MPS_OTHERS": "1"}},
-    "another process beside MPS": {"script": {"OWN": "4711", "MPS": "31", "PROCESSES": "1"}},
-    "two processes in a container": {"script": {"OWN": "4711", "PROCESSES": "1", "NAMES": "0"}},
-    "another process": {"script": {"OWN": "4711", "PROCESSES": "1"}},
+    "another client of MPS": {"script": {"OWN": "job", "MPS": "31", "MPS_OTHERS": "1"}},
+    "another process beside MPS": {"script": {"OWN": "job", "MPS": "31", "PROCESSES": "1"}},
+    "two processes in a container": {"script": {"OWN": "4711", "PROCESSES": "1", "NAMES": "0"}, "container": True},
+    "another process": {"script": {"OWN": "job", "PROCESSES": "1"}},
+    "another process, the job is not listed": {"script": {"PROCESSES": "1"}},
+    "container with ids of its own": {"script": {"OWN": "job", "PROCESSES": "1", "NAMESPACE": "1"}, "container": True},
+    "container, no process listed": {"container": True},
+    "processes cannot be listed": {"script": {"FAIL": "nvmlDeviceGetComputeRunningProcesses_v3:3:0"}},
 }
 
 
@@ -76,6 +86,34 @@ def test_validity_lowered_power_limit_is_suspect(answers: dict[str, dict[str, An
     seen = answers["lowered power limit"]
     assert seen["validity"]["causes"] == ["gpu_throttled"]
     assert "a power limit below the board's default" in seen["warnings"]["gpu_throttled"]
+
+
+def test_validity_power_limit_lowered_during_the_run_is_suspect(watched: Watched) -> None:
+    seen = watched(throttle="1", cause="power_cap", limits="700,300")
+    assert seen["facts"]["power_limit_w"] == 700
+    assert seen["validity"]["causes"] == ["gpu_throttled"]
+
+
+def test_validity_power_limit_with_unknown_default_is_unchecked_where_it_was_reached(
+    answers: dict[str, dict[str, Any]],
+) -> None:
+    seen = answers["unknown default of the power limit"]
+    assert seen["validity"]["status"] == "unchecked"
+    assert seen["validity"]["not_checked"] == ["throttling by a lowered power limit"]
+    assert "whether someone lowered the limit is not known" in seen["warnings"]["gpu_at_power_limit"]
+    assert answers["unknown default, limit not reached"]["validity"] == {
+        "status": "ok",
+        "causes": [],
+        "not_checked": [],
+    }
+
+
+def test_validity_slowdown_that_no_counter_has_is_suspect(answers: dict[str, dict[str, Any]]) -> None:
+    """Fast Trigger protection: only the bit of any slowdown by hardware is set."""
+    seen = answers["hw_slowdown"]
+    assert seen["gpu"]["throttle_s"]["hw_slowdown"] == pytest.approx(seen["seconds"], rel=0.1)
+    assert seen["validity"]["causes"] == ["gpu_throttled"]
+    assert "(hw_slowdown)" in seen["warnings"]["gpu_throttled"]
 
 
 @pytest.mark.parametrize("limit", VOLTAGE_LIMITS)
@@ -124,17 +162,28 @@ def test_validity_other_work_beside_mps_is_suspect(case: str, answers: dict[str,
     ("case", "warnings"),
     [
         ("own process", set()),
+        ("own process in a container", set()),
         ("another process", {"gpu_other_processes"}),
+        ("another process, the job is not listed", {"gpu_other_processes"}),
         ("two processes in a container", {"gpu_other_processes"}),
     ],
 )
 def test_validity_own_process_under_a_foreign_number_is_not_another(
     case: str, warnings: set[str], answers: dict[str, dict[str, Any]]
 ) -> None:
-    """NVML gives the host's process ids. A container with a PID namespace knows its process by another number."""
+    """An older driver gives the host's process ids. A container with a PID namespace knows its process by another."""
     seen = answers[case]
     assert seen["warnings"].keys() == warnings
     assert all(text.startswith("1 other compute process used") for text in seen["warnings"].values())
+    assert seen["validity"]["not_checked"] == []
+
+
+@pytest.mark.parametrize(
+    "case", ["container with ids of its own", "container, no process listed", "processes cannot be listed"]
+)
+def test_validity_processes_that_are_not_listed_are_named(case: str, answers: dict[str, dict[str, Any]]) -> None:
+    """A newer driver lists no process outside of the container."""
+    assert answers[case]["validity"] == {"status": "ok", "causes": [], "not_checked": ["other processes"]}
 
 
 @pytest.mark.parametrize("cause", SLOWDOWN_CAUSES)
@@ -174,6 +223,22 @@ def _pooled(*, thread: float | None = None, throttled_s: float | None = None, **
 
 def _codes(pooled: TrainingSummary) -> set[str]:
     return {warning.code for warning in training_warnings(pooled)}
+
+
+def test_warnings_gap_of_a_lost_gpu_is_not_covered_by_an_average() -> None:
+    """Of 1.2 s the GPU was lost for 0.45 s; its power is an average over one."""
+    clock = _mean(1e9).model_copy(update={"coverage_ratio": 0.62})
+    lost = _pooled(power_w=_mean(100), sm_clock_hz=clock).model_copy(update={"duration_s": 1.2})
+    assert {warning.code for warning in training_warnings(lost, has_lost_readings=True)} == {"gpu_not_read"}
+    # A late reading is no lost GPU.
+    assert _codes(lost) == set()
+    assert _codes(lost.model_copy(update={"duration_s": 3.0})) == {"gpu_not_read"}
+
+
+def test_warnings_slowdown_by_heat_is_named_by_its_cause() -> None:
+    both = _pooled(throttle_s=NOT_THROTTLED | {"hw_thermal": 4.0, "hw_slowdown": 4.1})
+    (warning,) = training_warnings(both)
+    assert "(hw_thermal)" in warning.message
 
 
 def test_warnings_idle_gpu_beside_busy_thread_waits_for_cpu() -> None:

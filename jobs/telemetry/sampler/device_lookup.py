@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import pynvml
@@ -107,12 +108,13 @@ def _by_uuid(uuid: str) -> Any:
     # Frameworks report a MIG device's UUID with the prefix GPU-.
     names = (uuid, f"MIG-{uuid.removeprefix('GPU-')}")
     answers = [try_call(pynvml.nvmlDeviceGetHandleByUUID, name) for name in names]
-    # The call fails if any GPU has fallen off the bus (nvml.h), so the healthy ones are compared one by one.
-    answers += [handle for handle in _healthy_devices() if try_call(nvml.uuid_of, handle) in names]
-    found = [answer for answer in answers if not isinstance(answer, NvmlUnavailable)]
-    if not found:
+    found = (answer for answer in answers if not isinstance(answer, NvmlUnavailable))
+    # The call fails if any GPU has fallen off the bus (nvml.h), so the healthy ones are then compared one by one.
+    same = (handle for handle in _healthy_devices() if try_call(nvml.uuid_of, handle) in names)
+    handle = next(chain(found, same), None)
+    if handle is None:
         raise answers[0]
-    return found[0]
+    return handle
 
 
 def _healthy_devices() -> Iterator[Any]:
@@ -169,12 +171,21 @@ def describe(handle: Any, method: str) -> tuple[dict[str, Any], dict[str, str]]:
         "name": lambda: str(call(pynvml.nvmlDeviceGetName, handle)),
         "compute_capability": lambda: ".".join(map(str, call(pynvml.nvmlDeviceGetCudaComputeCapability, gpu))),
         "memory_total_bytes": lambda: int(call(pynvml.nvmlDeviceGetMemoryInfo, handle).total),
-        "power_limit_w": lambda: call(pynvml.nvmlDeviceGetEnforcedPowerLimit, gpu) / 1000,
+        "power_limit_w": lambda: enforced_power_limit_w(handle),
     }
     if mig_device is not None:
         readers["mig_uuid"] = lambda: nvml.uuid_of(mig_device)
     facts, failed = _read(readers)
     return facts | {"mapping_method": method}, errors | failed
+
+
+def enforced_power_limit_w(handle: Any) -> float:
+    """The limit in force.
+
+    Raises:
+        NvmlUnavailable: it cannot be read.
+    """
+    return float(call(pynvml.nvmlDeviceGetEnforcedPowerLimit, nvml.gpu_and_instance(handle)[0]) / 1000)
 
 
 def default_power_limit_w(handle: Any) -> float | None:

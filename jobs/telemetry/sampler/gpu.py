@@ -14,7 +14,6 @@ from jobs.telemetry.sampler.loop import MIN_MARK_INTERVAL_S
 from jobs.telemetry.sampler.nvml import (
     NvmlUnavailable,
     call,
-    compute_processes,
     field_id,
     field_value,
     gpu_and_instance,
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
 
     from jobs.telemetry.metrics import Metric, NvmlSource
     from jobs.telemetry.sampler.loop import MessageWriter, Rate
-    from jobs.telemetry.sampler.nvml import ComputeProcesses
     from jobs.telemetry.types import Options
 
 UINT32_RANGE: Final = 2.0**32
@@ -51,7 +49,7 @@ class GpuSampler:
     """All readers of one device. No reading raises."""
 
     def __init__(self, handle: Any, options: Options, writer: MessageWriter) -> None:
-        self._handle = handle
+        self.handle = handle
         self._writer = writer
         self._fast = PolledReader(handle, (*metrics_read_at("fast"), *POLLED_THROTTLING), writer)
         self._slow, self._counters = (
@@ -83,15 +81,13 @@ class GpuSampler:
             self._writer.add_sample(now_s, self._counters.read())
             self._xids.read()
 
-    def finish(self) -> ComputeProcesses | None:
-        """Read counters and events a last time; return the processes on the device, if they can be listed."""
+    def finish(self) -> None:
+        """Read counters and events a last time."""
         self.read_counters()
         self._xids.read()
         self._buffer.read()
         self._gpm.close()
         self._xids.close()
-        processes = try_call(compute_processes, self._handle)
-        return None if isinstance(processes, NvmlUnavailable) else processes
 
 
 class PolledReader:

@@ -1,9 +1,10 @@
-"""The GPU's loop: the only thread that calls NVML, so that a hanging call blocks nothing else."""
+"""The GPU's loop. Only its threads call NVML, so that a hanging call blocks nothing else."""
 
 from __future__ import annotations
 
+import threading
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pynvml
 
@@ -11,13 +12,18 @@ from jobs.telemetry.sampler.device_lookup import (
     default_power_limit_w,
     describe,
     describe_driver,
+    enforced_power_limit_w,
     find,
     inventory,
 )
 from jobs.telemetry.sampler.gpu import GpuSampler
 from jobs.telemetry.sampler.loop import SamplerLoop
-from jobs.telemetry.sampler.nvml import NvmlUnavailable, driver_version, try_call
+from jobs.telemetry.sampler.nvml import NvmlUnavailable, compute_processes, driver_version, try_call
 from jobs.telemetry.types import DeviceQuery
+
+if TYPE_CHECKING:
+    from jobs.telemetry.sampler.loop import MessageWriter
+    from jobs.telemetry.types import Options
 
 
 class GpuLoop(SamplerLoop):
@@ -25,17 +31,25 @@ class GpuLoop(SamplerLoop):
 
     gpu: GpuSampler | None = None
 
+    def __init__(self, options: Options, process_id: int, writer: MessageWriter) -> None:
+        """``process_id`` is the job's."""
+        super().__init__(options, writer)
+        self._process_id = process_id
+
     def sample(self) -> None:
         failed = try_call(pynvml.nvmlInit)
         nvml_error = str(failed) if isinstance(failed, NvmlUnavailable) else None
+        # Another thread, so that a GPU whose calls never return takes nothing from the job's own.
+        others = threading.Thread(target=self._send_inventory, args=(nvml_error,), name="inventory", daemon=True)
+        others.start()
         try:
             self._sample(nvml_error)
         finally:
-            if nvml_error is None:
+            # The library must not be closed during a call.
+            if nvml_error is None and not others.is_alive():
                 try_call(pynvml.nvmlShutdown)
 
     def _sample(self, nvml_error: str | None) -> None:
-        self._send_inventory(nvml_error)
         kind = ""
         while kind != "stop":
             message = self.next_message()
@@ -80,8 +94,20 @@ class GpuLoop(SamplerLoop):
             self.start_rates(fast=self._options.fast_s, gpm=self._options.gpm_s, slow=self._options.slow_s)
 
     def finish(self) -> None:
-        processes = None if self.gpu is None else self.gpu.finish()
-        # NVML gives the host's process ids, which a container does not know: one process is assumed to be the job.
-        others = None if processes is None else max(0, processes.users - 1)
-        servers = 0 if processes is None else processes.mps_servers
-        self._writer.send("gpu_end", rates=self.statistics(), other_process_count=others, mps_servers=servers)
+        """Read a last time, and send what is known only at the end."""
+        others, are_all_listed, servers, limit_w = None, False, 0, None
+        if self.gpu is not None:
+            self.gpu.finish()
+            processes, limit = (try_call(ask, self.gpu.handle) for ask in (compute_processes, enforced_power_limit_w))
+            limit_w = None if isinstance(limit, NvmlUnavailable) else limit
+            if not isinstance(processes, NvmlUnavailable):
+                others, are_all_listed = processes.others_than(self._process_id)
+                servers = processes.mps_servers
+        self._writer.send(
+            "gpu_end",
+            rates=self.statistics(),
+            other_process_count=others,
+            are_all_listed=are_all_listed,
+            mps_servers=servers,
+            power_limit_w=limit_w,
+        )

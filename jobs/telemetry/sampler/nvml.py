@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import pynvml
@@ -169,8 +170,20 @@ def gpu_and_instance(handle: Any) -> tuple[Any, int | None]:
     return gpu, int(call(pynvml.nvmlDeviceGetGpuInstanceId, handle))
 
 
+HOST_PID_NAMESPACE: Final = 0xEFFF_FFFC
+"""The inode of the host's own PID namespace (PROC_PID_INIT_INO in Linux's proc_ns.h)."""
+
+
+def in_host_pid_namespace() -> bool:
+    """Whether this process knows the processes of the whole machine, and not only those of a container."""
+    try:
+        return Path("/proc/self/ns/pid").stat().st_ino == HOST_PID_NAMESPACE
+    except OSError:
+        return False
+
+
 class ComputeProcesses(NamedTuple):
-    """The processes with a compute context on a device; in a container too the ids are the host's."""
+    """The processes with a compute context on a device."""
 
     ids: frozenset[int]
     mps_servers: int
@@ -179,6 +192,17 @@ class ComputeProcesses(NamedTuple):
     @property
     def users(self) -> int:
         return len(self.ids) - self.mps_servers
+
+    def others_than(self, job: int) -> tuple[int, bool]:
+        """How many others than the process ``job`` use the device, and whether those of all containers are counted.
+
+        In a container, older drivers list the ids of the host; one of them is taken for the job. Newer drivers list
+        only the container's own processes, by its ids (pull request 614 of NVIDIA/open-gpu-kernel-modules).
+        """
+        is_listed = job in self.ids
+        if in_host_pid_namespace():
+            return self.users - is_listed, True
+        return max(0, self.users - 1), bool(self.ids) and not is_listed
 
 
 MPS_SERVER: Final = "nvidia-cuda-mps-server"

@@ -34,7 +34,7 @@ def main(options_text: str, process_id: str) -> None:
     threading.Thread(target=_end_with_parent, args=(int(process_id),), daemon=True).start()
     startup_cpu_s = time.process_time()
     options, writer = Options(**json.loads(options_text)), MessageWriter(write_line)
-    loops = [HostLoop(options, int(process_id), writer), GpuLoop(options, writer)]
+    loops = [HostLoop(options, int(process_id), writer), GpuLoop(options, int(process_id), writer)]
     for loop in loops:
         loop.start()
     for message in map(json.loads, sys.stdin):

@@ -16,21 +16,26 @@
  *   FAKE_NVML_RAMP=origin:rate         utilization is rate * (CLOCK_MONOTONIC - origin), power ten times that
  *   FAKE_NVML_FORBIDDEN=i              GPU i is counted but may not be used, as under a cgroup
  *   FAKE_NVML_LOST=i                   GPU i has fallen off the bus
+ *   FAKE_NVML_STUCK=i                  the call for GPU i's handle by its index never returns
  *   FAKE_NVML_GONE=from:to             the job's GPU is lost between these seconds after telemetry attached to it
  *   FAKE_NVML_DRIVER=570|575|580|580.82|590   the driver's generation, see below (one after all of these)
  *   FAKE_NVML_MIG=k                    GPU 0 has k MIG devices
  *   FAKE_NVML_GPM=0                    no GPM, as before Hopper
  *   FAKE_NVML_SAMPLES=epoch|boot|odd|empty   the driver's buffer: its clock, or a probe that finds no rows (no buffer)
  *   FAKE_NVML_ENERGY32=mJ              energy is a 32-bit count that starts there
- *   FAKE_NVML_ENERGY=still|back:s      energy does not move; falls to 0 s seconds after telemetry attached
- *   FAKE_NVML_DEFAULT_LIMIT=W          the board's default power limit (700, as the one in force)
+ *   FAKE_NVML_ENERGY=still|back:s|stop:s  energy does not move; falls to 0, or moves no more, s seconds after
+ *                                      telemetry attached
+ *   FAKE_NVML_DEFAULT_LIMIT=W          the board's default power limit (700)
+ *   FAKE_NVML_LIMITS=W,W…              the power limit in force at each question (700); the last is for all later ones
  *   FAKE_NVML_THROTTLE=share           share of time throttled
- *   FAKE_NVML_CAUSE=name               by power_cap, hw_thermal, hw_power_brake, sync_boost, board_limit or
- *                                      reliability (sw_thermal); the last two are counted only
+ *   FAKE_NVML_CAUSE=name               by power_cap, hw_thermal, hw_power_brake, hw_slowdown, sync_boost, board_limit
+ *                                      or reliability (sw_thermal); hw_slowdown is not counted, the last two only
+ *   FAKE_NVML_COUNTED=0                no counter of throttling moves
  *   FAKE_NVML_ECC=rate                 corrected memory errors a second
  *   FAKE_NVML_XID=number               one XID event, of the GPU or of FAKE_NVML_XID_INSTANCE=k alone
  *   FAKE_NVML_PROCESSES=n              compute processes on every GPU
- *   FAKE_NVML_OWN=pid                  one more as soon as the job uses it: the job's own, by this number
+ *   FAKE_NVML_OWN=pid                  one more as soon as the job uses it: the job's own, by this number. With
+ *                                      FAKE_NVML_NAMESPACE=1 the only one: a newer driver in a container
  *   FAKE_NVML_MPS=pid                  the job and FAKE_NVML_MPS_OTHERS=n more are clients of an MPS server of that id:
  *                                      they are in NVML's list of MPS processes, only the server in the other
  *   FAKE_NVML_NAMES=0                  no process has a name, as the host's have none in a container
@@ -179,6 +184,8 @@ ret_t nvmlDeviceGetHandleByIndex_v2(unsigned index, gpu_t **gpu) {
     if ((int)index >= count_gpus()) return INVALID;
     if ((int)index == (int)number("FAKE_NVML_FORBIDDEN", -1)) return NO_PERMISSION;
     if ((int)index == lost_gpu()) return GPU_IS_LOST;
+    if ((int)index == (int)number("FAKE_NVML_STUCK", -1))
+        for (;;) pause();
     *gpu = &gpus[index];
     return OK;
 }
@@ -239,6 +246,12 @@ ret_t nvmlDeviceGetEnforcedPowerLimit(gpu_t *gpu, unsigned *milliwatts) {
     in_use[gpu->index] = 1;
     attached = now();
     *milliwatts = 700000;
+    const char *limits = getenv("FAKE_NVML_LIMITS");
+    for (int question = calls; limits && *limits && question-- > 0;) {
+        *milliwatts = (unsigned)(1000 * atof(limits));
+        limits = strchr(limits, ',');
+        if (limits) limits++;
+    }
     return OK;
 }
 ret_t nvmlDeviceGetPowerManagementDefaultLimit(gpu_t *gpu, unsigned *milliwatts) {
@@ -267,9 +280,12 @@ static unsigned long long millijoules(const gpu_t *gpu) {
     double start = number("FAKE_NVML_ENERGY32", 5000000), back_s;
     const char *fault = getenv("FAKE_NVML_ENERGY");
     if (fault && strcmp(fault, "still") == 0) return (unsigned long long)start;
+    double moving_s = since_start();
+    if (fault && sscanf(fault, "stop:%lf", &back_s) == 1 && attached > 0 && now() > attached + back_s)
+        moving_s -= now() - attached - back_s;
     if (fault && sscanf(fault, "back:%lf", &back_s) == 1 && attached > 0 && now() > attached + back_s)
         return (unsigned long long)((now() - attached - back_s) * 1000 * (100 + gpu->index));
-    return (unsigned long long)(start + since_start() * 1000 * (100 + gpu->index));
+    return (unsigned long long)(start + moving_s * 1000 * (100 + gpu->index));
 }
 ret_t nvmlDeviceGetTotalEnergyConsumption(gpu_t *gpu, unsigned long long *energy) {
     SCRIPTED
@@ -307,6 +323,7 @@ static ret_t reasons_now(const gpu_t *gpu, unsigned long long *reasons) {
     if (throttled_by("sw_thermal")) *reasons |= 0x20;
     if (throttled_by("hw_thermal")) *reasons |= 0x40 | 0x8;
     if (throttled_by("hw_power_brake")) *reasons |= 0x80 | 0x8;
+    if (throttled_by("hw_slowdown")) *reasons |= 0x8;
     return OK;
 }
 ret_t nvmlDeviceGetCurrentClocksThrottleReasons(gpu_t *gpu, unsigned long long *reasons) {
@@ -315,7 +332,7 @@ ret_t nvmlDeviceGetCurrentClocksThrottleReasons(gpu_t *gpu, unsigned long long *
 
 #ifndef OLD_DRIVER
 static unsigned long long throttled_ns(const char *cause) {
-    return throttled_by(cause) ? (unsigned long long)(since_start() * 1e9 * number("FAKE_NVML_THROTTLE", 0)) : 1000;
+    return throttled_by(cause) && number("FAKE_NVML_COUNTED", 1) != 0 ? (unsigned long long)(since_start() * 1e9 * number("FAKE_NVML_THROTTLE", 0)) : 1000;
 }
 ret_t nvmlDeviceGetCurrentClocksEventReasons(gpu_t *gpu, unsigned long long *reasons) {
     SCRIPTED return reasons_now(gpu, reasons);
@@ -501,6 +518,7 @@ static unsigned own_process(const gpu_t *gpu) { return in_use[gpu->index] ? (uns
 ret_t nvmlDeviceGetComputeRunningProcesses_v3(gpu_t *gpu, unsigned *count, process_t *processes) {
     SCRIPTED
     unsigned server = (unsigned)number("FAKE_NVML_MPS", 0), others = (unsigned)number("FAKE_NVML_PROCESSES", 0);
+    if (getenv("FAKE_NVML_NAMESPACE")) others = 0;
     return list(others, 1000, server ? server : own_process(gpu), count, processes);
 }
 ret_t nvmlDeviceGetMPSComputeRunningProcesses_v3(gpu_t *gpu, unsigned *count, process_t *processes) {
