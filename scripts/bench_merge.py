@@ -94,6 +94,7 @@ def template(recipe: Literal["lenet", "basic-cnn"], framework: FrameworkName, no
         run_id=f"bench-{RUN}",
         seed=int(SEED),
         images_per_s=float(SPEED),
+        peak_flop_per_s=5e13,
         timeseries=True,
         changes={"environment.kubernetes": kubernetes, "devices.0.uuid": f"GPU-{NODE}", "timeseries": series},
     )

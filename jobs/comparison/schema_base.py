@@ -17,6 +17,8 @@ MetricName = Literal[
     "gpu_power_w",
     "gpu_energy_j",
     "gpu_energy_j_per_million_images",
+    "ceiling_share_ratio",
+    "ceiling_flop_per_s",
 ]
 
 

@@ -49,12 +49,14 @@ def make_report(
     accuracy: float | None = 0.95,
     epochs: int = 2,
     gpu: bool = False,
+    peak_flop_per_s: float | None = None,
     timeseries: bool = False,
     changes: Mapping[str, Any] | None = None,
 ) -> Report:
     """A valid report whose every null is explained.
 
-    ``images_per_s`` is the steady training speed, from which the times follow (60,000 images an epoch).
+    ``images_per_s`` is the steady training speed, from which the times follow (60,000 images an epoch). With
+    ``peak_flop_per_s`` the run measured its device's peak.
     ``changes`` sets any other field by its path, as in ``{"config.batch_size": 128, "devices.0.name": "x"}``.
     """
     data = _document(
@@ -79,6 +81,8 @@ def make_report(
     if accuracy is None:
         data["null_reasons"]["results.test_accuracy_ratio"] = "stopped before an evaluation"
         data["null_reasons"]["results.epochs[].test_accuracy_ratio"] = "stopped before an evaluation"
+    if peak_flop_per_s is not None:
+        _set_peak(data["results"], peak_flop_per_s)
     if timeseries:
         data["timeseries"] = {"columns": ["power_w"], "units": ["W"], "t_s": [0.0, 0.1], "values": [[1.0, None]]}
     else:
@@ -86,6 +90,13 @@ def make_report(
     for path, value in (changes or {}).items():
         _set(data, path, value)
     return Report.model_validate(data)
+
+
+def _set_peak(results: dict[str, Any], peak_flop_per_s: float) -> None:
+    results["ceiling_flop_per_s"] = peak_flop_per_s
+    if results["steady_images_per_s"] is not None:
+        achieved = results["steady_images_per_s"] * results["model_flop_per_image"]
+        results |= {"achieved_flop_per_s": achieved, "ceiling_share_ratio": achieved / peak_flop_per_s}
 
 
 def write_report(report: Report, path: Path) -> Path:

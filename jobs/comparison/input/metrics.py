@@ -13,7 +13,7 @@ from jobs.report.null_reasons import nearest_key
 from jobs.report.schema import Aggregate
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from jobs.comparison.schema_base import MetricName
     from jobs.report.schema import Report, Status
@@ -47,6 +47,10 @@ BEFORE_TRAINING_SUMMARY: Final = Missing(
 
 
 _ENERGY: Final = "training.gpu.energy_j"
+_PEAK_SHARE: Final = "results.ceiling_share_ratio"
+
+_TWO_DECIMALS: Final = (0.1, 1000.0)
+"""Percentages that have two decimals. A share of a fast device's peak may be smaller, and is not shown as 0."""
 
 
 @dataclass(frozen=True)
@@ -55,8 +59,8 @@ class Metric:
 
     ``statuses`` are those of the runs that count: speed is compared over completed runs. An accuracy below the
     reference counts as well, since excluding bad results would bias the comparison.
-    ``as_ratio``: the sides are compared by the ratio of their medians. ``per_million_images``: the value is divided by
-    the images of the train phases.
+    ``as_ratio``: the sides are compared by the ratio of their medians; ``as_difference``: by the difference, in points.
+    ``per_million_images``: the value is divided by the images of the train phases.
     """
 
     name: MetricName
@@ -65,6 +69,7 @@ class Metric:
     path: str
     statuses: frozenset[Status] = COMPLETED
     as_ratio: bool = True
+    as_difference: bool = False
     per_million_images: bool = False
 
     @property
@@ -74,15 +79,18 @@ class Metric:
 
     def shown(self, value: float) -> str:
         """``value`` as text; ratios as percentages."""
-        return f"{100 * value:.2f}" if self.unit == "ratio" else number(value)
+        if self.unit != "ratio":
+            return number(value)
+        percent, (low, high) = 100 * value, _TWO_DECIMALS
+        return f"{percent:.2f}" if percent == 0 or low <= percent <= high else number(percent)
 
     def of(self, report: Report) -> float | Missing:
         """The value in one run, or why there is none."""
         refusal = self._refusal(report)
         if refusal is not None:
             return refusal
-        if report.config.ranks > 1 and self.path == _ENERGY:
-            return self._per_images(_energy_of_ranks(report), report)
+        if report.config.ranks > 1 and self.path in _OF_RANKS:
+            return self._per_images(_OF_RANKS[self.path](report), report)
         value: Any = report
         names = self.path.split(".")
         for depth, name in enumerate(names, start=1):
@@ -141,6 +149,24 @@ def _energy_of_ranks(report: Report) -> float | Missing:
     return sum(energy for energy in energies if energy is not None)
 
 
+def _peak_share_of_ranks(report: Report) -> float | Missing:
+    """A rank's part of the speed, over the peak that rank 0 measured of its device."""
+    achieved, peak, ranks = report.results.achieved_flop_per_s, report.results.ceiling_flop_per_s, report.config.ranks
+    if achieved is None or peak is None:
+        return Missing(null_reason(report, _PEAK_SHARE))
+    # The number of ranks may be more than a float holds.
+    if peak == 0 or not plausible(ranks):
+        return Missing("its peak or its number of ranks is not plausible")
+    return achieved / ranks / peak
+
+
+_OF_RANKS: Final[Mapping[str, Callable[[Report], float | Missing]]] = {
+    _ENERGY: _energy_of_ranks,
+    _PEAK_SHARE: _peak_share_of_ranks,
+}
+"""How a figure of several ranks is computed, by its path in the report of one."""
+
+
 def steady_images(report: Report) -> float | Missing:
     """The images of the train phases, over which :class:`~jobs.report.schema.TrainingSummary` has the GPU's figures.
 
@@ -177,6 +203,7 @@ METRICS: Final = (
         "results.test_accuracy_ratio",
         statuses=TRAINED_TO_THE_END,
         as_ratio=False,
+        as_difference=True,
     ),
     # Over all train phases, as aggregated by the job: each phase alone may be too short.
     Metric("gpu_util_percent", "GPU utilization in training", "%", "training.gpu.util_percent", as_ratio=False),
@@ -190,6 +217,9 @@ METRICS: Final = (
         "training.gpu.energy_j",
         per_million_images=True,
     ),
+    # Achieved operations per second over the peak. Each framework measures its own, so the sides are not compared.
+    Metric("ceiling_share_ratio", "share of the matrix-product peak", "ratio", _PEAK_SHARE, as_ratio=False),
+    Metric("ceiling_flop_per_s", "matrix-product peak", "FLOP/s", "results.ceiling_flop_per_s", as_ratio=False),
 )
 
 METRIC_BY_NAME: Final[Mapping[MetricName, Metric]] = {metric.name: metric for metric in METRICS}

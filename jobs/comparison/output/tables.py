@@ -62,8 +62,8 @@ def ratio_heading(section: schema.Section) -> list[str]:
 def metric_table(section: schema.Section) -> Table:
     """The runs of each side by status, then a row for each metric that some side has.
 
-    With two sides the last column has their ratio, or their difference. The headline metric always has its row; the
-    others without a value are named by :func:`unmeasured_labels`.
+    With two sides the last column has their ratio or difference, where they are compared. The headline metric always
+    has its row; the others without a value are named by :func:`unmeasured_labels`.
     """
     ratio = ratio_heading(section)
     absent = unmeasured_labels(section)
@@ -105,7 +105,7 @@ def range_cell(metric: Metric, low: float | None, high: float | None) -> str:
 
 
 def _versus_cell(metric: Metric, section: schema.Section, first: schema.SideMetric, second: schema.SideMetric) -> str:
-    if metric.unit != "ratio":
+    if not metric.as_difference:
         return next((ratio_cell(ratio) for ratio in section.ratios if ratio.metric == metric.name), ABSENT)
     if first.median is None or second.median is None:
         return ABSENT

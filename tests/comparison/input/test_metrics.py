@@ -17,7 +17,7 @@ UTIL = BY_NAME["gpu_util_percent"]
 
 
 def test_metrics_of_a_gpu_run_are_those_of_the_report() -> None:
-    report = make_report(gpu=True)
+    report = make_report(gpu=True, peak_flop_per_s=4e10)
     assert report.training is not None
     gpu = report.training.gpu
     assert gpu is not None
@@ -33,6 +33,9 @@ def test_metrics_of_a_gpu_run_are_those_of_the_report() -> None:
         "gpu_energy_j": gpu.energy_j,
         # 250 W at 10,000 images a second.
         "gpu_energy_j_per_million_images": pytest.approx(25_000.0, rel=0.02),
+        # 10,000 images a second of 1,000,000 operations.
+        "ceiling_share_ratio": 0.25,
+        "ceiling_flop_per_s": 4e10,
     }
     assert (gpu.util_percent.mean, gpu.power_w.mean) == pytest.approx((55.0, 250.0), rel=0.02)
 

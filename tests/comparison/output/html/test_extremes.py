@@ -22,6 +22,7 @@ FIELDS: dict[str, tuple[str, ...]] = {
     "the start of a phase": ("phases.2.start_s",),
     "power": ("training.gpu.power_w.mean",),
     "energy": ("training.gpu.energy_j",),
+    "the peak and the share of it": ("results.ceiling_flop_per_s", "results.ceiling_share_ratio"),
 }
 
 
