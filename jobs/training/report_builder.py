@@ -174,6 +174,9 @@ def _results(
     steady_s = progress.steady_s + (repeats.train_s if repeats else 0.0)
     speed = images / steady_s if images > 0 and steady_s > 0 else None
     flop = model_flop_per_image(spec.recipe)
+    achieved = None if speed is None else speed * flop
+    # The speed is that of all ranks, the peak that of this rank's device.
+    share = None if achieved is None or peak_flop_per_s is None else achieved / spec.ranks / peak_flop_per_s
     on_mnist = data.name == "mnist"
     return Results(
         test_accuracy_ratio=last.test_accuracy_ratio if last else None,
@@ -186,9 +189,9 @@ def _results(
         reference_accuracy_ratio=_reference(spec, data),
         test_examples_evaluated=progress.examples_evaluated,
         model_flop_per_image=flop,
-        achieved_flop_per_s=None if speed is None else speed * flop,
+        achieved_flop_per_s=achieved,
         ceiling_flop_per_s=peak_flop_per_s,
-        ceiling_share_ratio=None if speed is None or peak_flop_per_s is None else speed * flop / peak_flop_per_s,
+        ceiling_share_ratio=share,
         framework_memory_peak_bytes=memory_peak_bytes,
         epochs=epochs,
         repeats=repeats,

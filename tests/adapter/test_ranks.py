@@ -92,7 +92,7 @@ def test_train_with_two_ranks_writes_one_report_with_the_bits_of_one_rank(
     command: Callable[..., list[str]], tmp_path: Path
 ) -> None:
     alone = run(command("--reduction", "exact", folder="alone"))
-    together = run(command("--ranks", "2", "--with-baseline", folder="together"))
+    together = run(command("--ranks", "2", "--with-baseline", "--measure-peak", folder="together"))
     assert (alone.returncode, together.returncode) == (0, 0), alone.stderr + together.stderr
     assert weights_hash(tmp_path / "together") == weights_hash(tmp_path / "alone")
     one, two = only_report(tmp_path / "alone" / "reports"), only_report(tmp_path / "together" / "reports")
@@ -104,6 +104,10 @@ def test_train_with_two_ranks_writes_one_report_with_the_bits_of_one_rank(
     assert (two.config.ranks, two.config.reduction, two.config.scaling) == (2, "exact", "strong")
     assert [epoch.train_loss for epoch in two.results.epochs] == [epoch.train_loss for epoch in one.results.epochs]
     assert two.results.test_accuracy_ratio == one.results.test_accuracy_ratio
+    assert two.results.achieved_flop_per_s is not None
+    assert two.results.ceiling_flop_per_s is not None
+    of_one_rank = two.results.achieved_flop_per_s / 2
+    assert two.results.ceiling_share_ratio == pytest.approx(of_one_rank / two.results.ceiling_flop_per_s)
     assert [(part.rank, part.steps, len(part.epochs)) for part in two.ranks] == [(0, 12, 2), (1, 12, 2)]
     for first, second in zip(*(part.epochs for part in two.ranks), strict=True):
         assert first.weights_sha256 == second.weights_sha256
