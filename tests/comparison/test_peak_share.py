@@ -16,7 +16,6 @@ from jobs.comparison.output.markdown import render_markdown
 from jobs.comparison.output.tables import metric_of, metric_table
 from jobs.comparison.output.write import json_pieces
 from tests.comparison.comparisons import TF_SPEEDS, TORCH_SPEEDS, compare, only_section, terminal
-from tests.support.ranked_reports import ranked_report
 from tests.support.reports import make_report
 
 if TYPE_CHECKING:
@@ -52,18 +51,6 @@ def test_share_without_a_speed_is_missing_and_the_peak_is_there() -> None:
     report = make_report(images_per_s=None, peak_flop_per_s=4e10, changes=changes)
     assert SHARE.of(report) == Missing(reason)
     assert PEAK.of(report) == 4e10
-
-
-def test_share_of_several_ranks_is_of_one_device() -> None:
-    assert SHARE.of(ranked_report(4, peak_flop_per_s=4e10)) == 0.25 / 4
-    assert PEAK.of(ranked_report(4, peak_flop_per_s=4e10)) == 4e10
-    assert SHARE.of(ranked_report(4)) == Missing(NOT_MEASURED)
-
-
-@pytest.mark.parametrize("changes", [{"config.ranks": 10**309}, {"results.ceiling_flop_per_s": 0.0}])
-def test_share_of_several_ranks_implausible_numbers_is_missing(changes: dict[str, float]) -> None:
-    report = ranked_report(4, peak_flop_per_s=4e10, changes=changes)
-    assert SHARE.of(report) == Missing("its peak or its number of ranks is not plausible")
 
 
 def test_side_has_the_median_share_of_the_runs_that_measured_it() -> None:

@@ -13,7 +13,7 @@ from jobs.report.null_reasons import nearest_key
 from jobs.report.schema import Aggregate
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Iterable, Mapping
 
     from jobs.comparison.schema_base import MetricName
     from jobs.report.schema import Report, Status
@@ -47,7 +47,6 @@ BEFORE_TRAINING_SUMMARY: Final = Missing(
 
 
 _ENERGY: Final = "training.gpu.energy_j"
-_PEAK_SHARE: Final = "results.ceiling_share_ratio"
 
 _TWO_DECIMALS: Final = (0.1, 1000.0)
 """Percentages that have two decimals. A share of a fast device's peak may be smaller, and is not shown as 0."""
@@ -89,8 +88,8 @@ class Metric:
         refusal = self._refusal(report)
         if refusal is not None:
             return refusal
-        if report.config.ranks > 1 and self.path in _OF_RANKS:
-            return self._per_images(_OF_RANKS[self.path](report), report)
+        if report.config.ranks > 1 and self.path == _ENERGY:
+            return self._per_images(_energy_of_ranks(report), report)
         value: Any = report
         names = self.path.split(".")
         for depth, name in enumerate(names, start=1):
@@ -149,24 +148,6 @@ def _energy_of_ranks(report: Report) -> float | Missing:
     return sum(energy for energy in energies if energy is not None)
 
 
-def _peak_share_of_ranks(report: Report) -> float | Missing:
-    """A rank's part of the speed, over the peak that rank 0 measured of its device."""
-    achieved, peak, ranks = report.results.achieved_flop_per_s, report.results.ceiling_flop_per_s, report.config.ranks
-    if achieved is None or peak is None:
-        return Missing(null_reason(report, _PEAK_SHARE))
-    # The number of ranks may be more than a float holds.
-    if peak == 0 or not plausible(ranks):
-        return Missing("its peak or its number of ranks is not plausible")
-    return achieved / ranks / peak
-
-
-_OF_RANKS: Final[Mapping[str, Callable[[Report], float | Missing]]] = {
-    _ENERGY: _energy_of_ranks,
-    _PEAK_SHARE: _peak_share_of_ranks,
-}
-"""How a figure of several ranks is computed, by its path in the report of one."""
-
-
 def steady_images(report: Report) -> float | Missing:
     """The images of the train phases, over which :class:`~jobs.report.schema.TrainingSummary` has the GPU's figures.
 
@@ -218,7 +199,13 @@ METRICS: Final = (
         per_million_images=True,
     ),
     # Achieved operations per second over the peak. Each framework measures its own, so the sides are not compared.
-    Metric("ceiling_share_ratio", "share of the matrix-product peak", "ratio", _PEAK_SHARE, as_ratio=False),
+    Metric(
+        "ceiling_share_ratio",
+        "share of the matrix-product peak",
+        "ratio",
+        "results.ceiling_share_ratio",
+        as_ratio=False,
+    ),
     Metric("ceiling_flop_per_s", "matrix-product peak", "FLOP/s", "results.ceiling_flop_per_s", as_ratio=False),
 )
 
