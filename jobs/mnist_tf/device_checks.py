@@ -46,9 +46,9 @@ def device_checks(device: DeviceKind, data: ImageDataset) -> tuple[DeviceCheck, 
     """See :meth:`jobs.adapter.Framework.device_checks`."""
     return tuple(
         DeviceCheck(name=f"{recipe.name}, {name}", run=partial(check, spec, data))
+        for name, check in (("XLA and graph", _agreement), ("fastest execution", _fastest))
         for recipe in RECIPES.values()
         for spec in [RunSpec.for_recipe(recipe, device=device, execution="graph")]
-        for name, check in (("XLA and graph", _agreement), ("fastest execution", _fastest))
     )
 
 
