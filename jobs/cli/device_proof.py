@@ -210,7 +210,11 @@ def _missing(name: str, observation: Observation) -> Finding:
 
 
 def _own_process(device: FrameworkDevice) -> Finding:
-    """Whether NVML lists this process on the device. A container cannot know its process's id on the host."""
+    """Whether NVML lists this process on the device, by its id in this PID namespace.
+
+    In a container old drivers list the host's ids. Newer ones, seen with 560, list the container's processes only, by
+    their ids there: NVIDIA's open kernel modules convert each id (open-gpu-kernel-modules, pull request 614).
+    """
     query = monitor.query_of(device)
     assert query is not None
     try:
@@ -226,5 +230,6 @@ def _own_process(device: FrameworkDevice) -> Finding:
     return Finding(
         "note",
         "processes",
-        f"NVML does not list this process, {own}, but {listed}; expected in a container, whose ids are not the host's",
+        f"NVML does not list this process, {own}, but {listed}; in a container, an older driver lists the host's ids, "
+        "which is expected, and a newer one lists the container's own processes, and should list this one",
     )

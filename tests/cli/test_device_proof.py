@@ -21,6 +21,7 @@ from jobs.exit_codes import ExitCode
 from jobs.report import schema
 from jobs.telemetry import monitor
 from jobs.telemetry.metrics import GPU_METRICS
+from jobs.telemetry.sampler.nvml import ComputeProcesses
 from jobs.telemetry.types import Observation
 from tests.support import fake_nvml
 from tests.support.programs import ROOT
@@ -107,10 +108,23 @@ def test_proof_of_a_gpu_whose_readings_follow_the_work(library: Path, tmp_path: 
     assert found["sm_util_percent"][0] == "fail"
     assert "12.5 idle, 12.5 while the GPU worked: it does not follow the work" in found["sm_util_percent"][1]
     assert found["processes"][0] == "note"
-    assert "but 1000, 1001; expected in a container" in found["processes"][1]
+    assert "but 1000, 1001; in a container, an older driver lists the host's ids, which is" in found["processes"][1]
+    assert "a newer one lists the container's own processes, and should list this one" in found["processes"][1]
     assert "these checks took" in found["time"][1]
     order = list(found)
     assert order.index("util_percent") < order.index("processes") < order.index("agrees") < order.index("time")
+
+
+@pytest.mark.parametrize("others", [set(), {1000}])
+def test_proof_whose_process_is_listed_is_ok_also_in_a_container(
+    others: set[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A newer driver gives the ids of the container, in which a job is often process 1."""
+    monkeypatch.setattr(os, "getpid", lambda: 1)
+    monkeypatch.setattr(device_proof, "processes_on", lambda _: ComputeProcesses(frozenset({1} | others), 0))
+    found = device_proof._own_process(FrameworkDevice(kind="gpu", index=0, name="Fake", uuid="GPU-fake-0"))
+    assert found.status == "ok"
+    assert found.text.startswith("NVML lists this process, 1, on the device")
 
 
 def test_proof_without_nvml_says_what_was_not_seen(tmp_path: Path) -> None:
