@@ -133,16 +133,20 @@ $(ALL_BUILT:%=oci-%): oci-%: image-values builder
 	@rm -rf "$(call OCI,$*)" && mkdir -p build/oci
 	$(call build_exactly,$*,type=oci$(,)tar=false$(,)dest=$(call OCI,$*),--metadata-file "$(call OCI,$*).json")
 
-reproduce: $(ALL_BUILT:%=reproduce-%) ## build each image twice, without a cache, and compare the digests
+reproduce: $(ALL_BUILT:%=reproduce-%) ## build each image twice, without a cache, and compare the digests; build/reproduce keeps them
+
+DIGESTS = build/reproduce/$*-$(notdir $(PLATFORM)).txt
 
 # All that the builder keeps is removed before each build, so the second one takes nothing from the first.
 $(ALL_BUILT:%=reproduce-%): reproduce-%: image-values builder .venv/.synced
-	@rm -rf build/reproduce/$* && mkdir -p build/reproduce/$*
+	@rm -rf build/reproduce/$* "$(DIGESTS)" && mkdir -p build/reproduce/$*
 	for build in first second; do \
 		$(DOCKER) buildx prune --builder $(BUILDER) --all --force > /dev/null || exit; \
 		$(call build_exactly,$*,type=oci$(,)tar=false$(,)dest=build/reproduce/$*/$$build,--no-cache) || exit; \
 	done
-	.venv/bin/python scripts/compare_images.py build/reproduce/$*/first build/reproduce/$*/second
+	@printf '%s, %s: ' $* "$$PLATFORM" > "$(DIGESTS)"
+	.venv/bin/python scripts/compare_images.py build/reproduce/$*/first build/reproduce/$*/second >> "$(DIGESTS)"; \
+		code=$$?; cat "$(DIGESTS)"; exit $$code
 	@rm -rf build/reproduce/$*
 
 test-attestations: oci-$(MERGE_IMAGE) .venv/.synced ## sign a built image with a throw-away key, verify it, and change it

@@ -249,9 +249,9 @@ class Framework(Protocol):
         """The checks of this framework for ``doctor --device gpu``, in the order in which they shall run.
 
         ``data`` has the images of one short epoch, :data:`~jobs.adapter_common.CHECK_STEPS` steps, the last of fewer
-        images. Nothing bounds the checks' time; ``doctor`` reports it, as a ``note`` from one minute on. Building the
-        list takes no time on the device. Each check creates its own trainers and keeps nothing on the device. It
-        raises :class:`~jobs.errors.NotMeasured` for a ``note``. On ``"cpu"`` the tests run the same checks.
+        images. ``doctor`` does not begin the last ones where its time limit is too short. Building the list takes no
+        time on the device. Each check creates its own trainers and keeps nothing on the device. It raises
+        :class:`~jobs.errors.NotMeasured` for a ``note``. On ``"cpu"`` the tests run the same checks.
         """
         ...
 

@@ -22,8 +22,10 @@ import bench_worker
 
 from jobs import __version__
 from jobs.errors import BadInput, JobError
+from jobs.io.cpus import usable_cpus
 from jobs.recipes import RECIPES
 from jobs.telemetry import monitor
+from jobs.training.environment import cpu_model
 
 if TYPE_CHECKING:
     from jobs.adapter import FrameworkDevice
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
 FORMAT = "mnist-jobs bench-gpu 1"
 GOALS = {"lenet": 50.0, "basic-cnn": 15.0}
 """By recipe: how many times as fast as the post's program the default path shall be on a GPU."""
-SAME_IN_ALL = ("format", "version", "git_sha", "gpu")
+SAME_IN_ALL = ("format", "version", "git_sha", "gpu", "cpu")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -82,6 +84,8 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         "git_sha": os.environ.get("MNIST_JOBS_GIT_SHA") or None,
         "date_utc": datetime.now(UTC).isoformat(timespec="seconds"),
         "gpu": _gpu(device),
+        # The post's loop waits for its data loader, a process on the CPU.
+        "cpu": {"model": cpu_model(), "usable_cpus": usable_cpus()},
         "results": [],
     }
     for request in requests:
@@ -111,13 +115,13 @@ def combine(options: argparse.Namespace) -> dict[str, Any]:
     """One file of the frameworks' answers.
 
     Raises:
-        BadInput: an answer cannot be read, or they are of different versions or GPUs.
+        BadInput: an answer cannot be read, or they are of different versions, GPUs or CPUs.
     """
     answers = [_read(path) for path in options.answers]
     first = answers[0]
     for path, answer in zip(options.answers, answers, strict=True):
         for name in SAME_IN_ALL:
-            one, other = (_identity(each[name]) for each in (first, answer))
+            one, other = (_gpu_identity(each[name]) if name == "gpu" else each[name] for each in (first, answer))
             if one != other:
                 raise BadInput(
                     f"{path}: its {name} is {other}, that of {options.answers[0]} is {one}; measure both anew"
@@ -135,9 +139,9 @@ def combine(options: argparse.Namespace) -> dict[str, Any]:
     return {name: first[name] for name in (*SAME_IN_ALL, "date_utc")} | {"results": results}
 
 
-def _identity(value: Any) -> Any:
+def _gpu_identity(gpu: dict[str, Any]) -> str:
     """A GPU is the same one by its UUID, or by its name where NVML gives none; frameworks may name it differently."""
-    return (value["uuid"] or value["framework_name"]) if isinstance(value, dict) else value
+    return str(gpu["uuid"] or gpu["framework_name"])
 
 
 def _read(path: Path) -> dict[str, Any]:

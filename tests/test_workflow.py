@@ -167,6 +167,18 @@ def test_release_publishes_each_image_for_the_processors_that_it_is_built_for() 
     assert re.search(r"^AMD64_ONLY := mnist-tf$", MAKEFILES, re.MULTILINE)
 
 
+def test_ci_reproduces_what_a_release_publishes_and_keeps_the_digests() -> None:
+    def pairs(workflow: str, job: str) -> Any:
+        return _workflow(ROOT / ".github/workflows" / workflow)["jobs"][job]["strategy"]["matrix"]["include"]
+
+    assert pairs("ci.yml", "reproduce") == pairs("release.yml", "publish")
+    job = _workflow(ROOT / ".github/workflows/ci.yml")["jobs"]["reproduce"]
+    assert job["runs-on"] == "${{ matrix.runner }}"
+    build, keep = (step for step in job["steps"] if "reproduce" in step.get("run", ""))
+    assert build["run"] == "make reproduce-${{ matrix.image }}"
+    assert keep == {"if": "${{ !cancelled() }}", "run": 'cat build/reproduce/*.txt >> "$GITHUB_STEP_SUMMARY"'}
+
+
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
     """As much of the project as the release notes need."""

@@ -18,6 +18,7 @@ from jobs.training.options import (
     DeviceOption,
     PrecisionOption,
     ReportDirOption,
+    TimeLimitOption,
     TrainRequest,
     train_signature,
 )
@@ -127,16 +128,22 @@ def build_app(program: Program) -> typer.Typer:
 
     @app.command()
     def doctor(
-        dataset: DatasetOption = "mnist", device: DeviceOption = "auto", report_dir: ReportDirOption = Path("reports")
+        dataset: DatasetOption = "mnist",
+        device: DeviceOption = "auto",
+        report_dir: ReportDirOption = Path("reports"),
+        time_limit: TimeLimitOption = 60,
     ) -> None:
         """Check driver, NVML, framework, device, dataset and report folder: each line ok or what to do.
 
-        With --device gpu it also uses the GPU, for about a minute; a bug report needs those lines.
+        With --device gpu it also uses the GPU, for up to a minute; a bug report needs those lines.
         """
         from jobs.cli.doctor import examine  # noqa: PLC0415
 
         exit_code = ExitCode.DONE
-        for finding in examine(program.load_framework, device=device, dataset=dataset, report_dir=report_dir):
+        findings = examine(
+            program.load_framework, device=device, dataset=dataset, report_dir=report_dir, time_limit_s=time_limit
+        )
+        for finding in findings:
             typer.echo(escape_control_chars(f"{finding.status:5} {finding.subject}: {finding.text}"))
             if finding.exit_code:
                 note_error(f"{finding.subject}: {finding.text}")

@@ -19,9 +19,17 @@ if TYPE_CHECKING:
 
 
 def examine(
-    load_framework: Callable[[], Framework], *, device: DeviceChoice, dataset: str, report_dir: Path
+    load_framework: Callable[[], Framework],
+    *,
+    device: DeviceChoice,
+    dataset: str,
+    report_dir: Path,
+    time_limit_s: float,
 ) -> Iterator[Finding]:
-    """Run all checks; a failure does not end the others. With ``--device gpu``, also those that use the GPU."""
+    """Run all checks; a failure does not end the others. With ``--device gpu``, also those that use the GPU.
+
+    ``time_limit_s`` is for those that use the GPU.
+    """
     yield from _nvml()
     framework, selected = yield from _framework(load_framework, device)
     if selected is not None:
@@ -29,7 +37,7 @@ def examine(
     yield _checked("dataset", lambda: _dataset_text(dataset))
     yield _checked("report folder", lambda: _report_dir_text(report_dir))
     if framework is not None and selected is not None and device == "gpu":
-        yield from prove(framework, selected)
+        yield from prove(framework, selected, limit_s=time_limit_s)
 
 
 def _nvml() -> Iterator[Finding]:

@@ -63,6 +63,10 @@ DeviceOption = Annotated[
 ]
 PrecisionOption = Annotated[Precision, typer.Option(help="Arithmetic; set in the framework and read back.")]
 ReportDirOption = Annotated[Path, _path("DIR", "Where the reports go.", "REPORT_DIR")]
+# An option of doctor.
+TimeLimitOption = Annotated[
+    int, _count(1, 86_400, "Seconds for the checks that use the GPU; later ones are not begun.", metavar="S")
+]
 
 
 @dataclass(frozen=True, kw_only=True)

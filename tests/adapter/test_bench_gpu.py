@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from jobs.exit_codes import ExitCode
+from jobs.io.cpus import usable_cpus
+from jobs.training.environment import cpu_model
 from tests.support.programs import ROOT
 
 if TYPE_CHECKING:
@@ -45,3 +47,4 @@ def test_measured_answer_is_combined_into_one_file(folder: Path, program: Progra
     assert result["ratio"] == result["pairs"][0]["published_s"] / result["pairs"][0]["ours_s"] > 0
     assert content["gpu"]["framework_name"] == "cpu"
     assert content["gpu"]["uuid"] is None
+    assert content["cpu"] == {"model": cpu_model(), "usable_cpus": usable_cpus()}

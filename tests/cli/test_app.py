@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from jobs.cli import doctor
 from jobs.cli.app import exit_code_of
 from jobs.exit_codes import ExitCode
 from jobs.mnist_tf.cli import PROGRAM as TF
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from jobs.cli.app import Program
+    from jobs.cli.finding import Finding
 
 PROGRAMS = pytest.mark.parametrize("program", [TF, TORCH], ids=["tf", "torch"])
 
@@ -69,6 +71,7 @@ def test_train_recipe_choices_are_those_of_recipes() -> None:
         (["train", "--parity-steps", "0"], "0 is not between 1 and"),
         (["train", "--no-such-option"], "--no-such-option"),
         (["tarin"], "'tarin'"),
+        (["doctor", "--time-limit", "0"], "0 is not between 1 and 86400"),
         (["evaluate", "absent.safetensors"], "no weights file 'absent.safetensors'"),
         (["dataset", "--dataset", "absent"], "'absent': no such data set or folder"),
     ],
@@ -105,6 +108,22 @@ def test_train_without_its_framework_names_extra_and_image(
     error = capsys.readouterr().err
     assert f"mnist-jobs[{program.extra}]" in error
     assert f"the image {program.name}" in error
+
+
+@PROGRAMS
+@pytest.mark.parametrize(("options", "limit_s"), [([], 60), (["--time-limit", "600"], 600)])
+def test_doctor_has_a_minute_for_the_gpu_or_the_time_asked_for(
+    program: Program, options: list[str], limit_s: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[float] = []
+
+    def examine(*_: object, time_limit_s: float, **__: object) -> list[Finding]:
+        given.append(time_limit_s)
+        return []
+
+    monkeypatch.setattr(doctor, "examine", examine)
+    assert exit_code_of(program, ["doctor", *options]) == 0
+    assert given == [limit_s]
 
 
 @PROGRAMS

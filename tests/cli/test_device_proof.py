@@ -8,19 +8,26 @@ import re
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from jobs.cli.device_proof import check_digits, judge_telemetry
+from jobs.adapter import DeviceCheck, FrameworkDevice
+from jobs.cli import device_proof
+from jobs.cli.device_proof import check_digits, judge_telemetry, prove
+from jobs.cli.finding import Finding
 from jobs.exit_codes import ExitCode
 from jobs.report import schema
+from jobs.telemetry import monitor
 from jobs.telemetry.metrics import GPU_METRICS
+from jobs.telemetry.sampler.nvml import ComputeProcesses
 from jobs.telemetry.types import Observation
 from tests.support import fake_nvml
 from tests.support.programs import ROOT
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 # A process of its own, since the dynamic loader reads LD_LIBRARY_PATH when one starts. The framework's products run on
@@ -61,7 +68,8 @@ framework = SimpleNamespace(
 )
 device_proof.IDLE_S = device_proof.BUSY_S = 1.5
 choice, folder = sys.argv[1:]
-found = doctor.examine(lambda: framework, device=choice, dataset=folder, report_dir=Path(folder))
+found = doctor.examine(
+    lambda: framework, device=choice, dataset=folder, report_dir=Path(folder), time_limit_s=60)
 print(json.dumps({f.subject: [f.status, f.text, int(f.exit_code)] for f in found}))
 """
 
@@ -100,8 +108,23 @@ def test_proof_of_a_gpu_whose_readings_follow_the_work(library: Path, tmp_path: 
     assert found["sm_util_percent"][0] == "fail"
     assert "12.5 idle, 12.5 while the GPU worked: it does not follow the work" in found["sm_util_percent"][1]
     assert found["processes"][0] == "note"
-    assert "but 1000, 1001; expected in a container" in found["processes"][1]
+    assert "but 1000, 1001; in a container, an older driver lists the host's ids, which is" in found["processes"][1]
+    assert "a newer one lists the container's own processes, and should list this one" in found["processes"][1]
     assert "these checks took" in found["time"][1]
+    order = list(found)
+    assert order.index("util_percent") < order.index("processes") < order.index("agrees") < order.index("time")
+
+
+@pytest.mark.parametrize("others", [set(), {1000}])
+def test_proof_whose_process_is_listed_is_ok_also_in_a_container(
+    others: set[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A newer driver gives the ids of the container, in which a job is often process 1."""
+    monkeypatch.setattr(os, "getpid", lambda: 1)
+    monkeypatch.setattr(device_proof, "processes_on", lambda _: ComputeProcesses(frozenset({1} | others), 0))
+    found = device_proof._own_process(FrameworkDevice(kind="gpu", index=0, name="Fake", uuid="GPU-fake-0"))
+    assert found.status == "ok"
+    assert found.text.startswith("NVML lists this process, 1, on the device")
 
 
 def test_proof_without_nvml_says_what_was_not_seen(tmp_path: Path) -> None:
@@ -115,6 +138,70 @@ def test_doctor_without_device_gpu_does_not_use_the_gpu(tmp_path: Path) -> None:
     found = examine(tmp_path, None, "auto")
     assert found["device"] == ["ok", "Fake", ExitCode.DONE]
     assert not {"program", "agrees", "telemetry", "time"} & found.keys()
+
+
+TELEMETRY_S = 8.0
+
+
+def proved(monkeypatch: pytest.MonkeyPatch, durations_s: dict[str, float], limit_s: float) -> dict[str, Finding]:
+    """The lines of a proof whose checks take these times, after telemetry, and the names of the checks that ran."""
+    now_s = 1000.0
+
+    def wait(seconds: float) -> str:
+        nonlocal now_s
+        now_s += seconds
+        return "equal"
+
+    def telemetry(*_: object) -> Iterator[Finding]:
+        wait(TELEMETRY_S)
+        yield Finding("ok", "util_percent", "")
+
+    monkeypatch.setattr(device_proof, "_telemetry", telemetry)
+    monkeypatch.setattr(device_proof, "_own_process", lambda _: Finding("ok", "processes", ""))
+    checks = [DeviceCheck(name=name, run=lambda s=s: wait(s)) for name, s in durations_s.items()]  # type: ignore[misc]
+    framework: Any = SimpleNamespace(device_checks=lambda *_: checks)
+    device = FrameworkDevice(kind="gpu", index=0, name="Fake")
+    return {finding.subject: finding for finding in prove(framework, device, limit_s=limit_s, clock=lambda: now_s)}
+
+
+def test_proof_begins_no_check_that_would_end_after_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = proved(monkeypatch, {"first": 20.0, "second": 21.0, "third": 5.0, "last": 5.0}, limit_s=60.0)
+    assert list(found) == ["program", "util_percent", "processes", "first", "second", "third", "last", "time"]
+    assert [found[name].status for name in ("first", "second", "third", "last")] == ["ok", "ok", "note", "note"]
+    assert found["second"].text == "equal (21.0 s)"
+    assert found["third"].text == (
+        "not checked: 49 s have passed, and the limit is 60 s; `doctor --device gpu --time-limit 600` checks it too"
+    )
+    assert (found["time"].status, found["time"].text) == ("ok", "these checks took 49 s; the limit is 60 s")
+    assert {finding.exit_code for finding in found.values()} == {ExitCode.DONE}
+
+
+def test_proof_with_a_longer_limit_runs_every_check(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = proved(monkeypatch, {"first": 20.0, "second": 21.0, "third": 5.0, "last": 5.0}, limit_s=600.0)
+    assert {finding.status for finding in found.values()} == {"ok"}
+    assert found["time"].text == "these checks took 59 s; the limit is 600 s"
+
+
+def test_proof_whose_check_takes_longer_than_the_limit_says_how_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It had begun and is not ended."""
+    found = proved(monkeypatch, {"first": 90.0, "second": 1.0}, limit_s=60.0)
+    assert found["first"].text == "equal (90.0 s)"
+    assert found["second"].text.startswith("not checked: 98 s have passed")
+    assert (found["time"].status, found["time"].text) == ("note", "these checks took 98 s; the limit is 60 s")
+
+
+def test_watched_work_begins_after_the_first_product(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first one starts CUDA: no work of the GPU, so it is in neither interval."""
+    done: list[str] = []
+    watch = SimpleNamespace(attach=lambda _: None, mark=lambda: done.append("mark"), stop=lambda spans: spans)
+    monkeypatch.setattr(monitor, "watch", lambda **_: watch)
+    monkeypatch.setattr(device_proof, "IDLE_S", 0.0)
+    monkeypatch.setattr(device_proof, "BUSY_S", 0.0)
+    framework: Any = SimpleNamespace(
+        default_execution=lambda *_: "graph", matmul_flop_per_s=lambda _: done.append("product")
+    )
+    device_proof.watch_work(framework, FrameworkDevice(kind="gpu", index=0, name="Fake"))
+    assert done == ["mark", "mark", "product", "mark", "mark"]
 
 
 def reading(mean: float | None) -> schema.Aggregate | None:

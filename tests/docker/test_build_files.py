@@ -212,6 +212,23 @@ def test_make_tensorflow_for_arm64_is_refused(checkout: Path, way: str) -> None:
     assert "build " not in result.stdout
 
 
+@pytest.mark.parametrize("code", [0, 1])
+@pytest.mark.parametrize("processor", ["amd64", "arm64"])
+def test_make_reproduce_keeps_and_prints_the_digests_and_fails_if_they_differ(
+    checkout: Path, processor: str, code: int
+) -> None:
+    python = checkout / ".venv/bin/python"
+    python.parent.mkdir(parents=True)
+    python.write_text(f"#!/bin/sh\necho 'the digests: sha256:1'\nexit {code}\n")
+    python.chmod(0o755)
+    (checkout / ".venv/.synced").touch()
+    result = make(checkout, f"PLATFORM=linux/{processor}", goal="reproduce-mnist-merge")
+    assert (result.returncode == 0) == (code == 0), result.stderr
+    line = f"mnist-merge, linux/{processor}: the digests: sha256:1\n"
+    assert line in result.stdout
+    assert (checkout / f"build/reproduce/mnist-merge-{processor}.txt").read_text() == line
+
+
 def test_make_oci_build_depends_on_the_commit_only(checkout: Path) -> None:
     for command in ("init --quiet", "add .", "-c user.name=a -c user.email=a@b commit --quiet --message=x"):
         subprocess.run(["git", *command.split()], cwd=checkout, check=True)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 
 from jobs.errors import DeviceCheckFailed
+from jobs.mnist_torch import device_checks as module
 from jobs.mnist_torch.cuda_graph import StepGraph
-from jobs.mnist_torch.device_checks import device_checks
+from jobs.mnist_torch.device_checks import TIMED_EPOCHS, device_checks
 from jobs.mnist_torch.trainer import TorchTrainer
 from jobs.recipes import RECIPES
 from tests.support.digits import small_digits
@@ -32,8 +34,31 @@ def test_check_captured_steps_that_equal_eager_ones_says_so(recipe: str, cuda_st
     text = check(recipe).run()
     assert "captured steps equal eager steps bit for bit" in text
     assert text.partition(" a step captured, ")[2].partition(",")[0].endswith("ms eager")
-    assert cuda_stand_in.count("replayed") == 4
+    assert cuda_stand_in.count("replayed") == 2 * (2 + TIMED_EPOCHS)
     assert not torch.backends.cudnn.deterministic
+
+
+@pytest.mark.usefixtures("cuda_stand_in")
+def test_check_captured_steps_does_not_count_what_an_epoch_costs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Epochs that take 5 s before their first step and 5 s after the last one, and 1 ms a step, 3 ms the first."""
+    now_s = 0.0
+    train_epoch: Callable[..., float] = TorchTrainer.train_epoch
+
+    def simulated(self: TorchTrainer, order: Any, on_step: Callable[[int], None], *, epoch: int) -> float:
+        def slow_step(step: int) -> None:
+            nonlocal now_s
+            now_s += 3e-3 if step == 1 else 1e-3
+            on_step(step)
+
+        nonlocal now_s
+        now_s += 5
+        loss = train_epoch(self, order, slow_step, epoch=epoch)
+        now_s += 5
+        return loss
+
+    monkeypatch.setattr(TorchTrainer, "train_epoch", simulated)
+    monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: now_s))
+    assert "; 1.000 ms a step captured, 1.000 ms eager, " in check("lenet").run()
 
 
 def _stale_row(patch: pytest.MonkeyPatch) -> None:
