@@ -13,7 +13,8 @@
  *   FAKE_NVML_CRASH=function:n         function kills the process at its n-th call
  *   FAKE_NVML_FIELD_FAIL=field:code    that field value holds an error; several by ','
  *   FAKE_NVML_FIELD_OTHER=field        the answer for that field value names another field
- *   FAKE_NVML_RAMP=origin:rate         utilization is rate * (CLOCK_MONOTONIC - origin), power ten times that
+ *   FAKE_NVML_RAMP=origin:rate         utilization is rate * (CLOCK_MONOTONIC - origin), power ten times that; energy
+ *                                      grows at this power
  *   FAKE_NVML_FORBIDDEN=i              GPU i is counted but may not be used, as under a cgroup
  *   FAKE_NVML_LOST=i                   GPU i has fallen off the bus
  *   FAKE_NVML_STUCK=i                  the call for GPU i's handle by its index never returns
@@ -87,10 +88,10 @@ static double clock_s(clockid_t clock) {
     return t.tv_sec + t.tv_nsec * 1e-9;
 }
 static double now(void) { return clock_s(CLOCK_MONOTONIC); }
+static double started; /* the first call that counts time */
 static double since_start(void) {
-    static double start;
-    if (start == 0) start = now();
-    return now() - start;
+    if (started == 0) started = now();
+    return now() - started;
 }
 
 static double utilization_at(const gpu_t *gpu, double at) {
@@ -280,9 +281,12 @@ static unsigned long long millijoules(const gpu_t *gpu) {
     double start = number("FAKE_NVML_ENERGY32", 5000000), back_s;
     const char *fault = getenv("FAKE_NVML_ENERGY");
     if (fault && strcmp(fault, "still") == 0) return (unsigned long long)start;
-    double moving_s = since_start();
+    double moving_s = since_start(), origin, rate;
+    const char *ramp = getenv("FAKE_NVML_RAMP");
+    if (ramp && sscanf(ramp, "%lf:%lf", &origin, &rate) == 2)
+        return (unsigned long long)(start + 1000 * 10 * rate * (now() - origin) * (now() - origin) / 2);
     if (fault && sscanf(fault, "stop:%lf", &back_s) == 1 && attached > 0 && now() > attached + back_s)
-        moving_s -= now() - attached - back_s;
+        moving_s = attached + back_s - started;
     if (fault && sscanf(fault, "back:%lf", &back_s) == 1 && attached > 0 && now() > attached + back_s)
         return (unsigned long long)((now() - attached - back_s) * 1000 * (100 + gpu->index));
     return (unsigned long long)(start + moving_s * 1000 * (100 + gpu->index));
