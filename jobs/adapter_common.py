@@ -25,10 +25,10 @@ AMPERE: Final = (8, 0)
 EVALUATION_BATCH: Final = 1000
 PEAK_S: Final = 1.0
 """Duration of the device's peak measurement."""
+ROUND_S: Final = 0.1
+"""Time between two readings of its clock, so that the synchronization with a GPU takes little of it."""
 MATRIX_SIDE: Final = {"cpu": 2048, "gpu": 4096}
 """Rows and columns of its matrices."""
-PRODUCTS: Final = {"cpu": 1, "gpu": 20}
-"""Products per reading of the clock, so that the synchronization with a GPU takes little of the time."""
 CHECK_STEPS: Final = 20
 """Steps of each way that a check of ``doctor --device gpu`` compares."""
 
@@ -126,17 +126,18 @@ def evaluate_in_batches(
 
 
 def peak_flop_per_s(multiply: Callable[[int], object], device: DeviceKind) -> float:
-    """The highest speed of matrix products measured within ``PEAK_S``.
+    """The highest speed of matrix products measured within ``PEAK_S``, by the number that takes about ``ROUND_S``.
 
-    ``multiply(n)`` computes n products of two matrices of ``MATRIX_SIDE`` and waits for the device.
+    ``multiply(n)`` computes n products of two matrices of ``MATRIX_SIDE`` and waits for the device. The first readings
+    are of one product: where the device computes float64 slowly, a fixed number of them would take many seconds.
     """
-    times = PRODUCTS[device]
-    multiply(times)
-    fastest_s, end_s = inf, time.perf_counter() + PEAK_S
+    multiply(1)
+    product_s, end_s = inf, time.perf_counter() + PEAK_S
     while (start_s := time.perf_counter()) < end_s:
+        times = max(1, round(ROUND_S / product_s))
         multiply(times)
-        fastest_s = min(fastest_s, time.perf_counter() - start_s)
-    return 2 * MATRIX_SIDE[device] ** 3 * times / fastest_s
+        product_s = min(product_s, (time.perf_counter() - start_s) / times)
+    return 2 * MATRIX_SIDE[device] ** 3 / product_s
 
 
 def check_agreement(

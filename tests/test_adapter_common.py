@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import TYPE_CHECKING
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from jobs import adapter_common
-from jobs.adapter_common import check_gpu_code, gpu_code
+from jobs.adapter_common import MATRIX_SIDE, PEAK_S, ROUND_S, check_gpu_code, gpu_code, peak_flop_per_s
 from jobs.errors import NoUsableGpu
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 TORCH = ["sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120"]
 TENSORFLOW = ["sm_60", "sm_70", "sm_80", "sm_89", "compute_90"]
@@ -115,3 +121,44 @@ def test_check_gpu_code_with_ptx_and_an_older_driver_is_refused_with_both_versio
     words = f"only PTX of CUDA 12.5.1 for NVIDIA Fake .* up to {driver[0]}.{driver[1]}: install a driver of CUDA 12.5 "
     with pytest.raises(NoUsableGpu, match=words):
         _check(H100, TENSORFLOW)
+
+
+class Device:
+    """Multiplies matrices in no time, and moves the clock on by the time that they would take."""
+
+    def __init__(self, product_s: float, wait_s: float) -> None:
+        self.now_s, self.rounds_s = 100.0, list[float]()
+        self._product_s, self._wait_s = product_s, wait_s
+
+    def multiply(self, times: int) -> None:
+        self.rounds_s.append(times * self._product_s + self._wait_s)
+        self.now_s += self.rounds_s[-1]
+
+
+@pytest.fixture
+def measure(monkeypatch: pytest.MonkeyPatch) -> Callable[[float, float], tuple[float, Device]]:
+    def make(product_s: float, wait_s: float) -> tuple[float, Device]:
+        device = Device(product_s, wait_s)
+        monkeypatch.setattr(adapter_common, "time", SimpleNamespace(perf_counter=lambda: device.now_s))
+        return peak_flop_per_s(device.multiply, "gpu"), device
+
+    return make
+
+
+@pytest.mark.parametrize("product_s", [0.08, 0.3, 0.55])
+def test_peak_of_slow_products_takes_one_to_two_seconds(
+    product_s: float, measure: Callable[[float, float], tuple[float, Device]]
+) -> None:
+    speed, device = measure(product_s, 0.0)
+    assert PEAK_S <= sum(device.rounds_s) <= 2.0
+    assert speed == pytest.approx(2 * MATRIX_SIDE["gpu"] ** 3 / product_s)
+
+
+@pytest.mark.parametrize("product_s", [2e-4, 2e-3, 2e-2])
+def test_peak_of_fast_products_hardly_contains_the_wait_for_the_device(
+    product_s: float, measure: Callable[[float, float], tuple[float, Device]]
+) -> None:
+    speed, device = measure(product_s, 1e-4)
+    assert PEAK_S <= sum(device.rounds_s) <= 2.0
+    assert max(device.rounds_s) == pytest.approx(ROUND_S, rel=0.1)
+    assert speed == pytest.approx(2 * MATRIX_SIDE["gpu"] ** 3 / product_s, rel=0.01)
