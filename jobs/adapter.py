@@ -42,6 +42,8 @@ class FrameworkDevice:
     pci_bus_id: str | None = None
     compute_capability: str | None = None
     memory_total_bytes: int | None = None
+    note: str | None = None
+    """What the user should know before work starts on the device; printed by ``train`` and ``doctor``."""
 
 
 class RunSpec(RunSettings):
@@ -223,7 +225,8 @@ class Framework(Protocol):
         """Choose the device.
 
         Raises:
-            NoUsableGpu: a GPU was asked for and the framework cannot use one.
+            NoUsableGpu: a GPU was asked for and the framework cannot use one: none is found, or the installed build
+                has no code that the GPU and its driver can run. With ``"auto"`` this is a CPU.
         """
         ...
 

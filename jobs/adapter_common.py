@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import re
 import time
 from math import inf
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 
 from jobs.adapter import Evaluation
-from jobs.errors import BadInput, DeviceCheckFailed
+from jobs.errors import BadInput, DeviceCheckFailed, NoUsableGpu
+from jobs.io.cuda_driver import cuda_version
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
     from numpy.typing import NDArray
 
@@ -23,12 +25,74 @@ AMPERE: Final = (8, 0)
 EVALUATION_BATCH: Final = 1000
 PEAK_S: Final = 1.0
 """Duration of the device's peak measurement."""
+ROUND_S: Final = 0.1
+"""Time between two readings of its clock, so that the synchronization with a GPU takes little of it."""
 MATRIX_SIDE: Final = {"cpu": 2048, "gpu": 4096}
 """Rows and columns of its matrices."""
-PRODUCTS: Final = {"cpu": 1, "gpu": 20}
-"""Products per reading of the clock, so that the synchronization with a GPU takes little of the time."""
 CHECK_STEPS: Final = 20
 """Steps of each way that a check of ``doctor --device gpu`` compares."""
+
+
+ARCHITECTURE: Final = re.compile(r"(sm|compute)_(\d+)(\d)([af]?)")
+"""As a build lists what it was compiled for: a binary (``sm_90``) or PTX (``compute_90``) of capability 9.0."""
+
+
+def gpu_code(
+    capability: tuple[int, int], architectures: Collection[str]
+) -> Literal["binary", "ptx", "none", "unknown"]:
+    """The best code that a build for ``architectures`` has for a GPU of ``capability``.
+
+    A binary runs on its own major version from its minor version on; PTX, which the driver compiles, on any later
+    capability. Code with the suffix ``a`` runs on exactly its capability, PTX with ``f`` only where the binary would.
+    ``"unknown"`` if no name has this form. From the CUDA C++ Programming Guide, "Binary Compatibility" and "PTX
+    Compatibility".
+    """
+    found = set()
+    matches = [match for name in architectures if (match := ARCHITECTURE.fullmatch(name))]
+    for kind, major, minor, suffix in (match.groups() for match in matches):
+        built = int(major), int(minor)
+        if suffix == "a":
+            fits = capability == built
+        else:
+            fits = capability >= built and (capability[0] == built[0] or (kind == "compute" and not suffix))
+        if fits:
+            found.add(kind)
+    if not matches:
+        return "unknown"
+    return "binary" if "sm" in found else "ptx" if found else "none"
+
+
+def check_gpu_code(
+    build: str, toolkit: str | None, architectures: Collection[str], *, gpu: str, capability: tuple[int, int]
+) -> str | None:
+    """Refuse a GPU that the installed framework has no code for; the note to the user where it has only PTX.
+
+    ``build`` is the framework with its version, ``toolkit`` the CUDA version of its build. PTX of a CUDA version needs
+    a driver of this version or later (CUDA Compatibility, "Minor Version Compatibility").
+
+    Raises:
+        NoUsableGpu: there is no code for the GPU, or its driver cannot compile it.
+    """
+    code, version = gpu_code(capability, architectures), ".".join(map(str, capability))
+    if code == "none":
+        raise NoUsableGpu(
+            f"--device gpu: {build} has no code for {gpu} (compute capability {version}), only for "
+            f"{', '.join(architectures)}; use another GPU, install a release that was built for this one, "
+            "or use --device cpu"
+        )
+    if code != "ptx":
+        return None
+    needed, supported = re.match(r"(\d+)\.(\d+)", toolkit or ""), cuda_version()
+    if needed and supported and supported < (int(needed[1]), int(needed[2])):
+        raise NoUsableGpu(
+            f"--device gpu: {build} has only PTX of CUDA {toolkit} for {gpu} (compute capability {version}), and the "
+            f"driver supports CUDA up to {supported[0]}.{supported[1]}: install a driver of CUDA {needed[0]} or later, "
+            "or use --device cpu"
+        )
+    return (
+        f"{build} has only PTX for this GPU (compute capability {version}): the driver compiles the kernels at the "
+        "first start, which may take long; --compile-cache keeps them for the next one"
+    )
 
 
 def check_precision(spec: RunSpec, compute_capability: tuple[int, int] | None) -> None:
@@ -62,17 +126,18 @@ def evaluate_in_batches(
 
 
 def peak_flop_per_s(multiply: Callable[[int], object], device: DeviceKind) -> float:
-    """The highest speed of matrix products measured within ``PEAK_S``.
+    """The highest speed of matrix products measured within ``PEAK_S``, by the number that takes about ``ROUND_S``.
 
-    ``multiply(n)`` computes n products of two matrices of ``MATRIX_SIDE`` and waits for the device.
+    ``multiply(n)`` computes n products of two matrices of ``MATRIX_SIDE`` and waits for the device. The first readings
+    are of one product: where the device computes float64 slowly, a fixed number of them would take many seconds.
     """
-    times = PRODUCTS[device]
-    multiply(times)
-    fastest_s, end_s = inf, time.perf_counter() + PEAK_S
+    multiply(1)
+    product_s, end_s = inf, time.perf_counter() + PEAK_S
     while (start_s := time.perf_counter()) < end_s:
+        times = max(1, round(ROUND_S / product_s))
         multiply(times)
-        fastest_s = min(fastest_s, time.perf_counter() - start_s)
-    return 2 * MATRIX_SIDE[device] ** 3 * times / fastest_s
+        product_s = min(product_s, (time.perf_counter() - start_s) / times)
+    return 2 * MATRIX_SIDE[device] ** 3 / product_s
 
 
 def check_agreement(

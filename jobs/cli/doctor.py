@@ -72,6 +72,8 @@ def _framework(
         yield Finding("note", subject, "no GPU is usable here, jobs run on the CPU; --device gpu says why")
     else:
         yield Finding("ok", subject, device.name)
+    if device.note is not None:
+        yield Finding("note", subject, device.note)
     return framework, device
 
 

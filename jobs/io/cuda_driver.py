@@ -1,4 +1,4 @@
-"""Asks CUDA's driver library for a GPU's address. No context is created, so no memory of any GPU is used."""
+"""Asks CUDA's driver library. No context is created, so no memory of any GPU is used."""
 
 from __future__ import annotations
 
@@ -27,3 +27,16 @@ def pci_bus_id(index: int) -> str | None:
     except (OSError, AttributeError):
         return None
     return None if failed else address.value.decode("ascii", "replace")
+
+
+def cuda_version() -> tuple[int, int] | None:
+    """The newest CUDA version, (major, minor), that the driver supports; ``None`` if the driver has no answer.
+
+    ``cuDriverGetVersion`` of the CUDA Driver API, which returns 1000 * major + 10 * minor and needs no ``cuInit``.
+    """
+    version = ctypes.c_int()
+    try:
+        failed = ctypes.CDLL(LIBRARY).cuDriverGetVersion(ctypes.byref(version))
+    except (OSError, AttributeError):
+        return None
+    return None if failed else (version.value // 1000, version.value % 1000 // 10)

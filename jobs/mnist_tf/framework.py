@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import tensorflow as tf
 
 from jobs.adapter import FrameworkDevice, FrameworkVersions
-from jobs.adapter_common import check_precision
+from jobs.adapter_common import check_gpu_code, check_precision
 from jobs.errors import BadInput, NoUsableGpu
 from jobs.io.cpus import usable_cpus
 from jobs.io.cuda_driver import pci_bus_id
@@ -53,27 +53,47 @@ def versions() -> FrameworkVersions:
 def select_device(choice: DeviceChoice) -> FrameworkDevice:
     # Before the first use of a device, which makes the thread pools.
     _set_threads()
-    gpus = _gpus(choice)
-    if choice == "gpu" and not gpus:
-        raise NoUsableGpu(f"--device gpu: {_why_no_gpu()}")
+    if choice != "cpu":
+        try:
+            return _select_gpu(choice)
+        except NoUsableGpu:
+            if choice == "gpu":
+                raise
+    # Hidden, so that TensorFlow places nothing on a GPU. It looks for one here, if it has not before.
+    with suppress_native_stderr():
+        tf.config.set_visible_devices([], "GPU")
+    return FrameworkDevice(kind="cpu", index=0, name="cpu")
+
+
+def _select_gpu(choice: DeviceChoice) -> FrameworkDevice:
+    # CUDA's own messages are useful only if a GPU was requested.
+    with contextlib.nullcontext() if choice == "gpu" else suppress_native_stderr():
+        gpus = tf.config.list_physical_devices("GPU")
     if not gpus:
-        # Hidden, so that TensorFlow places nothing on a GPU. It looks for one here, if it has not before.
-        with suppress_native_stderr():
-            tf.config.set_visible_devices([], "GPU")
-        return FrameworkDevice(kind="cpu", index=0, name="cpu")
+        raise NoUsableGpu(f"--device gpu: {_why_no_gpu()}")
+    details = tf.config.experimental.get_device_details(gpus[0])
+    name, capability = details.get("device_name", "unknown GPU"), details.get("compute_capability")
+    note = None if capability is None else _check_gpu_code(name, capability)
     tf.config.set_visible_devices(gpus[:1], "GPU")
     # Otherwise an operation that is placed on the GPU and has no kernel there runs on the CPU without a word.
     tf.config.set_soft_device_placement(False)
-    details = tf.config.experimental.get_device_details(gpus[0])
-    capability = details.get("compute_capability")
     return FrameworkDevice(
         kind="gpu",
         index=0,
-        name=details.get("device_name", "unknown GPU"),
+        name=name,
         # TensorFlow names physical devices by CUDA's index. Its own list with PCI bus ids opens every GPU.
         pci_bus_id=pci_bus_id(int(gpus[0].name.rpartition(":")[2])),
         compute_capability=".".join(map(str, capability)) if capability else None,
+        note=note,
     )
+
+
+def _check_gpu_code(gpu: str, capability: tuple[int, int]) -> str | None:
+    # Builds without CUDA lack the keys.
+    build = tf.sysconfig.get_build_info()
+    architectures = build.get("cuda_compute_capabilities", [])
+    toolkit = build.get("cuda_version")
+    return check_gpu_code(f"TensorFlow {tf.__version__}", toolkit, architectures, gpu=gpu, capability=capability)
 
 
 def _set_threads(*, share: int | None = None, intra: int | None = None) -> None:
@@ -95,14 +115,6 @@ def _number(variable: str) -> int | None:
     """The variable's number of threads; ``None`` where it is unset or no number up to :data:`MAX_THREADS`."""
     number = whole_number(os.environ.get(variable, ""))
     return None if number is None or number > MAX_THREADS else number
-
-
-def _gpus(choice: DeviceChoice) -> list[Any]:
-    if choice == "cpu":
-        return []
-    # CUDA's own messages are useful only if a GPU was requested.
-    with contextlib.nullcontext() if choice == "gpu" else suppress_native_stderr():
-        return list(tf.config.list_physical_devices("GPU"))
 
 
 def _why_no_gpu() -> str:

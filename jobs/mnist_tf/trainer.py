@@ -57,6 +57,7 @@ class TensorFlowTrainer:
                 # int64, since TensorFlow keeps int32 tensors in host memory also on a GPU.
                 self._labels = tf.constant(data.train_labels, dtype=tf.int64)
             self._positions = tf.range(spec.batch_size, dtype=tf.int64)
+        self._sizes_compiled = False
         self._evaluated: tuple[NDArray[np.uint8], NDArray[np.uint8], tf.Tensor, tf.Tensor] | None = None
         compiled, eager = spec.execution == "compiled", spec.execution == "eager"
         self._run_step = tf.function(self._masked_step, jit_compile=True) if compiled else self._masked_step
@@ -151,6 +152,7 @@ class TensorFlowTrainer:
         if done * self._spec.batch_size >= len(self._data.train_images):
             # Keras refuses to fit nothing.
             return float(self._model.metrics[0].result())
+        self._compile_batch_sizes()
         metrics = [variable.numpy() for variable in self._model.metrics_variables]
 
         def restore(*_: Any) -> None:
@@ -165,6 +167,22 @@ class TensorFlowTrainer:
         # Only the step is on the device: the iterator is the host's.
         history = self._model.fit(batches, epochs=1, shuffle=False, verbose=0, callbacks=[callback])
         return float(history.history["loss"][0])
+
+    def _compile_batch_sizes(self) -> None:
+        """Let XLA compile the step for all batches of an epoch, whose last may be smaller, before the first step.
+
+        Otherwise XLA would compile for the smaller batch at the end of the epoch, as part of steady training. It
+        compiles when a step runs, so a step of each size is trained, and the state restored.
+        """
+        images, batch_size = len(self._data.train_images), self._spec.batch_size
+        if self._sizes_compiled or self._spec.execution != "compiled" or images % batch_size == 0:
+            return
+        state = self.state()
+        for size in {min(batch_size, images), images % batch_size}:
+            order = np.arange(size, dtype=np.int32)
+            self._model.fit(stream(self._data, self._spec, order, epoch=1), epochs=1, shuffle=False, verbose=0)
+        self.load_state(state)
+        self._sizes_compiled = True
 
     def _train_resident(
         self, order: NDArray[np.int32], on_step: Callable[[int], None], done: int, stop_every: int | None

@@ -12,7 +12,7 @@ import torch.distributed as dist
 from torch.distributed.rendezvous import rendezvous
 
 from jobs.adapter import FrameworkDevice, FrameworkVersions
-from jobs.adapter_common import check_precision
+from jobs.adapter_common import check_gpu_code, check_precision
 from jobs.errors import BadInput, NoUsableGpu, RanksNotConnected
 from jobs.mnist_torch.device_checks import device_checks
 from jobs.mnist_torch.peak_flops import matmul_flop_per_s
@@ -48,12 +48,26 @@ def _cudnn_text(number: int) -> str:
 
 
 def select_device(choice: DeviceChoice) -> FrameworkDevice:
-    usable = choice != "cpu" and torch.cuda.is_available()
-    if choice == "gpu" and not usable:
+    if choice != "cpu":
+        try:
+            return _select_gpu()
+        except NoUsableGpu:
+            if choice == "gpu":
+                raise
+    return FrameworkDevice(kind="cpu", index=0, name="cpu")
+
+
+def _select_gpu() -> FrameworkDevice:
+    if not torch.cuda.is_available():
         raise NoUsableGpu(f"--device gpu: {_why_no_gpu()}")
-    if not usable:
-        return FrameworkDevice(kind="cpu", index=0, name="cpu")
     properties: Any = torch.cuda.get_device_properties(0)  # its type lacks the PCI fields
+    note = check_gpu_code(
+        f"torch {torch.__version__}",
+        torch.version.cuda,
+        torch.cuda.get_arch_list(),
+        gpu=properties.name,
+        capability=(properties.major, properties.minor),
+    )
     return FrameworkDevice(
         kind="gpu",
         index=0,
@@ -62,15 +76,22 @@ def select_device(choice: DeviceChoice) -> FrameworkDevice:
         pci_bus_id=f"{properties.pci_domain_id:08x}:{properties.pci_bus_id:02x}:{properties.pci_device_id:02x}.0",
         compute_capability=f"{properties.major}.{properties.minor}",
         memory_total_bytes=properties.total_memory,
+        note=note,
     )
 
 
 def _why_no_gpu() -> str:
     if torch.version.cuda is None:
         return f"torch {torch.__version__} is built without CUDA; install the torch extra or use the image mnist-torch"
+    reason = ""
+    try:
+        torch.cuda.init()  # type: ignore[no-untyped-call]
+    except RuntimeError as error:
+        # Such as a driver that is too old, with its version; torch.cuda.is_available() says only yes or no.
+        reason = f" ({str(error).strip().partition(chr(10))[0]})"
     return (
-        f"torch {torch.__version__} (CUDA {torch.version.cuda}) finds no usable GPU; check nvidia-smi on the host, "
-        "start the container with --gpus all, or use --device cpu"
+        f"torch {torch.__version__} (CUDA {torch.version.cuda}) finds no usable GPU{reason}; check nvidia-smi on the "
+        "host, start the container with --gpus all, or use --device cpu"
     )
 
 

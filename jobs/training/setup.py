@@ -130,6 +130,8 @@ def set_up(
         f"seed {spec.seed}, {spec.epochs} epochs of {data.name} ({len(data.train_images)} images) "
         f"in batches of {spec.batch_size}, {spec.precision}, {spec.execution}, {spec.input}"
     )
+    if device.note is not None:
+        console.line(device.note)
     if request.device == "auto" and device.kind == "cpu":
         console.line("no GPU is usable here, so this runs on the CPU; --device gpu would refuse instead")
     fingerprint = run_fingerprint(request, spec, data.sha256, versions)

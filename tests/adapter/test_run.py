@@ -78,6 +78,16 @@ def act_at(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     return install
 
 
+def test_train_prints_the_note_of_its_device(
+    program: Program, request_of: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    framework: Any = program.load_framework()
+    device = replace(framework.select_device("cpu"), note="The driver compiles [first].")
+    monkeypatch.setattr(framework, "select_device", lambda _: device)
+    assert _run(request_of(checkpoint_dir=None), program) == ExitCode.DONE
+    assert "The driver compiles [first].\n" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(("epoch", "step"), [(1, 1), (2, 5), (3, 11)])
 def test_train_after_an_interruption_ends_with_the_same_history_and_the_time_of_both_attempts(
     epoch: int, step: int, program: Program, request_of: Any, act_at: Callable[..., None], tmp_path: Path

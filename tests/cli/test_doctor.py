@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from jobs.adapter import FrameworkDevice, FrameworkVersions
 from jobs.cli import doctor
+from jobs.cli.finding import Finding
 from tests.support import fake_nvml as library
 
 if TYPE_CHECKING:
@@ -38,3 +41,11 @@ def test_doctor_one_failed_gpu_is_named_beside_the_others(
     assert found.text == "driver 999.12.3: Fake GPU 0 (GPU-fake-0)"
     assert lost.text.startswith(f"{failed} cannot be read: ")
     assert words in lost.text
+
+
+def test_doctor_notes_what_the_framework_says_of_its_device() -> None:
+    device = FrameworkDevice(kind="gpu", index=0, name="Fake", note="the driver compiles first")
+    versions = FrameworkVersions(name="torch", version="1", cuda_runtime=None, cudnn=None)
+    framework: Any = SimpleNamespace(versions=lambda: versions, select_device=lambda _: device)
+    findings = list(doctor._framework(lambda: framework, "gpu"))
+    assert findings[1:] == [Finding("ok", "device", "Fake"), Finding("note", "device", "the driver compiles first")]

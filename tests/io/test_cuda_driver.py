@@ -1,4 +1,4 @@
-"""A GPU's PCI bus id, as CUDA's driver library gives it: the real calls, against a stand-in library."""
+"""What CUDA's driver library answers: the real calls, against a stand-in library."""
 
 from __future__ import annotations
 
@@ -30,7 +30,11 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _ask(index: int, **variables: str) -> str:
-    program = f"from jobs.io.cuda_driver import pci_bus_id; print(pci_bus_id({index}))"
+    return _answer(f"pci_bus_id({index})", **variables)
+
+
+def _answer(call: str, **variables: str) -> str:
+    program = f"from jobs.io import cuda_driver; print(cuda_driver.{call})"
     environment = os.environ | {"PYTHONPATH": str(ROOT)} | variables
     command = [sys.executable, "-c", program]
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.strip()
@@ -55,3 +59,14 @@ def test_pci_bus_id_with_a_library_that_lacks_the_call_is_none(tmp_path: Path, l
     assert library.exists()
     subprocess.run(["cc", "-shared", "-fPIC", "-o", tmp_path / "libcuda.so.1", empty], check=True)
     assert _ask(0, LD_LIBRARY_PATH=str(tmp_path)) == "None"
+
+
+def test_cuda_version_is_major_and_minor(library: Path) -> None:
+    assert _answer("cuda_version()", LD_LIBRARY_PATH=str(library), FAKE_CUDA_VERSION="12050") == "(12, 5)"
+    assert _answer("cuda_version()", LD_LIBRARY_PATH=str(library), FAKE_CUDA_VERSION="13010") == "(13, 1)"
+
+
+def test_cuda_version_without_an_answer_is_none(tmp_path: Path, library: Path) -> None:
+    assert _answer("cuda_version()", LD_LIBRARY_PATH=str(library)) == "None"
+    (tmp_path / "libcuda.so.1").write_bytes(b"no library")
+    assert _answer("cuda_version()", LD_LIBRARY_PATH=str(tmp_path)) == "None"

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 PROTOCOLS: Final[tuple[TrainingProtocol, ...]] = ("matched", "published")
 PRECISIONS: Final = ("fp32", "bf16", "fp64")
 """tf32 has the types of fp32."""
+COUNTED: Final = [case for case in CASES if case.execution == "graph" and case.precision in PRECISIONS]
+"""The steps whose kernels are counted."""
 NO_KERNEL: Final = {"bitcast", "constant", "get-tuple-element", "parameter", "tuple"}
 """Instructions of XLA that start nothing."""
 
@@ -30,7 +32,6 @@ NO_KERNEL: Final = {"bitcast", "constant", "get-tuple-element", "parameter", "tu
 def table() -> dict[str, Any]:
     """Types by operation and precision, and the kernels that a step starts."""
     types: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
-    launches = []
     for case in CASES:
         if case.precision not in PRECISIONS or case.execution == "eager":
             continue
@@ -44,27 +45,33 @@ def table() -> dict[str, Any]:
                 walks[f"{protocol} run"] = whole_run(replace(case, protocol=protocol))
         if any(found.missing for found in walks.values()):
             raise SystemExit(f"{case}: the tests say what is wrong")
-        for name, found in walks.items():
+        for found in walks.values():
             for operation in found.kernels:
                 types[operation.name][case.precision] |= {
                     one for _, names in operation.types for one in names.split(",")
                 }
-            if name == "train" and case.execution == "graph":
-                totals = {"launches": sum(found.launches.values()), "optimizer": optimizer_launches(case)}
-                launches.append(_named(case) | totals | {"by_operation": found.launches})
     return {
         "framework_version": tf.__version__,
         "operations": [
             {"operation": name, "types": {precision: sorted(by[precision]) for precision in PRECISIONS}}
             for name, by in sorted(types.items())
         ],
-        "launches": launches,
+        "launches": [step_launches(case) for case in COUNTED],
         "xla": [{"recipe": name, "operations": xla_operations(name)} for name in RECIPES],
     }
 
 
-def _named(case: Case) -> dict[str, Any]:
-    return {"recipe": case.recipe, "precision": case.precision, "input": case.input}
+def step_launches(case: Case) -> dict[str, Any]:
+    """The kernels that a training step starts."""
+    found = walk(functions(case, case.trainer(input_digits()))["train"])
+    return {
+        "recipe": case.recipe,
+        "precision": case.precision,
+        "input": case.input,
+        "launches": sum(found.launches.values()),
+        "optimizer": optimizer_launches(case),
+        "by_operation": found.launches,
+    }
 
 
 def optimizer_launches(case: Case) -> int:

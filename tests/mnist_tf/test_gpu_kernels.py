@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
@@ -10,9 +11,10 @@ import tensorflow as tf
 
 from jobs.mnist_tf import trainer as trainer_module
 from jobs.recipes import RECIPES
+from tests.mnist_tf import operations
 from tests.mnist_tf.eager_operations import recorded, whole_run
 from tests.mnist_tf.gpu_kernels import CASES, INPUTS, PRECISIONS, RANK_CASES, Case, functions, input_digits, walk
-from tests.support.programs import TORTURE
+from tests.support.programs import ROOT, TORTURE
 
 if TYPE_CHECKING:
     from jobs.choices import TrainingProtocol
@@ -112,6 +114,14 @@ def test_functions_have_gpu_kernels_and_wait_for_nothing(case: Case) -> None:
         # An empty walk would find nothing.
         assert len(found.kernels) > 15
         assert any(operation.name == "Conv2D" for operation in found.kernels)
+
+
+def test_kernels_that_a_step_starts_are_those_of_the_page() -> None:
+    stored = json.loads((ROOT / "docs/results/operations_tensorflow.json").read_text(encoding="utf-8"))
+    # A recipe that is new is on the page after its operations were counted.
+    measured = {step["recipe"] for step in stored["launches"]}
+    counted = [operations.step_launches(case) for case in operations.COUNTED if case.recipe in measured]
+    assert (tf.__version__, counted) == (stored["framework_version"], stored["launches"]), "run make operations-tf"
 
 
 def test_walk_with_bytes_in_a_tensor_names_the_gather(lenet: Case) -> None:

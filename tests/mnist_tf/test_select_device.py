@@ -9,6 +9,8 @@ import pytest
 import tensorflow as tf
 from tensorflow.python.client import device_lib  # type: ignore[attr-defined]
 
+from jobs import adapter_common
+from jobs.errors import NoUsableGpu
 from jobs.mnist_tf import framework
 from jobs.mnist_tf.model import build_model
 from jobs.recipes import RECIPES
@@ -28,6 +30,55 @@ def second_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
     monkeypatch.setattr(tf.config.experimental, "get_device_details", lambda _: details)
     yield visible
     tf.config.set_soft_device_placement(True)
+
+
+def give_capability(patch: pytest.MonkeyPatch, *capability: int, architectures: list[str] | None) -> None:
+    """What TensorFlow reports of the GPU and of its own build, which lists nothing where it has no CUDA."""
+    build = {} if architectures is None else {"cuda_compute_capabilities": architectures, "cuda_version": "12.5.1"}
+    patch.setattr(tf.sysconfig, "get_build_info", lambda: build)
+    details = {"device_name": "NVIDIA Fake", "compute_capability": capability}
+    patch.setattr(tf.config.experimental, "get_device_details", lambda _: details)
+
+
+ARCHITECTURES = ["sm_60", "sm_70", "sm_80", "sm_89", "compute_90"]
+
+
+def test_gpu_without_code_is_refused_and_auto_takes_the_cpu(
+    second_gpu: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    give_capability(monkeypatch, 5, 2, architectures=ARCHITECTURES)
+    with pytest.raises(
+        NoUsableGpu, match=r"NVIDIA Fake \(compute capability 5\.2\), only for sm_60, .*, compute_90; use"
+    ):
+        framework.select_device("gpu")
+    assert framework.select_device("auto").kind == "cpu"
+    assert not second_gpu, "the GPU is hidden"
+    assert tf.config.get_soft_device_placement()
+
+
+def test_gpu_with_ptx_alone_needs_the_driver_of_its_toolkit(
+    second_gpu: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    give_capability(monkeypatch, 9, 0, architectures=ARCHITECTURES)
+    monkeypatch.setattr(adapter_common, "cuda_version", lambda: (12, 2))
+    with pytest.raises(NoUsableGpu, match=r"PTX of CUDA 12\.5\.1 for NVIDIA Fake .* supports CUDA up to 12\.2"):
+        framework.select_device("gpu")
+    monkeypatch.setattr(adapter_common, "cuda_version", lambda: (12, 5))
+    device = framework.select_device("auto")
+    assert device.kind == "gpu"
+    assert device.note is not None
+    assert "compiles the kernels at the first start" in device.note
+    assert len(second_gpu) == 1
+
+
+@pytest.mark.usefixtures("second_gpu")
+@pytest.mark.parametrize(("capability", "architectures"), [((7, 5), ARCHITECTURES), ((5, 2), None)])
+def test_gpu_with_a_binary_or_a_build_that_lists_nothing_is_taken(
+    capability: tuple[int, int], architectures: list[str] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    give_capability(monkeypatch, *capability, architectures=architectures)
+    device = framework.select_device("gpu")
+    assert (device.kind, device.note) == ("gpu", None)
 
 
 @pytest.mark.usefixtures("second_gpu")

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from jobs.recipes import Recipe
 
 EVERY_RECIPE = pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
+INPUTS: tuple[InputPath, ...] = ("resident", "streamed")
 EVERY_PRECISION = pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16", "fp64"])
 
 
@@ -128,6 +129,29 @@ def test_operations_of_a_captured_step_keep_the_budget_and_are_those_of_the_page
     measured = {step["recipe"] for step in stored["steps"]}
     counted["steps"] = [step for step in counted["steps"] if step["recipe"] in measured]
     assert counted == stored, "run make operations-torch"
+
+
+def _weights_channels_last(trainer: TorchTrainer) -> set[bool]:
+    """Of the convolutions' weights, which choose cuDNN's and oneDNN's layout; with one channel both are the same."""
+    weights = [weight for weight in trainer._model.parameters() if weight.dim() == 4 and weight.shape[1] > 1]
+    return {weight.is_contiguous(memory_format=torch.channels_last) for weight in weights}
+
+
+@EVERY_PRECISION
+@pytest.mark.usefixtures("patch")
+def test_weights_on_a_gpu_are_channels_last_only_for_tensor_cores(precision: Precision) -> None:
+    for input_path in INPUTS:
+        spec = gpu_spec(BASIC_CNN, "eager", precision=precision, input=input_path)
+        expected = input_path == "resident" and precision in {"tf32", "bf16"}
+        assert _weights_channels_last(meta_trainer(spec)) == {expected}
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp64"])
+def test_weights_on_a_cpu_are_channels_last_unless_streamed(precision: Precision) -> None:
+    for input_path in INPUTS:
+        spec = RunSpec.for_recipe(LENET, device="cpu", execution="eager", precision=precision)
+        trainer = TorchTrainer(spec.replace(input=input_path), small_digits(train=BATCH, test=10))
+        assert _weights_channels_last(trainer) == {input_path == "resident"}
 
 
 def assert_replays_repeat(logs: list[device_step.StepLog]) -> None:

@@ -1,5 +1,7 @@
-/* A stand-in for libcuda.so.1 with three calls of the CUDA Driver API (cuda.h): their types, and 0 for success.
- * FAKE_CUDA_INIT is what cuInit returns: 100 is CUDA_ERROR_NO_DEVICE. Device 0 is not the first on the PCI bus. */
+/* A stand-in for libcuda.so.1 with four calls of the CUDA Driver API (cuda.h): their types, and 0 for success.
+ * FAKE_CUDA_INIT is what cuInit returns: 100 is CUDA_ERROR_NO_DEVICE.
+ * FAKE_CUDA_VERSION is what cuDriverGetVersion gives; without it the call fails. Device 0 is not the first on the PCI
+ * bus. */
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -26,4 +28,13 @@ int cuDeviceGet(int *device, int ordinal)
 int cuDeviceGetPCIBusId(char *address, int length, int device)
 {
     return snprintf(address, length, "0000:%02x:00.0", device == 7 ? 0x65 : 0x17) < length ? 0 : 1;
+}
+
+int cuDriverGetVersion(int *version)
+{
+    const char *answer = getenv("FAKE_CUDA_VERSION");
+    if (answer == NULL)
+        return 1; /* CUDA_ERROR_INVALID_VALUE */
+    *version = atoi(answer);
+    return 0;
 }
