@@ -212,8 +212,8 @@ def _missing(name: str, observation: Observation) -> Finding:
 def _own_process(device: FrameworkDevice) -> Finding:
     """Whether NVML lists this process on the device, by its id in this PID namespace.
 
-    In a container old drivers list the host's ids. Newer ones, reported with 560, list the container's processes only, by
-    their ids there: NVIDIA's open kernel modules convert each id (open-gpu-kernel-modules, pull request 614).
+    In a container old drivers list the host's ids. Newer ones, reported with 560, list the container's processes only,
+    by their ids there: NVIDIA's open kernel modules convert each id (open-gpu-kernel-modules, pull request 614).
     """
     query = monitor.query_of(device)
     assert query is not None

@@ -64,6 +64,7 @@ class TorchTrainer:
         self._order = torch.arange(len(data.train_images), dtype=torch.int32)
         losses = self._pixel_losses if spec.input == "resident" and spec.device == "cpu" else self._image_losses
         self._losses = torch.compile(losses) if spec.execution == "compiled" else losses
+        self._sizes_compiled = False
         self._graph: StepGraph | None = None
         # The streamed path reads batches from the host; the others gather them on the device.
         self._digits: Digits | None = None
@@ -137,6 +138,7 @@ class TorchTrainer:
                 self._order.copy_(self._shuffle())
             order = self._order.numpy()
         if self._digits is not None:
+            self._compile_batch_sizes(self._digits)
             self._train_streamed(self._digits.batches(order, done), on_step, done)
         else:
             self._train_resident(order, on_step, done)
@@ -152,9 +154,28 @@ class TorchTrainer:
 
     def _train_streamed(self, loader: Iterable[list[Tensor]], on_step: Callable[[int], None], done: int) -> None:
         for step, batch in enumerate(loader, start=done + 1):
-            images, labels = (tensor.to(self._device, non_blocking=True) for tensor in batch)
-            self._whole_step(images, labels)
+            self._streamed_step(batch)
             on_step(step)
+
+    def _streamed_step(self, batch: list[Tensor]) -> None:
+        images, labels = (tensor.to(self._device, non_blocking=True) for tensor in batch)
+        self._whole_step(images, labels)
+
+    def _compile_batch_sizes(self, digits: Digits) -> None:
+        """Compile the step for all batches of an epoch, whose last may be smaller, before the first step.
+
+        Otherwise torch would compile for the smaller batch at the end of the epoch, as part of steady training. It
+        compiles when a step runs, so a step of each size is trained, and the state restored.
+        """
+        images, batch_size = len(digits), self._spec.batch_size
+        if self._sizes_compiled or self._spec.execution != "compiled" or images % batch_size == 0:
+            return
+        state = self.state()
+        for size in {min(batch_size, images), images % batch_size}:
+            for batch in digits.batches(np.arange(size, dtype=np.int32)):
+                self._streamed_step(batch)
+        self.load_state(state)
+        self._sizes_compiled = True
 
     def _train_resident(self, order: NDArray[np.int32], on_step: Callable[[int], None], done: int) -> None:
         host_indices, host_counts = batches(order, self._spec.batch_size)
