@@ -19,7 +19,7 @@ from jobs.mnist_torch.trainer import TorchTrainer
 from tests.support.digits import small_digits
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
 
     from jobs.adapter import DeviceKind, Precision, RunSpec
@@ -102,20 +102,25 @@ def meta_trainer(spec: RunSpec) -> TorchTrainer:
 
 def train_step(trainer: TorchTrainer, spec: RunSpec, images: int = BATCH) -> StepLog:
     """One step as the trainer takes it in ``spec``'s execution, on a batch with ``images`` images."""
+    take_step = one_step(trainer, spec, images)
+    with (log := StepLog()):
+        take_step()
+    return log
+
+
+def one_step(trainer: TorchTrainer, spec: RunSpec, images: int = BATCH) -> Callable[[], None]:
+    """The step that :func:`train_step` takes, without a log."""
     row = torch.empty(BATCH + 1, dtype=torch.int32, device=META)
     dtype = torch.float64 if spec.precision == "fp64" else torch.float32
     batch = (
         torch.empty(images, 1, 28, 28, dtype=dtype, device=META),
         torch.empty(images, dtype=torch.int64, device=META),
     )
-    with (log := StepLog()):
-        if spec.input == "streamed":
-            trainer._whole_step(*batch)
-        elif spec.execution == "eager":
-            trainer._whole_step(*trainer._gather(row[:images]))
-        else:
-            trainer._masked_step(row)
-    return log
+    if spec.input == "streamed":
+        return lambda: trainer._whole_step(*batch)
+    if spec.execution == "eager":
+        return lambda: trainer._whole_step(*trainer._gather(row[:images]))
+    return lambda: trainer._masked_step(row)
 
 
 def stand_in_for_cuda_graphs(patch: pytest.MonkeyPatch) -> list[StepLog]:
