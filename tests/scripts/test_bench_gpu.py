@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import subprocess
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -95,7 +97,9 @@ def _make(
     program.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/calls\n{docker}\n')
     program.chmod(0o755)
     command = ["make", "bench-gpu", f"DOCKER={program}", "BENCH_ARGS=--pairs 2", f"PLATFORM={platform}"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    # A job in the background of a shell ignores Ctrl-C, and so would all that it starts.
+    heeds_ctrl_c = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    done = subprocess.run(command, cwd=tmp_path, preexec_fn=heeds_ctrl_c, capture_output=True, text=True, check=False)
     return done, (tmp_path / "calls").read_text().splitlines()
 
 
