@@ -29,6 +29,9 @@ ROUND_S: Final = 0.1
 """Time between two readings of its clock, so that the synchronization with a GPU takes little of it."""
 MATRIX_SIDE: Final = {"cpu": 2048, "gpu": 4096}
 """Rows and columns of its matrices."""
+TURING: Final = (7, 5)
+CUDNN_FROM_TURING: Final = (9, 11)
+"""The first cuDNN that supports no GPU before Turing (cuDNN's support matrix)."""
 CHECK_STEPS: Final = 20
 """Steps of each way that a check of ``doctor --device gpu`` compares."""
 
@@ -63,12 +66,19 @@ def gpu_code(
 
 
 def check_gpu_code(
-    build: str, toolkit: str | None, architectures: Collection[str], *, gpu: str, capability: tuple[int, int]
+    build: str,
+    toolkit: str | None,
+    architectures: Collection[str],
+    *,
+    gpu: str,
+    capability: tuple[int, int],
+    cudnn: str | None = None,
 ) -> str | None:
     """Refuse a GPU that the installed framework has no code for; the note to the user where it has only PTX.
 
-    ``build`` is the framework with its version, ``toolkit`` the CUDA version of its build. PTX of a CUDA version needs
-    a driver of this version or later (CUDA Compatibility, "Minor Version Compatibility").
+    ``build`` is the framework with its version, ``toolkit`` the CUDA version of its build, ``cudnn`` the version of the
+    library that it uses, where its list of architectures does not follow from it. PTX of a CUDA version needs a driver of this version or later (CUDA Compatibility,
+    "Minor Version Compatibility").
 
     Raises:
         NoUsableGpu: there is no code for the GPU, or its driver cannot compile it.
@@ -80,19 +90,30 @@ def check_gpu_code(
             f"{', '.join(architectures)}; use another GPU, install a release that was built for this one, "
             "or use --device cpu"
         )
+    if capability < TURING and (_version(cudnn) or (0, 0)) >= CUDNN_FROM_TURING:
+        raise NoUsableGpu(
+            f"--device gpu: cuDNN {cudnn}, which {build} uses, does not support {gpu} (compute capability {version}); "
+            "use a GPU of 7.5 or later, or use --device cpu"
+        )
     if code != "ptx":
         return None
-    needed, supported = re.match(r"(\d+)\.(\d+)", toolkit or ""), cuda_version()
-    if needed and supported and supported < (int(needed[1]), int(needed[2])):
+    needed, supported = _version(toolkit), cuda_version()
+    if needed and supported and supported < needed:
         raise NoUsableGpu(
             f"--device gpu: {build} has only PTX of CUDA {toolkit} for {gpu} (compute capability {version}), and the "
-            f"driver supports CUDA up to {supported[0]}.{supported[1]}: install a driver of CUDA {needed[0]} or later, "
-            "or use --device cpu"
+            f"driver supports CUDA up to {supported[0]}.{supported[1]}: install a driver of CUDA "
+            f"{needed[0]}.{needed[1]} or later, or use --device cpu"
         )
     return (
         f"{build} has only PTX for this GPU (compute capability {version}): the driver compiles the kernels at the "
-        "first start, which may take long; --compile-cache keeps them for the next one"
+        "first start, which may take long; train --compile-cache DIR keeps them for the next one"
     )
+
+
+def _version(text: str | None) -> tuple[int, int] | None:
+    """Major and minor number."""
+    numbers = re.match(r"(\d+)\.(\d+)", text or "")
+    return (int(numbers[1]), int(numbers[2])) if numbers else None
 
 
 def check_precision(spec: RunSpec, compute_capability: tuple[int, int] | None) -> None:

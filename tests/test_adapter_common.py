@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 TORCH = ["sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120"]
-TENSORFLOW = ["sm_60", "sm_70", "sm_80", "sm_89", "compute_90"]
+TENSORFLOW = ["compute_90", "sm_60", "sm_70", "sm_80", "sm_89", "sm_90"]
 T4, V100, A10, L4, H100, B200, RTX_5090 = (7, 5), (7, 0), (8, 6), (8, 9), (9, 0), (10, 0), (12, 0)
 CODES = ("none", "ptx", "binary")
 """From the worst to the best."""
@@ -46,7 +46,7 @@ NAMES = st.builds(_name, KINDS, CAPABILITIES, st.sampled_from(["", "a", "f"]))
         (V100, TENSORFLOW, "binary"),
         (T4, TENSORFLOW, "binary"),
         (A10, TENSORFLOW, "binary"),
-        (H100, TENSORFLOW, "ptx"),
+        (H100, TENSORFLOW, "binary"),
         (B200, TENSORFLOW, "ptx"),
         (RTX_5090, TENSORFLOW, "ptx"),
         (H100, ["sm_90a"], "binary"),
@@ -79,8 +79,21 @@ def test_gpu_code_of_a_list_is_the_best_of_its_names(gpu: tuple[int, int], names
     assert gpu_code(gpu, names) == max((gpu_code(gpu, [name]) for name in names), key=CODES.index)
 
 
-def _check(capability: tuple[int, int], architectures: list[str]) -> str | None:
-    return check_gpu_code("TensorFlow 2.21.0", "12.5.1", architectures, gpu="NVIDIA Fake", capability=capability)
+def _check(capability: tuple[int, int], architectures: list[str], cudnn: str | None = None) -> str | None:
+    build = "TensorFlow 2.21.0"
+    return check_gpu_code(build, "12.5.1", architectures, gpu="NVIDIA Fake", capability=capability, cudnn=cudnn)
+
+
+@pytest.mark.parametrize("cudnn", ["9.10.2", "8.9", "unknown", None])
+def test_check_gpu_code_with_support_by_cudnn_is_taken(cudnn: str | None) -> None:
+    assert _check(V100, TENSORFLOW, cudnn) is None
+
+
+@pytest.mark.parametrize("cudnn", ["9.28.0.42", "9.11.0", "10.0"])
+def test_check_gpu_code_without_support_by_cudnn_is_refused(cudnn: str) -> None:
+    assert _check(T4, TENSORFLOW, cudnn) is None
+    with pytest.raises(NoUsableGpu, match=rf"cuDNN {cudnn}, .* NVIDIA Fake \(compute capability 7\.0\); use a GPU of"):
+        _check(V100, TENSORFLOW, cudnn)
 
 
 def test_check_gpu_code_without_code_names_gpu_capability_list_and_next_step() -> None:
@@ -107,9 +120,9 @@ def test_check_gpu_code_with_ptx_says_that_the_driver_compiles(
     driver: tuple[int, int] | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(adapter_common, "cuda_version", lambda: driver)
-    note = _check(H100, TENSORFLOW)
+    note = _check(B200, TENSORFLOW)
     assert note is not None
-    assert "has only PTX for this GPU (compute capability 9.0)" in note
+    assert "has only PTX for this GPU (compute capability 10.0)" in note
     assert "--compile-cache" in note
 
 
@@ -120,7 +133,7 @@ def test_check_gpu_code_with_ptx_and_an_older_driver_is_refused_with_both_versio
     monkeypatch.setattr(adapter_common, "cuda_version", lambda: driver)
     words = f"only PTX of CUDA 12.5.1 for NVIDIA Fake .* up to {driver[0]}.{driver[1]}: install a driver of CUDA 12.5 "
     with pytest.raises(NoUsableGpu, match=words):
-        _check(H100, TENSORFLOW)
+        _check(B200, TENSORFLOW)
 
 
 class Device:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from importlib import metadata
 from typing import TYPE_CHECKING, Final
 
 import tensorflow as tf
@@ -91,9 +92,25 @@ def _select_gpu(choice: DeviceChoice) -> FrameworkDevice:
 def _check_gpu_code(gpu: str, capability: tuple[int, int]) -> str | None:
     # Builds without CUDA lack the keys.
     build = tf.sysconfig.get_build_info()
-    architectures = build.get("cuda_compute_capabilities", [])
-    toolkit = build.get("cuda_version")
-    return check_gpu_code(f"TensorFlow {tf.__version__}", toolkit, architectures, gpu=gpu, capability=capability)
+    names = build.get("cuda_compute_capabilities", [])
+    # TensorFlow's build means PTX and a binary by compute_90, and a binary alone by sm_90 (its configure.py).
+    binaries = [name.replace("compute_", "sm_") for name in names]
+    return check_gpu_code(
+        f"TensorFlow {tf.__version__}",
+        build.get("cuda_version"),
+        sorted({*names, *binaries}),
+        gpu=gpu,
+        capability=capability,
+        cudnn=_cudnn_package(),
+    )
+
+
+def _cudnn_package() -> str | None:
+    """The version of the package that TensorFlow's CUDA extra brings; ``None`` where cuDNN comes from elsewhere."""
+    try:
+        return metadata.version("nvidia-cudnn-cu12")
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def _set_threads(*, share: int | None = None, intra: int | None = None) -> None:

@@ -178,7 +178,7 @@ class TensorFlowTrainer:
         if self._sizes_compiled or self._spec.execution != "compiled" or images % batch_size == 0:
             return
         state = self.state()
-        for size in {min(batch_size, images), images % batch_size}:
+        for size in dict.fromkeys((min(batch_size, images), images % batch_size)):
             order = np.arange(size, dtype=np.int32)
             self._model.fit(stream(self._data, self._spec, order, epoch=1), epochs=1, shuffle=False, verbose=0)
         self.load_state(state)

@@ -171,7 +171,8 @@ class TorchTrainer:
         if self._sizes_compiled or self._spec.execution != "compiled" or images % batch_size == 0:
             return
         state = self.state()
-        for size in {min(batch_size, images), images % batch_size}:
+        # The whole batch first: torch compiles the first size for itself alone, which is faster, and the next for any.
+        for size in dict.fromkeys((min(batch_size, images), images % batch_size)):
             for batch in digits.batches(np.arange(size, dtype=np.int32)):
                 self._streamed_step(batch)
         self.load_state(state)

@@ -61,6 +61,7 @@ print(json.dumps(counts))
         ("streamed", 2 * 64 + 8, 0, 2),
         # Only the smaller batch is left to a resumed epoch, and the next one begins with a whole one.
         ("streamed", 2 * 64 + 8, 2, 2),
+        ("streamed", 40, 0, 1),
         ("resident", 2 * 64 + 8, 0, 1),
     ],
 )

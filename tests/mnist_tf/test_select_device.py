@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import metadata
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -48,7 +49,7 @@ def test_gpu_without_code_is_refused_and_auto_takes_the_cpu(
 ) -> None:
     give_capability(monkeypatch, 5, 2, architectures=ARCHITECTURES)
     with pytest.raises(
-        NoUsableGpu, match=r"NVIDIA Fake \(compute capability 5\.2\), only for sm_60, .*, compute_90; use"
+        NoUsableGpu, match=r"NVIDIA Fake \(compute capability 5\.2\), only for compute_90, sm_60, .*, sm_90; use"
     ):
         framework.select_device("gpu")
     assert framework.select_device("auto").kind == "cpu"
@@ -59,7 +60,7 @@ def test_gpu_without_code_is_refused_and_auto_takes_the_cpu(
 def test_gpu_with_ptx_alone_needs_the_driver_of_its_toolkit(
     second_gpu: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    give_capability(monkeypatch, 9, 0, architectures=ARCHITECTURES)
+    give_capability(monkeypatch, 10, 0, architectures=ARCHITECTURES)
     monkeypatch.setattr(adapter_common, "cuda_version", lambda: (12, 2))
     with pytest.raises(NoUsableGpu, match=r"PTX of CUDA 12\.5\.1 for NVIDIA Fake .* supports CUDA up to 12\.2"):
         framework.select_device("gpu")
@@ -72,13 +73,24 @@ def test_gpu_with_ptx_alone_needs_the_driver_of_its_toolkit(
 
 
 @pytest.mark.usefixtures("second_gpu")
-@pytest.mark.parametrize(("capability", "architectures"), [((7, 5), ARCHITECTURES), ((5, 2), None)])
+@pytest.mark.parametrize(
+    ("capability", "architectures"), [((7, 5), ARCHITECTURES), ((9, 0), ARCHITECTURES), ((5, 2), None)]
+)
 def test_gpu_with_a_binary_or_a_build_that_lists_nothing_is_taken(
     capability: tuple[int, int], architectures: list[str] | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     give_capability(monkeypatch, *capability, architectures=architectures)
     device = framework.select_device("gpu")
     assert (device.kind, device.note) == ("gpu", None)
+
+
+@pytest.mark.usefixtures("second_gpu")
+def test_gpu_that_the_installed_cudnn_does_not_support_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    give_capability(monkeypatch, 7, 0, architectures=ARCHITECTURES)
+    assert framework.select_device("gpu").kind == "gpu"
+    monkeypatch.setattr(metadata, "version", lambda _: "9.28.0.42")
+    with pytest.raises(NoUsableGpu, match=r"cuDNN 9\.28\.0\.42"):
+        framework.select_device("gpu")
 
 
 @pytest.mark.usefixtures("second_gpu")

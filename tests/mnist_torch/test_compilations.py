@@ -25,11 +25,16 @@ SEED = 1
 
 @pytest.fixture
 def compiled(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
-    """One entry for each graph that Dynamo gives to its backend, which here runs it as it is."""
+    """For each graph that Dynamo gives to its backend: the batch size that it is for; 0: any.
+
+    The backend runs the graph as it is.
+    """
     graphs: list[int] = []
 
-    def run_as_it_is(graph: torch.fx.GraphModule, _: list[Any]) -> Callable[..., Any]:
-        graphs.append(len(graph.graph.nodes))
+    def run_as_it_is(graph: torch.fx.GraphModule, inputs: list[Any]) -> Callable[..., Any]:
+        is_for_any = any(isinstance(one, torch.SymInt) for one in inputs)
+        labels = next(one for one in inputs if isinstance(one, torch.Tensor) and one.dtype == torch.int64)
+        graphs.append(0 if is_for_any else len(labels))
         return graph.forward
 
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=run_as_it_is))
@@ -80,3 +85,14 @@ def test_steps_for_compilation_change_nothing(recipe: Recipe, compiled: list[int
     assert compiled
     for name, array in states[0].items():
         assert array.tobytes() == states[1][name].tobytes(), name
+
+
+@pytest.mark.parametrize(("batch_size", "rest"), [(64, 8), (70, 10), (63, 24)])
+def test_whole_batches_have_a_graph_of_their_own_size(batch_size: int, rest: int, compiled: list[int]) -> None:
+    """A graph for any size is slower."""
+    spec = RunSpec.for_recipe(LENET, device="cpu", execution="compiled")
+    spec = spec.replace(input="streamed", batch_size=batch_size)
+    images = 2 * batch_size + rest
+    trainer = TorchTrainer(spec, small_digits(train=images, test=10))
+    trainer.train_epoch(epoch_order(SEED, 1, images), lambda _: None, epoch=1)
+    assert compiled == [batch_size, 0]
