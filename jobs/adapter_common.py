@@ -76,9 +76,9 @@ def check_gpu_code(
 ) -> str | None:
     """Refuse a GPU that the installed framework has no code for; the note to the user where it has only PTX.
 
-    ``build`` is the framework with its version, ``toolkit`` the CUDA version of its build, ``cudnn`` the version of the
-    library that it uses, where its list of architectures does not follow from it. PTX of a CUDA version needs a driver of this version or later (CUDA Compatibility,
-    "Minor Version Compatibility").
+    ``build`` is the framework with its version, ``toolkit`` the CUDA version of its build, ``cudnn`` that of cuDNN,
+    where ``architectures`` say nothing of it. PTX of a CUDA version needs a driver of this version or later (CUDA
+    Compatibility, "Minor Version Compatibility").
 
     Raises:
         NoUsableGpu: there is no code for the GPU, or its driver cannot compile it.

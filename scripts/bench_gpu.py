@@ -30,10 +30,10 @@ from jobs.training.environment import cpu_model
 if TYPE_CHECKING:
     from jobs.adapter import FrameworkDevice
 
-FORMAT = "mnist-jobs bench-gpu 1"
+FORMAT = "mnist-jobs bench-gpu 2"
 GOALS = {"lenet": 50.0, "basic-cnn": 15.0}
 """By recipe: how many times as fast as the post's program the default path shall be on a GPU."""
-SAME_IN_ALL = ("format", "version", "git_sha", "gpu", "cpu")
+SAME_IN_ALL = ("version", "git_sha", "gpu", "cpu")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -136,7 +136,7 @@ def combine(options: argparse.Namespace) -> dict[str, Any]:
             f"goal {result['goal_ratio']:.0f}: {'met' if result['goal_met'] else 'not met'}",
             file=sys.stderr,
         )
-    return {name: first[name] for name in (*SAME_IN_ALL, "date_utc")} | {"results": results}
+    return {name: first[name] for name in ("format", *SAME_IN_ALL, "date_utc")} | {"results": results}
 
 
 def _gpu_identity(gpu: dict[str, Any]) -> str:
@@ -146,9 +146,11 @@ def _gpu_identity(gpu: dict[str, Any]) -> str:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        answer: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        answer = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise BadInput(f"{path} cannot be read ({error}); run `make bench-gpu` again") from error
+    if not isinstance(answer, dict) or answer.get("format") != FORMAT:
+        raise BadInput(f"{path} is no answer in the format {FORMAT!r}; run `make bench-gpu` again")
     return answer
 
 

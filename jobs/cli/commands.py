@@ -135,7 +135,7 @@ def build_app(program: Program) -> typer.Typer:
     ) -> None:
         """Check driver, NVML, framework, device, dataset and report folder: each line ok or what to do.
 
-        With --device gpu it also uses the GPU, for up to a minute; a bug report needs those lines.
+        With --device gpu it also uses the GPU, for about a minute; a bug report needs those lines.
         """
         from jobs.cli.doctor import examine  # noqa: PLC0415
 

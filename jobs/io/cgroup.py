@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 from itertools import chain
 from pathlib import Path, PurePosixPath
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 ROOT: Final = Path("/sys/fs/cgroup")
 PROC: Final = Path("/proc")
@@ -42,10 +45,13 @@ def _left_bytes(folder: Path, limit: str, used: str) -> int | None:
         return None
 
 
-def cpu_stat_file(process_id: int) -> Path | None:
-    """The ``cpu.stat`` that counts the process's throttling; ``None`` if there is none."""
+def cpu_stat_files(process_id: int) -> list[Path]:
+    """The files that count the process's throttling: that of its cgroup, and those of the ones above it.
+
+    Each counts by the quota of its own cgroup.
+    """
     folders = [*_folders(ROOT, process=str(process_id)), *_folders(ROOT / "cpu", str(process_id), controller="cpu")]
-    return next((path for folder in folders if throttled_s(path := folder / "cpu.stat") is not None), None)
+    return [path for folder in folders if throttled_s([path := folder / "cpu.stat"]) is not None]
 
 
 def _folders(root: Path, process: str = "self", *, controller: str = "") -> list[Path]:
@@ -65,12 +71,14 @@ def _folders(root: Path, process: str = "self", *, controller: str = "") -> list
     return [root] if ".." in below.parts else [root / folder for folder in (below, *below.parents)]
 
 
-def throttled_s(cpu_stat: Path) -> float | None:
-    """Seconds that the CPU quota throttled the cgroup's threads; ``None`` if not counted."""
+def throttled_s(cpu_stat: Sequence[Path]) -> float | None:
+    """Seconds that CPU quotas throttled the threads, by all these files; ``None`` if any is unreadable, or if none."""
     try:
-        counters = dict(line.split() for line in cpu_stat.read_text().splitlines())
-        if "throttled_usec" in counters:
-            return int(counters["throttled_usec"]) / 1e6
-        return int(counters["throttled_time"]) / 1e9
+        counts = [dict(line.split() for line in path.read_text().splitlines()) for path in cpu_stat]
+        seconds = [
+            int(count["throttled_usec"]) / 1e6 if "throttled_usec" in count else int(count["throttled_time"]) / 1e9
+            for count in counts
+        ]
     except (OSError, ValueError, KeyError):
         return None
+    return sum(seconds) if seconds else None

@@ -170,7 +170,8 @@ def test_proof_begins_no_check_that_would_end_after_the_limit(monkeypatch: pytes
     assert [found[name].status for name in ("first", "second", "third", "last")] == ["ok", "ok", "note", "note"]
     assert found["second"].text == "equal (21.0 s)"
     assert found["third"].text == (
-        "not checked: 49 s have passed, and the limit is 60 s; `doctor --device gpu --time-limit 600` checks it too"
+        "not checked: 49 s have passed, and the limit is 60 s; `doctor --device gpu` with a longer --time-limit checks "
+        "it too"
     )
     assert (found["time"].status, found["time"].text) == ("ok", "these checks took 49 s; the limit is 60 s")
     assert {finding.exit_code for finding in found.values()} == {ExitCode.DONE}

@@ -33,7 +33,7 @@ def answer(framework: str, **changes: Any) -> dict[str, Any]:
         "ratio_range": [55.0, 62.0],
     }
     content = {
-        "format": "mnist-jobs bench-gpu 1",
+        "format": "mnist-jobs bench-gpu 2",
         "version": "1",
         "git_sha": "abc",
         "date_utc": "2026-01-01",
@@ -76,7 +76,6 @@ def test_combined_answers_are_one_file_with_goals(tmp_path: Path) -> None:
         {"cpu": CPU | {"usable_cpus": 8}},
         {"version": "2"},
         {"git_sha": "def"},
-        {"format": "another"},
     ],
 )
 def test_combine_answers_of_different_machines_or_versions_are_refused(changes: dict[str, Any], tmp_path: Path) -> None:
@@ -84,6 +83,18 @@ def test_combine_answers_of_different_machines_or_versions_are_refused(changes: 
     assert done.returncode == 2
     assert done.stdout == ""
     assert f"its {next(iter(changes))} is " in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("text", ['{"format": "mnist-jobs bench-gpu 1"}', "{}", "[]", "{"])
+def test_combine_a_file_of_another_format_is_refused(text: str, tmp_path: Path) -> None:
+    other = tmp_path / "other.json"
+    other.write_text(text)
+    command: list[str | Path] = [sys.executable, ROOT / "scripts/bench_gpu.py", "combine", other]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: {other} ")
+    assert done.stderr.endswith("run `make bench-gpu` again\n")
     assert done.stderr.count("\n") == 1
 
 

@@ -53,28 +53,36 @@ def test_host_reader_missing_process_raises() -> None:
         HostReader(2**22 + 1)
 
 
+STAT = "usage_usec 9\nnr_throttled 3\nthrottled_usec {}\n"
+
+
 @pytest.mark.parametrize(
-    ("membership", "file", "stat"),
+    ("membership", "files"),
     [
-        ("0::/kube/pod\n", "kube/pod/cpu.stat", "usage_usec 9\nnr_throttled 3\nthrottled_usec 2500000\n"),
+        ("0::/kube/pod\n", {"kube/pod/cpu.stat": STAT.format(2_500_000)}),
+        # The quota is that of a cgroup above, which alone counts its throttling.
+        ("0::/kube/pod\n", {"kube/pod/cpu.stat": STAT.format(0), "kube/cpu.stat": STAT.format(2_500_000)}),
+        ("0::/kube/pod\n", {"kube/pod/cpu.stat": STAT.format(500_000), "kube/cpu.stat": STAT.format(2_000_000)}),
+        # The root has no quota.
+        ("0::/kube/pod\n", {"kube/pod/cpu.stat": STAT.format(2_500_000), "cpu.stat": "usage_usec 9\n"}),
         # In a container with a cgroup namespace of its own.
-        ("0::/../outside\n", "cpu.stat", "usage_usec 9\nnr_throttled 3\nthrottled_usec 2500000\n"),
+        ("0::/../outside\n", {"cpu.stat": STAT.format(2_500_000)}),
         (
             "5:memory:/a\n4:cpu,cpuacct:/docker/b\n",
-            "cpu/docker/b/cpu.stat",
-            "nr_throttled 3\nthrottled_time 2500000000\n",
+            {"cpu/docker/b/cpu.stat": "nr_throttled 3\nthrottled_time 2500000000\n"},
         ),
-        ("4:cpu,cpuacct:/docker/b\n", "cpu/cpu.stat", "nr_throttled 3\nthrottled_time 2500000000\n"),
+        ("4:cpu,cpuacct:/docker/b\n", {"cpu/cpu.stat": "nr_throttled 3\nthrottled_time 2500000000\n"}),
         # A name that is not UTF-8.
-        ("0::/caf\udce9\n", "caf\udce9/cpu.stat", "usage_usec 9\nthrottled_usec 2500000\n"),
+        ("0::/caf\udce9\n", {"caf\udce9/cpu.stat": "usage_usec 9\nthrottled_usec 2500000\n"}),
     ],
 )
 def test_host_reader_cgroup_v1_or_v2_gives_throttled_time(
-    membership: str, file: str, stat: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    membership: str, files: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root, proc = tmp_path / "cgroup", tmp_path / "proc"
-    (root / file).parent.mkdir(parents=True)
-    (root / file).write_text(stat)
+    for file, stat in files.items():
+        (root / file).parent.mkdir(parents=True, exist_ok=True)
+        (root / file).write_text(stat)
     (proc / str(os.getpid())).mkdir(parents=True)
     (proc / str(os.getpid()) / "cgroup").write_bytes(os.fsencode(membership))
     monkeypatch.setattr(cgroup, "ROOT", root)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pynvml
@@ -39,9 +40,13 @@ class GpuLoop(SamplerLoop):
     def sample(self) -> None:
         failed = try_call(pynvml.nvmlInit)
         nvml_error = str(failed) if isinstance(failed, NvmlUnavailable) else None
+        send_inventory = partial(self.run_reported, partial(self._send_inventory, nvml_error))
         # Another thread, so that a GPU whose calls never return takes nothing from the job's own.
-        others = threading.Thread(target=self._send_inventory, args=(nvml_error,), name="inventory", daemon=True)
-        others.start()
+        others = threading.Thread(target=send_inventory, name="inventory", daemon=True)
+        try:
+            others.start()
+        except RuntimeError:  # a limit on threads
+            send_inventory()
         try:
             self._sample(nvml_error)
         finally:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import psutil
 
-from jobs.io.cgroup import cpu_stat_file, throttled_s
+from jobs.io.cgroup import cpu_stat_files, throttled_s
 from jobs.telemetry.sampler.loop import MIN_MARK_INTERVAL_S, SamplerLoop
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class HostReader:
         """Raises psutil.NoSuchProcess where there is no such process."""
         self._process = psutil.Process(process_id)
         self._thread_stat = PROC / f"{process_id}/task/{process_id}/stat"
-        self._cpu_stat = cpu_stat_file(process_id)
+        self._cpu_stat = cpu_stat_files(process_id)
         self._children: list[psutil.Process] = []
         self._children_listed_s = -CHILDREN_INTERVAL_S
 
@@ -82,7 +82,7 @@ class HostReader:
                 continue
             cpu_s += times.user + times.system
         values = {"cpu_s": cpu_s, "rss_bytes": float(rss_bytes)} | self._main_thread()
-        throttled = throttled_s(self._cpu_stat) if self._cpu_stat is not None else None
+        throttled = throttled_s(self._cpu_stat)
         return values if throttled is None else values | {"cgroup_throttled_s": throttled}
 
     def _main_thread(self) -> dict[str, float]:

@@ -138,11 +138,15 @@ class SamplerLoop(threading.Thread, ABC):
         self._rates: dict[str, Rate] = {}
 
     def run(self) -> None:
-        try:
-            self.sample()
-        except Exception as error:  # noqa: BLE001 - an error of the sampler is reported, and training continues
-            self._writer.send("failed", error=f"{type(error).__name__}: {error}")
+        self.run_reported(self.sample)
         self.cpu_s = time.thread_time()
+
+    def run_reported(self, function: Callable[[], None]) -> None:
+        """Call ``function``; an error of it is sent, and training continues."""
+        try:
+            function()
+        except Exception as error:  # noqa: BLE001 - whatever it is
+            self._writer.send("failed", error=f"{type(error).__name__}: {error}")
 
     @abstractmethod
     def sample(self) -> None:
