@@ -109,7 +109,7 @@ def load_synthetic() -> ImageDataset:
     splits = [_split(cells, count, bits) for count in (TRAIN_IMAGES, TEST_IMAGES)]
     arrays = [values for split in splits for values in split]
     files = [from_values(values, spec) for values, spec in zip(arrays, IDX_FILES, strict=True)]
-    data = ImageDataset.from_files(files, name="synthetic", location="drawn by this program")
+    data = ImageDataset.from_files(files, name="synthetic", location="this program")
     if data.sha256 != SYNTHETIC_SHA256:
         raise DatasetRefused(
             f"synthetic: expected sha256 {SYNTHETIC_SHA256[:12]}…, drew {data.sha256[:12]}…; results on it could not "
