@@ -25,6 +25,8 @@ DOCKER = os.environ.get("MNIST_JOBS_DOCKER", "docker")
 TAG = os.environ.get("MNIST_JOBS_IMAGE_TAG", __version__)
 REQUIRED = os.environ.get("MNIST_JOBS_REQUIRE_IMAGES") == "1"
 
+IMAGES = ("mnist-tf", "mnist-torch")
+NO_CUDA_REASON = "TensorFlow publishes CUDA wheels only for amd64"
 EXTRAS = {"mnist-tf": "tf-cuda", "mnist-torch": "torch", "mnist-merge": "compare"}
 
 LOCKED_DOWN = (
