@@ -116,6 +116,11 @@ def _version(text: str | None) -> tuple[int, int] | None:
     return (int(numbers[1]), int(numbers[2])) if numbers else None
 
 
+def batch_sizes(examples: int, batch_size: int) -> list[int]:
+    """The sizes of an epoch's batches: the whole batch's, then that of a smaller last one."""
+    return list(dict.fromkeys(size for size in (min(batch_size, examples), examples % batch_size) if size))
+
+
 def check_precision(spec: RunSpec, compute_capability: tuple[int, int] | None) -> None:
     """Refuse a precision that the device does not support; the capability is ``None`` if not known.
 

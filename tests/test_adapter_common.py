@@ -10,7 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobs import adapter_common
-from jobs.adapter_common import MATRIX_SIDE, PEAK_S, ROUND_S, check_gpu_code, gpu_code, peak_flop_per_s
+from jobs.adapter_common import (
+    MATRIX_SIDE,
+    PEAK_S,
+    ROUND_S,
+    batch_sizes,
+    check_gpu_code,
+    gpu_code,
+    peak_flop_per_s,
+)
 from jobs.errors import NoUsableGpu
 
 if TYPE_CHECKING:
@@ -134,6 +142,13 @@ def test_check_gpu_code_with_ptx_and_an_older_driver_is_refused_with_both_versio
     words = f"only PTX of CUDA 12.5.1 for NVIDIA Fake .* up to {driver[0]}.{driver[1]}: install a driver of CUDA 12.5 "
     with pytest.raises(NoUsableGpu, match=words):
         _check(B200, TENSORFLOW)
+
+
+@given(st.integers(1, 1000), st.integers(1, 1000))
+def test_batch_sizes_are_those_of_an_epoch_in_its_order(examples: int, batch_size: int) -> None:
+    starts = range(0, examples, batch_size)
+    of_each = [min(start + batch_size, examples) - start for start in starts]
+    assert batch_sizes(examples, batch_size) == sorted(set(of_each), reverse=True)
 
 
 class Device:

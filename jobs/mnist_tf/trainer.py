@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from jobs.adapter_common import evaluate_in_batches
+from jobs.adapter_common import batch_sizes, evaluate_in_batches
 from jobs.mnist_tf.input import stream
 from jobs.mnist_tf.model import build_model, scale, to_canonical, write_weights
 from jobs.mnist_tf.numerics import device_for, effective_numerics, set_precision, variable_dtype
@@ -174,11 +174,11 @@ class TensorFlowTrainer:
         Otherwise XLA would compile for the smaller batch at the end of the epoch, as part of steady training. It
         compiles when a step runs, so a step of each size is trained, and the state restored.
         """
-        images, batch_size = len(self._data.train_images), self._spec.batch_size
-        if self._sizes_compiled or self._spec.execution != "compiled" or images % batch_size == 0:
+        sizes = batch_sizes(len(self._data.train_images), self._spec.batch_size)
+        if self._sizes_compiled or self._spec.execution != "compiled" or len(sizes) == 1:
             return
         state = self.state()
-        for size in dict.fromkeys((min(batch_size, images), images % batch_size)):
+        for size in sizes:
             order = np.arange(size, dtype=np.int32)
             self._model.fit(stream(self._data, self._spec, order, epoch=1), epochs=1, shuffle=False, verbose=0)
         self.load_state(state)

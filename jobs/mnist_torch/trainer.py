@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.data import RandomSampler
 
-from jobs.adapter_common import evaluate_in_batches
+from jobs.adapter_common import batch_sizes, evaluate_in_batches
 from jobs.mnist_torch.cpu_layers import FastCpuDropout, OneDnnLinear
 from jobs.mnist_torch.cuda_graph import StepGraph
 from jobs.mnist_torch.model import build_model, scale, to_canonical, write_weights
@@ -167,12 +167,12 @@ class TorchTrainer:
         Otherwise torch would compile for the smaller batch at the end of the epoch, as part of steady training. It
         compiles when a step runs, so a step of each size is trained, and the state restored.
         """
-        images, batch_size = len(digits), self._spec.batch_size
-        if self._sizes_compiled or self._spec.execution != "compiled" or images % batch_size == 0:
+        sizes = batch_sizes(len(digits), self._spec.batch_size)
+        if self._sizes_compiled or self._spec.execution != "compiled" or len(sizes) == 1:
             return
         state = self.state()
         # The whole batch first: torch compiles the first size for itself alone, which is faster, and the next for any.
-        for size in dict.fromkeys((min(batch_size, images), images % batch_size)):
+        for size in sizes:
             for batch in digits.batches(np.arange(size, dtype=np.int32)):
                 self._streamed_step(batch)
         self.load_state(state)

@@ -15,6 +15,7 @@ from jobs.adapter import RunSpec
 from jobs.mnist_tf.trainer import TensorFlowTrainer
 from jobs.recipes import LENET
 from jobs.training.seeding import epoch_order, initial_weights
+from tests.support.compilations import EPOCHS_AND_BATCH_SIZES
 from tests.support.digits import small_digits
 from tests.support.programs import ROOT
 
@@ -55,16 +56,7 @@ print(json.dumps(counts))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("input_path", "images", "done", "sizes"),
-    [
-        ("streamed", 2 * 64 + 8, 0, 2),
-        # Only the smaller batch is left to a resumed epoch, and the next one begins with a whole one.
-        ("streamed", 2 * 64 + 8, 2, 2),
-        ("streamed", 40, 0, 1),
-        ("resident", 2 * 64 + 8, 0, 1),
-    ],
-)
+@EPOCHS_AND_BATCH_SIZES
 def test_compilations_are_complete_after_the_first_step(
     input_path: str, images: int, done: int, sizes: int, tmp_path: Path
 ) -> None:

@@ -12,6 +12,7 @@ from jobs.adapter import RunSpec
 from jobs.mnist_torch.trainer import TorchTrainer
 from jobs.recipes import BASIC_CNN, LENET
 from jobs.training.seeding import epoch_order, initial_weights
+from tests.support.compilations import EPOCHS_AND_BATCH_SIZES
 from tests.support.digits import small_digits
 
 if TYPE_CHECKING:
@@ -43,16 +44,7 @@ def compiled(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     torch.compiler.reset()
 
 
-@pytest.mark.parametrize(
-    ("input_path", "images", "done", "sizes"),
-    [
-        ("streamed", 2 * 64 + 8, 0, 2),
-        # Only the smaller batch is left to a resumed epoch, and the next one begins with a whole one.
-        ("streamed", 2 * 64 + 8, 2, 2),
-        ("streamed", 40, 0, 1),
-        ("resident", 2 * 64 + 8, 0, 1),
-    ],
-)
+@EPOCHS_AND_BATCH_SIZES
 def test_compilations_are_complete_after_the_first_step(
     input_path: InputPath, images: int, done: int, sizes: int, compiled: list[int]
 ) -> None:
